@@ -1,0 +1,1 @@
+"""asyncio on a Rust event loop."""
