@@ -6,6 +6,9 @@
 
 use pyo3::prelude::*;
 
+pub mod reactor;
+mod sys;
+
 /// The native half of the Python package `ferroloop`.
 #[pymodule(gil_used = true)]
 pub mod _ferroloop {

@@ -1,0 +1,53 @@
+//! The loop's clock.
+#![forbid(unsafe_code)]
+
+use crate::sys::time;
+
+/// The steps in which [`monotonic`] advances, in seconds.
+pub const RESOLUTION: f64 = 1e-9;
+
+/// Seconds on the monotonic clock: the very values of Python's `time.monotonic()`.
+#[inline]
+pub fn monotonic() -> f64 {
+    // One rounding to f64 and one division, as Python does it.
+    time::monotonic_nanoseconds() as f64 / 1e9
+}
+
+/// Nanoseconds on a monotonic clock that is cheaper to read than [`monotonic`] and may stand
+/// still for some milliseconds: good for noticing that time has passed, not for measuring it.
+#[inline]
+pub fn coarse_tick() -> u64 {
+    time::coarse_nanoseconds()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn advances_with_real_time() {
+        let (start, coarse_start) = (monotonic(), coarse_tick());
+        std::thread::sleep(Duration::from_millis(30));
+        let (elapsed, coarse_elapsed) = (monotonic() - start, coarse_tick() - coarse_start);
+        assert!(elapsed >= 0.03, "{elapsed}");
+        assert!(coarse_elapsed >= 10_000_000, "{coarse_elapsed}");
+    }
+
+    #[test]
+    fn never_goes_back() {
+        let mut previous = monotonic();
+        for _ in 0..10_000 {
+            let now = monotonic();
+            assert!(now >= previous);
+            previous = now;
+        }
+    }
+
+    #[test]
+    fn both_clocks_have_one_origin() {
+        let before = coarse_tick() as f64 / 1e9;
+        assert!((monotonic() - before).abs() < 5.0);
+    }
+}

@@ -1,0 +1,23 @@
+//! Waiting for descriptors and for time. Knows no Python and is tested without it.
+//!
+//! - [`Poller`] waits; [`Registrar`] says, from any thread, what for; [`Waker`] interrupts it.
+//! - [`Registrations`] remembers who registered a descriptor; the generation in each [`Token`]
+//!   keeps an event for a closed descriptor from its number's next owner.
+//! - [`Timers`] orders deadlines; [`clock`] reads the time they are measured by.
+//!
+//! No function here drops a caller's value: what is removed is returned, since dropping it may
+//! run arbitrary code.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+mod poller;
+mod registrations;
+mod timers;
+mod token;
+
+pub use mio::Interest;
+
+pub use poller::{Poller, Readiness, Registrar, Trigger, Waker};
+pub use registrations::{Registration, Registrations};
+pub use timers::Timers;
+pub use token::Token;

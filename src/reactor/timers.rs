@@ -1,0 +1,421 @@
+//! Deadlines in order: a 4-ary heap with lazy deletion.
+//!
+//! - Equal deadlines come out in the order they were pushed.
+//! - A cancelled entry stays until it reaches the head ([`Timers::pop_cancelled_head`]) or until
+//!   cancelled entries are the majority ([`Timers::purge`]): amortised constant time and memory
+//!   bounded by twice the live entries. The usual case, a time-out that is scheduled last and
+//!   cancelled first, leaves at once ([`Timers::take_last_if`]).
+//! - Entries are moved out to the caller, never dropped here. The predicates given must only
+//!   look: they run while the heap is borrowed.
+#![forbid(unsafe_code)]
+
+/// Below this many entries cancelled ones are not worth a [`Timers::purge`].
+const PURGE_MINIMUM: usize = 100;
+/// Children per node: a shallower heap than a binary one, each level within two cache lines.
+const ARITY: usize = 4;
+
+/// Items by deadline.
+#[derive(Debug)]
+pub struct Timers<T> {
+    heap: Vec<Entry<T>>,
+    next_sequence: u64,
+    cancelled: usize,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    deadline: f64,
+    sequence: u64,
+    item: T,
+}
+
+impl<T> Entry<T> {
+    /// Whether this entry comes out before `other`.
+    #[inline]
+    fn precedes(&self, other: &Entry<T>) -> bool {
+        match self.deadline.total_cmp(&other.deadline) {
+            std::cmp::Ordering::Less => true,
+            std::cmp::Ordering::Equal => self.sequence < other.sequence,
+            std::cmp::Ordering::Greater => false,
+        }
+    }
+}
+
+impl<T> Default for Timers<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Timers<T> {
+    /// No timers; allocates nothing.
+    pub const fn new() -> Self {
+        Timers { heap: Vec::new(), next_sequence: 0, cancelled: 0 }
+    }
+
+    /// How many entries there are, cancelled ones included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether there are no entries.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    /// How many entries are known to be cancelled.
+    #[inline]
+    pub fn cancelled(&self) -> usize {
+        self.cancelled
+    }
+
+    /// Adds `item`. A deadline that is not a number is due at once, as in asyncio, where it
+    /// compares as not yet reached by no time.
+    #[inline]
+    pub fn push(&mut self, deadline: f64, item: T) {
+        // Adding zero makes 0.0 of -0.0: the two are equal to asyncio, not to total_cmp.
+        let deadline = if deadline.is_nan() { f64::NEG_INFINITY } else { deadline + 0.0 };
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.heap.push(Entry { deadline, sequence, item });
+        self.sift_up(self.heap.len() - 1);
+    }
+
+    /// The earliest deadline, be it cancelled or not.
+    #[inline]
+    pub fn next_deadline(&self) -> Option<f64> {
+        self.heap.first().map(|entry| entry.deadline)
+    }
+
+    /// Takes the earliest item out if its deadline is before `end_time`, which in asyncio is the
+    /// time plus the clock's resolution. Call [`Timers::pop_cancelled_head`] until it is `None`
+    /// first, each time: this does not count cancelled entries.
+    #[inline]
+    pub fn pop_due(&mut self, end_time: f64) -> Option<T> {
+        if self.next_deadline()? < end_time { self.pop_head() } else { None }
+    }
+
+    /// Takes the earliest item out if it is cancelled.
+    #[inline]
+    pub fn pop_cancelled_head(&mut self, is_cancelled: impl FnOnce(&T) -> bool) -> Option<T> {
+        if self.cancelled == 0 || !is_cancelled(&self.heap.first()?.item) {
+            return None;
+        }
+        self.cancelled -= 1;
+        self.pop_head()
+    }
+
+    /// Takes the item in the heap's last place out if it is the one wanted. That is the item
+    /// pushed last if its deadline is the latest. Not for items counted as cancelled.
+    #[inline]
+    pub fn take_last_if(&mut self, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        if is_wanted(&self.heap.last()?.item) {
+            self.heap.pop().map(|entry| entry.item)
+        } else {
+            None
+        }
+    }
+
+    /// Counts one more entry as cancelled; to be called once for each.
+    #[inline]
+    pub fn note_cancelled(&mut self) {
+        self.cancelled += 1;
+    }
+
+    /// Whether so many entries are cancelled that [`Timers::purge`] removes them.
+    #[inline]
+    pub fn wants_purge(&self) -> bool {
+        self.cancelled > PURGE_MINIMUM && self.cancelled > self.heap.len() / 2
+    }
+
+    /// Takes the cancelled entries out if [`Timers::wants_purge`], and returns them.
+    pub fn purge(&mut self, is_cancelled: impl Fn(&T) -> bool) -> Vec<T> {
+        if !self.wants_purge() {
+            return Vec::new();
+        }
+        let mut removed = Vec::with_capacity(self.cancelled);
+        let mut index = 0;
+        while index < self.heap.len() {
+            if is_cancelled(&self.heap[index].item) {
+                removed.push(self.heap.swap_remove(index).item);
+            } else {
+                index += 1;
+            }
+        }
+        self.cancelled = 0;
+        self.heap.shrink_to(self.heap.len().max(PURGE_MINIMUM) * 2);
+        self.restore_order();
+        removed
+    }
+
+    /// Takes all items out, in no particular order, and frees the heap.
+    pub fn take_all(&mut self) -> Vec<T> {
+        self.cancelled = 0;
+        std::mem::take(&mut self.heap).into_iter().map(|entry| entry.item).collect()
+    }
+
+    /// The items, cancelled ones included, in heap order: the first is the earliest.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.heap.iter().map(|entry| &entry.item)
+    }
+
+    fn pop_head(&mut self) -> Option<T> {
+        if self.heap.is_empty() {
+            return None;
+        }
+        let head = self.heap.swap_remove(0);
+        self.sift_down(0);
+        Some(head.item)
+    }
+
+    #[inline]
+    fn sift_up(&mut self, mut index: usize) {
+        while index > 0 {
+            let parent = (index - 1) / ARITY;
+            if !self.heap[index].precedes(&self.heap[parent]) {
+                break;
+            }
+            self.heap.swap(index, parent);
+            index = parent;
+        }
+    }
+
+    fn sift_down(&mut self, mut index: usize) {
+        loop {
+            let first = index * ARITY + 1;
+            let children = first..self.heap.len().min(first + ARITY);
+            let Some(earliest) = children.reduce(|best, child| {
+                if self.heap[child].precedes(&self.heap[best]) { child } else { best }
+            }) else {
+                break;
+            };
+            if !self.heap[earliest].precedes(&self.heap[index]) {
+                break;
+            }
+            self.heap.swap(index, earliest);
+            index = earliest;
+        }
+    }
+
+    fn restore_order(&mut self) {
+        for index in (0..self.heap.len().div_ceil(ARITY)).rev() {
+            self.sift_down(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// A small linear congruential generator: the same sequence on every run.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.0 >> 33) % bound
+        }
+    }
+
+    fn pop_all<T>(timers: &mut Timers<T>) -> Vec<T> {
+        std::iter::from_fn(|| timers.pop_due(f64::INFINITY)).collect()
+    }
+
+    #[test]
+    fn earliest_first_and_equal_deadlines_in_order() {
+        let mut timers = Timers::new();
+        for (deadline, item) in [(3.0, 'e'), (1.0, 'b'), (1.0, 'c'), (0.5, 'a'), (1.0, 'd')] {
+            timers.push(deadline, item);
+        }
+        assert_eq!(timers.next_deadline(), Some(0.5));
+        assert_eq!(timers.iter().next(), Some(&'a'));
+        assert_eq!(pop_all(&mut timers), ['a', 'b', 'c', 'd', 'e']);
+        assert_eq!(timers.next_deadline(), None);
+    }
+
+    #[test]
+    fn due_means_before_the_end_time() {
+        let mut timers = Timers::new();
+        timers.push(2.0, ());
+        assert_eq!(timers.pop_due(1.0), None);
+        assert_eq!(timers.pop_due(2.0), None);
+        assert_eq!(timers.pop_due(2.0_f64.next_up()), Some(()));
+    }
+
+    #[test]
+    fn odd_deadlines() {
+        let mut timers = Timers::new();
+        timers.push(f64::INFINITY, "never");
+        timers.push(0.0, "zero");
+        timers.push(-0.0, "minus zero");
+        timers.push(-f64::NAN, "nan");
+        timers.push(f64::NAN, "another nan");
+        assert_eq!(pop_all(&mut timers), ["nan", "another nan", "zero", "minus zero"]);
+        assert_eq!(timers.take_all(), ["never"]);
+        assert!(timers.is_empty());
+    }
+
+    #[test]
+    fn the_last_one_leaves_at_once() {
+        let mut timers = Timers::new();
+        timers.push(1.0, 1);
+        timers.push(9.0, 2);
+        assert_eq!(timers.take_last_if(|&item| item == 1), None);
+        assert_eq!(timers.take_last_if(|&item| item == 2), Some(2));
+        assert_eq!(timers.take_last_if(|&item| item == 1), Some(1));
+        assert_eq!(timers.take_last_if(|_| true), None);
+    }
+
+    #[test]
+    fn few_cancelled_entries_stay() {
+        let mut timers = Timers::new();
+        for item in 0..100 {
+            timers.push(f64::from(item), item);
+            timers.note_cancelled();
+        }
+        assert!(timers.purge(|_| true).is_empty());
+        timers.push(100.0, 100);
+        timers.note_cancelled();
+        assert_eq!(timers.purge(|_| true).len(), 101);
+        assert_eq!((timers.len(), timers.cancelled()), (0, 0));
+    }
+
+    #[test]
+    fn a_minority_of_cancelled_entries_stays() {
+        let mut timers = Timers::new();
+        for item in 0..1000 {
+            timers.push(f64::from(item % 7), item);
+        }
+        for _ in 0..500 {
+            timers.note_cancelled();
+        }
+        assert!(timers.purge(|item| item % 2 == 0).is_empty());
+        assert_eq!(timers.len(), 1000);
+        timers.note_cancelled();
+        assert_eq!(timers.purge(|item| item % 2 == 0 || *item == 1).len(), 501);
+        assert_eq!(timers.len(), 499);
+        let rest = pop_all(&mut timers);
+        assert!(rest.is_sorted_by_key(|item| (item % 7, *item)));
+    }
+
+    #[test]
+    fn a_cancelled_head_is_counted_down() {
+        let mut timers = Timers::new();
+        timers.push(1.0, "cancelled");
+        timers.push(2.0, "live");
+        assert_eq!(timers.pop_cancelled_head(|_| true), None, "none was noted");
+        timers.note_cancelled();
+        let is_cancelled = |item: &&str| *item == "cancelled";
+        assert_eq!(timers.pop_cancelled_head(is_cancelled), Some("cancelled"));
+        assert_eq!(timers.pop_cancelled_head(is_cancelled), None);
+        assert_eq!((timers.len(), timers.cancelled()), (1, 0));
+    }
+
+    #[test]
+    fn memory_stays_bounded_when_everything_is_cancelled() {
+        let mut timers = Timers::new();
+        let mut random = Random(7);
+        let mut returned = 0;
+        for item in 0..100_000 {
+            timers.push(random.below(1000) as f64, item);
+            timers.note_cancelled();
+            returned += timers.purge(|_| true).len();
+            assert!(timers.len() <= PURGE_MINIMUM + 1);
+            assert!(timers.heap.capacity() <= 4 * PURGE_MINIMUM);
+        }
+        assert_eq!(returned + timers.len(), 100_000);
+    }
+
+    /// An item whose drops are counted, to show that none happens inside.
+    struct Counted {
+        id: u64,
+        cancelled: Cell<bool>,
+        drops: Rc<Cell<usize>>,
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.drops.set(self.drops.get() + 1);
+        }
+    }
+
+    /// Random operations on the heap and on a sorted map, which must agree after each.
+    #[test]
+    fn agrees_with_a_sorted_map() {
+        for seed in 0..40 {
+            let mut random = Random(seed);
+            let drops = Rc::new(Cell::new(0));
+            let mut dropped = 0;
+            let mut timers = Timers::<Rc<Counted>>::new();
+            let mut model = BTreeMap::new();
+            let is_cancelled = |item: &Rc<Counted>| item.cancelled.get();
+            for id in 0..3000 {
+                match random.below(10) {
+                    0..5 => {
+                        let deadline = random.below(200);
+                        let item = Rc::new(Counted {
+                            id,
+                            cancelled: Cell::new(false),
+                            drops: Rc::clone(&drops),
+                        });
+                        timers.push(deadline as f64, Rc::clone(&item));
+                        model.insert((deadline, id), item);
+                    }
+                    5..8 if !model.is_empty() => {
+                        let nth = random.below(model.len() as u64) as usize;
+                        let key = *model.keys().nth(nth).unwrap();
+                        let item = &model[&key];
+                        let last = timers.take_last_if(|other| other.id == item.id);
+                        if let Some(last) = last {
+                            if last.cancelled.get() {
+                                // Counted before: the caller would not have asked.
+                                timers.cancelled -= 1;
+                            }
+                            model.remove(&key);
+                            dropped += 1;
+                        } else if !item.cancelled.replace(true) {
+                            timers.note_cancelled();
+                        }
+                    }
+                    8 => {
+                        let removed = timers.purge(is_cancelled);
+                        for item in &removed {
+                            model.retain(|key, _| key.1 != item.id);
+                        }
+                        dropped += removed.len();
+                    }
+                    _ => {
+                        while let Some(item) = timers.pop_cancelled_head(is_cancelled) {
+                            assert_eq!(model.pop_first().unwrap().1.id, item.id);
+                            dropped += 1;
+                        }
+                        let end_time = random.below(100);
+                        let due = timers.pop_due(end_time as f64);
+                        let expected = model.first_key_value().filter(|(key, _)| key.0 < end_time);
+                        assert_eq!(
+                            due.as_ref().map(|item| item.id),
+                            expected.map(|(key, _)| key.1)
+                        );
+                        if due.is_some() {
+                            model.pop_first();
+                            dropped += 1;
+                        }
+                    }
+                }
+                assert_eq!(drops.get(), dropped);
+                assert_eq!(timers.len(), model.len());
+                assert_eq!(timers.cancelled(), timers.iter().filter(|i| is_cancelled(i)).count());
+                assert_eq!(timers.next_deadline(), model.keys().next().map(|key| key.0 as f64));
+            }
+            let order: Vec<u64> = pop_all(&mut timers).iter().map(|item| item.id).collect();
+            assert!(order.into_iter().eq(model.keys().map(|key| key.1)));
+        }
+    }
+}

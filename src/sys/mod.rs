@@ -1,0 +1,17 @@
+//! The only module that makes raw operating-system calls; no Python here.
+//!
+//! Each function is a safe wrapper of one call, or of the smallest group of calls that has one
+//! meaning on every platform. Errors are [`std::io::Error`]s with their `errno`, `EINTR`
+//! included: whether to repeat an interrupted call is the caller's decision.
+//!
+//! What a platform must supply:
+//!
+//! | module | Linux, Android | other Unix |
+//! |---|---|---|
+//! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
+//! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond time-outs | nothing: mio alone is used |
+#![allow(unsafe_code)]
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) mod poll;
+pub(crate) mod time;

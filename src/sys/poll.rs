@@ -1,0 +1,234 @@
+//! epoll with nanosecond time-outs (Linux and Android).
+//!
+//! `epoll_wait` counts in milliseconds, so a wait of 0.3 ms would come back at once or 0.7 ms
+//! late. [`wait`] uses `epoll_pwait2` (Linux 5.11) and falls back to `epoll_wait` for the whole
+//! milliseconds and `ppoll` on the epoll descriptor for the rest.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP};
+
+/// One reported event: `events` is the mask, `u64` the data given at registration.
+pub(crate) type Event = libc::epoll_event;
+
+/// Set once the kernel (or a sandbox's filter) has refused `epoll_pwait2`.
+static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
+
+/// The kernel's 64-bit timespec, which on 32-bit platforms is not `libc::timespec`.
+#[repr(C)]
+struct KernelTimespec {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+/// Adds `fd` to the interest list of `epoll`.
+pub(crate) fn add(epoll: RawFd, fd: RawFd, mask: i32, data: u64) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_ADD, fd, mask, data)
+}
+
+/// Changes what `epoll` reports of `fd`; an edge that is still up is reported anew.
+pub(crate) fn modify(epoll: RawFd, fd: RawFd, mask: i32, data: u64) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_MOD, fd, mask, data)
+}
+
+/// Removes `fd` from the interest list of `epoll`.
+pub(crate) fn delete(epoll: RawFd, fd: RawFd) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_DEL, fd, 0, 0)
+}
+
+fn control(epoll: RawFd, operation: i32, fd: RawFd, mask: i32, data: u64) -> io::Result<()> {
+    let mut event = Event { events: mask as u32, u64: data };
+    // SAFETY: `event` is valid for the call, which copies it; the descriptors are plain numbers
+    // that the kernel checks.
+    check(unsafe { libc::epoll_ctl(epoll, operation, fd, &mut event) })?;
+    Ok(())
+}
+
+/// Replaces the contents of `events` by what is ready, as many as its capacity holds (which must
+/// not be zero: the kernel answers `EINVAL`). Waits for `timeout`, for ever if `None`. Comes back
+/// empty-handed only when `timeout` has passed in full (time-outs above 24 days may end early).
+pub(crate) fn wait(
+    epoll: RawFd,
+    events: &mut Vec<Event>,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    match timeout {
+        None => wait_milliseconds(epoll, events, -1),
+        Some(Duration::ZERO) => wait_milliseconds(epoll, events, 0),
+        Some(timeout) => {
+            if !NO_PWAIT2.load(Ordering::Relaxed) {
+                match wait_exactly(epoll, events, timeout) {
+                    // EPERM is what some container run-times answer to calls they don't know.
+                    Err(error)
+                        if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) =>
+                    {
+                        NO_PWAIT2.store(true, Ordering::Relaxed);
+                    }
+                    result => return result,
+                }
+            }
+            wait_in_two_steps(epoll, events, timeout)
+        }
+    }
+}
+
+fn wait_milliseconds(epoll: RawFd, events: &mut Vec<Event>, timeout: i32) -> io::Result<()> {
+    events.clear();
+    // SAFETY: the buffer has room for `capacity` events and is exclusively ours for the call.
+    let count =
+        check(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), capacity(events), timeout) })?;
+    // SAFETY: the kernel has written the first `count` events, at most the capacity.
+    unsafe { events.set_len(count) };
+    Ok(())
+}
+
+fn wait_exactly(epoll: RawFd, events: &mut Vec<Event>, timeout: Duration) -> io::Result<()> {
+    events.clear();
+    let timeout = KernelTimespec {
+        seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        nanoseconds: i64::from(timeout.subsec_nanos()),
+    };
+    // SAFETY: the arguments are those of epoll_pwait2(2): a buffer with room for `capacity`
+    // events, a timespec that outlives the call, and no signal mask, whose size is then ignored.
+    let count = check(unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            epoll,
+            events.as_mut_ptr(),
+            capacity(events),
+            ptr::from_ref(&timeout),
+            ptr::null::<libc::sigset_t>(),
+            0usize,
+        )
+    })?;
+    // SAFETY: the kernel has written the first `count` events, at most the capacity.
+    unsafe { events.set_len(count) };
+    Ok(())
+}
+
+fn wait_in_two_steps(epoll: RawFd, events: &mut Vec<Event>, timeout: Duration) -> io::Result<()> {
+    let start = Instant::now();
+    let whole = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    wait_milliseconds(epoll, events, whole)?;
+    if !events.is_empty() || whole == i32::MAX {
+        return Ok(());
+    }
+    let rest = timeout.saturating_sub(start.elapsed());
+    if rest.is_zero() {
+        return Ok(());
+    }
+    wait_readable(epoll, rest)?;
+    wait_milliseconds(epoll, events, 0)
+}
+
+/// Waits until `fd` is readable or `timeout`, which is below a few seconds, has passed.
+fn wait_readable(fd: RawFd, timeout: Duration) -> io::Result<()> {
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: timeout.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: one pollfd and one timespec, both valid for the call; no signal mask.
+    check(unsafe { libc::ppoll(&mut poll, 1, &timeout, ptr::null()) })?;
+    Ok(())
+}
+
+fn capacity(events: &Vec<Event>) -> i32 {
+    i32::try_from(events.capacity()).unwrap_or(i32::MAX)
+}
+
+/// A system call's result: `errno` if it is negative.
+fn check(result: impl TryInto<usize>) -> io::Result<usize> {
+    result.try_into().map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    type Wait = fn(RawFd, &mut Vec<Event>, Duration) -> io::Result<()>;
+    const WAITS: [Wait; 2] = [wait_exactly, wait_in_two_steps];
+
+    #[test]
+    fn no_wait_ends_early() {
+        let poll = mio::Poll::new().unwrap();
+        let mut events = Vec::with_capacity(8);
+        for wait in WAITS {
+            for microseconds in [1, 50, 300, 999, 1000, 1001, 2500] {
+                let timeout = Duration::from_micros(microseconds);
+                let start = Instant::now();
+                wait(poll.as_raw_fd(), &mut events, timeout).unwrap();
+                assert!(start.elapsed() >= timeout, "{:?} < {timeout:?}", start.elapsed());
+                assert!(events.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_ends_the_wait() {
+        let poll = mio::Poll::new().unwrap();
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        let mut events = Vec::with_capacity(8);
+        add(poll.as_raw_fd(), reader.as_raw_fd(), EPOLLIN, 7).unwrap();
+        writer.write_all(b"x").unwrap();
+        for wait in WAITS {
+            for timeout in [Duration::from_micros(400), Duration::from_secs(600), Duration::MAX] {
+                events.clear();
+                wait(poll.as_raw_fd(), &mut events, timeout).unwrap();
+                assert_eq!(events.len(), 1);
+                assert_eq!({ events[0].u64 }, 7);
+                assert_eq!({ events[0].events }, EPOLLIN as u32);
+            }
+        }
+    }
+
+    extern "C" fn ignore_signal(_signal: libc::c_int) {}
+
+    #[test]
+    fn a_signal_interrupts_the_wait() {
+        let handler: extern "C" fn(libc::c_int) = ignore_signal;
+        // SAFETY: the handler does nothing, which is safe in a signal handler.
+        let previous = unsafe { libc::signal(libc::SIGUSR2, handler as libc::sighandler_t) };
+        assert_ne!(previous, libc::SIG_ERR);
+        let poll = mio::Poll::new().unwrap();
+        let mut events = Vec::with_capacity(8);
+        let forever: Wait = |epoll, events, _| wait(epoll, events, None);
+        for wait in [forever, wait_exactly, wait_in_two_steps] {
+            // SAFETY: takes no arguments and cannot fail.
+            let waiting = unsafe { libc::pthread_self() };
+            let done = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    // Repeated: the first ones may come before the wait.
+                    while !done.load(Ordering::Acquire) {
+                        std::thread::sleep(Duration::from_millis(5));
+                        // SAFETY: the thread outlives this scope.
+                        unsafe { libc::pthread_kill(waiting, libc::SIGUSR2) };
+                    }
+                });
+                let timeout = Duration::from_secs(600);
+                let error = wait(poll.as_raw_fd(), &mut events, timeout).unwrap_err();
+                done.store(true, Ordering::Release);
+                assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+            });
+            assert!(events.is_empty());
+        }
+    }
+
+    #[test]
+    fn errors_carry_their_errno() {
+        let poll = mio::Poll::new().unwrap();
+        let error = delete(poll.as_raw_fd(), poll.as_raw_fd()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        let error = wait(-1, &mut Vec::with_capacity(1), None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+    }
+}

@@ -1,0 +1,38 @@
+//! Clock readings in nanoseconds.
+
+/// The clock that Python's `time.monotonic()` reads.
+#[cfg(not(target_vendor = "apple"))]
+const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
+/// The clock that Python's `time.monotonic()` reads: this is `mach_absolute_time()`.
+#[cfg(target_vendor = "apple")]
+const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const COARSE: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const COARSE: libc::clockid_t = MONOTONIC;
+
+const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
+
+/// The monotonic clock.
+#[inline]
+pub(crate) fn monotonic_nanoseconds() -> u64 {
+    read(MONOTONIC)
+}
+
+/// The monotonic clock as of the last timer interrupt where the platform has such a reading
+/// (it costs a fraction of the exact one and lags it by up to 10 ms), else the exact one.
+#[inline]
+pub(crate) fn coarse_nanoseconds() -> u64 {
+    read(COARSE)
+}
+
+#[inline]
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec that outlives the call, which only writes to it.
+    let status = unsafe { libc::clock_gettime(clock, &mut now) };
+    assert_eq!(status, 0, "the platform must have the clock {clock}");
+    // The fields' widths differ by platform; a monotonic clock is never negative.
+    now.tv_sec as u64 * NANOSECONDS_PER_SECOND + now.tv_nsec as u64
+}
