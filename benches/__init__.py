@@ -1,0 +1,1 @@
+"""The comparison suite: every workload on every installed event loop, in fresh processes."""

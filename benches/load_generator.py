@@ -1,0 +1,48 @@
+"""Builds and runs the native load generator (``benches/loadgen``, a crate of its own)."""
+
+import json
+import subprocess
+from pathlib import Path
+
+CRATE = Path(__file__).resolve().parent / "loadgen"
+TARGET = CRATE.parent.parent / "target" / "loadgen"
+
+
+class LoadgenError(Exception):
+    """The load generator refused what the server did."""
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(detail)
+        self.kind = kind
+
+
+class Loadgen:
+    """The built program."""
+
+    def __init__(self, program: Path):
+        self.program = program
+
+    @classmethod
+    def build(cls) -> "Loadgen":
+        """Compile it (seconds the first time, nothing later)."""
+        command = ["cargo", "build", "--quiet", "--release", "--locked"]
+        command += ["--manifest-path", str(CRATE / "Cargo.toml"), "--target-dir", str(TARGET)]
+        subprocess.run(command, check=True)
+        return cls(TARGET / "release" / "loadgen")
+
+    def run(
+        self, load: tuple[str, ...], address: str, seconds: float, cpu: int, limit: float
+    ) -> float:
+        """Nanoseconds per operation (or bytes, as the mode defines)."""
+        command = [str(self.program), *load, "--to", address, "--seconds", str(seconds)]
+        if cpu >= 0:
+            command += ["--cpu", str(cpu)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit + seconds)
+        except subprocess.TimeoutExpired:
+            raise LoadgenError("hang", f"no progress for {limit:.0f} s") from None
+        if done.returncode:
+            message = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            kinds = {2: "wrong result", 3: "hang"}
+            raise LoadgenError(kinds.get(done.returncode, "error"), message[-1])
+        return json.loads(done.stdout)["cost"]

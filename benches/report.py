@@ -1,0 +1,102 @@
+"""The table in text and Markdown, and RESULTS.md."""
+
+from pathlib import Path
+
+from benches import chart
+from benches.loops import BASELINE
+from benches.outcome import Series
+from benches.workload import WORKLOADS, Unit, Workload
+
+
+def amount(value: float, unit: Unit) -> str:
+    """A cost with three significant digits and the unit that suits it."""
+    if unit == "bytes":
+        return f"{value:.0f} B" if value < 10_000 else f"{value / 1024:.1f} KiB"
+    for limit, divisor, suffix in ((1e3, 1, "ns"), (1e6, 1e3, "µs"), (1e9, 1e6, "ms")):
+        if value < limit:
+            scaled = value / divisor
+            return f"{scaled:.0f} {suffix}" if scaled >= 100 else f"{scaled:.3g} {suffix}"
+    return f"{value / 1e9:.3g} s"
+
+
+def cell(series: Series, loop: str, unit: Unit) -> str:
+    """A loop's cost and its ratio to the baseline, or how it failed."""
+    if failure := series.failure(loop):
+        return failure.failure
+    cost = series.cost(loop)
+    if cost is None:
+        return "not run"
+    text = amount(cost, unit)
+    ratios = series.ratios(loop, BASELINE)
+    if loop == BASELINE or ratios is None:
+        return text
+    low, high = ratios.spread
+    return f"{text} · {ratios.median:.2f}x ({low:.2f}-{high:.2f})"
+
+
+def line(workload: Workload, series: Series, loops: list[str]) -> str:
+    """A workload's figures for the progress output."""
+    cells = [f"{loop} {cell(series, loop, workload.unit)}" for loop in loops]
+    return f"{workload.name}: " + "; ".join(cells)
+
+
+def rows(loops: list[str], table: list[Series]) -> list[list[str]]:
+    """Head and body of the table as text cells."""
+    body = []
+    for series in table:
+        workload = WORKLOADS[series.workload]
+        cells = [cell(series, loop, workload.unit) for loop in loops]
+        body.append([workload.name, *cells])
+    return [["workload", *loops], *body]
+
+
+def table(loops: list[str], table: list[Series]) -> str:
+    """Aligned columns for the terminal, then the failures in words."""
+    cells = rows(loops, table)
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    return "\n".join(lines + failures(loops, table))
+
+
+def failures(loops: list[str], table: list[Series]) -> list[str]:
+    """One line per loop and workload that has no figure."""
+    return [
+        f"{series.workload}, {loop}: {failure.failure}: {failure.detail}"
+        for series in table
+        for loop in loops
+        if (failure := series.failure(loop))
+    ]
+
+
+def write(
+    directory: Path, facts: dict[str, str], loops: list[str], table: list[Series], note: str
+) -> None:
+    """RESULTS.md and results.svg in `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "results.svg").write_text(chart.draw(loops, table))
+    text = ["# Results", ""]
+    text += [f"- {name}: {value}" for name, value in facts.items()]
+    text += ["", *([note, ""] if note else [])]
+    text += [
+        f"Cost of one operation (median of the rounds) and ratio to {BASELINE}; above 1 is ahead",
+        f"of {BASELINE}. The ratio is the median of the rounds' paired ratios, in brackets the lowest",
+        "and highest round. How to run and to read this: [README.md](README.md).",
+        "",
+        f"![Ratio to {BASELINE} per workload](results.svg)",
+    ]
+    groups: dict[str, list[Series]] = {}
+    for series in table:
+        groups.setdefault(WORKLOADS[series.workload].group, []).append(series)
+    for group, members in groups.items():
+        text += ["", f"## {group.capitalize()}", ""]
+        text += ["| workload | " + " | ".join(loops) + " |", "|---" * (len(loops) + 1) + "|"]
+        for series in members:
+            workload = WORKLOADS[series.workload]
+            cells = [cell(series, loop, workload.unit) for loop in loops]
+            text.append(f"| {workload.title} (`{workload.name}`) | " + " | ".join(cells) + " |")
+    if words := failures(loops, table):
+        text += ["", "## No figure", "", *[f"- {words_}" for words_ in words]]
+    (directory / "RESULTS.md").write_text("\n".join(text) + "\n")

@@ -1,0 +1,149 @@
+"""One workload on one loop, in a process of its own: ``python -m benches.worker ...``.
+
+Writes one JSON object per line to stdout: for a server first ``{"address": ...}``, at the end
+``{"value": ...}`` (cost of one operation) or ``{"failure": kind, "detail": text}``. Whatever else
+the workload prints goes to stderr.
+"""
+
+import argparse
+import asyncio
+import gc
+import importlib
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from benches.loops import new_event_loop_of
+from benches.workload import WORKLOADS, Workload
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+class WrongResultError(Exception):
+    """The workload finished, but didn't do what it was asked to do."""
+
+
+def age_allocator() -> None:
+    """Bring malloc to the state of a process that has run for a while.
+
+    glibc maps every block of 128 KiB or more anew until a mapped block has been freed; then the
+    threshold rises to that block's size.
+    """
+    for size in (1 << 20, 8 << 20, 24 << 20):
+        bytearray(size)
+
+
+def run_timed(workload: Workload, new_event_loop: LoopFactory, seconds: float) -> float:
+    """Median over the samples of nanoseconds per operation."""
+    n = workload.n
+    loop = new_event_loop()
+    asyncio.set_event_loop(loop)
+
+    def sample() -> float:
+        gc.collect()
+        begin = time.perf_counter_ns()
+        done = loop.run_until_complete(workload.run(n))
+        elapsed = time.perf_counter_ns() - begin
+        if done != n:
+            raise WrongResultError(f"{done!r} operations seen instead of {n}")
+        return elapsed / n
+
+    try:
+        if workload.young:
+            return sample()
+        age_allocator()
+        sample()
+        samples = []
+        deadline = time.perf_counter() + seconds
+        while len(samples) < 3 or time.perf_counter() < deadline:
+            samples.append(sample())
+        return statistics.median(samples)
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def run_served(workload: Workload, new_event_loop: LoopFactory, endpoint: str) -> None:
+    """Serve until stdin ends; the parent has the figures from the load generator."""
+    if not workload.young:
+        age_allocator()
+    loop = new_event_loop()
+    asyncio.set_event_loop(loop)
+
+    async def main() -> None:
+        stopped = loop.create_future()
+
+        def wait_for_end_of_input() -> None:
+            sys.stdin.buffer.read()
+            loop.call_soon_threadsafe(stopped.set_result, None)
+
+        async with workload.run(endpoint) as address:
+            report(address=address)
+            threading.Thread(target=wait_for_end_of_input, daemon=True).start()
+            await stopped
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+    report(value=0.0)
+
+
+def report(**fields: Any) -> None:
+    """One line to the parent."""
+    output.write(json.dumps(fields) + "\n")
+    output.flush()
+
+
+def classify(error: BaseException) -> str:
+    """The table's word for an exception."""
+    if isinstance(error, WrongResultError):
+        return "wrong result"
+    if isinstance(error, NotImplementedError | ImportError):
+        return "missing"
+    return "error"
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--module", required=True)
+    parser.add_argument("--workload", required=True)
+    parser.add_argument("--loop", required=True)
+    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--endpoint", default="")
+    parser.add_argument("--cpu", type=int, default=-1)
+    options = parser.parse_args()
+    if options.cpu >= 0:
+        os.sched_setaffinity(0, {options.cpu})
+    importlib.import_module(options.module)
+    workload = WORKLOADS[options.workload]
+    try:
+        new_event_loop = new_event_loop_of(options.loop)
+        if workload.prepare is not None:
+            workload.prepare()
+        if workload.kind == "timed":
+            report(value=run_timed(workload, new_event_loop, options.seconds))
+        elif workload.kind == "measured":
+            report(value=workload.run(new_event_loop, workload.n))
+        else:
+            run_served(workload, new_event_loop, options.endpoint)
+    except Exception as error:
+        traceback.print_exc()
+        detail = traceback.format_exception_only(error)[-1].strip()
+        report(failure=classify(error), detail=detail)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # Workloads may print (servers' banners do): only report() reaches the parent.
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What a workload is, and the table that the workload files fill.
+
+Three kinds:
+
+* ``timed``: a coroutine function ``run(n)`` that does `n` operations and returns how many it
+  saw done. The worker times it and refuses a count other than `n`.
+* ``measured``: a function ``measure(new_event_loop, n)`` that returns its own figure (bytes, or
+  nanoseconds that the worker can't time from outside).
+* ``served``: an async context manager ``serve(endpoint)`` that yields the address it serves at;
+  the native load generator drives it from another process and checks every reply.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["timed", "measured", "served"]
+Unit = Literal["ns", "bytes"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One line of the table."""
+
+    name: str
+    group: str
+    title: str
+    kind: Kind
+    run: Callable[..., Any]
+    #: operations in one sample (``timed``, ``measured``)
+    n: int
+    #: what one operation costs is given in this unit; less is better for both
+    unit: Unit = "ns"
+    #: oldest Python that has what the workload uses
+    python: tuple[int, int] = (3, 11)
+    #: third-party modules it imports
+    modules: tuple[str, ...] = ()
+    #: arguments of the load generator (``served``)
+    load: tuple[str, ...] = ()
+    #: keep the process as it starts: no warm-up sample, allocator thresholds as they come
+    young: bool = False
+    #: may use more than one core (thread pools, child processes)
+    parallel: bool = False
+    #: process-wide preparation before the loop exists
+    prepare: Callable[[], None] | None = None
+
+    @property
+    def module(self) -> str:
+        """The module that registers it: a worker imports this one alone."""
+        return self.run.__module__
+
+
+#: groups in the order of the table
+GROUPS = (
+    "callbacks",
+    "tasks",
+    "threads",
+    "tcp",
+    "unix",
+    "udp",
+    "tls",
+    "processes",
+    "names",
+    "servers",
+    "memory",
+    "startup",
+)
+WORKLOADS: dict[str, Workload] = {}
+
+
+def register(workload: Workload) -> None:
+    """Add a workload; names are unique because ``--only`` and the JSON go by them."""
+    if workload.group not in GROUPS:
+        raise ValueError(f"no such group: {workload.group}")
+    if workload.name in WORKLOADS:
+        raise ValueError(f"two workloads are called {workload.name}")
+    WORKLOADS[workload.name] = workload
+
+
+def timed(name: str, group: str, title: str, n: int, **options: Any) -> Callable[..., Any]:
+    """Register the decorated coroutine function as a ``timed`` workload."""
+
+    def decorate(run: Callable[..., Any]) -> Callable[..., Any]:
+        register(Workload(name, group, title, "timed", run, n, **options))
+        return run
+
+    return decorate
+
+
+def measured(name: str, group: str, title: str, n: int, **options: Any) -> Callable[..., Any]:
+    """Register the decorated function as a ``measured`` workload."""
+
+    def decorate(run: Callable[..., Any]) -> Callable[..., Any]:
+        register(Workload(name, group, title, "measured", run, n, **options))
+        return run
+
+    return decorate
+
+
+def served(
+    name: str, group: str, title: str, serve: Callable[..., Any], *load: str, **options: Any
+) -> None:
+    """Register a server; a function, not a decorator, as one server takes many loads."""
+    register(Workload(name, group, title, "served", serve, 0, load=load, **options))
+
+
+def all_workloads() -> list[Workload]:
+    """Every registered workload in the order of the table."""
+    return sorted(WORKLOADS.values(), key=lambda workload: GROUPS.index(workload.group))
