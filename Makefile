@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop
+.PHONY: help develop wheel demo bench
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -13,3 +13,30 @@ develop: ## build in place for PYTHON (profile quick): then `PYTHONPATH=python $
 	target=target/$$($$exe -c 'import sys; print("py%d.%d" % sys.version_info[:2])'); \
 	PYO3_PYTHON=$$exe CARGO_TARGET_DIR=$$target cargo build --lib --profile quick; \
 	cp $$target/quick/lib_ferroloop.so python/ferroloop/_ferroloop$$tag
+
+# The interpreter itself: a version manager's shim would choose anew in every directory.
+EXE = $(shell $(PYTHON) -c 'import sys; print(sys.executable)')
+PY = $(shell $(PYTHON) -c 'import sys; print("py%d.%d" % sys.version_info[:2])')
+WHEELS = build/wheels/$(PY)
+
+build/maturin/bin/maturin:
+	$(EXE) -m venv build/maturin
+	build/maturin/bin/pip install --quiet --disable-pip-version-check 'maturin>=1.9.4,<2'
+
+wheel: build/maturin/bin/maturin ## build the release wheel for PYTHON into build/wheels
+	rm -rf $(WHEELS)
+	CARGO_TARGET_DIR=target/$(PY) build/maturin/bin/maturin build --quiet --release \
+		--interpreter $(EXE) --out $(WHEELS)
+
+demo: wheel ## fetch thousands of pages with aiohttp on ferroloop and on asyncio, from a fresh venv
+	rm -rf build/demo
+	$(EXE) -m venv build/demo
+	build/demo/bin/pip install --quiet --disable-pip-version-check $(WHEELS)/*.whl aiohttp
+	build/demo/bin/python examples/demo
+
+bench: wheel ## compare with the other event loops; ARGS="--only tasks" for a part
+	test -x build/bench-$(PY)/bin/python || $(EXE) -m venv build/bench-$(PY)
+	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check -r benches/requirements.txt
+	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+		--no-deps $(WHEELS)/*.whl
+	build/bench-$(PY)/bin/python -m benches $(if $(ARGS),$(ARGS),--results benches)

@@ -81,9 +81,9 @@ def write(
     text += [f"- {name}: {value}" for name, value in facts.items()]
     text += ["", *([note, ""] if note else [])]
     text += [
-        f"Cost of one operation (median of the rounds) and ratio to {BASELINE}; above 1 is ahead",
-        f"of {BASELINE}. The ratio is the median of the rounds' paired ratios, in brackets the lowest",
-        "and highest round. How to run and to read this: [README.md](README.md).",
+        "Cost of one operation (median of the rounds) and its ratio to that of the same round on",
+        f"{BASELINE} (median of the rounds; in brackets the lowest and the highest): above 1 is",
+        f"ahead of {BASELINE}. How to run and to read this: [README.md](README.md).",
         "",
         f"![Ratio to {BASELINE} per workload](results.svg)",
     ]

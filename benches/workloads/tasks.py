@@ -18,13 +18,13 @@ def eager_tasks():
     loop = asyncio.get_running_loop()
     loop.set_task_factory(asyncio.eager_task_factory)
     try:
-        noop_coroutine = noop()
         try:
-            loop.create_task(noop_coroutine)
+            probe = loop.create_task(coroutine := noop())
+            assert probe.done()
         except TypeError:
             # uvloop always passes eager_start=, which 3.12's and 3.13.0's factory refuse. So
             # that there is a figure to compare with, it gets a factory that drops it.
-            noop_coroutine.close()
+            coroutine.close()
             loop.set_task_factory(
                 lambda loop, coro, eager_start=None, **options: asyncio.eager_task_factory(
                     loop, coro, **options
