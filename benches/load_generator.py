@@ -31,10 +31,17 @@ class Loadgen:
         return cls(TARGET / "release" / "loadgen")
 
     def run(
-        self, load: tuple[str, ...], address: str, seconds: float, cpu: int, limit: float
+        self,
+        load: tuple[str, ...],
+        address: str,
+        pid: int,
+        seconds: float,
+        cpu: int,
+        limit: float,
     ) -> float:
         """Nanoseconds per operation (or bytes, as the mode defines)."""
         command = [str(self.program), *load, "--to", address, "--seconds", str(seconds)]
+        command += ["--pid", str(pid)]
         if cpu >= 0:
             command += ["--cpu", str(cpu)]
         try:

@@ -116,7 +116,8 @@ def _drive_server(
     if first is None or "address" not in first:
         return _conclude(worker, first, limit)
     try:
-        result = loadgen.run(workload.load, first["address"], seconds, _core(1), limit)
+        pid = worker.process.pid
+        result = loadgen.run(workload.load, first["address"], pid, seconds, _core(1), limit)
     except LoadgenError as error:
         if worker.process.poll() is not None:
             return _conclude(worker, None, limit)

@@ -12,6 +12,7 @@ Three kinds:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 Kind = Literal["timed", "measured", "served"]
@@ -47,7 +48,8 @@ class Workload:
     @property
     def module(self) -> str:
         """The module that registers it: a worker imports this one alone."""
-        return self.run.__module__
+        run = self.run.func if isinstance(self.run, partial) else self.run
+        return run.__module__
 
 
 #: groups in the order of the table

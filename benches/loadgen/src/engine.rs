@@ -1,0 +1,184 @@
+//! Drives the connections: one request in flight on each, all on one epoll.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::dialogue::{self, Dialogue, Progress};
+use crate::failure::Failure;
+use crate::options::{Mode, Options};
+use crate::poller::{Interest, Poller};
+use crate::process;
+use crate::stream::Stream;
+
+/// A server that completes nothing for so long has stopped answering.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Connection {
+    stream: Stream,
+    dialogue: Box<dyn Dialogue>,
+    sent: usize,
+    interest: Interest,
+}
+
+impl Connection {
+    fn open(options: &Options, index: usize, poller: &Poller) -> Result<Self, Failure> {
+        let connection = Self {
+            stream: Stream::connect(&options.to)?,
+            dialogue: dialogue::start(options, index),
+            sent: 0,
+            interest: Interest { write: false },
+        };
+        poller.add(connection.stream.fd(), index, connection.interest)?;
+        Ok(connection)
+    }
+
+    /// Send the next request.
+    fn begin(&mut self) -> Result<(), Failure> {
+        self.dialogue.next();
+        self.sent = 0;
+        self.send()
+    }
+
+    fn send(&mut self) -> Result<(), Failure> {
+        while self.sent < self.dialogue.request().len() {
+            match self.stream.write(&self.dialogue.request()[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Read all there is; Some when the reply is complete.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<f64>, Failure> {
+        loop {
+            let count = match self.stream.read(buffer) {
+                Ok(0) => return Err(Failure::Closed),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            if let Progress::Complete(operations) = self.dialogue.receive(&buffer[..count])? {
+                return Ok(Some(operations));
+            }
+        }
+    }
+
+    fn update_interest(&mut self, index: usize, poller: &Poller) -> io::Result<()> {
+        let write = self.sent < self.dialogue.request().len() || self.stream.has_unsent();
+        let interest = Interest { write };
+        if interest != self.interest {
+            self.interest = interest;
+            poller.modify(self.stream.fd(), index, interest)?;
+        }
+        Ok(())
+    }
+}
+
+/// All connections and what they have done.
+struct Engine<'a> {
+    options: &'a Options,
+    poller: Poller,
+    connections: Vec<Connection>,
+    buffer: Vec<u8>,
+    ready: Vec<usize>,
+    operations: f64,
+    last_completion: Instant,
+}
+
+impl<'a> Engine<'a> {
+    fn new(options: &'a Options) -> Result<Self, Failure> {
+        Ok(Self {
+            options,
+            poller: Poller::new()?,
+            connections: Vec::new(),
+            buffer: vec![0; 256 * 1024],
+            ready: Vec::new(),
+            operations: 0.0,
+            last_completion: Instant::now(),
+        })
+    }
+
+    fn open_all(&mut self) -> Result<(), Failure> {
+        for index in self.connections.len()..self.options.connections {
+            let mut connection = Connection::open(self.options, index, &self.poller)?;
+            connection.begin()?;
+            connection.update_interest(index, &self.poller)?;
+            self.connections.push(connection);
+        }
+        Ok(())
+    }
+
+    /// Serve what is ready; `again` decides whether a completed exchange begins anew.
+    fn turn(&mut self, again: bool) -> Result<(), Failure> {
+        self.ready.clear();
+        self.poller.wait(100, &mut self.ready)?;
+        for position in 0..self.ready.len() {
+            let index = self.ready[position];
+            self.serve(index, again)?;
+        }
+        if self.last_completion.elapsed() > PATIENCE {
+            return Err(Failure::Silence);
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, index: usize, again: bool) -> Result<(), Failure> {
+        let connection = &mut self.connections[index];
+        connection.send()?;
+        if let Some(operations) = connection.receive(&mut self.buffer)? {
+            self.operations += operations;
+            self.last_completion = Instant::now();
+            if again && self.options.mode == Mode::Connect {
+                *connection = Connection::open(self.options, index, &self.poller)?;
+            }
+            if again {
+                connection.begin()?;
+            }
+        }
+        connection.update_interest(index, &self.poller)?;
+        Ok(())
+    }
+
+    fn run_for(&mut self, duration: Duration) -> Result<Duration, Failure> {
+        self.operations = 0.0;
+        let begin = Instant::now();
+        // One whole exchange at least: a slow server gets a figure, too.
+        while begin.elapsed() < duration || self.operations == 0.0 {
+            self.turn(true)?;
+        }
+        Ok(begin.elapsed())
+    }
+}
+
+/// Nanoseconds per operation.
+pub fn drive(options: &Options) -> Result<f64, Failure> {
+    let mut engine = Engine::new(options)?;
+    engine.open_all()?;
+    engine.run_for(options.duration / 5)?;
+    let elapsed = engine.run_for(options.duration)?;
+    Ok(elapsed.as_nanos() as f64 / engine.operations)
+}
+
+/// Bytes that the server grew by per connection that has spoken once and now says nothing.
+pub fn hold_idle(options: &Options) -> Result<f64, Failure> {
+    let pid = options.pid.ok_or_else(|| Failure::Usage("idle wants --pid".into()))?;
+    // What the server makes for its first clients only isn't to be counted.
+    let few = Options { connections: 10, ..options.clone() };
+    let mut engine = Engine::new(&few)?;
+    open_and_wait(&mut engine)?;
+    let before = process::resident(pid)?;
+    let mut engine = Engine::new(options)?;
+    open_and_wait(&mut engine)?;
+    let after = process::resident(pid)?;
+    Ok((after - before) / options.connections as f64)
+}
+
+fn open_and_wait(engine: &mut Engine<'_>) -> Result<(), Failure> {
+    engine.open_all()?;
+    while engine.operations < engine.options.connections as f64 {
+        engine.turn(false)?;
+    }
+    Ok(())
+}

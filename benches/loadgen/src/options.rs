@@ -1,0 +1,89 @@
+//! The command line: `loadgen MODE [--option value]...`.
+
+use std::time::Duration;
+
+use crate::failure::Failure;
+
+/// What each connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Send `size` bytes, read them back, again and again.
+    Echo,
+    /// The same once per connection, then connect anew.
+    Connect,
+    /// Upload `size` bytes, read how many arrived. The operation is a MiB.
+    Upload,
+    /// Ask for `size` bytes, read them. The operation is a MiB.
+    Download,
+    /// GET over a kept-alive connection; the body has `size` bytes.
+    Http,
+    /// Binary messages of `size` bytes, echoed by a WebSocket server.
+    Websocket,
+    /// Open `connections`, exchange one message on each, report the server's growth in bytes.
+    Idle,
+}
+
+/// Everything that the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to do.
+    pub mode: Mode,
+    /// `tcp:HOST:PORT`, `tls:HOST:PORT`, `udp:HOST:PORT` or `unix:PATH`.
+    pub to: String,
+    /// How many connections at a time.
+    pub connections: usize,
+    /// Bytes per message.
+    pub size: usize,
+    /// How long to measure; a fifth of it is spent warming up before.
+    pub duration: Duration,
+    /// The core to run on.
+    pub cpu: Option<usize>,
+    /// The server's process, for `idle`.
+    pub pid: Option<u32>,
+}
+
+impl Options {
+    /// Parse the arguments after the program's name.
+    pub fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self, Failure> {
+        let mode = match arguments.next().as_deref() {
+            Some("echo") => Mode::Echo,
+            Some("connect") => Mode::Connect,
+            Some("upload") => Mode::Upload,
+            Some("download") => Mode::Download,
+            Some("http") => Mode::Http,
+            Some("websocket") => Mode::Websocket,
+            Some("idle") => Mode::Idle,
+            other => return Err(Failure::Usage(format!("unknown mode {other:?}"))),
+        };
+        let mut options = Self {
+            mode,
+            to: String::new(),
+            connections: 1,
+            size: 1024,
+            duration: Duration::from_secs(1),
+            cpu: None,
+            pid: None,
+        };
+        while let Some(name) = arguments.next() {
+            let value =
+                arguments.next().ok_or_else(|| Failure::Usage(format!("{name} wants a value")))?;
+            match name.as_str() {
+                "--to" => options.to = value,
+                "--connections" => options.connections = number(&name, &value)?,
+                "--size" => options.size = number(&name, &value)?,
+                "--seconds" => options.duration = Duration::from_secs_f64(number(&name, &value)?),
+                "--cpu" => options.cpu = Some(number(&name, &value)?),
+                "--pid" => options.pid = Some(number(&name, &value)?),
+                _ => return Err(Failure::Usage(format!("unknown option {name}"))),
+            }
+        }
+        if options.to.is_empty() || options.connections == 0 || options.size == 0 {
+            return Err(Failure::Usage("--to is missing, or a number is 0".into()));
+        }
+        Ok(options)
+    }
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Failure> {
+    value.parse().map_err(|_| Failure::Usage(format!("{name}: {value:?} is not a number")))
+}

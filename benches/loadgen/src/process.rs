@@ -1,0 +1,44 @@
+//! This process and the server's: core, file limit, memory.
+#![allow(unsafe_code)]
+
+use std::io;
+
+use crate::failure::Failure;
+
+/// Run on one core only.
+pub fn pin(cpu: usize) -> Result<(), Failure> {
+    // SAFETY: cpu_set_t is plain bits, for which zero is valid; CPU_SET checks the index; the
+    // call only reads the set.
+    let status = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error().into()) }
+}
+
+/// As many open files as the system lets us have; thousands of connections need it.
+pub fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a valid rlimit. If one fails, the limit stays as it is, and opening
+    // one connection too many says so.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
+/// Resident bytes of process `pid`.
+pub fn resident(pid: u32) -> Result<f64, Failure> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let pages: f64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| Failure::Usage("can't read /proc".into()))?;
+    // SAFETY: no arguments that could be wrong.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Ok(pages * page as f64)
+}

@@ -1,0 +1,88 @@
+//! One connection, whatever it runs over.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use crate::failure::Failure;
+use crate::tls::TlsStream;
+
+/// A connected, non-blocking socket.
+pub enum Stream {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream>),
+    /// A UNIX stream socket.
+    Unix(UnixStream),
+    /// A connected UDP socket: one read or write is one datagram.
+    Udp(UdpSocket),
+}
+
+impl Stream {
+    /// Connect to `scheme:address`.
+    pub fn connect(to: &str) -> Result<Self, Failure> {
+        let (scheme, address) =
+            to.split_once(':').ok_or_else(|| Failure::Usage(format!("{to:?} is no address")))?;
+        let stream = match scheme {
+            "tcp" => Self::Tcp(tcp(address)?),
+            "tls" => Self::Tls(Box::new(TlsStream::new(tcp(address)?)?)),
+            "unix" => {
+                let unix = UnixStream::connect(address)?;
+                unix.set_nonblocking(true)?;
+                Self::Unix(unix)
+            }
+            "udp" => {
+                let udp = UdpSocket::bind("127.0.0.1:0")?;
+                udp.connect(address)?;
+                udp.set_nonblocking(true)?;
+                Self::Udp(udp)
+            }
+            _ => return Err(Failure::Usage(format!("no such scheme: {scheme}"))),
+        };
+        Ok(stream)
+    }
+
+    /// For the poller.
+    pub fn fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(socket) => socket.as_raw_fd(),
+            Self::Tls(stream) => stream.fd(),
+            Self::Unix(socket) => socket.as_raw_fd(),
+            Self::Udp(socket) => socket.as_raw_fd(),
+        }
+    }
+
+    /// Read what is there; 0 at the end.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+            Self::Unix(socket) => socket.read(buffer),
+            Self::Udp(socket) => socket.recv(buffer),
+        }
+    }
+
+    /// Write what can be taken.
+    pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write(data),
+            Self::Tls(stream) => stream.write(data),
+            Self::Unix(socket) => socket.write(data),
+            Self::Udp(socket) => socket.send(data),
+        }
+    }
+
+    /// Whether bytes that `write` took still wait for the socket.
+    pub fn has_unsent(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.has_unsent())
+    }
+}
+
+fn tcp(address: &str) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
