@@ -6,16 +6,47 @@
 
 use pyo3::prelude::*;
 
+mod event_loop;
+mod ffi;
+mod future;
+mod handle;
+mod interop;
 pub mod reactor;
+mod scheduler;
 mod sys;
+mod task;
 
 /// The native half of the Python package `ferroloop`.
 #[pymodule(gil_used = true)]
 pub mod _ferroloop {
     use super::*;
 
+    #[pymodule_export]
+    use super::event_loop::EventLoop;
+    #[pymodule_export]
+    use super::future::Future;
+    #[pymodule_export]
+    use super::handle::{Handle, TimerHandle};
+    #[pymodule_export]
+    use super::scheduler::Scheduler;
+    #[pymodule_export]
+    use super::task::Task;
+
+    /// The tasks of this crate that are not done, of all loops.
+    #[pyfunction]
+    fn live_tasks(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
+        task::current::TASKS.snapshot(py)
+    }
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        // Before anything can subclass them; base classes first, so that slots are inherited.
+        ffi::slots::install_self_awaiting::<Future>(py);
+        ffi::slots::install_finalizer::<Future>(py);
+        ffi::slots::install_self_awaiting::<Task>(py);
+        ffi::slots::install_finalizer::<Task>(py);
+        event_loop::install(py)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -1,0 +1,77 @@
+"""The event loop class: the native loop, then asyncio's own.
+
+What the native class defines comes first in the method resolution order. Everything else, the
+coroutines that only orchestrate, is asyncio's code of the running Python version on our
+primitives, so that it behaves as users of that version expect.
+"""
+
+import asyncio
+import socket
+import sys
+import weakref
+from typing import Any
+
+from . import _ferroloop
+
+
+class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
+    """Event loop with scheduling, tasks, futures and I/O in Rust.
+
+    See https://docs.python.org/3/library/asyncio-eventloop.html.
+    """
+
+    def __init__(self) -> None:
+        # Not SelectorEventLoop.__init__: there is no selector and no self-pipe to make.
+        asyncio.BaseEventLoop.__init__(self)
+        self._selector = None
+        self._ssock: socket.socket | None = None
+        self._csock: socket.socket | None = None
+        self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._signal_handlers: dict[int, asyncio.Handle] = {}
+        if sys.version_info >= (3, 13):
+            self._unix_server_sockets: dict[socket.socket, int] = {}
+
+    def close(self) -> None:
+        """Close the event loop: drop what is scheduled and release its resources.
+
+        Raises:
+            RuntimeError: the loop is running.
+        """
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        if self._ssock is not None:
+            self._close_self_pipe()
+        asyncio.BaseEventLoop.close(self)
+        self._dispose()
+        self._drop_signal_handlers()
+
+    def _drop_signal_handlers(self) -> None:
+        if not self._signal_handlers:
+            return
+        if sys.is_finalizing():
+            self._signal_handlers.clear()
+            return
+        for signum in list(self._signal_handlers):
+            self.remove_signal_handler(signum)
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        """Call ``callback(*args)`` from the loop when the signal arrives.
+
+        Raises:
+            ValueError: the signal number is invalid or cannot be caught.
+            RuntimeError: not in the main thread.
+        """
+        # The socket pair carries signal numbers from the interpreter's C handler.
+        if self._csock is None and not self.is_closed():
+            self._make_self_pipe()
+        super().add_signal_handler(sig, callback, *args)
+
+
+Loop = EventLoop
+
+
+def new_event_loop() -> EventLoop:
+    """Return a new event loop."""
+    return EventLoop()

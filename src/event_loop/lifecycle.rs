@@ -1,0 +1,139 @@
+//! Running, stopping and closing.
+
+#![forbid(unsafe_code)]
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::EventLoop;
+use crate::interop::imports;
+use crate::scheduler::{current_thread, turn};
+
+#[pymethods]
+impl EventLoop {
+    /// Run until `stop()` is called.
+    ///
+    /// Raises:
+    ///     RuntimeError: the loop is closed or running, or another loop runs in this thread.
+    fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let result = Self::_run_forever_setup(slf)
+            .and_then(|()| turn::run(slf.as_super()).map_err(PyErr::from));
+        let cleaned = Self::_run_forever_cleanup(slf);
+        result.and(cleaned)
+    }
+
+    /// Prepare the thread for running the loop.
+    fn _run_forever_setup(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let scheduler = slf.as_super().get();
+        scheduler.check_open(py)?;
+        Self::_check_running(slf)?;
+        let debug = scheduler.debug.get(py);
+        slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (debug,))?;
+        let hooks = imports::get_asyncgen_hooks(py)?.call0()?;
+        slf.get().saved_asyncgen_hooks.store(py, Some(hooks));
+        scheduler.thread.set(py, current_thread(py)?);
+        let keywords = PyDict::new(py);
+        keywords.set_item(
+            intern!(py, "firstiter"),
+            slf.getattr(intern!(py, "_asyncgen_firstiter_hook"))?,
+        )?;
+        keywords.set_item(
+            intern!(py, "finalizer"),
+            slf.getattr(intern!(py, "_asyncgen_finalizer_hook"))?,
+        )?;
+        imports::set_asyncgen_hooks(py)?.call((), Some(&keywords))?;
+        scheduler.foreign_clock.set(py, Self::has_foreign_clock(slf)?);
+        imports::set_running_loop(py)?.call1((slf,))?;
+        Ok(())
+    }
+
+    /// Undo what [`EventLoop::_run_forever_setup`] did.
+    fn _run_forever_cleanup(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let Some(hooks) = slf.get().saved_asyncgen_hooks.replace(py, None) else {
+            return Ok(()); // the set-up refused to run
+        };
+        let scheduler = slf.as_super().get();
+        scheduler.stopping.set(py, false);
+        scheduler.thread.set(py, 0);
+        imports::set_running_loop(py)?.call1((py.None(),))?;
+        slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (false,))?;
+        let hooks = hooks.into_bound(py).cast_into::<pyo3::types::PyTuple>()?;
+        imports::set_asyncgen_hooks(py)?.call1(hooks)?;
+        Ok(())
+    }
+
+    /// One turn: what asyncio calls `_run_once`.
+    fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
+        turn::turn(slf.as_super()).map_err(PyErr::from)
+    }
+
+    /// Stop `run_forever()` after the current turn.
+    fn stop(slf: &Bound<'_, Self>) {
+        slf.as_super().get().stopping.set(slf.py(), true);
+    }
+
+    /// Return True if the loop runs.
+    fn is_running(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().thread.get(slf.py()) != 0
+    }
+
+    /// Return True if the loop was closed.
+    fn is_closed(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().closed.get(slf.py())
+    }
+
+    fn _check_closed(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.as_super().get().check_open(slf.py())
+    }
+
+    fn _check_running(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        if slf.as_super().get().thread.get(py) != 0 {
+            return Err(PyRuntimeError::new_err("This event loop is already running"));
+        }
+        if !imports::get_running_loop(py)?.call0()?.is_none() {
+            return Err(PyRuntimeError::new_err(
+                "Cannot run the event loop while another loop is running",
+            ));
+        }
+        Ok(())
+    }
+
+    fn _check_thread(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.as_super().get().check_thread(slf.py())
+    }
+
+    /// Drop all that is scheduled, and the poller: the native part of `close()`.
+    fn _dispose(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let scheduler = slf.as_super().get();
+        if scheduler.thread.get(py) != 0 {
+            return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
+        }
+        scheduler.closed.set(py, true);
+        scheduler.dispose(py);
+        Ok(())
+    }
+
+    /// Wake the loop if it sleeps in the poller. Safe in any thread.
+    fn _write_to_self(slf: &Bound<'_, Self>) {
+        slf.as_super().get().wake();
+    }
+}
+
+impl EventLoop {
+    /// Whether `time()` was replaced, by a subclass or on the instance.
+    fn has_foreign_clock(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let py = slf.py();
+        let name = intern!(py, "time");
+        let native = py.get_type::<Self>().getattr(name)?;
+        if !slf.get_type().getattr(name)?.is(&native) {
+            return Ok(true);
+        }
+        slf.getattr(intern!(py, "__dict__"))?.contains(name)
+    }
+}

@@ -1,0 +1,65 @@
+//! The native base class of `ferroloop.EventLoop`; each file is one topic of asyncio's loop API.
+//!
+//! The Python class inherits from this one first and from asyncio's own loop second: what is not
+//! defined here (coroutines that only orchestrate) is asyncio's code on our primitives.
+
+#![forbid(unsafe_code)]
+
+mod lifecycle;
+mod readiness;
+mod scheduling;
+mod settings;
+mod tasks;
+
+use pyo3::PyClassInitializer;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::ffi::cell::AttachedCell;
+use crate::ffi::method;
+use crate::scheduler::Scheduler;
+
+/// Native half of `ferroloop.EventLoop`.
+#[pyclass(frozen, extends = Scheduler, subclass, module = "ferroloop._ferroloop", name = "EventLoop")]
+pub struct EventLoop {
+    task_factory: AttachedCell<Option<Py<PyAny>>>,
+    /// Hooks for asynchronous generators that were installed before the loop ran.
+    saved_asyncgen_hooks: AttachedCell<Option<Py<PyAny>>>,
+}
+
+/// Puts the hand-written methods into the class.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    method::install::<scheduling::CallSoon>(py)?;
+    method::install::<scheduling::CallSoonThreadsafe>(py)?;
+    method::install::<scheduling::CallLater>(py)?;
+    method::install::<scheduling::CallAt>(py)?;
+    method::install::<tasks::CreateTask>(py)
+}
+
+#[pymethods]
+impl EventLoop {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<PyClassInitializer<Self>> {
+        let event_loop = Self {
+            task_factory: AttachedCell::new(None),
+            saved_asyncgen_hooks: AttachedCell::new(None),
+        };
+        Ok(PyClassInitializer::from(Scheduler::new()?).add_subclass(event_loop))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.task_factory.visit(&visit)?;
+        self.saved_asyncgen_hooks.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            drop((self.task_factory.take(py), self.saved_asyncgen_hooks.take(py)));
+        });
+    }
+}

@@ -1,0 +1,117 @@
+//! `_add_reader`, `_add_writer` and their opposites, on which asyncio's own code builds.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyTuple};
+
+use super::EventLoop;
+use crate::handle::{CallbackArguments, HANDLE, Handle};
+use crate::scheduler::Runnable;
+use crate::scheduler::watch::Direction;
+
+/// An int, or anything with `fileno()`; texts as Python's `selectors`.
+pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let py = object.py();
+    let invalid = || PyValueError::new_err(format!("Invalid file object: {object:?}"));
+    let number = if object.is_instance_of::<PyInt>() {
+        object.extract::<i64>().map_err(|_| invalid())?
+    } else {
+        let fileno = object.call_method0(intern!(py, "fileno")).map_err(|_| invalid())?;
+        fileno.extract::<i64>().map_err(|_| invalid())?
+    };
+    if number < 0 {
+        return Err(PyValueError::new_err(format!("Invalid file descriptor: {number}")));
+    }
+    RawFd::try_from(number).map_err(|_| invalid())
+}
+
+impl EventLoop {
+    fn watch<'py>(
+        slf: &Bound<'py, Self>,
+        fd: &Bound<'py, PyAny>,
+        direction: Direction,
+        callback: Bound<'py, PyAny>,
+        arguments: Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, Handle>> {
+        let py = slf.py();
+        let scheduler = slf.as_super();
+        let this = scheduler.get();
+        this.check_open(py)?;
+        let fd = descriptor(fd)?;
+        let handle = Handle::create(
+            callback,
+            CallbackArguments::from_tuple(arguments),
+            scheduler.clone().into_any(),
+            None,
+            this.debug.get(py),
+        )?;
+        let handle = Bound::new(py, handle)?;
+        let runnable = Runnable::new(&HANDLE, handle.clone());
+        let replaced = this.watches.with(py, |watches| watches.set(fd, direction, runnable))?;
+        cancel(py, replaced)?;
+        Ok(handle)
+    }
+
+    fn unwatch(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        direction: Direction,
+    ) -> PyResult<bool> {
+        let py = slf.py();
+        let this = slf.as_super().get();
+        if this.closed.get(py) {
+            return Ok(false);
+        }
+        let fd = descriptor(fd)?;
+        let removed = this.watches.with(py, |watches| watches.unset(fd, direction));
+        let was_set = removed.is_some();
+        cancel(py, removed)?;
+        Ok(was_set)
+    }
+}
+
+/// A handle that is no longer watched must not run even if it is queued.
+fn cancel(py: Python<'_>, runnable: Option<Runnable>) -> PyResult<()> {
+    if let Some(runnable) = runnable
+        && let Ok(handle) = runnable.object.into_bound(py).cast_into::<Handle>()
+    {
+        handle.call_method0(intern!(py, "cancel"))?;
+    }
+    Ok(())
+}
+
+#[pymethods]
+impl EventLoop {
+    #[pyo3(signature = (fd, callback, *args))]
+    fn _add_reader<'py>(
+        slf: &Bound<'py, Self>,
+        fd: Bound<'py, PyAny>,
+        callback: Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, Handle>> {
+        Self::watch(slf, &fd, Direction::Read, callback, args)
+    }
+
+    #[pyo3(signature = (fd, callback, *args))]
+    fn _add_writer<'py>(
+        slf: &Bound<'py, Self>,
+        fd: Bound<'py, PyAny>,
+        callback: Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, Handle>> {
+        Self::watch(slf, &fd, Direction::Write, callback, args)
+    }
+
+    fn _remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Self::unwatch(slf, fd, Direction::Read)
+    }
+
+    fn _remove_writer(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Self::unwatch(slf, fd, Direction::Write)
+    }
+}

@@ -1,0 +1,295 @@
+//! `call_soon`, `call_later`, `call_at`, `call_soon_threadsafe`, `time`.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::CStr;
+
+use pyo3::Borrowed;
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::EventLoop;
+use crate::ffi::method::{Arguments, FastMethod};
+use crate::handle::{CallbackArguments, HANDLE, Handle, TimerHandle, When};
+use crate::interop::imports;
+use crate::reactor::clock;
+use crate::scheduler::{Runnable, Scheduler, turn};
+
+/// `call_soon(callback, *args, context=None)`.
+pub struct CallSoon;
+
+impl FastMethod for CallSoon {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"call_soon";
+    const DOC: &'static CStr = c"call_soon($self, callback, /, *args, context=None)\n--\n\n\
+        Arrange for callback(*args) to be called at the next turn of the loop.\n\n\
+        Callbacks are called in the order in which they were scheduled, each once.\n\
+        Return a Handle.\n";
+
+    #[inline]
+    fn call<'py>(
+        slf: &Bound<'py, EventLoop>,
+        arguments: &Arguments<'_, 'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let scheduler = slf.as_super();
+        let callback = required(arguments, 0, "call_soon", "callback")?;
+        scheduler.get().check_usable(slf.py())?;
+        Ok(schedule(scheduler, callback, arguments, "call_soon")?.into_any())
+    }
+}
+
+/// `call_soon_threadsafe(callback, *args, context=None)`.
+pub struct CallSoonThreadsafe;
+
+impl FastMethod for CallSoonThreadsafe {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"call_soon_threadsafe";
+    const DOC: &'static CStr =
+        c"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n\
+        Like call_soon(), but may be called from any thread and wakes a sleeping loop.\n";
+
+    #[inline]
+    fn call<'py>(
+        slf: &Bound<'py, EventLoop>,
+        arguments: &Arguments<'_, 'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let scheduler = slf.as_super();
+        let callback = required(arguments, 0, "call_soon_threadsafe", "callback")?;
+        scheduler.get().check_open(slf.py())?;
+        let handle = schedule(scheduler, callback, arguments, "call_soon_threadsafe")?;
+        scheduler.get().wake();
+        Ok(handle.into_any())
+    }
+}
+
+/// `call_later(delay, callback, *args, context=None)`.
+pub struct CallLater;
+
+impl FastMethod for CallLater {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"call_later";
+    const DOC: &'static CStr =
+        c"call_later($self, delay, callback, /, *args, context=None)\n--\n\n\
+        Arrange for callback(*args) to be called after delay seconds, an int or float.\n\n\
+        Return a TimerHandle. Callbacks with equal deadlines are called in the order in\n\
+        which they were scheduled.\n";
+
+    #[inline]
+    fn call<'py>(
+        slf: &Bound<'py, EventLoop>,
+        arguments: &Arguments<'_, 'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let scheduler = slf.as_super();
+        let delay = required(arguments, 0, "call_later", "delay")?;
+        let callback = required(arguments, 1, "call_later", "callback")?;
+        if delay.is_none() {
+            return Err(PyTypeError::new_err("delay must not be None"));
+        }
+        let (deadline, when) = match delay.extract::<f64>() {
+            Ok(delay) if !scheduler.get().foreign_clock.get(py) => {
+                let deadline = clock::monotonic() + delay;
+                (deadline, When::Seconds(deadline))
+            }
+            _ => {
+                // Any number that can be added to a float will do.
+                let now = slf.call_method0(intern!(py, "time"))?;
+                let when = now.add(&*delay)?;
+                (when.extract()?, When::Given(when.unbind()))
+            }
+        };
+        schedule_at(scheduler, deadline, when, callback, arguments)
+    }
+}
+
+/// `call_at(when, callback, *args, context=None)`.
+pub struct CallAt;
+
+impl FastMethod for CallAt {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"call_at";
+    const DOC: &'static CStr = c"call_at($self, when, callback, /, *args, context=None)\n--\n\n\
+        Like call_later(), but for an absolute time on the clock of time().\n";
+
+    #[inline]
+    fn call<'py>(
+        slf: &Bound<'py, EventLoop>,
+        arguments: &Arguments<'_, 'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let when = required(arguments, 0, "call_at", "when")?;
+        let callback = required(arguments, 1, "call_at", "callback")?;
+        if when.is_none() {
+            return Err(PyTypeError::new_err("when cannot be None"));
+        }
+        let deadline = when.extract()?;
+        let when = When::Given(when.to_owned().unbind());
+        schedule_at(slf.as_super(), deadline, when, callback, arguments)
+    }
+}
+
+/// A positional argument that must be there; asyncio's signature gives the text.
+#[inline(always)]
+fn required<'a, 'py>(
+    arguments: &Arguments<'a, 'py>,
+    index: usize,
+    method: &str,
+    name: &str,
+) -> PyResult<Borrowed<'a, 'py, PyAny>> {
+    if let Some(argument) = arguments.get(index) {
+        return Ok(argument);
+    }
+    let mut named = None;
+    arguments.for_each_keyword(|keyword, value| {
+        if keyword.to_str()? == name {
+            named = Some(value);
+        }
+        Ok(())
+    })?;
+    named.ok_or_else(|| {
+        PyTypeError::new_err(format!(
+            "BaseEventLoop.{method}() missing 1 required positional argument: '{name}'"
+        ))
+    })
+}
+
+/// The keyword-only argument `context`; None means none.
+#[inline(always)]
+fn context_of<'py>(
+    arguments: &Arguments<'_, 'py>,
+    method: &str,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let mut context = None;
+    arguments.for_each_keyword(|keyword, value| {
+        match keyword.to_str()? {
+            "context" => context = Some(value.to_owned()).filter(|context| !context.is_none()),
+            // Taken as positional by `required`.
+            "callback" | "delay" | "when" => {}
+            other => {
+                return Err(PyTypeError::new_err(format!(
+                    "BaseEventLoop.{method}() got an unexpected keyword argument '{other}'"
+                )));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(context)
+}
+
+#[inline(always)]
+fn schedule<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    callback: Borrowed<'_, 'py, PyAny>,
+    arguments: &Arguments<'_, 'py>,
+    method: &str,
+) -> PyResult<Bound<'py, Handle>> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    let debug = this.debug.get(py);
+    if debug {
+        check_callback(&callback, method)?;
+    }
+    let handle = Handle::create(
+        callback.to_owned(),
+        CallbackArguments::from_call(arguments, 1)?,
+        scheduler.clone().into_any(),
+        context_of(arguments, method)?,
+        debug,
+    )?;
+    let handle = Bound::new(py, handle)?;
+    this.push(py, Runnable::new(&HANDLE, handle.clone()));
+    Ok(handle)
+}
+
+#[inline(always)]
+fn schedule_at<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    deadline: f64,
+    when: When,
+    callback: Borrowed<'_, 'py, PyAny>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    this.check_usable(py)?;
+    let debug = this.debug.get(py);
+    if debug {
+        check_callback(&callback, "call_at")?;
+    }
+    let handle = Handle::create(
+        callback.to_owned(),
+        CallbackArguments::from_call(arguments, 2)?,
+        scheduler.clone().into_any(),
+        context_of(arguments, "call_at")?,
+        debug,
+    )?;
+    Ok(TimerHandle::schedule(scheduler, deadline, when, handle)?.into_any())
+}
+
+/// Debug mode's check of what is scheduled.
+#[cold]
+fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
+    let py = callback.py();
+    if imports::iscoroutine(py)?.call1((callback,))?.is_truthy()?
+        || imports::iscoroutinefunction(py)?.call1((callback,))?.is_truthy()?
+    {
+        return Err(PyTypeError::new_err(format!("coroutines cannot be used with {method}()")));
+    }
+    if !callback.is_callable() {
+        let text =
+            format!("a callable object was expected by {method}(), got {}", callback.repr()?);
+        return Err(PyTypeError::new_err(text));
+    }
+    Ok(())
+}
+
+#[pymethods]
+impl EventLoop {
+    /// Return the time in seconds on the loop's monotonic clock.
+    fn time(&self) -> f64 {
+        clock::monotonic()
+    }
+
+    fn _check_callback(&self, callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
+        check_callback(callback, method)
+    }
+
+    /// Queue a Handle, unless it is cancelled.
+    fn _add_callback(slf: &Bound<'_, Self>, handle: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        match handle.cast::<Handle>() {
+            Ok(handle) if handle.get().is_cancelled(py) => {}
+            Ok(handle) => slf.as_super().get().push(py, Runnable::new(&HANDLE, handle.clone())),
+            Err(_) => {
+                // A Handle of asyncio, made by code that is not ours.
+                if !handle.getattr(intern!(py, "_cancelled"))?.is_truthy()? {
+                    slf.call_method1(
+                        intern!(py, "call_soon"),
+                        (handle.getattr(intern!(py, "_run"))?,),
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Queue a Handle from a signal handler, and wake the loop.
+    fn _add_callback_signalsafe(slf: &Bound<'_, Self>, handle: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::_add_callback(slf, handle)?;
+        slf.as_super().get().wake();
+        Ok(())
+    }
+
+    /// Note that a timer was cancelled.
+    fn _timer_handle_cancelled(slf: &Bound<'_, Self>, handle: &Bound<'_, PyAny>) -> PyResult<()> {
+        if handle.getattr(intern!(slf.py(), "_scheduled"))?.is_truthy()? {
+            slf.as_super().get().timers.with(slf.py(), |timers| timers.note_cancelled());
+        }
+        Ok(())
+    }
+
+    /// Time as the timers see it; `time()` unless that was replaced.
+    fn _now(slf: &Bound<'_, Self>) -> PyResult<f64> {
+        turn::now(slf.as_super())
+    }
+}

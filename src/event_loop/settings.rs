@@ -1,0 +1,79 @@
+//! Debug mode, and the private attributes that asyncio's own code reads and writes.
+
+#![forbid(unsafe_code)]
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::EventLoop;
+
+#[pymethods]
+impl EventLoop {
+    /// Return True in debug mode.
+    fn get_debug(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().debug.get(slf.py())
+    }
+
+    /// Switch debug mode on or off.
+    fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let scheduler = slf.as_super().get();
+        scheduler.debug.set(py, enabled.is_truthy()?);
+        if scheduler.thread.get(py) != 0 {
+            let track = slf.getattr(intern!(py, "_set_coroutine_origin_tracking"))?;
+            slf.call_method1(intern!(py, "call_soon_threadsafe"), (track, enabled))?;
+        }
+        Ok(())
+    }
+
+    #[getter(_debug)]
+    fn debug_flag(slf: &Bound<'_, Self>) -> bool {
+        Self::get_debug(slf)
+    }
+
+    #[setter(_debug)]
+    fn set_debug_flag(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        slf.as_super().get().debug.set(slf.py(), value.is_truthy()?);
+        Ok(())
+    }
+
+    #[getter(_closed)]
+    fn closed_flag(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().closed.get(slf.py())
+    }
+
+    #[setter(_closed)]
+    fn set_closed_flag(slf: &Bound<'_, Self>, value: bool) {
+        slf.as_super().get().closed.set(slf.py(), value);
+    }
+
+    #[getter(_stopping)]
+    fn stopping_flag(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().stopping.get(slf.py())
+    }
+
+    #[setter(_stopping)]
+    fn set_stopping_flag(slf: &Bound<'_, Self>, value: bool) {
+        slf.as_super().get().stopping.set(slf.py(), value);
+    }
+
+    #[getter(_thread_id)]
+    fn thread_id(slf: &Bound<'_, Self>) -> Option<u64> {
+        Some(slf.as_super().get().thread.get(slf.py())).filter(|thread| *thread != 0)
+    }
+
+    #[setter(_thread_id)]
+    fn set_thread_id(slf: &Bound<'_, Self>, value: Option<u64>) {
+        slf.as_super().get().thread.set(slf.py(), value.unwrap_or(0));
+    }
+
+    #[getter(_task_factory)]
+    fn task_factory<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.task_factory.get_bound(py)
+    }
+
+    #[setter(_task_factory)]
+    fn set_task_factory_attribute(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) {
+        self.task_factory.store(py, value);
+    }
+}

@@ -1,0 +1,101 @@
+//! `create_future` and `create_task`.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::CStr;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::EventLoop;
+use crate::ffi::method::{Arguments, FastMethod};
+use crate::future::Future;
+use crate::interop::imports;
+use crate::task::{Task, TaskOptions};
+
+#[pymethods]
+impl EventLoop {
+    /// Return a new Future of this loop.
+    fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Future>> {
+        Bound::new(slf.py(), Future::on(slf.as_super())?)
+    }
+}
+
+/// `create_task(coro, *, name=None, context=None, ...)`.
+pub struct CreateTask;
+
+impl FastMethod for CreateTask {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"create_task";
+    const DOC: &'static CStr =
+        c"create_task($self, coro, /, *, name=None, context=None, eager_start=None)\n--\n\n\
+        Schedule a coroutine; return its Task.\n";
+
+    #[inline]
+    fn call<'py>(
+        slf: &Bound<'py, EventLoop>,
+        arguments: &Arguments<'_, 'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let scheduler = slf.as_super();
+        scheduler.get().check_open(py)?;
+        if let Some(factory) = slf.get().task_factory.get_bound(py)
+            && !is_eager_factory(&factory)
+        {
+            return by_factory(slf, arguments);
+        }
+        let eager = slf.get().task_factory.is_some(py);
+        let mut coroutine = arguments.get(0).map(|coroutine| coroutine.to_owned());
+        let mut options = TaskOptions { eager_start: eager, ..TaskOptions::default() };
+        arguments.for_each_keyword(|keyword, value| {
+            match keyword.to_str()? {
+                "coro" if coroutine.is_none() => coroutine = Some(value.to_owned()),
+                "name" => options.name = Some(value.to_owned()),
+                "context" => options.context = Some(value.to_owned()),
+                "eager_start" => {
+                    if !value.is_none() {
+                        options.eager_start = value.is_truthy()?;
+                    }
+                }
+                other => {
+                    return Err(PyTypeError::new_err(format!(
+                        "BaseEventLoop.create_task() got an unexpected keyword argument '{other}'"
+                    )));
+                }
+            }
+            Ok(())
+        })?;
+        let Some(coroutine) = coroutine else {
+            return Err(PyTypeError::new_err(
+                "BaseEventLoop.create_task() missing 1 required positional argument: 'coro'",
+            ));
+        };
+        if arguments.len() > 1 {
+            return Err(PyTypeError::new_err(format!(
+                "BaseEventLoop.create_task() takes 2 positional arguments but {} were given",
+                arguments.len() + 1
+            )));
+        }
+        Ok(Task::start(scheduler, coroutine, options)?.into_any())
+    }
+}
+
+/// `asyncio.eager_task_factory` itself: our tasks can start eagerly without it.
+fn is_eager_factory(factory: &Bound<'_, PyAny>) -> bool {
+    cfg!(Py_3_12) && imports::eager_task_factory(factory.py()).is_ok_and(|eager| factory.is(eager))
+}
+
+/// asyncio's own rules for what a factory is given, which differ from release to release.
+#[cold]
+fn by_factory<'py>(
+    slf: &Bound<'py, EventLoop>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = slf.py();
+    let keywords = PyDict::new(py);
+    arguments.for_each_keyword(|keyword, value| keywords.set_item(keyword, value))?;
+    let all = std::iter::once(slf.clone().into_any()).chain(arguments.tuple_from(0)?.iter());
+    let all = PyTuple::new(py, all.collect::<Vec<_>>())?;
+    imports::base_event_loop(py)?.getattr("create_task")?.call(all, Some(&keywords))
+}

@@ -1,0 +1,1 @@
+//! Bytes written in place and views of other objects' memory.

@@ -1,0 +1,80 @@
+//! Calls of user code that keep a raised exception as a value.
+//!
+//! All of these run Python code.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::exception::{PyOutcome, Raised};
+
+/// Wraps the owned result of a CPython call.
+#[inline(always)]
+fn outcome<'py>(py: Python<'py>, result: *mut ffi::PyObject) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    // SAFETY: `result` is what a CPython call returned: an owned reference, or null with an
+    // exception set.
+    match unsafe { Bound::from_owned_ptr_or_opt(py, result) } {
+        Some(value) => Ok(value),
+        None => Err(Raised::take(py)),
+    }
+}
+
+/// `callable()`.
+#[inline(always)]
+pub fn call0<'py>(callable: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    // SAFETY: a live object, attached.
+    outcome(callable.py(), unsafe { ffi::PyObject_CallNoArgs(callable.as_ptr()) })
+}
+
+/// `callable(argument)`.
+#[inline(always)]
+pub fn call1<'py>(
+    callable: &Bound<'py, PyAny>,
+    argument: &Bound<'py, PyAny>,
+) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    // SAFETY: live objects, attached.
+    outcome(callable.py(), unsafe {
+        ffi::PyObject_CallOneArg(callable.as_ptr(), argument.as_ptr())
+    })
+}
+
+/// `callable(*arguments)`.
+#[inline(always)]
+pub fn call_tuple<'py>(
+    callable: &Bound<'py, PyAny>,
+    arguments: &Bound<'py, PyTuple>,
+) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    // SAFETY: live objects, attached; no keyword arguments.
+    outcome(callable.py(), unsafe {
+        ffi::PyObject_Call(callable.as_ptr(), arguments.as_ptr(), std::ptr::null_mut())
+    })
+}
+
+/// `receiver.name(*arguments)` without building a tuple.
+#[inline]
+pub fn call_method<'py, const N: usize>(
+    receiver: &Bound<'py, PyAny>,
+    name: &Bound<'py, pyo3::types::PyString>,
+    arguments: [&Bound<'py, PyAny>; N],
+) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    let mut stack = smallest_stack(receiver.as_ptr());
+    for (slot, argument) in stack[1..].iter_mut().zip(arguments) {
+        *slot = argument.as_ptr();
+    }
+    // SAFETY: the first `N + 1` entries are live objects (`N` is at most 3, checked below).
+    outcome(receiver.py(), unsafe {
+        ffi::PyObject_VectorcallMethod(
+            name.as_ptr(),
+            stack.as_ptr(),
+            const {
+                assert!(N <= 3, "call_method takes at most three arguments");
+                N + 1
+            },
+            std::ptr::null_mut(),
+        )
+    })
+}
+
+const fn smallest_stack(receiver: *mut ffi::PyObject) -> [*mut ffi::PyObject; 4] {
+    [receiver, std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut()]
+}

@@ -1,0 +1,106 @@
+//! Raised exceptions as values.
+//!
+//! `PyErr::fetch` re-raises a Rust panic that travelled through Python as `PanicException`; an
+//! event loop must survive that, so user code is called through this module instead.
+
+use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PySystemError, PySystemExit};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyAnyMethods;
+
+/// An exception that was raised and has been taken out of the thread state.
+pub struct Raised<'py>(Bound<'py, PyBaseException>);
+
+/// Result of running Python code.
+pub type PyOutcome<'py, T> = Result<T, Raised<'py>>;
+
+impl<'py> Raised<'py> {
+    /// Takes the exception that the last call raised.
+    #[cold]
+    pub fn take(py: Python<'py>) -> Self {
+        match take_raised(py) {
+            Some(exception) => Self(exception),
+            None => Self(
+                PySystemError::new_err("a call failed without setting an exception")
+                    .into_value(py)
+                    .into_bound(py),
+            ),
+        }
+    }
+
+    /// The exception.
+    pub fn value(&self) -> &Bound<'py, PyBaseException> {
+        &self.0
+    }
+
+    /// The exception, by value.
+    pub fn into_value(self) -> Bound<'py, PyBaseException> {
+        self.0
+    }
+
+    /// Whether it must leave `run_forever` (KeyboardInterrupt, SystemExit).
+    pub fn stops_the_loop(&self) -> bool {
+        self.0.is_instance_of::<PyKeyboardInterrupt>() || self.0.is_instance_of::<PySystemExit>()
+    }
+}
+
+impl From<Raised<'_>> for PyErr {
+    fn from(raised: Raised<'_>) -> Self {
+        PyErr::from_value(raised.0.into_any())
+    }
+}
+
+impl<'py> From<Bound<'py, PyBaseException>> for Raised<'py> {
+    fn from(exception: Bound<'py, PyBaseException>) -> Self {
+        Self(exception)
+    }
+}
+
+/// Takes the raised exception out of the thread state. Runs no Python code on 3.12 and later.
+pub fn take_raised(py: Python<'_>) -> Option<Bound<'_, PyBaseException>> {
+    #[cfg(Py_3_12)]
+    // SAFETY: attached; the call returns an owned exception or null.
+    let exception = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyErr_GetRaisedException()) };
+    #[cfg(not(Py_3_12))]
+    // SAFETY: attached; the three references fetched are owned, normalisation keeps them so, and
+    // the traceback is attached to the exception before both are let go.
+    let exception = unsafe {
+        let (mut kind, mut value, mut traceback) =
+            (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+        ffi::PyErr_Fetch(&mut kind, &mut value, &mut traceback);
+        if kind.is_null() {
+            return None;
+        }
+        ffi::PyErr_NormalizeException(&mut kind, &mut value, &mut traceback);
+        if !traceback.is_null() && !value.is_null() {
+            ffi::PyException_SetTraceback(value, traceback);
+        }
+        ffi::Py_XDECREF(kind);
+        ffi::Py_XDECREF(traceback);
+        Bound::from_owned_ptr_or_opt(py, value)
+    };
+    exception.and_then(|exception| exception.cast_into::<PyBaseException>().ok())
+}
+
+/// Puts an exception taken by [`take_raised`] back.
+pub fn restore_raised(exception: Option<Bound<'_, PyBaseException>>) {
+    if let Some(exception) = exception {
+        let py = exception.py();
+        PyErr::from_value(exception.into_any()).restore(py);
+    }
+}
+
+/// Runs pending Python signal handlers, as the interpreter's own loop would.
+///
+/// Runs Python code. Only does anything in the main thread.
+#[inline]
+pub fn check_signals(py: Python<'_>) -> PyOutcome<'_, ()> {
+    // SAFETY: attached.
+    if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(()) } else { Err(Raised::take(py)) }
+}
+
+/// Reports an exception that nobody can receive through `sys.unraisablehook`.
+pub fn write_unraisable(raised: Raised<'_>, object: &Bound<'_, PyAny>) {
+    let py = object.py();
+    PyErr::from(raised).write_unraisable(py, Some(object));
+}

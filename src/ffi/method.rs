@@ -1,0 +1,147 @@
+//! Hand-written methods for the few hottest entry points.
+//!
+//! PyO3 packs `*args` into a tuple and parses keywords generally; a [`FastMethod`] gets the
+//! interpreter's own argument vector. It replaces the `#[pymethods]` entry of the same name.
+
+use std::ffi::CStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+use pyo3::{Borrowed, PyClass};
+
+/// The arguments of one call, borrowed from the caller.
+pub struct Arguments<'a, 'py> {
+    py: Python<'py>,
+    values: &'a [*mut ffi::PyObject],
+    positional: usize,
+    names: Option<Borrowed<'a, 'py, PyTuple>>,
+}
+
+impl<'a, 'py> Arguments<'a, 'py> {
+    /// Proof of attachment.
+    #[inline(always)]
+    pub fn py(&self) -> Python<'py> {
+        self.py
+    }
+
+    /// Number of positional arguments.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.positional
+    }
+
+    /// Whether there are no positional arguments.
+    pub fn is_empty(&self) -> bool {
+        self.positional == 0
+    }
+
+    /// The positional argument at `index`.
+    #[inline(always)]
+    pub fn get(&self, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
+        if index >= self.positional {
+            return None;
+        }
+        // SAFETY: the caller of a vectorcall function keeps its arguments alive for the call.
+        Some(unsafe { Borrowed::from_ptr(self.py, self.values[index]) })
+    }
+
+    /// The positional arguments from `start` on, as a tuple.
+    pub fn tuple_from(&self, start: usize) -> PyResult<Bound<'py, PyTuple>> {
+        let rest: Vec<_> = (start..self.positional).filter_map(|index| self.get(index)).collect();
+        PyTuple::new(self.py, rest)
+    }
+
+    /// Calls `body` with each keyword argument.
+    #[inline(always)]
+    pub fn for_each_keyword(
+        &self,
+        mut body: impl FnMut(Borrowed<'a, 'py, PyString>, Borrowed<'a, 'py, PyAny>) -> PyResult<()>,
+    ) -> PyResult<()> {
+        let Some(names) = self.names else { return Ok(()) };
+        for index in 0..names.len() {
+            let name = names.get_borrowed_item(index)?;
+            // SAFETY: the names tuple outlives the call, and so do its strings.
+            let name: Borrowed<'a, 'py, PyString> =
+                unsafe { Borrowed::from_ptr(self.py, name.as_ptr()).cast_unchecked() };
+            // SAFETY: keyword values follow the positional ones, as many as there are names.
+            let value =
+                unsafe { Borrowed::from_ptr(self.py, self.values[self.positional + index]) };
+            body(name, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// A method that takes the interpreter's argument vector as it is.
+pub trait FastMethod {
+    /// Class that gets the method.
+    type Class: PyClass;
+    /// Name in the class.
+    const NAME: &'static CStr;
+    /// Docstring, with the signature line CPython's `inspect` reads.
+    const DOC: &'static CStr;
+
+    /// The method itself.
+    fn call<'py>(
+        slf: &Bound<'py, Self::Class>,
+        arguments: &Arguments<'_, 'py>,
+    ) -> PyResult<Bound<'py, PyAny>>;
+}
+
+/// Puts the method into its class. Called once, when the module is made.
+pub fn install<M: FastMethod>(py: Python<'_>) -> PyResult<()> {
+    let definition = Box::leak(Box::new(ffi::PyMethodDef {
+        ml_name: M::NAME.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: trampoline::<M> },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: M::DOC.as_ptr(),
+    }));
+    let class = py.get_type::<M::Class>();
+    // SAFETY: the definition is leaked, so it outlives the descriptor; the class is a live type.
+    let descriptor = unsafe {
+        Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?
+    };
+    class.setattr(PyString::from_bytes(py, M::NAME.to_bytes())?, descriptor)
+}
+
+unsafe extern "C" fn trampoline<M: FastMethod>(
+    slf: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // `attach` is a counter here; PyO3 needs it so that references can be dropped directly.
+    Python::attach(|py| {
+        let body = AssertUnwindSafe(|| {
+            // SAFETY: the method descriptor checked that `slf` is an instance of `M::Class`.
+            let slf = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>() };
+            let positional = positional.unsigned_abs();
+            // SAFETY: `names` is null or a tuple that lives as long as the call.
+            let names = unsafe { Borrowed::from_ptr_or_opt(py, names) }
+                // SAFETY: CPython passes a tuple of strings.
+                .map(|names| unsafe { names.cast_unchecked::<PyTuple>() });
+            let total = positional + names.map_or(0, |names| names.len());
+            let values = if total == 0 {
+                &[]
+            } else {
+                // SAFETY: the vectorcall convention: `total` valid pointers at `values`.
+                unsafe { std::slice::from_raw_parts(values, total) }
+            };
+            M::call(&slf, &Arguments { py, values, positional, names })
+        });
+        match catch_unwind(body) {
+            Ok(Ok(value)) => value.into_ptr(),
+            Ok(Err(error)) => {
+                error.restore(py);
+                std::ptr::null_mut()
+            }
+            Err(_panic) => {
+                PyRuntimeError::new_err("ferroloop: internal error (panic)").restore(py);
+                std::ptr::null_mut()
+            }
+        }
+    })
+}

@@ -1,0 +1,20 @@
+//! The only raw CPython calls of the crate, behind safe signatures.
+//!
+//! Rules of this folder:
+//! * a `Python<'py>` token or a `Bound` proves that this thread is attached;
+//! * every function says whether it may run Python code (and so re-enter the crate);
+//! * errors come back as [`exception::Raised`], never left behind in the thread state;
+//! * nothing here unwinds into C: functions that CPython calls catch panics.
+
+#![allow(unsafe_code)]
+
+pub mod buffer;
+pub mod call;
+pub mod cell;
+pub mod context;
+pub mod coroutine;
+pub mod exception;
+pub mod live;
+pub mod method;
+pub mod object;
+pub mod slots;

@@ -1,0 +1,44 @@
+//! Facts about objects that need a look at raw pointers.
+
+use pyo3::PyTypeInfo;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Whether `object` is exactly a `T` (no subclass): one pointer comparison.
+#[inline(always)]
+pub fn is_exactly<T: PyTypeInfo>(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a live object; only its type pointer is read.
+    unsafe { ffi::Py_TYPE(object.as_ptr()) == T::type_object_raw(object.py()) }
+}
+
+/// Whether `object` is a native coroutine or a generator, by exact type.
+#[inline(always)]
+pub fn is_coroutine_or_generator(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a live object; only its type pointer is read.
+    unsafe {
+        ffi::PyCoro_CheckExact(object.as_ptr()) != 0 || ffi::PyGen_CheckExact(object.as_ptr()) != 0
+    }
+}
+
+/// Whether `object` is a native coroutine, by exact type.
+#[inline(always)]
+pub fn is_native_coroutine(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: as above.
+    unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) != 0 }
+}
+
+/// Stores `dict[key] = value`. Runs Python code only if `key` has a Python `__hash__` or `__eq__`,
+/// or through the drop of the value replaced.
+#[inline(always)]
+pub fn dict_set(
+    dict: &Bound<'_, pyo3::types::PyDict>,
+    key: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    // SAFETY: live objects, attached.
+    if unsafe { ffi::PyDict_SetItem(dict.as_ptr(), key.as_ptr(), value.as_ptr()) } == 0 {
+        Ok(())
+    } else {
+        Err(PyErr::fetch(dict.py()))
+    }
+}

@@ -1,0 +1,181 @@
+//! Type slots that PyO3 does not fill: finalizers and the awaiting protocol.
+//!
+//! Slots are patched once, right after a class is made and before it can be subclassed, so
+//! Python subclasses inherit them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use pyo3::{Borrowed, PyClass};
+
+use super::exception::{restore_raised, take_raised};
+
+/// A class with a `__del__` that the interpreter calls for exact instances too (PEP 442).
+///
+/// The class must also have a `__del__` method that calls [`Finalize::finalize`], for
+/// subclasses, which find the finalizer by name.
+pub trait Finalize: PyClass {
+    /// Where the deallocator that PyO3 made is kept.
+    fn original_dealloc() -> &'static AtomicPtr<()>;
+
+    /// Whether there is anything to report: spares the resurrection dance when not.
+    ///
+    /// Called with a reference count of zero: must not touch the count.
+    fn needs_finalizing(slf: &Bound<'_, Self>) -> bool;
+
+    /// Reports what the object must not take silently to its grave. May resurrect it.
+    fn finalize(slf: &Bound<'_, Self>);
+}
+
+/// Installs `tp_finalize` and the deallocator that calls it.
+pub fn install_finalizer<T: Finalize>(py: Python<'_>) {
+    let class = py.get_type::<T>();
+    // SAFETY: a live heap type that nobody has subclassed or instantiated yet.
+    unsafe {
+        let class = class.as_type_ptr();
+        let original = (*class).tp_dealloc.map_or(std::ptr::null_mut(), |f| f as *mut ());
+        T::original_dealloc().store(original, Ordering::Relaxed);
+        (*class).tp_dealloc = Some(dealloc::<T>);
+        (*class).tp_finalize = Some(finalize::<T>);
+        ffi::PyType_Modified(class);
+    }
+}
+
+unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
+    Python::attach(|py| {
+        let raised = take_raised(py);
+        // SAFETY: CPython calls the slot with an instance of the class that carries it.
+        let slf = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
+        // A panic here has nobody to go to; PyO3's hook has printed it.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            if T::needs_finalizing(&slf) {
+                T::finalize(&slf);
+            }
+        }));
+        restore_raised(raised);
+    });
+}
+
+unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {
+    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero; the
+    // original deallocator is a `destructor` stored by `install_finalizer`.
+    unsafe {
+        let pending = Python::attach(|py| {
+            // Borrowing an object with count zero is fine as long as nothing increments it.
+            let slf = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
+            T::needs_finalizing(&slf)
+        });
+        if pending && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+            return; // resurrected
+        }
+        let original = T::original_dealloc().load(Ordering::Relaxed);
+        let original: ffi::destructor = std::mem::transmute(original);
+        original(object);
+    }
+}
+
+/// What an awaitable answers when it is resumed.
+pub enum Resumed<'py> {
+    /// Suspend; the task gets this object.
+    Yield(Bound<'py, PyAny>),
+    /// The await expression has this value.
+    Return(Bound<'py, PyAny>),
+    /// The await expression raises.
+    Raise(Bound<'py, PyBaseException>),
+}
+
+/// A class whose instances are their own awaiter: `await` allocates nothing.
+pub trait SelfAwaiting: PyClass {
+    /// One resumption with the value None.
+    fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py>;
+}
+
+/// Points `am_await`, `am_send` and `tp_iternext` of the class at [`SelfAwaiting::resume`].
+///
+/// The dict of the class is left alone: an explicit `__await__()` still gives a separate iterator,
+/// and there is no `__next__` that would make instances look like iterators.
+pub fn install_self_awaiting<T: SelfAwaiting>(py: Python<'_>) {
+    let class = py.get_type::<T>();
+    // SAFETY: a live heap type that nobody has subclassed or instantiated yet; heap types have
+    // their own `tp_as_async` table.
+    unsafe {
+        let class = class.as_type_ptr();
+        let table = (*class).tp_as_async;
+        (*table).am_await = Some(await_self);
+        (*table).am_send = Some(send::<T>);
+        (*class).tp_iternext = Some(next::<T>);
+        ffi::PyType_Modified(class);
+    }
+}
+
+unsafe extern "C" fn await_self(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: CPython passes a live object; it gets a new reference back.
+    unsafe { ffi::Py_NewRef(object) }
+}
+
+#[inline(always)]
+fn resume<'py, T: SelfAwaiting>(py: Python<'py>, object: *mut ffi::PyObject) -> Resumed<'py> {
+    // SAFETY: CPython calls the slots with an instance of the class that carries them.
+    let slf = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
+    catch_unwind(AssertUnwindSafe(|| T::resume(&slf))).unwrap_or_else(|_panic| {
+        let error = PyRuntimeError::new_err("ferroloop: internal error (panic)");
+        Resumed::Raise(error.into_value(py).into_bound(py))
+    })
+}
+
+unsafe extern "C" fn send<T: SelfAwaiting>(
+    object: *mut ffi::PyObject,
+    _value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    Python::attach(|py| {
+        let (value, outcome) = match resume::<T>(py, object) {
+            Resumed::Yield(value) => (value.into_ptr(), ffi::PySendResult::PYGEN_NEXT),
+            Resumed::Return(value) => (value.into_ptr(), ffi::PySendResult::PYGEN_RETURN),
+            Resumed::Raise(exception) => {
+                restore_raised(Some(exception));
+                (std::ptr::null_mut(), ffi::PySendResult::PYGEN_ERROR)
+            }
+        };
+        // SAFETY: CPython passes a valid place for the result.
+        unsafe { *result = value };
+        outcome
+    })
+}
+
+unsafe extern "C" fn next<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    Python::attach(|py| match resume::<T>(py, object) {
+        Resumed::Yield(value) => value.into_ptr(),
+        Resumed::Return(value) => {
+            signal_return(&value);
+            std::ptr::null_mut()
+        }
+        Resumed::Raise(exception) => {
+            restore_raised(Some(exception));
+            std::ptr::null_mut()
+        }
+    })
+}
+
+/// Raises StopIteration(value), or nothing at all for None, which the protocol allows.
+#[inline(always)]
+fn signal_return(value: &Bound<'_, PyAny>) {
+    if value.is_none() {
+        return;
+    }
+    if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyBaseException>() {
+        // `PyErr_SetObject` would unpack a tuple and raise an exception as itself.
+        match value.py().get_type::<PyStopIteration>().call1((value,)) {
+            Ok(stop) => PyErr::from_value(stop),
+            Err(error) => error,
+        }
+        .restore(value.py());
+        return;
+    }
+    // SAFETY: attached; both objects are live.
+    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) }
+}

@@ -1,0 +1,146 @@
+//! `await future`.
+//!
+//! The interpreter's `await` gets the future itself as awaiter (no allocation): awaiting has no
+//! state besides the future's. An explicit `future.__await__()` or `iter(future)` gives a
+//! [`FutureIterator`] with `send`, `throw` and `close`, as asyncio's.
+
+#![forbid(unsafe_code)]
+
+use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use super::Future;
+use crate::ffi::cell::AttachedCell;
+use crate::ffi::slots::{Resumed, SelfAwaiting};
+
+impl SelfAwaiting for Future {
+    #[inline(always)]
+    fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py> {
+        let py = slf.py();
+        let this = slf.get();
+        if !this.is_done(py) {
+            if this.is_blocking(py) {
+                return raise(py, PyRuntimeError::new_err("await wasn't used with future"));
+            }
+            this.set_blocking(py, true);
+            return Resumed::Yield(slf.clone().into_any());
+        }
+        match this.retrieve(py) {
+            Ok(Ok(value)) => Resumed::Return(value),
+            Ok(Err(exception)) => Resumed::Raise(exception),
+            Err(error) => raise(py, error),
+        }
+    }
+}
+
+fn raise(py: Python<'_>, error: PyErr) -> Resumed<'_> {
+    Resumed::Raise(error.into_value(py).into_bound(py))
+}
+
+/// Iterator behind an explicit `future.__await__()`.
+#[pyclass(frozen, module = "ferroloop._ferroloop", name = "FutureIter")]
+pub struct FutureIterator {
+    future: AttachedCell<Option<Py<Future>>>,
+}
+
+impl FutureIterator {
+    /// An iterator that has not started.
+    pub fn new(future: &Bound<'_, Future>) -> Self {
+        Self { future: AttachedCell::new(Some(future.clone().unbind())) }
+    }
+
+    fn finish(&self, py: Python<'_>) {
+        drop(self.future.take(py));
+    }
+}
+
+#[pymethods]
+impl FutureIterator {
+    fn __iter__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
+        slf.clone()
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let Some(future) = self.future.get_bound(py) else {
+            return Err(pyo3::exceptions::PyStopIteration::new_err(()));
+        };
+        match Future::resume(&future) {
+            Resumed::Yield(value) => Ok(value),
+            Resumed::Return(value) => {
+                self.finish(py);
+                Err(pyo3::exceptions::PyStopIteration::new_err((value.unbind(),)))
+            }
+            Resumed::Raise(exception) => {
+                self.finish(py);
+                Err(PyErr::from_value(exception.into_any()))
+            }
+        }
+    }
+
+    /// Resume; the value sent is ignored.
+    fn send<'py>(&self, py: Python<'py>, _value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.__next__(py)
+    }
+
+    /// Raise an exception, given as an instance or as a class with arguments.
+    #[pyo3(signature = (kind, value=None, traceback=None))]
+    fn throw<'py>(
+        &self,
+        py: Python<'py>,
+        kind: Bound<'py, PyAny>,
+        value: Option<Bound<'py, PyAny>>,
+        traceback: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let traceback = traceback.filter(|traceback| !traceback.is_none());
+        if let Some(traceback) = &traceback
+            && !traceback.is_instance_of::<pyo3::types::PyTraceback>()
+        {
+            return Err(PyTypeError::new_err("throw() third argument must be a traceback"));
+        }
+        let value = value.filter(|value| !value.is_none());
+        let exception = if kind.is_instance_of::<PyBaseException>() {
+            if value.is_some() {
+                return Err(PyTypeError::new_err(
+                    "instance exception may not have a separate value",
+                ));
+            }
+            kind
+        } else {
+            let is_class = kind
+                .cast::<pyo3::types::PyType>()
+                .is_ok_and(|class| class.is_subclass_of::<PyBaseException>().unwrap_or(false));
+            if !is_class {
+                return Err(PyTypeError::new_err(
+                    "exceptions must be classes deriving BaseException or instances of such a class",
+                ));
+            }
+            match value {
+                Some(value) if value.is_instance(&kind)? => value,
+                Some(value) => match value.cast::<pyo3::types::PyTuple>() {
+                    Ok(arguments) => kind.call1(arguments)?,
+                    Err(_) => kind.call1((value,))?,
+                },
+                None => kind.call0()?,
+            }
+        };
+        if let Some(traceback) = traceback {
+            exception.setattr("__traceback__", traceback)?;
+        }
+        self.finish(py);
+        Err(PyErr::from_value(exception))
+    }
+
+    /// Forget the future.
+    fn close(&self, py: Python<'_>) {
+        self.finish(py);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.future.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| self.finish(py));
+    }
+}

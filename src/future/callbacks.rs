@@ -1,0 +1,336 @@
+//! Who is told when a future is done.
+
+#![forbid(unsafe_code)]
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::Future;
+use crate::ffi::cell::Traverse;
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::{call, context};
+use crate::handle::{CallbackArguments, Handle};
+use crate::interop::imports;
+use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
+use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+
+/// A native waiter: how it is queued, and how Python sees it.
+pub struct Waiter {
+    /// Queued with the waiter as object and the future as argument.
+    pub kind: &'static RunnableKind,
+    /// The `(callback, context)` pair that `future._callbacks` shows for it.
+    pub as_callback: for<'py> fn(&Bound<'py, PyAny>) -> PyResult<[Bound<'py, PyAny>; 2]>,
+}
+
+/// One entry.
+pub enum Callback {
+    /// A Python callable and the context to call it in.
+    Python(Py<PyAny>, Py<PyAny>),
+    /// Something of this crate that is queued without any Python call.
+    Native(Py<PyAny>, &'static Waiter),
+}
+
+impl Callback {
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Python(callable, context) => {
+                Self::Python(callable.clone_ref(py), context.clone_ref(py))
+            }
+            Self::Native(object, waiter) => Self::Native(object.clone_ref(py), waiter),
+        }
+    }
+
+    fn object(&self) -> &Py<PyAny> {
+        match self {
+            Self::Python(object, _) | Self::Native(object, _) => object,
+        }
+    }
+
+    fn as_pair<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyAny>; 2]> {
+        match self {
+            Self::Python(callable, context) => {
+                Ok([callable.bind(py).clone(), context.bind(py).clone()])
+            }
+            Self::Native(object, waiter) => (waiter.as_callback)(object.bind(py)),
+        }
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Python(callable, context) => {
+                visit.call(callable)?;
+                visit.call(context)
+            }
+            Self::Native(object, _) => visit.call(object),
+        }
+    }
+}
+
+/// All entries, in the order in which they were added. Most futures have one.
+#[derive(Default)]
+pub enum Callbacks {
+    /// Nobody waits.
+    #[default]
+    None,
+    /// One waits.
+    One(Callback),
+    /// Several wait.
+    #[expect(clippy::box_collection, reason = "keeps every future 16 bytes smaller")]
+    Many(Box<Vec<Callback>>),
+}
+
+impl Callbacks {
+    fn as_slice(&self) -> &[Callback] {
+        match self {
+            Self::None => &[],
+            Self::One(callback) => std::slice::from_ref(callback),
+            Self::Many(callbacks) => callbacks,
+        }
+    }
+
+    fn into_vec(self) -> Vec<Callback> {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(callback) => vec![callback],
+            Self::Many(callbacks) => *callbacks,
+        }
+    }
+
+    fn from_vec(mut callbacks: Vec<Callback>) -> Self {
+        match callbacks.len() {
+            0 => Self::None,
+            1 => callbacks.pop().map_or(Self::None, Self::One),
+            _ => Self::Many(Box::new(callbacks)),
+        }
+    }
+
+    fn pushed(self, callback: Callback) -> Self {
+        match self {
+            Self::None => Self::One(callback),
+            Self::One(first) => Self::Many(Box::new(vec![first, callback])),
+            Self::Many(mut callbacks) => {
+                callbacks.push(callback);
+                Self::Many(callbacks)
+            }
+        }
+    }
+}
+
+impl Traverse for Callbacks {
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.as_slice().iter().try_for_each(|callback| callback.traverse(visit))
+    }
+}
+
+impl Future {
+    /// Adds an entry to a pending future, or queues it at once.
+    #[inline(always)]
+    pub fn add_callback(slf: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if this.is_done(py) {
+            return Self::schedule(slf, this.scheduler(py).as_ref(), callback);
+        }
+        // Moving the list out and in runs no Python code: nothing is dropped.
+        let callbacks = this.callbacks.take(py).pushed(callback);
+        drop(this.callbacks.replace(py, callbacks));
+        Ok(())
+    }
+
+    /// Queues all entries and forgets them.
+    #[inline(always)]
+    pub(super) fn schedule_callbacks(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        match this.callbacks.take(py) {
+            Callbacks::None => Ok(()),
+            Callbacks::One(callback) => Self::schedule(slf, this.scheduler(py).as_ref(), callback),
+            Callbacks::Many(callbacks) => {
+                let scheduler = this.scheduler(py);
+                callbacks
+                    .into_iter()
+                    .try_for_each(|callback| Self::schedule(slf, scheduler.as_ref(), callback))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn schedule(
+        slf: &Bound<'_, Self>,
+        scheduler: Option<&Bound<'_, Scheduler>>,
+        callback: Callback,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let Some(scheduler) = scheduler else {
+            return Self::schedule_on_foreign_loop(slf, callback);
+        };
+        let this = scheduler.get();
+        if this.closed.get(py) || this.debug.get(py) {
+            return Self::schedule_checked(slf, scheduler, callback);
+        }
+        let argument = Some(slf.clone().into_any().unbind());
+        this.push(
+            py,
+            match callback {
+                Callback::Native(object, waiter) => {
+                    Runnable { kind: waiter.kind, object, argument, context: None }
+                }
+                Callback::Python(object, context) => {
+                    Runnable { kind: &DONE_CALLBACK, object, argument, context: Some(context) }
+                }
+            },
+        );
+        Ok(())
+    }
+
+    /// With `call_soon()`'s checks: of a closed loop and, in debug mode, of the thread.
+    #[cold]
+    fn schedule_checked(
+        slf: &Bound<'_, Self>,
+        scheduler: &Bound<'_, Scheduler>,
+        callback: Callback,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        match callback {
+            Callback::Native(object, waiter) => {
+                scheduler.get().check_usable(py)?;
+                let argument = Some(slf.clone().into_any().unbind());
+                let runnable = Runnable { kind: waiter.kind, object, argument, context: None };
+                scheduler.get().push(py, runnable);
+                Ok(())
+            }
+            callback @ Callback::Python(..) => Self::schedule_on_foreign_loop(slf, callback),
+        }
+    }
+
+    /// `loop.call_soon(callback, self, context=context)`.
+    #[cold]
+    fn schedule_on_foreign_loop(slf: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
+        let py = slf.py();
+        let [callable, context] = callback.as_pair(py)?;
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "context"), context)?;
+        let event_loop = slf.get().event_loop(py)?;
+        event_loop.call_method(intern!(py, "call_soon"), (callable, slf), Some(&keywords))?;
+        Ok(())
+    }
+
+    /// `future._callbacks`: a list of `(callback, context)`, or None.
+    pub(super) fn callbacks_list<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let callbacks = self.snapshot(py);
+        if callbacks.is_empty() {
+            return Ok(None);
+        }
+        let list = PyList::empty(py);
+        for callback in callbacks {
+            let [callable, context] = callback.as_pair(py)?;
+            list.append((callable, context))?;
+        }
+        Ok(Some(list))
+    }
+
+    /// Removes the entries equal to `callable`, as `==` sees it; returns how many.
+    pub(super) fn remove_callbacks(
+        &self,
+        py: Python<'_>,
+        callable: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
+        // `==` may run Python code that changes the list, so decide on a copy and then remove
+        // by identity what is still there.
+        let mut doomed = Vec::new();
+        for callback in self.snapshot(py) {
+            let [candidate, _context] = callback.as_pair(py)?;
+            if candidate.eq(callable)? {
+                doomed.push(callback);
+            }
+        }
+        if doomed.is_empty() {
+            return Ok(0);
+        }
+        let (removed, kept): (Vec<_>, Vec<_>) =
+            self.callbacks.take(py).into_vec().into_iter().partition(|callback| {
+                doomed.iter().any(|other| other.object().as_ptr() == callback.object().as_ptr())
+            });
+        drop(self.callbacks.replace(py, Callbacks::from_vec(kept)));
+        Ok(removed.len())
+    }
+
+    fn snapshot(&self, py: Python<'_>) -> Vec<Callback> {
+        self.callbacks.inspect(py, |callbacks| {
+            callbacks.as_slice().iter().map(|callback| callback.clone_ref(py)).collect()
+        })
+    }
+}
+
+/// A done callback: a Python callable, the future, and the context to run in.
+static DONE_CALLBACK: RunnableKind = RunnableKind {
+    run: run_done_callback,
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    describe: describe_done_callback,
+    left_timers: nothing_to_note,
+};
+
+#[inline]
+fn run_done_callback<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    runnable: Runnable,
+) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let callable = runnable.object.bind(py);
+    let (Some(future), Some(context)) = (&runnable.argument, &runnable.context) else {
+        return Ok(());
+    };
+    let context = context.bind(py);
+    let result = if context::is_context(context) {
+        context::run_in(context, || call::call1(callable, future.bind(py)))
+    } else {
+        let arguments = outcome(py, (callable, future).into_pyobject(py))?;
+        outcome(py, context.getattr(intern!(py, "run")))
+            .and_then(|run| call::call_tuple(&run, &arguments))
+    };
+    match result {
+        Ok(_) => Ok(()),
+        Err(raised) if raised.stops_the_loop() => Err(raised),
+        Err(raised) => outcome(py, report(scheduler, &runnable, raised)),
+    }
+}
+
+/// The handle that asyncio would have had in its queue.
+fn describe_done_callback<'py>(
+    py: Python<'py>,
+    runnable: &Runnable,
+) -> PyResult<Bound<'py, PyAny>> {
+    let event_loop = match &runnable.argument {
+        Some(future) => future.bind(py).cast::<Future>()?.get().event_loop(py)?,
+        None => py.None().into_bound(py),
+    };
+    let callable = runnable.object.bind(py).clone();
+    let arguments = match &runnable.argument {
+        Some(future) => CallbackArguments::One(future.clone_ref(py)),
+        None => CallbackArguments::Empty,
+    };
+    let context = runnable.context.as_ref().map(|context| context.bind(py).clone());
+    let handle = Handle::create(callable, arguments, event_loop, context, false)?;
+    Ok(Bound::new(py, handle)?.into_any())
+}
+
+#[cold]
+fn report<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    runnable: &Runnable,
+    raised: Raised<'py>,
+) -> PyResult<()> {
+    let py = scheduler.py();
+    let handle = describe_done_callback(py, runnable)?;
+    let source = imports::format_callback_source(py)?
+        .call1((runnable.object.bind(py), handle.getattr("_args")?))?;
+    let message = format!("Exception in callback {source}");
+    call_exception_handler(scheduler, &message, Some(raised.value()), &[("handle", &handle)])
+}

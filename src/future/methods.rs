@@ -1,0 +1,333 @@
+//! `Future` as Python sees it.
+
+#![forbid(unsafe_code)]
+
+use pyo3::exceptions::{
+    PyBaseException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
+};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
+
+use super::{Callback, Callbacks, Future, FutureIterator, Outcome, invalid_state};
+use crate::ffi::context;
+use crate::ffi::slots::Finalize;
+use crate::interop::imports;
+
+const STOP_ITERATION: &str =
+    "StopIteration interacts badly with generators and cannot be raised into a Future";
+
+#[pymethods]
+impl Future {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::uninitialised()
+    }
+
+    #[pyo3(signature = (*, r#loop=None))]
+    fn __init__<'py>(slf: &Bound<'py, Self>, r#loop: Option<Bound<'py, PyAny>>) -> PyResult<()> {
+        slf.get().initialise(slf.py(), r#loop)
+    }
+
+    /// Return the result, or raise the exception, of a done future.
+    ///
+    /// Raises:
+    ///     CancelledError: the future was cancelled.
+    ///     InvalidStateError: the future is not done.
+    fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.event_loop(py).map_err(|_| uninitialised_state(py))?;
+        self.retrieve(py)?.map_err(|exception| PyErr::from_value(exception.into_any()))
+    }
+
+    /// Return the exception of a done future, None if it has a result.
+    ///
+    /// Raises:
+    ///     CancelledError: the future was cancelled.
+    ///     InvalidStateError: the future is not done.
+    fn exception<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBaseException>>> {
+        self.event_loop(py).map_err(|_| uninitialised_state(py))?;
+        if self.is_cancelled(py) {
+            return Err(PyErr::from_value(self.make_cancelled_error(py)?.into_any()));
+        }
+        if !self.is_done(py) {
+            return Err(invalid_state(py, "Exception is not set."));
+        }
+        self.log_traceback.set(py, false);
+        Ok(self.stored_exception(py))
+    }
+
+    /// Mark the future done and set its result.
+    ///
+    /// Raises:
+    ///     InvalidStateError: the future is done already.
+    fn set_result(slf: &Bound<'_, Self>, result: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        this.event_loop(py)?;
+        if this.is_done(py) {
+            return Err(invalid_state(py, "invalid state"));
+        }
+        Self::finish_with_result(slf, result)
+    }
+
+    /// Mark the future done and set an exception, an instance or a class.
+    ///
+    /// Raises:
+    ///     InvalidStateError: the future is done already.
+    ///     TypeError: not an exception.
+    fn set_exception(slf: &Bound<'_, Self>, exception: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        this.event_loop(py)?;
+        if this.is_done(py) {
+            return Err(invalid_state(py, "invalid state"));
+        }
+        let exception = if exception.is_instance_of::<PyType>() {
+            let made = exception.call0()?;
+            // Making it ran Python code.
+            if this.is_done(py) {
+                return Err(invalid_state(py, "invalid state"));
+            }
+            made
+        } else {
+            exception
+        };
+        let exception = exception
+            .cast_into::<PyBaseException>()
+            .map_err(|_| PyTypeError::new_err("invalid exception object"))?;
+        let exception = if exception.is_instance_of::<PyStopIteration>() {
+            wrap_stop_iteration(exception)?
+        } else {
+            exception
+        };
+        Self::finish_with_exception(slf, exception)
+    }
+
+    /// Call `fn(future)` when the future is done, through the loop's `call_soon()`.
+    #[pyo3(signature = (r#fn, /, *, context=None))]
+    fn add_done_callback<'py>(
+        slf: &Bound<'py, Self>,
+        r#fn: Bound<'py, PyAny>,
+        context: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        slf.get().event_loop(py)?;
+        let context = match context {
+            Some(context) => context,
+            None => context::copy_current(py)?,
+        };
+        Self::add_callback(slf, Callback::Python(r#fn.unbind(), context.unbind()))
+    }
+
+    /// Remove all callbacks equal to `fn`; return how many there were.
+    #[pyo3(signature = (r#fn, /))]
+    fn remove_done_callback(&self, py: Python<'_>, r#fn: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.event_loop(py)?;
+        self.remove_callbacks(py, r#fn)
+    }
+
+    /// Cancel the future and schedule its callbacks; return False if it is done already.
+    #[pyo3(name = "cancel", signature = (msg=None))]
+    fn cancel_py(slf: &Bound<'_, Self>, msg: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+        slf.get().event_loop(slf.py())?;
+        Self::cancel(slf, msg)
+    }
+
+    /// Return True if the future was cancelled.
+    fn cancelled(&self, py: Python<'_>) -> bool {
+        self.is_cancelled(py)
+    }
+
+    /// Return True if the future has a result or an exception, or was cancelled.
+    fn done(&self, py: Python<'_>) -> bool {
+        self.is_done(py)
+    }
+
+    /// Return the event loop of the future.
+    fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.event_loop(py)
+    }
+
+    fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, FutureIterator>> {
+        slf.get().event_loop(slf.py())?;
+        Bound::new(slf.py(), FutureIterator::new(slf))
+    }
+
+    fn __iter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, FutureIterator>> {
+        Self::__await__(slf)
+    }
+
+    fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyString>> {
+        slf.get().event_loop(slf.py())?;
+        repr_with(slf.as_any(), imports::future_repr(slf.py())?, "Future")
+    }
+
+    fn __del__(slf: &Bound<'_, Self>) {
+        if Self::needs_finalizing(slf) {
+            Self::finalize(slf);
+        }
+    }
+
+    /// Support for `Future[int]` in annotations.
+    #[classmethod]
+    fn __class_getitem__<'py>(
+        cls: &Bound<'py, PyType>,
+        item: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        imports::generic_alias(cls.py())?.call1((cls, item))
+    }
+
+    /// `asyncio.Future`, so that `isinstance(future, asyncio.Future)` holds.
+    #[getter(__class__)]
+    fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        imports::asyncio_future(slf.py()).cloned()
+    }
+
+    fn _make_cancelled_error<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBaseException>> {
+        self.make_cancelled_error(py)
+    }
+
+    #[getter(_asyncio_future_blocking)]
+    fn get_blocking(&self, py: Python<'_>) -> bool {
+        self.is_blocking(py)
+    }
+
+    #[setter(_asyncio_future_blocking)]
+    fn set_blocking_py(&self, py: Python<'_>, value: bool) {
+        self.set_blocking(py, value);
+    }
+
+    #[getter(_state)]
+    fn state(&self, py: Python<'_>) -> &'static str {
+        self.outcome.inspect(py, |outcome| match outcome {
+            Outcome::Pending => "PENDING",
+            Outcome::Cancelled => "CANCELLED",
+            Outcome::Result(_) | Outcome::Exception(_) => "FINISHED",
+        })
+    }
+
+    #[getter(_result)]
+    fn stored_result<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.outcome.inspect(py, |outcome| match outcome {
+            Outcome::Result(value) => Some(value.bind(py).clone()),
+            _ => None,
+        })
+    }
+
+    #[getter(_exception)]
+    fn stored_exception<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBaseException>> {
+        self.outcome.inspect(py, |outcome| match outcome {
+            Outcome::Exception(exception) => Some(exception.bind(py).clone()),
+            _ => None,
+        })
+    }
+
+    #[getter(_callbacks)]
+    fn callbacks_py<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        self.event_loop(py)?;
+        self.callbacks_list(py)
+    }
+
+    #[getter(_loop)]
+    fn loop_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.event_loop.get_bound(py)
+    }
+
+    #[getter(_source_traceback)]
+    fn source_traceback_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.source_traceback(py)
+    }
+
+    #[getter(_cancel_message)]
+    fn cancel_message_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.cancel_message(py)
+    }
+
+    #[setter(_cancel_message)]
+    fn set_cancel_message_py(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) {
+        self.set_cancel_message(py, value);
+    }
+
+    #[getter(_cancelled_exc)]
+    fn cancelled_exception<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBaseException>> {
+        self.extras.inspect(py, |extras| {
+            extras.as_ref()?.cancelled_exception.as_ref().map(|e| e.bind(py).clone())
+        })
+    }
+
+    #[getter(_log_traceback)]
+    fn get_log_traceback(&self, py: Python<'_>) -> bool {
+        self.log_traceback.get(py)
+    }
+
+    #[setter(_log_traceback)]
+    fn set_log_traceback(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        if value.is_truthy()? {
+            return Err(PyValueError::new_err("_log_traceback can only be set to False"));
+        }
+        self.log_traceback.set(py, false);
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.event_loop.visit(&visit)?;
+        self.outcome.visit_with(&visit)?;
+        self.callbacks.visit_with(&visit)?;
+        self.extras.visit_with(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            let event_loop = self.event_loop.take(py);
+            // Stays done if it was: a cleared future must not look pending.
+            let done = self.is_done(py);
+            let outcome =
+                self.outcome.replace(py, if done { Outcome::Cancelled } else { Outcome::Pending });
+            let callbacks = self.callbacks.replace(py, Callbacks::None);
+            let extras = self.extras.take(py);
+            self.log_traceback.set(py, false);
+            drop((event_loop, outcome, callbacks, extras));
+        });
+    }
+}
+
+/// What asyncio raises for a future whose `__init__` has not run.
+fn uninitialised_state(py: Python<'_>) -> PyErr {
+    invalid_state(py, "Future object is not initialized.")
+}
+
+/// 3.12 and later wrap it; 3.11 refuses it.
+fn wrap_stop_iteration(
+    exception: Bound<'_, PyBaseException>,
+) -> PyResult<Bound<'_, PyBaseException>> {
+    let py = exception.py();
+    if py.version_info() < (3, 12) {
+        return Err(PyTypeError::new_err(STOP_ITERATION));
+    }
+    let wrapper = PyRuntimeError::new_err(STOP_ITERATION).into_value(py).into_bound(py);
+    wrapper.setattr(intern!(py, "__cause__"), &exception)?;
+    wrapper.setattr(intern!(py, "__context__"), &exception)?;
+    Ok(wrapper)
+}
+
+/// asyncio's own repr function; subclasses show their own name.
+pub fn repr_with<'py>(
+    object: &Bound<'py, PyAny>,
+    function: &Bound<'py, PyAny>,
+    name: &str,
+) -> PyResult<Bound<'py, PyString>> {
+    let py = object.py();
+    let shown = function.call1((object,))?.cast_into::<PyString>()?;
+    let own_name = object.get_type().name()?;
+    if own_name == name {
+        return Ok(shown);
+    }
+    let shown = shown.to_str()?;
+    let rest = shown.strip_prefix('<').and_then(|rest| rest.strip_prefix(name));
+    Ok(match rest {
+        Some(rest) => PyString::new(py, &format!("<{own_name}{rest}")),
+        None => PyString::new(py, shown),
+    })
+}

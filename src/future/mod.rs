@@ -1,0 +1,394 @@
+//! `Future`: a result that is not there yet.
+//!
+//! * `mod.rs`: the state and its transitions, for the crate;
+//! * `methods.rs`: what Python sees;
+//! * `callbacks.rs`: who is told when it is done;
+//! * `awaiter.rs`: `await`;
+//! * `finalizer.rs`: the report of an exception that nobody retrieved.
+
+#![forbid(unsafe_code)]
+
+mod awaiter;
+mod callbacks;
+mod finalizer;
+mod methods;
+
+use pyo3::exceptions::PyBaseException;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+pub use awaiter::FutureIterator;
+pub use callbacks::{Callback, Callbacks, Waiter};
+pub use methods::repr_with;
+
+use crate::ffi::cell::{AttachedCell, Traverse};
+use crate::interop::imports;
+use crate::scheduler::Scheduler;
+
+/// How far a future is.
+pub enum Outcome {
+    /// Not done.
+    Pending,
+    /// Cancelled.
+    Cancelled,
+    /// Done with a value.
+    Result(Py<PyAny>),
+    /// Done with an exception.
+    Exception(Py<PyBaseException>),
+}
+
+impl Traverse for Outcome {
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Pending | Self::Cancelled => Ok(()),
+            Self::Result(value) => visit.call(value),
+            Self::Exception(exception) => visit.call(exception),
+        }
+    }
+}
+
+/// What few futures need, kept apart so that the many stay small.
+#[derive(Default)]
+pub struct Extras {
+    /// Stack of the creator, in debug mode.
+    pub source_traceback: Option<Py<PyAny>>,
+    /// Argument of `cancel()`.
+    pub cancel_message: Option<Py<PyAny>>,
+    /// The CancelledError that ended a task, raised once more to the first who asks.
+    pub cancelled_exception: Option<Py<PyBaseException>>,
+    /// Traceback of the exception when it was set; later raises must not lengthen it.
+    pub exception_traceback: Option<Py<PyAny>>,
+    /// Futures and tasks that await this one (3.14's call graphs), a set.
+    pub awaited_by: Option<Py<PyAny>>,
+}
+
+impl Traverse for Option<Box<Extras>> {
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(extras) = self else { return Ok(()) };
+        visit.call(&extras.source_traceback)?;
+        visit.call(&extras.cancel_message)?;
+        visit.call(&extras.cancelled_exception)?;
+        visit.call(&extras.exception_traceback)?;
+        visit.call(&extras.awaited_by)
+    }
+}
+
+/// Which event loop a future belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum LoopKind {
+    /// `__init__` has not run.
+    None,
+    /// A loop of this crate: work goes straight to its ready queue.
+    Native,
+    /// Any other: work goes through `loop.call_soon(..., context=...)`.
+    Foreign,
+}
+
+/// A result that will be there later; awaiting it waits for it.
+///
+/// Not thread-safe. Callbacks are called through the loop's `call_soon()`.
+///
+/// Args:
+///     loop: the event loop; the current one by default.
+///
+/// See <https://docs.python.org/3/library/asyncio-future.html>.
+#[pyclass(frozen, subclass, weakref, dict, module = "ferroloop", name = "Future")]
+pub struct Future {
+    event_loop: AttachedCell<Option<Py<PyAny>>>,
+    outcome: AttachedCell<Outcome>,
+    callbacks: AttachedCell<Callbacks>,
+    extras: AttachedCell<Option<Box<Extras>>>,
+    loop_kind: AttachedCell<LoopKind>,
+    log_traceback: AttachedCell<bool>,
+    blocking: AttachedCell<bool>,
+}
+
+impl Future {
+    /// A future without a loop, as `__new__` leaves it.
+    pub fn uninitialised() -> Self {
+        Self {
+            event_loop: AttachedCell::new(None),
+            outcome: AttachedCell::new(Outcome::Pending),
+            callbacks: AttachedCell::new(Callbacks::None),
+            extras: AttachedCell::new(None),
+            loop_kind: AttachedCell::new(LoopKind::None),
+            log_traceback: AttachedCell::new(false),
+            blocking: AttachedCell::new(false),
+        }
+    }
+
+    /// A pending future of a loop of this crate. In debug mode it keeps the caller's stack.
+    #[inline(always)]
+    pub fn on(scheduler: &Bound<'_, Scheduler>) -> PyResult<Self> {
+        let py = scheduler.py();
+        let extras =
+            if scheduler.get().debug.get(py) { Some(Extras::of_caller(py)?) } else { None };
+        Ok(Self {
+            event_loop: AttachedCell::new(Some(scheduler.clone().into_any().unbind())),
+            extras: AttachedCell::new(extras),
+            loop_kind: AttachedCell::new(LoopKind::Native),
+            ..Self::uninitialised()
+        })
+    }
+
+    /// What `__init__` does: binds to `event_loop` or the current one.
+    pub fn initialise<'py>(
+        &self,
+        py: Python<'py>,
+        event_loop: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let event_loop = match event_loop.filter(|event_loop| !event_loop.is_none()) {
+            Some(event_loop) => event_loop,
+            None => imports::get_event_loop(py)?.call0()?,
+        };
+        let (kind, debug) = match event_loop.cast::<Scheduler>() {
+            Ok(scheduler) => (LoopKind::Native, scheduler.get().debug.get(py)),
+            Err(_) => {
+                let debug = event_loop.call_method0(intern!(py, "get_debug"))?.is_truthy()?;
+                (LoopKind::Foreign, debug)
+            }
+        };
+        self.loop_kind.set(py, kind);
+        self.event_loop.store(py, Some(event_loop));
+        // A second `__init__` starts afresh, as asyncio's does.
+        drop(self.outcome.replace(py, Outcome::Pending));
+        drop(self.callbacks.replace(py, Callbacks::None));
+        self.log_traceback.set(py, false);
+        self.blocking.set(py, false);
+        let extras = if debug { Some(Extras::of_caller(py)?) } else { None };
+        drop(self.extras.replace(py, extras));
+        Ok(())
+    }
+
+    /// The event loop.
+    ///
+    /// # Errors
+    /// RuntimeError before `__init__`.
+    pub fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.event_loop.get_bound(py).ok_or_else(|| {
+            pyo3::exceptions::PyRuntimeError::new_err("Future object is not initialized.")
+        })
+    }
+
+    /// The loop's scheduler, if it is a loop of this crate.
+    #[inline(always)]
+    pub fn scheduler<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Scheduler>> {
+        if self.loop_kind.get(py) != LoopKind::Native {
+            return None;
+        }
+        self.event_loop.get_bound(py).and_then(|event_loop| event_loop.cast_into().ok())
+    }
+
+    /// Whether it belongs to `event_loop`.
+    #[inline(always)]
+    pub fn belongs_to(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> bool {
+        self.event_loop.holds(py, event_loop)
+    }
+
+    /// Whether there is an outcome.
+    #[inline(always)]
+    pub fn is_done(&self, py: Python<'_>) -> bool {
+        self.outcome.inspect(py, |outcome| !matches!(outcome, Outcome::Pending))
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self, py: Python<'_>) -> bool {
+        self.outcome.inspect(py, |outcome| matches!(outcome, Outcome::Cancelled))
+    }
+
+    /// Ends a pending future with a value and schedules its callbacks.
+    #[inline(always)]
+    pub fn finish_with_result(slf: &Bound<'_, Self>, value: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        slf.get().finish(py, Outcome::Result(value.unbind()));
+        Self::schedule_callbacks(slf)
+    }
+
+    /// Ends a pending future with an exception and schedules its callbacks.
+    pub fn finish_with_exception(
+        slf: &Bound<'_, Self>,
+        exception: Bound<'_, PyBaseException>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let traceback = exception.getattr(intern!(py, "__traceback__"))?;
+        if !traceback.is_none() {
+            this.update_extras(py, |extras| {
+                extras.exception_traceback.replace(traceback.unbind());
+            });
+        }
+        this.finish(py, Outcome::Exception(exception.unbind()));
+        let scheduled = Self::schedule_callbacks(slf);
+        this.log_traceback.set(py, true);
+        scheduled
+    }
+
+    /// `Future.cancel()`: ends a pending future as cancelled; false if it was done.
+    pub fn cancel(slf: &Bound<'_, Self>, message: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+        let py = slf.py();
+        let this = slf.get();
+        this.log_traceback.set(py, false);
+        if this.is_done(py) {
+            return Ok(false);
+        }
+        this.set_cancel_message(py, message);
+        this.finish(py, Outcome::Cancelled);
+        Self::schedule_callbacks(slf)?;
+        Ok(true)
+    }
+
+    /// Whether it is done with a value.
+    #[inline(always)]
+    pub fn has_result(&self, py: Python<'_>) -> bool {
+        self.outcome.inspect(py, |outcome| matches!(outcome, Outcome::Result(_)))
+    }
+
+    /// The finalizer has nothing to report any more.
+    pub fn forget_traceback(&self, py: Python<'_>) {
+        self.log_traceback.set(py, false);
+    }
+
+    #[inline(always)]
+    fn finish(&self, py: Python<'_>, outcome: Outcome) {
+        let before = self.outcome.replace(py, outcome);
+        debug_assert!(matches!(before, Outcome::Pending), "a future was finished twice");
+        drop(before);
+    }
+
+    /// The value, or the exception that `result()` raises.
+    ///
+    /// Retrieving an exception silences the report of the finalizer.
+    #[inline(always)]
+    pub fn retrieve<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Result<Bound<'py, PyAny>, Bound<'py, PyBaseException>>> {
+        enum Found<'py> {
+            Pending,
+            Cancelled,
+            Result(Bound<'py, PyAny>),
+            Exception(Bound<'py, PyBaseException>),
+        }
+        let found = self.outcome.inspect(py, |outcome| match outcome {
+            Outcome::Pending => Found::Pending,
+            Outcome::Cancelled => Found::Cancelled,
+            Outcome::Result(value) => Found::Result(value.bind(py).clone()),
+            Outcome::Exception(exception) => Found::Exception(exception.bind(py).clone()),
+        });
+        match found {
+            Found::Result(value) => Ok(Ok(value)),
+            Found::Exception(exception) => {
+                self.log_traceback.set(py, false);
+                self.reset_traceback(&exception)?;
+                Ok(Err(exception))
+            }
+            Found::Cancelled => Ok(Err(self.make_cancelled_error(py)?)),
+            Found::Pending => Err(invalid_state(py, "Result is not set.")),
+        }
+    }
+
+    /// Gives the exception the traceback that it had when it was set.
+    fn reset_traceback(&self, exception: &Bound<'_, PyBaseException>) -> PyResult<()> {
+        let py = exception.py();
+        let traceback = self.extras.inspect(py, |extras| {
+            extras.as_ref()?.exception_traceback.as_ref().map(|tb| tb.bind(py).clone())
+        });
+        let traceback = traceback.unwrap_or_else(|| py.None().into_bound(py));
+        exception.setattr(intern!(py, "__traceback__"), traceback)
+    }
+
+    /// The CancelledError to raise: the one that ended the task the first time, later a new one.
+    pub fn make_cancelled_error<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Bound<'py, PyBaseException>> {
+        let (kept, message) = self.extras.inspect(py, |extras| match extras {
+            Some(extras) => (
+                extras.cancelled_exception.as_ref().map(|e| e.bind(py).clone()),
+                extras.cancel_message.as_ref().map(|m| m.bind(py).clone()),
+            ),
+            None => (None, None),
+        });
+        if let Some(kept) = kept {
+            self.update_extras(py, |extras| {
+                extras.cancelled_exception.take();
+            });
+            return Ok(kept);
+        }
+        let class = imports::cancelled_error(py)?;
+        let error = match message {
+            Some(message) => class.call1((message,))?,
+            None => class.call0()?,
+        };
+        Ok(error.cast_into()?)
+    }
+
+    /// Argument of `cancel()`.
+    pub fn cancel_message<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.extras.inspect(py, |extras| {
+            extras.as_ref()?.cancel_message.as_ref().map(|message| message.bind(py).clone())
+        })
+    }
+
+    /// Keeps the argument of `cancel()`; None counts as no argument.
+    pub fn set_cancel_message(&self, py: Python<'_>, message: Option<Bound<'_, PyAny>>) {
+        let message = message.filter(|message| !message.is_none());
+        if message.is_some() || self.extras.inspect(py, Option::is_some) {
+            self.update_extras(py, |extras| {
+                extras.cancel_message = message.map(Bound::unbind);
+            });
+        }
+    }
+
+    /// Keeps the CancelledError that ended a task.
+    pub fn keep_cancelled_exception(&self, exception: Bound<'_, PyBaseException>) {
+        self.update_extras(exception.py(), |extras| {
+            extras.cancelled_exception.replace(exception.clone().unbind());
+        });
+    }
+
+    /// Stack of the creator, in debug mode.
+    pub fn source_traceback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.extras.inspect(py, |extras| {
+            extras.as_ref()?.source_traceback.as_ref().map(|stack| stack.bind(py).clone())
+        })
+    }
+
+    /// Changes the extras, which are out of the cell meanwhile, so that what is dropped may run
+    /// Python code.
+    pub fn update_extras(&self, py: Python<'_>, update: impl FnOnce(&mut Extras)) {
+        let mut extras = self.extras.take(py).unwrap_or_default();
+        update(&mut extras);
+        drop(self.extras.replace(py, Some(extras)));
+    }
+
+    /// Sets whether the next resumption of an awaiting coroutine yields this future.
+    #[inline(always)]
+    pub fn set_blocking(&self, py: Python<'_>, blocking: bool) {
+        self.blocking.set(py, blocking);
+    }
+
+    /// Whether `await` has just yielded this future.
+    #[inline(always)]
+    pub fn is_blocking(&self, py: Python<'_>) -> bool {
+        self.blocking.get(py)
+    }
+}
+
+impl Extras {
+    #[cold]
+    fn of_caller(py: Python<'_>) -> PyResult<Box<Self>> {
+        let stack = imports::extract_stack(py)?.call0()?;
+        Ok(Box::new(Self { source_traceback: Some(stack.unbind()), ..Self::default() }))
+    }
+}
+
+/// InvalidStateError with a text.
+#[cold]
+pub fn invalid_state(py: Python<'_>, message: &str) -> PyErr {
+    match imports::invalid_state_error(py).and_then(|class| class.call1((message,))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}

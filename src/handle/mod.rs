@@ -1,0 +1,349 @@
+//! `Handle` and `TimerHandle`: a callback that was scheduled and can be cancelled.
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod timer;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+pub use arguments::CallbackArguments;
+pub use timer::{TimerHandle, When};
+
+use crate::ffi::cell::AttachedCell;
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::{call, context};
+use crate::interop::imports;
+use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::runnable::{describe_object, nothing_to_note};
+use crate::scheduler::{RunnableKind, Scheduler};
+
+/// How the ready queue and the timers run a handle.
+pub const HANDLE_KIND: RunnableKind = RunnableKind {
+    run: |_scheduler, runnable| run(runnable.object.into_bound(_scheduler.py())),
+    cancelled: |py, runnable| {
+        runnable.object.bind(py).cast::<Handle>().is_ok_and(|handle| handle.get().cancelled.get(py))
+    },
+    sets_current_task: false,
+    describe: describe_object,
+    left_timers: nothing_to_note,
+};
+
+/// The one [`HANDLE_KIND`] that runnables point to.
+pub static HANDLE: RunnableKind = HANDLE_KIND;
+
+/// What only debug mode fills.
+#[derive(Default)]
+struct DebugInfo {
+    source_traceback: Option<Py<PyAny>>,
+    repr: Option<Py<PyAny>>,
+}
+
+/// A scheduled callback, returned by `loop.call_soon()` and the like.
+///
+/// Args:
+///     callback: the callable.
+///     args: its positional arguments, a tuple.
+///     loop: the event loop.
+///     context: the `contextvars.Context` to run in; a copy of the current one by default.
+///
+/// See <https://docs.python.org/3/library/asyncio-eventloop.html#callback-handles>.
+#[pyclass(frozen, subclass, weakref, module = "ferroloop", name = "Handle")]
+pub struct Handle {
+    callback: AttachedCell<Option<Py<PyAny>>>,
+    arguments: AttachedCell<CallbackArguments>,
+    context: AttachedCell<Option<Py<PyAny>>>,
+    event_loop: AttachedCell<Option<Py<PyAny>>>,
+    debug: AttachedCell<Option<Box<DebugInfo>>>,
+    cancelled: AttachedCell<bool>,
+}
+
+impl Handle {
+    /// A handle for `callback(*arguments)` in `context`, by default a copy of the current one.
+    ///
+    /// In debug mode it keeps the stack of its caller. Runs Python code only then.
+    #[inline(always)]
+    pub fn create<'py>(
+        callback: Bound<'py, PyAny>,
+        arguments: CallbackArguments,
+        event_loop: Bound<'py, PyAny>,
+        context: Option<Bound<'py, PyAny>>,
+        debug: bool,
+    ) -> PyResult<Self> {
+        let py = callback.py();
+        let context = match context {
+            Some(context) => context,
+            None => context::copy_current(py)?,
+        };
+        Ok(Self {
+            callback: AttachedCell::new(Some(callback.unbind())),
+            arguments: AttachedCell::new(arguments),
+            context: AttachedCell::new(Some(context.unbind())),
+            event_loop: AttachedCell::new(Some(event_loop.unbind())),
+            debug: AttachedCell::new(if debug { Some(DebugInfo::of_caller(py)?) } else { None }),
+            cancelled: AttachedCell::new(false),
+        })
+    }
+
+    /// Whether `cancel()` was called.
+    #[inline(always)]
+    pub fn is_cancelled(&self, py: Python<'_>) -> bool {
+        self.cancelled.get(py)
+    }
+
+    fn source_traceback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.debug.inspect(py, |debug| {
+            let traceback = debug.as_ref()?.source_traceback.as_ref()?;
+            Some(traceback.bind(py).clone())
+        })
+    }
+
+    fn loop_debug(&self, py: Python<'_>) -> PyResult<bool> {
+        match self.event_loop.get_bound(py) {
+            Some(event_loop) => {
+                if let Ok(scheduler) = event_loop.cast::<Scheduler>() {
+                    return Ok(scheduler.get().debug.get(py));
+                }
+                event_loop.call_method0(intern!(py, "get_debug"))?.is_truthy()
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Cancels; `keep_repr` builds what `repr()` shows from now on, in debug mode.
+    fn cancel_with(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if this.cancelled.get(py) {
+            return Ok(());
+        }
+        this.cancelled.set(py, true);
+        if this.loop_debug(py)? {
+            let shown = slf.repr()?.into_any().unbind();
+            let mut debug = this.debug.take(py).unwrap_or_default();
+            debug.repr = Some(shown);
+            drop(this.debug.replace(py, Some(debug)));
+        }
+        let callback = this.callback.take(py);
+        let arguments = this.arguments.take(py);
+        drop((callback, arguments));
+        Ok(())
+    }
+}
+
+impl DebugInfo {
+    #[cold]
+    fn of_caller(py: Python<'_>) -> PyResult<Box<Self>> {
+        let stack = imports::extract_stack(py)?.call0()?;
+        Ok(Box::new(Self { source_traceback: Some(stack.unbind()), repr: None }))
+    }
+}
+
+/// Runs the callback in its context; an exception goes to the loop's exception handler.
+#[inline]
+fn run<'py>(handle: Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+    let py = handle.py();
+    let handle = outcome(py, handle.cast_into::<Handle>().map_err(PyErr::from))?;
+    let this = handle.get();
+    if this.cancelled.get(py) {
+        return Ok(());
+    }
+    let (Some(callback), Some(context)) = (this.callback.get_bound(py), this.context.get_bound(py))
+    else {
+        return Ok(());
+    };
+    let arguments = this.arguments.inspect(py, |arguments| arguments.clone_ref(py));
+    let result = if context::is_context(&context) {
+        context::run_in(&context, || arguments.call(&callback))
+    } else {
+        run_in_foreign_context(&context, &callback, &arguments)
+    };
+    match result {
+        Ok(_) => Ok(()),
+        Err(raised) if raised.stops_the_loop() => Err(raised),
+        Err(raised) => {
+            let reported = report(&handle, &callback, &arguments, raised);
+            outcome(py, reported)
+        }
+    }
+}
+
+/// `context.run(callback, *arguments)` for an object that only quacks like a context.
+#[cold]
+fn run_in_foreign_context<'py>(
+    context: &Bound<'py, PyAny>,
+    callback: &Bound<'py, PyAny>,
+    arguments: &CallbackArguments,
+) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    let py = context.py();
+    let prepared = || -> PyResult<_> {
+        let run = context.getattr(intern!(py, "run"))?;
+        let rest = arguments.to_tuple(py)?.unwrap_or_else(|| PyTuple::empty(py));
+        let all = std::iter::once(callback.clone()).chain(rest.iter()).collect::<Vec<_>>();
+        Ok((run, PyTuple::new(py, all)?))
+    };
+    let (run, all) = outcome(py, prepared())?;
+    call::call_tuple(&run, &all)
+}
+
+#[cold]
+fn report<'py>(
+    handle: &Bound<'py, Handle>,
+    callback: &Bound<'py, PyAny>,
+    arguments: &CallbackArguments,
+    raised: Raised<'py>,
+) -> PyResult<()> {
+    let py = handle.py();
+    let this = handle.get();
+    let Some(event_loop) = this.event_loop.get_bound(py) else { return Ok(()) };
+    // asyncio formats what the handle holds now: a callback may have cancelled itself.
+    let callback = this.callback.get_bound(py).unwrap_or_else(|| callback.clone());
+    let source = format_source(py, &callback, arguments, this.loop_debug(py)?)?;
+    let message = format!("Exception in callback {source}");
+    let mut extra = vec![("handle", handle.as_any())];
+    let traceback = this.source_traceback(py);
+    if let Some(traceback) = &traceback {
+        extra.push(("source_traceback", traceback));
+    }
+    call_exception_handler(&event_loop, &message, Some(raised.value()), &extra)
+}
+
+/// How asyncio shows a callback: name, arguments and where it is defined.
+fn format_source(
+    py: Python<'_>,
+    callback: &Bound<'_, PyAny>,
+    arguments: &CallbackArguments,
+    debug: bool,
+) -> PyResult<String> {
+    use pyo3::types::{IntoPyDict, PyDict};
+    let arguments = arguments.to_tuple(py)?;
+    let format = imports::format_callback_source(py)?;
+    // The `debug` keyword came with 3.13 (and late releases of 3.12): ask the function itself.
+    let code = format.getattr(intern!(py, "__code__"))?;
+    let takes_debug = code.getattr(intern!(py, "co_varnames"))?.contains(intern!(py, "debug"))?;
+    let keywords: Option<Bound<'_, PyDict>> =
+        if takes_debug { Some([("debug", debug)].into_py_dict(py)?) } else { None };
+    format.call((callback, arguments), keywords.as_ref())?.extract()
+}
+
+#[pymethods]
+impl Handle {
+    #[new]
+    #[pyo3(signature = (callback, args, r#loop, context=None))]
+    fn new<'py>(
+        callback: Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+        r#loop: Bound<'py, PyAny>,
+        context: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        let debug = r#loop.call_method0(intern!(r#loop.py(), "get_debug"))?.is_truthy()?;
+        Self::create(callback, CallbackArguments::from_tuple(args), r#loop, context, debug)
+    }
+
+    /// Cancel the callback. Has no effect if it was already called or cancelled.
+    fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::cancel_with(slf)
+    }
+
+    /// Return True if the callback was cancelled.
+    #[pyo3(name = "cancelled")]
+    fn cancelled_py(&self, py: Python<'_>) -> bool {
+        self.cancelled.get(py)
+    }
+
+    /// Return the `contextvars.Context` that the callback runs in.
+    fn get_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.context.get_bound(py)
+    }
+
+    fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
+        run(slf.clone().into_any()).map_err(PyErr::from)
+    }
+
+    fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        imports::asyncio_handle(slf.py())?.call_method1("_repr_info", (slf,))
+    }
+
+    fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        imports::asyncio_handle(slf.py())?.call_method1("__repr__", (slf,))
+    }
+
+    /// `asyncio.Handle`, so that `isinstance(handle, asyncio.Handle)` holds.
+    #[getter(__class__)]
+    fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        imports::asyncio_handle(slf.py()).cloned()
+    }
+
+    #[getter(_callback)]
+    fn callback_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.callback.get_bound(py)
+    }
+
+    #[setter(_callback)]
+    fn set_callback(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) {
+        self.callback.store(py, value);
+    }
+
+    #[getter(_args)]
+    fn args<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let arguments = self.arguments.inspect(py, |arguments| arguments.clone_ref(py));
+        arguments.to_tuple(py)
+    }
+
+    #[setter(_args)]
+    fn set_args(&self, py: Python<'_>, value: Option<Bound<'_, PyTuple>>) {
+        let arguments = value.map(CallbackArguments::from_tuple).unwrap_or_default();
+        drop(self.arguments.replace(py, arguments));
+    }
+
+    #[getter(_context)]
+    fn context_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.context.get_bound(py)
+    }
+
+    #[getter(_loop)]
+    fn event_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.event_loop.get_bound(py)
+    }
+
+    #[getter(_cancelled)]
+    fn get_cancelled(&self, py: Python<'_>) -> bool {
+        self.cancelled.get(py)
+    }
+
+    #[setter(_cancelled)]
+    fn set_cancelled(&self, py: Python<'_>, value: bool) {
+        self.cancelled.set(py, value);
+    }
+
+    #[getter(_source_traceback)]
+    fn source_traceback_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.source_traceback(py)
+    }
+
+    #[getter(_repr)]
+    fn kept_repr<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.debug
+            .inspect(py, |debug| debug.as_ref()?.repr.as_ref().map(|shown| shown.bind(py).clone()))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.callback.visit(&visit)?;
+        self.arguments.visit_with(&visit)?;
+        self.context.visit(&visit)?;
+        self.event_loop.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            let callback = self.callback.take(py);
+            let arguments = self.arguments.take(py);
+            let context = self.context.take(py);
+            let event_loop = self.event_loop.take(py);
+            drop((callback, arguments, context, event_loop));
+        });
+    }
+}

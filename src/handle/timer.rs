@@ -1,0 +1,201 @@
+//! `TimerHandle`: a handle with a deadline.
+
+#![forbid(unsafe_code)]
+
+use pyo3::PyClassInitializer;
+use pyo3::basic::CompareOp;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyNotImplemented, PyTuple};
+
+use super::{CallbackArguments, HANDLE_KIND, Handle};
+use crate::ffi::cell::AttachedCell;
+use crate::interop::imports;
+use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+
+/// How the ready queue and the timers run a timer handle.
+pub static TIMER: RunnableKind = RunnableKind {
+    left_timers: |py, runnable| {
+        if let Ok(timer) = runnable.object.bind(py).cast::<TimerHandle>() {
+            timer.get().scheduled.set(py, false);
+        }
+    },
+    ..HANDLE_KIND
+};
+
+/// A deadline, kept as it was given: an int stays an int in `when()` and `repr()`.
+pub enum When {
+    /// Seconds computed by `call_later`.
+    Seconds(f64),
+    /// The argument of `call_at`.
+    Given(Py<PyAny>),
+}
+
+impl When {
+    fn get<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match self {
+            Self::Seconds(seconds) => PyFloat::new(py, *seconds).into_any(),
+            Self::Given(object) => object.bind(py).clone(),
+        }
+    }
+}
+
+/// A callback scheduled for a time, returned by `loop.call_later()` and `loop.call_at()`.
+///
+/// Args:
+///     when: deadline in seconds on the clock of `loop.time()`.
+///     callback, args, loop, context: as for `Handle`.
+///
+/// See <https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.TimerHandle>.
+#[pyclass(frozen, extends = Handle, subclass, module = "ferroloop", name = "TimerHandle")]
+pub struct TimerHandle {
+    when: When,
+    scheduled: AttachedCell<bool>,
+}
+
+impl TimerHandle {
+    /// Makes a handle and arms it on `scheduler` for `deadline`, which equals `when` as a float.
+    pub fn schedule<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        deadline: f64,
+        when: When,
+        handle: Handle,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = scheduler.py();
+        let timer = Self { when, scheduled: AttachedCell::new(true) };
+        let timer = Bound::new(py, PyClassInitializer::from(handle).add_subclass(timer))?;
+        let runnable = Runnable::new(&TIMER, timer.clone());
+        scheduler.get().timers.with(py, |timers| timers.push(deadline, runnable));
+        Ok(timer)
+    }
+}
+
+#[pymethods]
+impl TimerHandle {
+    #[new]
+    #[pyo3(signature = (when, callback, args, r#loop, context=None))]
+    fn new<'py>(
+        when: Bound<'py, PyAny>,
+        callback: Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+        r#loop: Bound<'py, PyAny>,
+        context: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<PyClassInitializer<Self>> {
+        let debug = r#loop.call_method0(intern!(r#loop.py(), "get_debug"))?.is_truthy()?;
+        let arguments = CallbackArguments::from_tuple(args);
+        let handle = Handle::create(callback, arguments, r#loop, context, debug)?;
+        let timer = Self { when: When::Given(when.unbind()), scheduled: AttachedCell::new(false) };
+        Ok(PyClassInitializer::from(handle).add_subclass(timer))
+    }
+
+    /// Cancel the callback. Has no effect if it was already called or cancelled.
+    fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let handle = slf.as_super();
+        if handle.get().is_cancelled(py) {
+            return Ok(());
+        }
+        if let Some(event_loop) = handle.get().event_loop.get_bound(py) {
+            match event_loop.cast::<Scheduler>() {
+                Ok(scheduler) => return Self::cancel_native(slf, scheduler),
+                Err(_) => {
+                    event_loop.call_method1(intern!(py, "_timer_handle_cancelled"), (slf,))?;
+                }
+            }
+        }
+        Handle::cancel_with(handle)
+    }
+
+    /// Return the deadline in seconds, on the clock of `loop.time()`.
+    #[pyo3(name = "when")]
+    fn when_py<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.when.get(py)
+    }
+
+    #[getter(_when)]
+    fn get_when<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.when.get(py)
+    }
+
+    #[getter(_scheduled)]
+    fn get_scheduled(&self, py: Python<'_>) -> bool {
+        self.scheduled.get(py)
+    }
+
+    #[setter(_scheduled)]
+    fn set_scheduled(&self, py: Python<'_>, value: bool) {
+        self.scheduled.set(py, value);
+    }
+
+    fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        imports::asyncio_timer_handle(slf.py())?.call_method1("_repr_info", (slf,))
+    }
+
+    /// `asyncio.TimerHandle`, so that `isinstance(handle, asyncio.TimerHandle)` holds.
+    #[getter(__class__)]
+    fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        imports::asyncio_timer_handle(slf.py()).cloned()
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        self.when.get(py).hash()
+    }
+
+    fn __richcmp__<'py>(
+        slf: &Bound<'py, Self>,
+        other: &Bound<'py, PyAny>,
+        operator: CompareOp,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let class = imports::asyncio_timer_handle(py)?;
+        if !other.is_instance(class)? {
+            return Ok(PyNotImplemented::get(py).to_owned().into_any());
+        }
+        let mine = slf.get().when.get(py);
+        let theirs = other.getattr(intern!(py, "_when"))?;
+        let equal = || -> PyResult<bool> {
+            for name in ["_when", "_callback", "_args", "_cancelled"] {
+                if !slf.getattr(name)?.eq(other.getattr(name)?)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        let result = match operator {
+            CompareOp::Lt => mine.lt(&theirs)?,
+            CompareOp::Le => mine.lt(&theirs)? || equal()?,
+            CompareOp::Gt => mine.gt(&theirs)?,
+            CompareOp::Ge => mine.gt(&theirs)? || equal()?,
+            CompareOp::Eq => equal()?,
+            CompareOp::Ne => !equal()?,
+        };
+        Ok(result.into_pyobject(py)?.to_owned().into_any())
+    }
+}
+
+impl TimerHandle {
+    /// Cancels, and takes the timer out of the queue where that is cheap: a time-out that is
+    /// cancelled soon after it was set, as most are, is the last one in the heap.
+    fn cancel_native<'py>(
+        slf: &Bound<'py, Self>,
+        scheduler: &Bound<'py, Scheduler>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let mut removed = None;
+        if slf.get().scheduled.get(py) {
+            removed = scheduler.get().timers.with(py, |timers| {
+                let taken = timers.take_last_if(|last| last.object.as_ptr() == slf.as_ptr());
+                if taken.is_none() {
+                    timers.note_cancelled();
+                }
+                taken
+            });
+        }
+        if removed.is_some() {
+            slf.get().scheduled.set(py, false);
+        }
+        let result = Handle::cancel_with(slf.as_super());
+        drop(removed);
+        result
+    }
+}

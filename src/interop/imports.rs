@@ -1,0 +1,57 @@
+//! Every Python object that we import, found at first use and kept.
+
+#![forbid(unsafe_code)]
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+macro_rules! imports {
+    ($($(#[$doc:meta])* $name:ident = $module:literal : $attribute:literal;)*) => {$(
+        $(#[$doc])*
+        #[doc = concat!("`", $module, ".", $attribute, "`.")]
+        pub fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+            static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+            CELL.import(py, $module, $attribute)
+        }
+    )*};
+}
+
+imports! {
+    asyncio_future = "asyncio.futures": "Future";
+    asyncio_task = "asyncio.tasks": "Task";
+    asyncio_handle = "asyncio.events": "Handle";
+    asyncio_timer_handle = "asyncio.events": "TimerHandle";
+    base_event_loop = "asyncio.base_events": "BaseEventLoop";
+    format_handle = "asyncio.base_events": "_format_handle";
+    get_event_loop = "asyncio.events": "get_event_loop";
+    get_running_loop = "asyncio.events": "_get_running_loop";
+    set_running_loop = "asyncio.events": "_set_running_loop";
+    extract_stack = "asyncio.format_helpers": "extract_stack";
+    format_callback_source = "asyncio.format_helpers": "_format_callback_source";
+    future_repr = "asyncio.base_futures": "_future_repr";
+    task_repr = "asyncio.base_tasks": "_task_repr";
+    task_get_stack = "asyncio.base_tasks": "_task_get_stack";
+    task_print_stack = "asyncio.base_tasks": "_task_print_stack";
+    iscoroutine = "asyncio.coroutines": "iscoroutine";
+    iscoroutinefunction = "asyncio.coroutines": "iscoroutinefunction";
+    cancelled_error = "asyncio.exceptions": "CancelledError";
+    invalid_state_error = "asyncio.exceptions": "InvalidStateError";
+    isgenerator = "inspect": "isgenerator";
+    get_asyncgen_hooks = "sys": "get_asyncgen_hooks";
+    set_asyncgen_hooks = "sys": "set_asyncgen_hooks";
+    eager_task_factory = "asyncio.tasks": "eager_task_factory";
+    generic_alias = "types": "GenericAlias";
+    get_ident = "_thread": "get_ident";
+}
+
+#[cfg(Py_3_14)]
+imports! {
+    enter_task = "asyncio.tasks": "_enter_task";
+    swap_current_task = "asyncio.tasks": "_swap_current_task";
+    current_task = "asyncio.tasks": "current_task";
+}
+
+/// The module `asyncio.base_events`, for names that tests and tools replace (`logger`).
+pub fn base_events(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import("asyncio.base_events")
+}

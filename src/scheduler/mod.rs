@@ -1,0 +1,170 @@
+//! What everything schedules onto: the ready queue, the timers and the watched descriptors of one
+//! event loop, and the turn that drives them.
+//!
+//! [`Scheduler`] is the native base class of `EventLoop`. Handles, futures, tasks and transports
+//! know only this type. Its state belongs to the thread that runs the loop; other threads may
+//! push to the ready queue (they hold the GIL to do so) and wake the poller.
+
+#![forbid(unsafe_code)]
+
+pub mod ready;
+pub mod report;
+pub mod runnable;
+pub mod turn;
+pub mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::interop::imports;
+use crate::reactor::{Poller, Timers, Waker};
+use ready::ReadyQueue;
+pub use runnable::{Runnable, RunnableKind};
+use watch::Watches;
+
+/// Ends the current task set by the last step; see `task::current`.
+pub type LeaveTask = for<'py> fn(&Bound<'py, Scheduler>);
+
+/// Ready queue, timers and poller of one event loop.
+///
+/// Not for direct use: `ferroloop.EventLoop` is the class that programs see.
+#[pyclass(frozen, subclass, weakref, module = "ferroloop._ferroloop")]
+pub struct Scheduler {
+    pub(crate) ready: ReadyQueue,
+    pub(crate) timers: AttachedRefCell<Timers<Runnable>>,
+    pub(crate) watches: AttachedRefCell<Watches>,
+    /// Taken out while the loop polls, so that polling needs no borrow of the scheduler.
+    poller: AttachedCell<Option<Box<Poller>>>,
+    waker: Arc<Waker>,
+    /// True while the loop thread is, or is about to be, asleep in the poller.
+    asleep: AtomicBool,
+    /// Set while a task is still entered as current after its step.
+    pub(crate) leave_task: AttachedCell<Option<LeaveTask>>,
+    pub(crate) closed: AttachedCell<bool>,
+    pub(crate) stopping: AttachedCell<bool>,
+    pub(crate) debug: AttachedCell<bool>,
+    /// `threading.get_ident()` of the running thread; 0 when the loop does not run.
+    pub(crate) thread: AttachedCell<u64>,
+    /// Whether `loop.time` was replaced in Python and so must be asked (virtual clocks in tests).
+    pub(crate) foreign_clock: AttachedCell<bool>,
+}
+
+impl Scheduler {
+    /// A scheduler with its own poller.
+    ///
+    /// # Errors
+    /// OSError if the poller cannot be made (out of descriptors).
+    pub fn new() -> PyResult<Self> {
+        let poller = Poller::new()?;
+        let waker = poller.waker();
+        let watches = Watches::new(poller.registrar());
+        Ok(Self {
+            ready: ReadyQueue::default(),
+            timers: AttachedRefCell::new(Timers::new()),
+            watches: AttachedRefCell::new(watches),
+            poller: AttachedCell::new(Some(Box::new(poller))),
+            waker,
+            asleep: AtomicBool::new(false),
+            leave_task: AttachedCell::new(None),
+            closed: AttachedCell::new(false),
+            stopping: AttachedCell::new(false),
+            debug: AttachedCell::new(false),
+            thread: AttachedCell::new(0),
+            foreign_clock: AttachedCell::new(false),
+        })
+    }
+
+    /// Appends to the ready queue. From another thread follow it by [`Scheduler::wake`].
+    #[inline(always)]
+    pub fn push(&self, py: Python<'_>, runnable: Runnable) {
+        self.ready.push(py, runnable);
+    }
+
+    /// What `call_soon()` checks: that the loop is open and, in debug mode, that this is its
+    /// thread.
+    ///
+    /// # Errors
+    /// RuntimeError with asyncio's texts.
+    #[inline(always)]
+    pub fn check_usable(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_open(py)?;
+        if self.debug.get(py) { self.check_thread(py) } else { Ok(()) }
+    }
+
+    /// # Errors
+    /// RuntimeError if the loop is closed.
+    #[inline(always)]
+    pub fn check_open(&self, py: Python<'_>) -> PyResult<()> {
+        if self.closed.get(py) {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// RuntimeError if the loop runs in another thread.
+    pub fn check_thread(&self, py: Python<'_>) -> PyResult<()> {
+        let thread = self.thread.get(py);
+        if thread != 0 && thread != current_thread(py)? {
+            return Err(PyRuntimeError::new_err(
+                "Non-thread-safe operation invoked on an event loop other than the current one",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Wakes the loop if it sleeps: one system call per sleep, none while it is awake.
+    #[inline]
+    pub fn wake(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            // The only failure is a closed poller, and a closed loop does not sleep.
+            if let Err(error) = self.waker.wake() {
+                tracing::warn!(%error, "cannot wake the event loop");
+            }
+        }
+    }
+
+    /// Drops everything scheduled and the poller. The loop must not be running.
+    pub fn dispose(&self, py: Python<'_>) {
+        // Taken out first: dropping callbacks runs Python code, which may look at the loop.
+        let ready = self.ready.take(py);
+        let timers = self.timers.with(py, Timers::take_all);
+        let watched = self.watches.with(py, Watches::close);
+        let poller = self.poller.take(py);
+        drop((ready, timers, watched, poller));
+    }
+
+    /// Shows all scheduled objects to the cyclic collector.
+    fn traverse_scheduled(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.ready.traverse(visit)?;
+        self.timers
+            .traverse(|timers| timers.iter().try_for_each(|runnable| runnable.traverse(visit)))?;
+        self.watches.traverse(|watches| watches.traverse(visit))
+    }
+}
+
+/// `threading.get_ident()`.
+pub fn current_thread(py: Python<'_>) -> PyResult<u64> {
+    imports::get_ident(py)?.call0()?.extract()
+}
+
+#[pymethods]
+impl Scheduler {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.traverse_scheduled(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            let ready = self.ready.take(py);
+            let timers = self.timers.with(py, Timers::take_all);
+            let watched = self.watches.with(py, Watches::clear);
+            drop((ready, timers, watched));
+        });
+    }
+}

@@ -1,0 +1,52 @@
+//! The first-in, first-out queue of what runs next.
+
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use super::Runnable;
+use crate::ffi::cell::AttachedRefCell;
+
+/// Runnables in the order in which they were scheduled, whatever their kind and origin.
+#[derive(Default)]
+pub struct ReadyQueue(AttachedRefCell<VecDeque<Runnable>>);
+
+impl ReadyQueue {
+    /// Appends.
+    #[inline(always)]
+    pub fn push(&self, py: Python<'_>, runnable: Runnable) {
+        self.0.with(py, |queue| queue.push_back(runnable));
+    }
+
+    /// Takes the oldest.
+    #[inline(always)]
+    pub fn pop(&self, py: Python<'_>) -> Option<Runnable> {
+        self.0.with(py, VecDeque::pop_front)
+    }
+
+    /// Number of entries.
+    #[inline(always)]
+    pub fn len(&self, py: Python<'_>) -> usize {
+        self.0.with(py, |queue| queue.len())
+    }
+
+    /// Empties the queue; the caller drops the entries.
+    pub fn take(&self, py: Python<'_>) -> VecDeque<Runnable> {
+        self.0.with(py, std::mem::take)
+    }
+
+    /// Entries for which `wanted` holds, in order. `wanted` must not run Python code.
+    pub fn select(&self, py: Python<'_>, wanted: impl Fn(&Runnable) -> bool) -> Vec<Runnable> {
+        self.0.with(py, |queue| {
+            queue.iter().filter(|runnable| wanted(runnable)).map(|r| r.clone_ref(py)).collect()
+        })
+    }
+
+    /// Shows the entries to the cyclic collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0.traverse(|queue| queue.iter().try_for_each(|runnable| runnable.traverse(visit)))
+    }
+}

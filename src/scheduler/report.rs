@@ -1,0 +1,56 @@
+//! What the loop tells its user: exceptions nobody caught, and callbacks that took too long.
+
+#![forbid(unsafe_code)]
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::Scheduler;
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::interop::imports;
+
+/// `loop.call_exception_handler({"message": ..., "exception": ..., **extra})`.
+///
+/// Runs Python code. What the handler raises (KeyboardInterrupt, SystemExit, or anything from an
+/// overridden method) comes back.
+pub fn call_exception_handler<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    message: &str,
+    exception: Option<&Bound<'py, PyAny>>,
+    extra: &[(&str, &Bound<'py, PyAny>)],
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let context = PyDict::new(py);
+    for (key, value) in extra {
+        context.set_item(key, value)?;
+    }
+    context.set_item(intern!(py, "message"), message)?;
+    if let Some(exception) = exception {
+        context.set_item(intern!(py, "exception"), exception)?;
+    }
+    event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))?;
+    Ok(())
+}
+
+/// Logs a callback that took longer than `loop.slow_callback_duration` seconds.
+pub fn slow_callback(
+    scheduler: &Bound<'_, Scheduler>,
+    described: &Bound<'_, PyAny>,
+    seconds: f64,
+) -> PyResult<()> {
+    let py = scheduler.py();
+    let limit: f64 = scheduler.getattr(intern!(py, "slow_callback_duration"))?.extract()?;
+    if seconds >= limit {
+        let shown = imports::format_handle(py)?.call1((described,))?;
+        let logger = imports::base_events(py)?.getattr(intern!(py, "logger"))?;
+        let format = intern!(py, "Executing %s took %.3f seconds");
+        logger.call_method1(intern!(py, "warning"), (format, shown, seconds))?;
+    }
+    Ok(())
+}
+
+/// Turns a failed conversion of ours into the outcome of a runnable.
+pub fn outcome<T>(py: Python<'_>, result: PyResult<T>) -> PyOutcome<'_, T> {
+    result.map_err(|error| Raised::from(error.into_value(py).into_bound(py)))
+}

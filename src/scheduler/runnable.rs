@@ -1,0 +1,76 @@
+//! What the ready queue holds.
+//!
+//! A [`Runnable`] is an object plus a static table of functions, so that the queue knows no
+//! concrete type and a task step or a transport event needs no Python `Handle`.
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use super::Scheduler;
+use crate::ffi::exception::PyOutcome;
+
+/// Behaviour shared by all runnables of one kind.
+pub struct RunnableKind {
+    /// Does the work. An error leaves `run_forever`: only KeyboardInterrupt, SystemExit and what
+    /// a broken exception handler raises.
+    pub run: for<'py> fn(&Bound<'py, Scheduler>, Runnable) -> PyOutcome<'py, ()>,
+    /// Whether it was cancelled and will do nothing. Runs no Python code.
+    pub cancelled: fn(Python<'_>, &Runnable) -> bool,
+    /// Whether it may run while the current task of the previous step is still set, because it
+    /// sets its own.
+    pub sets_current_task: bool,
+    /// The object that debug output shows: a handle, or a task.
+    pub describe: for<'py> fn(Python<'py>, &Runnable) -> PyResult<Bound<'py, PyAny>>,
+    /// Told when a timer leaves the timers, due or cancelled. Runs no Python code.
+    pub left_timers: fn(Python<'_>, &Runnable),
+}
+
+/// One entry of the ready queue or of the timers.
+pub struct Runnable {
+    /// How to run it.
+    pub kind: &'static RunnableKind,
+    /// What is run.
+    pub object: Py<PyAny>,
+    /// An argument, where the kind has one.
+    pub argument: Option<Py<PyAny>>,
+    /// The context to run in, where the object does not know it.
+    pub context: Option<Py<PyAny>>,
+}
+
+impl Runnable {
+    /// A runnable of one object.
+    #[inline(always)]
+    pub fn new<T>(kind: &'static RunnableKind, object: Bound<'_, T>) -> Self {
+        Self { kind, object: object.into_any().unbind(), argument: None, context: None }
+    }
+
+    /// A second entry for the same work.
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            kind: self.kind,
+            object: self.object.clone_ref(py),
+            argument: self.argument.as_ref().map(|object| object.clone_ref(py)),
+            context: self.context.as_ref().map(|object| object.clone_ref(py)),
+        }
+    }
+
+    /// Reports the objects to the cyclic collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.object)?;
+        visit.call(&self.argument)?;
+        visit.call(&self.context)
+    }
+}
+
+/// For kinds that cannot be cancelled.
+pub fn never_cancelled(_py: Python<'_>, _runnable: &Runnable) -> bool {
+    false
+}
+
+/// For kinds whose object shows itself.
+pub fn describe_object<'py>(py: Python<'py>, runnable: &Runnable) -> PyResult<Bound<'py, PyAny>> {
+    Ok(runnable.object.bind(py).clone())
+}
+
+/// For kinds that do not care when they leave the timers.
+pub fn nothing_to_note(_py: Python<'_>, _runnable: &Runnable) {}

@@ -1,0 +1,184 @@
+//! One turn of the loop, in asyncio's order: poll, due timers, then exactly the callbacks that
+//! are ready at that point. What they schedule waits for the next turn.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::report::slow_callback;
+use super::{Runnable, Scheduler};
+use crate::ffi::exception::{PyOutcome, Raised, check_signals};
+use crate::reactor::clock;
+
+/// Longest sleep in seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT.
+const LONGEST_SLEEP: f64 = 24.0 * 3600.0;
+
+/// Turns the loop until `stop()` was called and the turn is over.
+pub fn run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    loop {
+        turn(scheduler)?;
+        if scheduler.get().stopping.get(py) {
+            return Ok(());
+        }
+    }
+}
+
+/// One turn.
+pub fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    discard_cancelled_timers(py, this);
+    let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
+    // With callbacks ready and nothing to watch there is nothing a poll could find.
+    if idle || this.watches.with(py, |watches| watches.len() != 0) {
+        let timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
+        poll(scheduler, timeout)?;
+    }
+    queue_due_timers(scheduler)?;
+    let result = run_ready(scheduler);
+    leave_task(scheduler);
+    result?;
+    check_signals(py)
+}
+
+/// Runs what is in the queue now.
+fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    for _ in 0..this.ready.len(py) {
+        let Some(runnable) = this.ready.pop(py) else { break };
+        if this.debug.get(py) {
+            run_timed(scheduler, runnable)?;
+        } else {
+            if !runnable.kind.sets_current_task {
+                leave_task(scheduler);
+            }
+            (runnable.kind.run)(scheduler, runnable)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs one callback as debug mode does: visible as `_current_handle`, and timed.
+#[cold]
+fn run_timed<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    if (runnable.kind.cancelled)(py, &runnable) {
+        return Ok(());
+    }
+    leave_task(scheduler);
+    let described = (runnable.kind.describe)(py, &runnable).map_err(|e| raised(py, e))?;
+    let current = intern!(py, "_current_handle");
+    scheduler.setattr(current, &described).map_err(|e| raised(py, e))?;
+    let started = clock::monotonic();
+    let result = (runnable.kind.run)(scheduler, runnable);
+    let seconds = clock::monotonic() - started;
+    scheduler.setattr(current, py.None()).map_err(|e| raised(py, e))?;
+    result?;
+    slow_callback(scheduler, &described, seconds).map_err(|e| raised(py, e))
+}
+
+#[inline(always)]
+fn leave_task(scheduler: &Bound<'_, Scheduler>) {
+    let py = scheduler.py();
+    let cell = &scheduler.get().leave_task;
+    if let Some(leave) = cell.get(py) {
+        cell.set(py, None);
+        leave(scheduler);
+    }
+}
+
+/// The loop's time: the monotonic clock, or what Python code put in its place.
+pub fn now(scheduler: &Bound<'_, Scheduler>) -> PyResult<f64> {
+    let py = scheduler.py();
+    if scheduler.get().foreign_clock.get(py) {
+        return scheduler.call_method0(intern!(py, "time"))?.extract();
+    }
+    Ok(clock::monotonic())
+}
+
+/// Sleep until the next timer; `None` without timers.
+fn time_to_sleep<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Option<Duration>> {
+    let py = scheduler.py();
+    let Some(deadline) = scheduler.get().timers.with(py, |timers| timers.next_deadline()) else {
+        return Ok(None);
+    };
+    let wait = deadline - now(scheduler).map_err(|e| raised(py, e))?;
+    // A deadline that is not a number counts as due.
+    let seconds = if wait > 0.0 { wait.min(LONGEST_SLEEP) } else { 0.0 };
+    Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
+/// Polls and queues what is due for ready descriptors.
+fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    let Some(mut poller) = this.poller.take(py) else {
+        let error = PyRuntimeError::new_err("Event loop is closed");
+        return Err(raised(py, error));
+    };
+    let polled = if timeout == Some(Duration::ZERO) {
+        poller.poll(timeout)
+    } else {
+        this.asleep.store(true, Ordering::SeqCst);
+        let polled = py.detach(|| poller.poll(timeout));
+        this.asleep.store(false, Ordering::SeqCst);
+        polled
+    };
+    if polled.is_ok() {
+        this.watches.with(py, |watches| {
+            for (token, readiness) in poller.events() {
+                watches.deliver(py, token, readiness, |runnable| this.ready.push(py, runnable));
+            }
+        });
+    }
+    drop(this.poller.replace(py, Some(poller)));
+    match polled {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => check_signals(py),
+        Err(error) => Err(raised(py, error.into())),
+    }
+}
+
+/// Moves timers that are due to the ready queue.
+fn queue_due_timers<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    if this.timers.with(py, |timers| timers.is_empty()) {
+        return Ok(());
+    }
+    let now = now(scheduler).map_err(|e| raised(py, e))?;
+    let end_time = now + clock::RESOLUTION;
+    while let Some(runnable) = this.timers.with(py, |timers| timers.pop_due(end_time)) {
+        (runnable.kind.left_timers)(py, &runnable);
+        this.ready.push(py, runnable);
+    }
+    Ok(())
+}
+
+/// Keeps memory bounded when timers are cancelled before they fire, as most are.
+fn discard_cancelled_timers(py: Python<'_>, this: &Scheduler) {
+    let cancelled = |runnable: &Runnable| (runnable.kind.cancelled)(py, runnable);
+    loop {
+        let head = this.timers.with(py, |timers| timers.pop_cancelled_head(cancelled));
+        let Some(runnable) = head else { break };
+        (runnable.kind.left_timers)(py, &runnable);
+    }
+    let purged = this
+        .timers
+        .with(py, |timers| if timers.wants_purge() { timers.purge(cancelled) } else { Vec::new() });
+    for runnable in purged {
+        (runnable.kind.left_timers)(py, &runnable);
+    }
+}
+
+fn raised(py: Python<'_>, error: PyErr) -> Raised<'_> {
+    Raised::from(error.into_value(py).into_bound(py))
+}

@@ -1,0 +1,195 @@
+//! Watched descriptors: which runnable is due when a descriptor becomes readable or writable.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::RawFd;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use super::Runnable;
+use crate::reactor::{Interest, Readiness, Registrar, Registration, Registrations, Token, Trigger};
+
+/// A direction of readiness.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// Data, a connection, end of file or an error can be read.
+    Read,
+    /// Something can be written, or a connection attempt is over.
+    Write,
+}
+
+/// What is due for one descriptor.
+#[derive(Default)]
+pub struct Watch {
+    on_read: Option<Runnable>,
+    on_write: Option<Runnable>,
+}
+
+impl Watch {
+    fn slot(&mut self, direction: Direction) -> &mut Option<Runnable> {
+        match direction {
+            Direction::Read => &mut self.on_read,
+            Direction::Write => &mut self.on_write,
+        }
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        match (self.on_read.is_some(), self.on_write.is_some()) {
+            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+            (true, false) => Some(Interest::READABLE),
+            (false, true) => Some(Interest::WRITABLE),
+            (false, false) => None,
+        }
+    }
+}
+
+/// All watched descriptors of a loop, and the kernel's view of them kept in step.
+///
+/// Runnables replaced or removed are handed back, since dropping them may run Python code.
+pub struct Watches {
+    registrar: Option<Registrar>,
+    entries: Registrations<Watch>,
+}
+
+impl Watches {
+    /// No descriptors yet.
+    pub fn new(registrar: Registrar) -> Self {
+        Self { registrar: Some(registrar), entries: Registrations::new() }
+    }
+
+    /// Number of watched descriptors.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Has `runnable` queued whenever `fd` is ready, as long as it is ready (level-triggered).
+    /// Returns the runnable replaced.
+    ///
+    /// # Errors
+    /// What the kernel answers: EPERM for a regular file, EBADF for a closed descriptor.
+    pub fn set(
+        &mut self,
+        fd: RawFd,
+        direction: Direction,
+        runnable: Runnable,
+    ) -> io::Result<Option<Runnable>> {
+        let Some(registrar) = &self.registrar else {
+            return Err(io::Error::other("the poller is closed"));
+        };
+        if let Some(entry) = self.entries.get_mut(fd) {
+            let replaced = entry.payload.slot(direction).replace(runnable);
+            let Some(interest) = entry.payload.interest() else { return Ok(replaced) };
+            if interest == entry.interest {
+                return Ok(replaced);
+            }
+            let changed = match registrar.reregister(fd, entry.token(), interest, Trigger::Level) {
+                // The descriptor was closed and its number reused behind our back.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    registrar.register(fd, entry.token(), interest, Trigger::Level)
+                }
+                other => other,
+            };
+            return match changed {
+                Ok(()) => {
+                    entry.interest = interest;
+                    Ok(replaced)
+                }
+                Err(error) => {
+                    // Dropping is fine: the caller holds its own reference to the object.
+                    *entry.payload.slot(direction) = None;
+                    Err(error)
+                }
+            };
+        }
+        let mut watch = Watch::default();
+        *watch.slot(direction) = Some(runnable);
+        let interest = match direction {
+            Direction::Read => Interest::READABLE,
+            Direction::Write => Interest::WRITABLE,
+        };
+        let Ok(token) = self.entries.insert(fd, interest, watch) else {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        };
+        if let Err(error) = registrar.register(fd, token, interest, Trigger::Level) {
+            // As above.
+            self.entries.remove(fd);
+            return Err(error);
+        }
+        Ok(None)
+    }
+
+    /// Stops watching one direction of `fd`. Returns the runnable removed.
+    pub fn unset(&mut self, fd: RawFd, direction: Direction) -> Option<Runnable> {
+        let entry = self.entries.get_mut(fd)?;
+        let removed = entry.payload.slot(direction).take()?;
+        let left = entry.payload.interest();
+        if let Some(registrar) = &self.registrar {
+            let changed = match left {
+                Some(interest) => {
+                    entry.interest = interest;
+                    registrar.reregister(fd, entry.token(), interest, Trigger::Level)
+                }
+                None => registrar.deregister(fd),
+            };
+            if let Err(error) = changed {
+                // The kernel forgets closed descriptors by itself.
+                tracing::debug!(fd, %error, "descriptor was closed while it was watched");
+            }
+        }
+        if left.is_none() {
+            self.entries.remove(fd);
+        }
+        Some(removed)
+    }
+
+    /// Whether a direction of `fd` is watched.
+    pub fn is_set(&mut self, fd: RawFd, direction: Direction) -> bool {
+        self.entries.get_mut(fd).is_some_and(|entry| entry.payload.slot(direction).is_some())
+    }
+
+    /// Calls `due` with a copy of each runnable that `readiness` makes due.
+    #[inline]
+    pub fn deliver(
+        &mut self,
+        py: Python<'_>,
+        token: Token,
+        readiness: Readiness,
+        mut due: impl FnMut(Runnable),
+    ) {
+        let Some(entry) = self.entries.lookup(token) else { return };
+        if readiness.is_readable()
+            && let Some(runnable) = &entry.payload.on_read
+        {
+            due(runnable.clone_ref(py));
+        }
+        if readiness.is_writable()
+            && let Some(runnable) = &entry.payload.on_write
+        {
+            due(runnable.clone_ref(py));
+        }
+    }
+
+    /// Forgets everything; the caller drops what comes back.
+    pub fn clear(&mut self) -> Vec<Registration<Watch>> {
+        self.entries.take_all()
+    }
+
+    /// Forgets everything and the poller with it.
+    pub fn close(&mut self) -> Vec<Registration<Watch>> {
+        self.registrar = None;
+        self.clear()
+    }
+
+    /// Shows the runnables to the cyclic collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for entry in self.entries.iter() {
+            for runnable in [&entry.payload.on_read, &entry.payload.on_write].into_iter().flatten()
+            {
+                runnable.traverse(visit)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! `asyncio.current_task()` and `asyncio.all_tasks()`.
+//!
+//! asyncio keeps the current task of each loop in a dict (to 3.13) or in the thread's state
+//! (3.14). Steps of our tasks on our loop set it and do not reset it: as long as only task steps
+//! follow, each overwrites the one before. The scheduler resets it before anything else runs and
+//! at the end of the turn.
+//!
+//! All tasks: a `WeakSet` entry costs more than a task, so tasks are listed in [`TASKS`]; the
+//! Python package makes asyncio's own set iterate over it, too.
+
+#![forbid(unsafe_code)]
+
+use pyo3::prelude::*;
+
+use crate::ffi::exception::{PyOutcome, Raised, write_unraisable};
+use crate::ffi::live::LiveSet;
+use crate::scheduler::Scheduler;
+use crate::scheduler::report::outcome;
+
+/// All tasks of this crate that are not done.
+pub static TASKS: LiveSet = LiveSet::new();
+
+#[cfg(not(Py_3_14))]
+mod storage {
+    //! A dict from loop to task, which asyncio's C code reads too.
+
+    use pyo3::exceptions::PyRuntimeError;
+    use pyo3::prelude::*;
+    use pyo3::sync::PyOnceLock;
+    use pyo3::types::PyDict;
+
+    use crate::ffi::object::dict_set;
+
+    fn current_tasks(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
+        static CELL: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+        CELL.import(py, "asyncio.tasks", "_current_tasks")
+    }
+
+    pub fn enter(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let tasks = current_tasks(event_loop.py())?;
+        if let Some(other) = tasks.get_item(event_loop)? {
+            return Err(PyRuntimeError::new_err(format!(
+                "Cannot enter into task {} while another task {} is being executed.",
+                task.repr()?,
+                other.repr()?
+            )));
+        }
+        dict_set(tasks, event_loop, task)
+    }
+
+    #[inline(always)]
+    pub fn overwrite(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        dict_set(current_tasks(event_loop.py())?, event_loop, task)
+    }
+
+    pub fn clear(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let tasks = current_tasks(event_loop.py())?;
+        // Code that runs a nested step may have cleared it already.
+        if tasks.contains(event_loop)? { tasks.del_item(event_loop) } else { Ok(()) }
+    }
+
+    pub fn get<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        current_tasks(event_loop.py())?.get_item(event_loop)
+    }
+}
+
+#[cfg(Py_3_14)]
+mod storage {
+    //! The thread's state, reached through asyncio's functions.
+
+    use pyo3::prelude::*;
+
+    use crate::interop::imports;
+
+    pub fn enter(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        imports::enter_task(event_loop.py())?.call1((event_loop, task)).map(drop)
+    }
+
+    #[inline(always)]
+    pub fn overwrite(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        imports::swap_current_task(event_loop.py())?.call1((event_loop, task)).map(drop)
+    }
+
+    pub fn clear(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        imports::swap_current_task(py)?.call1((event_loop, py.None())).map(drop)
+    }
+
+    pub fn get<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = event_loop.py();
+        let task = imports::current_task(py)?.call1((event_loop,))?;
+        Ok((!task.is_none()).then_some(task))
+    }
+}
+
+/// Makes `task` the current one until the scheduler calls [`leave`].
+#[inline(always)]
+pub fn enter(scheduler: &Bound<'_, Scheduler>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = scheduler.py();
+    let pending = &scheduler.get().leave_task;
+    if pending.get(py).is_some() {
+        return storage::overwrite(scheduler, task);
+    }
+    storage::enter(scheduler, task)?;
+    pending.set(py, Some(leave));
+    Ok(())
+}
+
+fn leave(scheduler: &Bound<'_, Scheduler>) {
+    if let Err(error) = storage::clear(scheduler) {
+        let py = scheduler.py();
+        write_unraisable(Raised::from(error.into_value(py).into_bound(py)), scheduler);
+    }
+}
+
+/// Runs `body` with `task` as the current one, then puts the previous one back: for tasks that
+/// start eagerly inside another and for loops that are not ours.
+pub fn scoped<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    task: &Bound<'py, PyAny>,
+    nested: bool,
+    body: impl FnOnce() -> PyOutcome<'py, ()>,
+) -> PyOutcome<'py, ()> {
+    let py = event_loop.py();
+    let previous = outcome(py, storage::get(event_loop))?;
+    outcome(
+        py,
+        if nested && previous.is_some() {
+            storage::overwrite(event_loop, task)
+        } else {
+            storage::enter(event_loop, task)
+        },
+    )?;
+    let result = body();
+    let restored = match previous {
+        Some(previous) if nested => storage::overwrite(event_loop, &previous),
+        _ => storage::clear(event_loop),
+    };
+    result.and(outcome(py, restored))
+}

@@ -1,0 +1,53 @@
+//! Reports when a task is dropped: that it was still pending, or failed unnoticed.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::AtomicPtr;
+
+use pyo3::prelude::*;
+
+use super::Task;
+use crate::ffi::exception::{Raised, write_unraisable};
+use crate::ffi::slots::Finalize;
+use crate::future::Future;
+use crate::scheduler::report::call_exception_handler;
+
+impl Finalize for Task {
+    fn original_dealloc() -> &'static AtomicPtr<()> {
+        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+        &DEALLOC
+    }
+
+    #[inline(always)]
+    fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
+        let py = slf.py();
+        Future::needs_finalizing(slf.as_super())
+            || (slf.get().log_destroy_pending.get(py) && !slf.as_super().get().is_done(py))
+    }
+
+    fn finalize(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        if slf.get().log_destroy_pending.get(py)
+            && !slf.as_super().get().is_done(py)
+            && let Err(error) = report_pending(slf)
+        {
+            let raised = Raised::from(error.into_value(py).into_bound(py));
+            write_unraisable(raised, slf);
+        }
+        if Future::needs_finalizing(slf.as_super()) {
+            Future::finalize(slf.as_super());
+        }
+    }
+}
+
+fn report_pending(slf: &Bound<'_, Task>) -> PyResult<()> {
+    let py = slf.py();
+    let future = slf.as_super().get();
+    let mut extra = vec![("task", slf.as_any())];
+    let stack = future.source_traceback(py);
+    if let Some(stack) = &stack {
+        extra.push(("source_traceback", stack));
+    }
+    let event_loop = future.event_loop(py)?;
+    call_exception_handler(&event_loop, "Task was destroyed but it is pending!", None, &extra)
+}

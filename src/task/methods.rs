@@ -1,0 +1,215 @@
+//! `Task` as Python sees it.
+
+#![forbid(unsafe_code)]
+
+use pyo3::PyClassInitializer;
+use pyo3::exceptions::{PyBaseException, PyRuntimeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+
+use super::{Task, TaskOptions, as_exact_future, step};
+use crate::ffi::slots::Finalize;
+use crate::future::{Future, repr_with};
+use crate::interop::imports;
+
+#[pymethods]
+impl Task {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Future::uninitialised()).add_subclass(Self::uninitialised())
+    }
+
+    #[pyo3(signature = (coro, *, r#loop=None, name=None, context=None, eager_start=None))]
+    fn __init__<'py>(
+        slf: &Bound<'py, Self>,
+        coro: Bound<'py, PyAny>,
+        r#loop: Option<Bound<'py, PyAny>>,
+        name: Option<Bound<'py, PyAny>>,
+        context: Option<Bound<'py, PyAny>>,
+        eager_start: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        slf.as_super().get().initialise(slf.py(), r#loop)?;
+        let eager_start = eager_start.map_or(Ok(false), |eager| eager.is_truthy())?;
+        Self::begin(slf, coro, TaskOptions { name, context, eager_start })
+    }
+
+    /// Request that the task is cancelled: CancelledError is thrown into its coroutine at the
+    /// next cycle of the event loop. Return False if it is done already.
+    ///
+    /// The coroutine may clean up, or refuse by catching the exception.
+    #[pyo3(signature = (msg=None))]
+    fn cancel<'py>(slf: &Bound<'py, Self>, msg: Option<Bound<'py, PyAny>>) -> PyResult<bool> {
+        slf.as_super().get().event_loop(slf.py())?;
+        Self::request_cancel(slf, msg.filter(|msg| !msg.is_none()))
+    }
+
+    /// Return the number of cancellation requests that were not taken back by `uncancel()`.
+    fn cancelling(&self, py: Python<'_>) -> u32 {
+        self.cancel_requests.get(py)
+    }
+
+    /// Take one cancellation request back; return how many are left.
+    fn uncancel(&self, py: Python<'_>) -> u32 {
+        let requests = self.cancel_requests.get(py);
+        if requests > 0 {
+            self.cancel_requests.set(py, requests - 1);
+            if cfg!(Py_3_13) && requests == 1 {
+                self.must_cancel.set(py, false);
+            }
+        }
+        self.cancel_requests.get(py)
+    }
+
+    /// Return the coroutine.
+    fn get_coro<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.coroutine.get_bound(py)
+    }
+
+    /// Return the context that the coroutine runs in.
+    fn get_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.context.get_bound(py)
+    }
+
+    /// Return the name.
+    fn get_name<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.name_text(py)
+    }
+
+    /// Set the name to `str(value)`.
+    #[pyo3(signature = (value, /))]
+    fn set_name(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.set_name_text(py, value)
+    }
+
+    /// Not supported: a task gets its result from its coroutine.
+    #[pyo3(signature = (result, /))]
+    fn set_result(&self, result: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _ = result;
+        Err(PyRuntimeError::new_err("Task does not support set_result operation"))
+    }
+
+    /// Not supported: a task gets its exception from its coroutine.
+    #[pyo3(signature = (exception, /))]
+    fn set_exception(&self, exception: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _ = exception;
+        Err(PyRuntimeError::new_err("Task does not support set_exception operation"))
+    }
+
+    /// Return the stack of the coroutine: one frame while suspended, the frames of the
+    /// traceback after an exception.
+    #[pyo3(signature = (*, limit=None))]
+    fn get_stack<'py>(
+        slf: &Bound<'py, Self>,
+        limit: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        imports::task_get_stack(slf.py())?.call1((slf, limit))
+    }
+
+    /// Print the stack or traceback to `file`, by default stderr.
+    #[pyo3(signature = (*, limit=None, file=None))]
+    fn print_stack<'py>(
+        slf: &Bound<'py, Self>,
+        limit: Option<Bound<'py, PyAny>>,
+        file: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        imports::task_print_stack(slf.py())?.call1((slf, limit, file))
+    }
+
+    /// Called when what the task awaits is done.
+    #[pyo3(signature = (future, /))]
+    fn task_wakeup<'py>(slf: &Bound<'py, Self>, future: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let exception: Option<Bound<'py, PyBaseException>> = match as_exact_future(future) {
+            Some(future) => future.get().retrieve(py)?.err(),
+            None => match future.call_method0(intern!(py, "result")) {
+                Ok(_) => None,
+                Err(error) => Some(error.into_value(py).into_bound(py)),
+            },
+        };
+        step::called_step(slf, exception).map_err(PyErr::from)
+    }
+
+    fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyString>> {
+        slf.as_super().get().event_loop(slf.py())?;
+        repr_with(slf.as_any(), imports::task_repr(slf.py())?, "Task")
+    }
+
+    fn __del__(slf: &Bound<'_, Self>) {
+        if Self::needs_finalizing(slf) {
+            Self::finalize(slf);
+        }
+    }
+
+    /// Support for `Task[int]` in annotations.
+    #[classmethod]
+    fn __class_getitem__<'py>(
+        cls: &Bound<'py, PyType>,
+        item: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        imports::generic_alias(cls.py())?.call1((cls, item))
+    }
+
+    /// `asyncio.Task`, so that `isinstance(task, asyncio.Task)` holds.
+    #[getter(__class__)]
+    fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        imports::asyncio_task(slf.py()).cloned()
+    }
+
+    #[getter(_coro)]
+    fn coroutine_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.coroutine.get_bound(py)
+    }
+
+    #[getter(_context)]
+    fn context_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.context.get_bound(py)
+    }
+
+    #[getter(_fut_waiter)]
+    fn fut_waiter_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.fut_waiter.get_bound(py)
+    }
+
+    #[getter(_must_cancel)]
+    fn get_must_cancel(&self, py: Python<'_>) -> bool {
+        self.must_cancel.get(py)
+    }
+
+    #[getter(_num_cancels_requested)]
+    fn get_cancel_requests(&self, py: Python<'_>) -> u32 {
+        self.cancel_requests.get(py)
+    }
+
+    #[getter(_log_destroy_pending)]
+    fn get_log_destroy_pending(&self, py: Python<'_>) -> bool {
+        self.log_destroy_pending.get(py)
+    }
+
+    #[setter(_log_destroy_pending)]
+    fn set_log_destroy_pending(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.log_destroy_pending.set(py, value.is_truthy()?);
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.coroutine.visit(&visit)?;
+        self.context.visit(&visit)?;
+        self.fut_waiter.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            let coroutine = self.coroutine.take(py);
+            let context = self.context.take(py);
+            let fut_waiter = self.fut_waiter.take(py);
+            self.log_destroy_pending.set(py, false);
+            drop((coroutine, context, fut_waiter));
+        });
+    }
+}

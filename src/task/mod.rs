@@ -1,0 +1,125 @@
+//! `Task`: a coroutine that the event loop drives.
+//!
+//! * `mod.rs`: the state;
+//! * `step.rs`: the hot path: resume the coroutine, look at what it awaits;
+//! * `start.rs`: making a task, lazily or eagerly started;
+//! * `cancel.rs`: cancellation requests;
+//! * `current.rs`: `current_task()` and `all_tasks()` of asyncio;
+//! * `methods.rs`: what Python sees; `finalizer.rs`: reports when a task is dropped.
+//!
+//! A task that is not done is in one of three states: it waits (`fut_waiter` is a pending
+//! future, one of whose callbacks is our wake-up), it is queued, or it is running.
+
+#![forbid(unsafe_code)]
+
+mod cancel;
+pub mod current;
+mod finalizer;
+mod methods;
+mod start;
+mod step;
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+pub use start::TaskOptions;
+
+use crate::ffi::cell::AttachedCell;
+use crate::ffi::live::Membership;
+use crate::ffi::object;
+use crate::ffi::slots::{Resumed, SelfAwaiting};
+use crate::future::Future;
+
+/// Name of a task; most are never asked for, so the text is made on demand.
+enum Name {
+    /// `Task-N`.
+    Number(u64),
+    /// Set by the user, a str.
+    Given(Py<PyAny>),
+}
+
+/// A coroutine wrapped in a Future.
+///
+/// Args:
+///     coro: the coroutine.
+///     loop: the event loop; the current one by default.
+///     name: any object, shown by `str()`; `Task-N` by default.
+///     context: the `contextvars.Context` to run in; a copy of the current one by default.
+///     eager_start: start at once if the loop runs (3.12 and later).
+///
+/// See <https://docs.python.org/3/library/asyncio-task.html#task-object>.
+#[pyclass(frozen, extends = Future, subclass, module = "ferroloop", name = "Task")]
+pub struct Task {
+    /// First, so that the task leaves the registry before its parts are dropped.
+    membership: Membership,
+    cancel_requests: AttachedCell<u32>,
+    coroutine: AttachedCell<Option<Py<PyAny>>>,
+    context: AttachedCell<Option<Py<PyAny>>>,
+    fut_waiter: AttachedCell<Option<Py<PyAny>>>,
+    name: AttachedCell<Option<Name>>,
+    must_cancel: AttachedCell<bool>,
+    log_destroy_pending: AttachedCell<bool>,
+}
+
+impl Task {
+    /// A task without a coroutine, as `__new__` leaves it.
+    fn uninitialised() -> Self {
+        Self {
+            membership: Membership::new(&current::TASKS),
+            cancel_requests: AttachedCell::new(0),
+            coroutine: AttachedCell::new(None),
+            context: AttachedCell::new(None),
+            fut_waiter: AttachedCell::new(None),
+            name: AttachedCell::new(None),
+            must_cancel: AttachedCell::new(false),
+            log_destroy_pending: AttachedCell::new(false),
+        }
+    }
+
+    fn name_text<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        enum Found<'py> {
+            Number(u64),
+            Given(Bound<'py, PyAny>),
+            None,
+        }
+        let found = self.name.inspect(py, |name| match name {
+            Some(Name::Number(number)) => Found::Number(*number),
+            Some(Name::Given(text)) => Found::Given(text.bind(py).clone()),
+            None => Found::None,
+        });
+        match found {
+            Found::Number(number) => PyString::new(py, &format!("Task-{number}")).into_any(),
+            Found::Given(text) => text,
+            Found::None => py.None().into_bound(py),
+        }
+    }
+
+    fn set_name_text(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+        let text = if name.is_exact_instance_of::<PyString>() {
+            name.clone()
+        } else {
+            name.str()?.into_any()
+        };
+        drop(self.name.replace(py, Some(Name::Given(text.unbind()))));
+        Ok(())
+    }
+}
+
+impl SelfAwaiting for Task {
+    #[inline(always)]
+    fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py> {
+        Future::resume(slf.as_super())
+    }
+}
+
+/// The future inside `object` if it is exactly a Future or a Task of this crate.
+///
+/// Python subclasses may override anything, so they take the general protocol.
+#[inline(always)]
+pub fn as_exact_future<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, Future>> {
+    if object::is_exactly::<Future>(object) || object::is_exactly::<Task>(object) {
+        object.cast::<Future>().ok()
+    } else {
+        None
+    }
+}

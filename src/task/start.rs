@@ -1,0 +1,125 @@
+//! Making a task, started by the loop or eagerly.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pyo3::PyClassInitializer;
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::{Name, Task, current, step};
+use crate::ffi::{context, object};
+use crate::future::Future;
+use crate::interop::imports;
+use crate::scheduler::Scheduler;
+
+/// Number of the next task without a name. A process-wide counter, as asyncio's.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// What `create_task()` and `Task()` take besides the coroutine.
+#[derive(Default)]
+pub struct TaskOptions<'py> {
+    /// Name; `None` numbers the task.
+    pub name: Option<Bound<'py, PyAny>>,
+    /// Context; `None` copies the current one.
+    pub context: Option<Bound<'py, PyAny>>,
+    /// Start at once if the loop runs.
+    pub eager_start: bool,
+}
+
+impl Task {
+    /// A task on a loop of this crate, queued for its first step (or started).
+    ///
+    /// # Errors
+    /// TypeError for what is not a coroutine; RuntimeError for a closed loop, or in debug mode
+    /// for the wrong thread; what an eager start raises beyond the task.
+    #[inline]
+    pub fn start<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        coroutine: Bound<'py, PyAny>,
+        options: TaskOptions<'py>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = scheduler.py();
+        let future = Future::on(scheduler)?;
+        let task = PyClassInitializer::from(future).add_subclass(Self::uninitialised());
+        let task = Bound::new(py, task)?;
+        Self::begin(&task, coroutine, options)?;
+        Ok(task)
+    }
+
+    /// The part of `__init__` after the future's: checks the coroutine and queues the first step.
+    #[inline]
+    pub(super) fn begin<'py>(
+        slf: &Bound<'py, Self>,
+        coroutine: Bound<'py, PyAny>,
+        options: TaskOptions<'py>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if !object::is_native_coroutine(&coroutine)
+            && !imports::iscoroutine(py)?.call1((&coroutine,))?.is_truthy()?
+        {
+            // Nothing to report about a task that never was one.
+            this.log_destroy_pending.set(py, false);
+            let text = format!("a coroutine was expected, got {}", coroutine.repr()?);
+            return Err(PyTypeError::new_err(text));
+        }
+        let context = match options.context.filter(|context| !context.is_none()) {
+            Some(context) => context,
+            None => context::copy_current(py)?,
+        };
+        this.context.store(py, Some(context));
+        this.fut_waiter.store(py, None);
+        this.must_cancel.set(py, false);
+        this.cancel_requests.set(py, 0);
+        this.log_destroy_pending.set(py, true);
+        this.coroutine.store(py, Some(coroutine));
+        match options.name.filter(|name| !name.is_none()) {
+            Some(name) => this.set_name_text(py, &name)?,
+            None => {
+                let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+                drop(this.name.replace(py, Some(Name::Number(number))));
+            }
+        }
+        if options.eager_start && slf.loop_is_running()? {
+            return Self::start_eagerly(slf);
+        }
+        step::schedule(slf, None)?;
+        this.membership.enroll(slf);
+        Ok(())
+    }
+
+    /// Runs the first step now, inside whatever is running.
+    fn start_eagerly(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let event_loop = slf.as_super().get().event_loop(py)?;
+        let Some(context) = this.context.get_bound(py) else { return Ok(()) };
+        this.membership.enroll(slf);
+        let result = current::scoped(&event_loop, slf, true, || {
+            context::run_in(&context, || step::resume(slf, None))
+        });
+        if slf.as_super().get().is_done(py) {
+            this.membership.resign(py);
+            drop(this.coroutine.take(py));
+        }
+        result.map_err(PyErr::from)
+    }
+}
+
+trait LoopIsRunning {
+    fn loop_is_running(&self) -> PyResult<bool>;
+}
+
+impl LoopIsRunning for Bound<'_, Task> {
+    fn loop_is_running(&self) -> PyResult<bool> {
+        let py = self.py();
+        let future = self.as_super().get();
+        match future.scheduler(py) {
+            Some(scheduler) => Ok(scheduler.get().thread.get(py) != 0),
+            None => future.event_loop(py)?.call_method0(intern!(py, "is_running"))?.is_truthy(),
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! One step of a task: resume the coroutine, then act on what it awaits, returns or raises.
+
+#![forbid(unsafe_code)]
+
+use pyo3::exceptions::{PyBaseException, PyRuntimeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::{Task, as_exact_future, current};
+use crate::ffi::cell::AttachedCell;
+use crate::ffi::coroutine::{self, Step};
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::{call, context};
+use crate::future::{Callback, Future, Waiter, invalid_state};
+use crate::interop::imports;
+use crate::scheduler::report::outcome;
+use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
+use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+
+/// A queued step; its argument, if any, is the exception to throw.
+pub static STEP: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        let py = scheduler.py();
+        let task = task_of(py, runnable.object)?;
+        let exception = match runnable.argument {
+            Some(exception) => Some(outcome(
+                py,
+                exception.into_bound(py).cast_into::<PyBaseException>().map_err(PyErr::from),
+            )?),
+            None => None,
+        };
+        queued_step(scheduler, &task, exception)
+    },
+    cancelled: never_cancelled,
+    sets_current_task: true,
+    describe: describe_object,
+    left_timers: nothing_to_note,
+};
+
+/// A queued wake-up; its argument is the future that is done.
+static WAKEUP: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        let py = scheduler.py();
+        let task = task_of(py, runnable.object)?;
+        let exception = match runnable.argument.as_ref().map(|future| future.bind(py)) {
+            Some(future) => exception_of(future)?,
+            None => None,
+        };
+        drop(runnable.argument);
+        queued_step(scheduler, &task, exception)
+    },
+    ..STEP_KIND
+};
+
+const STEP_KIND: RunnableKind = RunnableKind {
+    run: |_, _| Ok(()),
+    cancelled: never_cancelled,
+    sets_current_task: true,
+    describe: describe_object,
+    left_timers: nothing_to_note,
+};
+
+/// How a task waits for a future of this crate.
+static WAITER: Waiter = Waiter {
+    kind: &WAKEUP,
+    as_callback: |task| {
+        let context = task.getattr(intern!(task.py(), "_context"))?;
+        Ok([task.getattr(intern!(task.py(), "task_wakeup"))?, context])
+    },
+};
+
+#[inline(always)]
+fn task_of(py: Python<'_>, object: Py<PyAny>) -> PyOutcome<'_, Bound<'_, Task>> {
+    outcome(py, object.into_bound(py).cast_into::<Task>().map_err(PyErr::from))
+}
+
+/// The exception to throw into a task that waited for a done `future` of this crate.
+#[inline(always)]
+fn exception_of<'py>(
+    future: &Bound<'py, PyAny>,
+) -> PyOutcome<'py, Option<Bound<'py, PyBaseException>>> {
+    let py = future.py();
+    match future.cast::<Future>() {
+        Ok(future) if future.get().has_result(py) => Ok(None),
+        Ok(future) => outcome(py, future.get().retrieve(py)).map(Result::err),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A step from the ready queue: enters the task's context and makes it current.
+#[inline(always)]
+fn queued_step<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    task: &Bound<'py, Task>,
+    exception: Option<Bound<'py, PyBaseException>>,
+) -> PyOutcome<'py, ()> {
+    let py = task.py();
+    let Some(context) = task.get().context.get_bound(py) else { return Ok(()) };
+    let result = if context::is_context(&context) {
+        context::run_in(&context, || {
+            let exception = prepare(task, exception)?;
+            outcome(py, current::enter(scheduler, task))?;
+            resume(task, exception)
+        })
+    } else {
+        // Let the object's own `run` decide, as `Handle` would.
+        let step = outcome(py, Bound::new(py, TaskStep::new(task, exception)))?;
+        call::call_method(&context, intern!(py, "run"), [step.as_any()]).map(drop)
+    };
+    match result {
+        Err(raised) if !raised.stops_the_loop() => outcome(py, report(scheduler, task, &raised)),
+        other => other,
+    }
+}
+
+/// A step called through Python, by the handle of another loop or another kind of future: the
+/// context is entered already.
+pub fn called_step<'py>(
+    task: &Bound<'py, Task>,
+    exception: Option<Bound<'py, PyBaseException>>,
+) -> PyOutcome<'py, ()> {
+    let py = task.py();
+    let exception = prepare(task, exception)?;
+    let event_loop = outcome(py, task.as_super().get().event_loop(py))?;
+    current::scoped(&event_loop, task, false, || resume(task, exception))
+}
+
+/// Errors of the machinery itself, which asyncio would see in the handle of the step.
+#[cold]
+fn report<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    task: &Bound<'py, Task>,
+    raised: &Raised<'py>,
+) -> PyResult<()> {
+    let message = format!("Exception in callback {}", task.repr()?);
+    crate::scheduler::report::call_exception_handler(
+        scheduler,
+        &message,
+        Some(raised.value()),
+        &[("task", task)],
+    )
+}
+
+/// Checks the state and turns a pending cancellation into the exception to throw.
+#[inline(always)]
+fn prepare<'py>(
+    task: &Bound<'py, Task>,
+    exception: Option<Bound<'py, PyBaseException>>,
+) -> PyOutcome<'py, Option<Bound<'py, PyBaseException>>> {
+    let py = task.py();
+    let this = task.get();
+    let future = task.as_super().get();
+    let mut exception = exception;
+    if future.is_done(py) {
+        return Err(already_done(task, exception));
+    }
+    if this.must_cancel.get(py) {
+        this.must_cancel.set(py, false);
+        let cancelled = outcome(py, imports::cancelled_error(py))?;
+        let is_cancellation = match &exception {
+            Some(exception) => outcome(py, exception.is_instance(cancelled))?,
+            None => false,
+        };
+        if !is_cancellation {
+            exception = Some(outcome(py, future.make_cancelled_error(py))?);
+        }
+    }
+    drop(this.fut_waiter.take(py));
+    Ok(exception)
+}
+
+#[cold]
+fn already_done<'py>(
+    task: &Bound<'py, Task>,
+    exception: Option<Bound<'py, PyBaseException>>,
+) -> Raised<'py> {
+    let py = task.py();
+    let text = || -> PyResult<String> {
+        let exception = match &exception {
+            Some(exception) => exception.repr()?.to_string(),
+            None => "None".to_owned(),
+        };
+        Ok(format!("__step(): already done: {} {exception}", task.repr()?))
+    };
+    let error = match text() {
+        Ok(text) => invalid_state(py, &text),
+        Err(error) => error,
+    };
+    Raised::from(error.into_value(py).into_bound(py))
+}
+
+/// Resumes the coroutine and handles the outcome.
+#[inline(always)]
+pub(super) fn resume<'py>(
+    task: &Bound<'py, Task>,
+    exception: Option<Bound<'py, PyBaseException>>,
+) -> PyOutcome<'py, ()> {
+    let py = task.py();
+    let Some(coroutine) = task.get().coroutine.get_bound(py) else { return Ok(()) };
+    let stepped = match exception {
+        None => coroutine::send(&coroutine),
+        Some(exception) => coroutine::throw(&coroutine, exception.as_any()),
+    };
+    match stepped {
+        Ok(Step::Yielded(awaited)) => outcome(py, wait_for(task, awaited)),
+        Ok(Step::Returned(value)) => outcome(py, finish(task, value)),
+        Err(raised) => fail(task, raised),
+    }
+}
+
+#[inline(always)]
+fn finish<'py>(task: &Bound<'py, Task>, value: Bound<'py, PyAny>) -> PyResult<()> {
+    let py = task.py();
+    let this = task.get();
+    let future = task.as_super();
+    if this.must_cancel.get(py) {
+        // Cancelled right before it returned.
+        this.must_cancel.set(py, false);
+        let message = future.get().cancel_message(py);
+        Future::cancel(future, message)?;
+    } else if !future.get().is_done(py) {
+        Future::finish_with_result(future, value)?;
+    }
+    this.membership.resign(py);
+    Ok(())
+}
+
+#[cold]
+fn fail<'py>(task: &Bound<'py, Task>, raised: Raised<'py>) -> PyOutcome<'py, ()> {
+    let py = task.py();
+    let future = task.as_super();
+    let stops = raised.stops_the_loop();
+    let exception = raised.into_value();
+    let ended = || -> PyResult<()> {
+        if exception.is_instance(imports::cancelled_error(py)?)? {
+            // Kept, so that whoever awaits the task sees where it was cancelled.
+            future.get().keep_cancelled_exception(exception.clone());
+            Future::cancel(future, None)?;
+        } else {
+            Future::finish_with_exception(future, exception.clone())?;
+        }
+        task.get().membership.resign(py);
+        Ok(())
+    };
+    outcome(py, ended())?;
+    if stops { Err(Raised::from(exception)) } else { Ok(()) }
+}
+
+/// Acts on what the coroutine awaits.
+#[inline(always)]
+fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResult<()> {
+    let py = task.py();
+    if let Some(future) = as_exact_future(&awaited) {
+        let this = future.get();
+        let same_loop =
+            task.as_super().get().event_loop(py).is_ok_and(|own| this.belongs_to(py, &own));
+        if same_loop && this.is_blocking(py) && !awaited.is(task) {
+            this.set_blocking(py, false);
+            Future::add_callback(
+                future,
+                Callback::Native(task.clone().into_any().unbind(), &WAITER),
+            )?;
+            return wait_on(task, awaited);
+        }
+        return misuse(task, &awaited, same_loop, this.is_blocking(py));
+    }
+    if awaited.is_none() {
+        return schedule(task, None);
+    }
+    wait_for_foreign(task, awaited)
+}
+
+/// The general protocol: any object with `_asyncio_future_blocking`.
+fn wait_for_foreign<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResult<()> {
+    let py = task.py();
+    let blocking = awaited.getattr_opt(intern!(py, "_asyncio_future_blocking"))?;
+    let Some(blocking) = blocking.filter(|blocking| !blocking.is_none()) else {
+        let text = if imports::isgenerator(py)?.call1((&awaited,))?.is_truthy()? {
+            format!(
+                "yield was used instead of yield from for generator in task {} with {}",
+                task.repr()?,
+                awaited.repr()?
+            )
+        } else {
+            format!("Task got bad yield: {}", awaited.repr()?)
+        };
+        return throw_later(task, text);
+    };
+    let own = task.as_super().get().event_loop(py)?;
+    let same_loop = loop_of(&awaited)?.is(&own);
+    let blocking = blocking.is_truthy()?;
+    if !same_loop || !blocking || awaited.is(task) {
+        return misuse(task, &awaited, same_loop, blocking);
+    }
+    awaited.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "context"), task.get().context.get_bound(py))?;
+    let wakeup = task.getattr(intern!(py, "task_wakeup"))?;
+    awaited.call_method(intern!(py, "add_done_callback"), (wakeup,), Some(&keywords))?;
+    wait_on(task, awaited)
+}
+
+/// The loop of a duck-typed future: `get_loop()`, or `_loop` of old ones.
+fn loop_of<'py>(future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    match future.getattr_opt(intern!(future.py(), "get_loop"))? {
+        Some(get_loop) => get_loop.call0(),
+        None => future.getattr(intern!(future.py(), "_loop")),
+    }
+}
+
+/// Remembers what is awaited and passes a cancellation on that came before it could be.
+#[inline(always)]
+fn wait_on<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResult<()> {
+    let py = task.py();
+    let this = task.get();
+    this.fut_waiter.store(py, Some(awaited.clone()));
+    if this.must_cancel.get(py) {
+        let message = task.as_super().get().cancel_message(py);
+        if super::cancel::cancel_awaited(&awaited, message)? {
+            this.must_cancel.set(py, false);
+        }
+    }
+    Ok(())
+}
+
+/// Wrong use of a future: thrown into the coroutine by the next step, as asyncio does.
+#[cold]
+fn misuse<'py>(
+    task: &Bound<'py, Task>,
+    awaited: &Bound<'py, PyAny>,
+    same_loop: bool,
+    blocking: bool,
+) -> PyResult<()> {
+    let text = if !same_loop {
+        format!("Task {} got Future {} attached to a different loop", task.repr()?, awaited.repr()?)
+    } else if blocking {
+        format!("Task cannot await on itself: {}", task.repr()?)
+    } else {
+        format!(
+            "yield was used instead of yield from in task {} with {}",
+            task.repr()?,
+            awaited.repr()?
+        )
+    };
+    throw_later(task, text)
+}
+
+#[cold]
+fn throw_later(task: &Bound<'_, Task>, text: String) -> PyResult<()> {
+    let py = task.py();
+    let error = PyRuntimeError::new_err(text).into_value(py).into_bound(py);
+    schedule(task, Some(error))
+}
+
+/// Queues a step.
+#[inline(always)]
+pub(super) fn schedule<'py>(
+    task: &Bound<'py, Task>,
+    exception: Option<Bound<'py, PyBaseException>>,
+) -> PyResult<()> {
+    let py = task.py();
+    let future = task.as_super().get();
+    if let Some(scheduler) = future.scheduler(py) {
+        let scheduler = scheduler.get();
+        scheduler.check_usable(py)?;
+        let argument = exception.map(|exception| exception.into_any().unbind());
+        let object = task.clone().into_any().unbind();
+        scheduler.push(py, Runnable { kind: &STEP, object, argument, context: None });
+        return Ok(());
+    }
+    let step = Bound::new(py, TaskStep::new(task, exception))?;
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "context"), task.get().context.get_bound(py))?;
+    future.event_loop(py)?.call_method(intern!(py, "call_soon"), (step,), Some(&keywords))?;
+    Ok(())
+}
+
+/// A step as a Python callable, for loops that are not ours.
+#[pyclass(frozen, module = "ferroloop._ferroloop", name = "TaskStepMethWrapper")]
+pub struct TaskStep {
+    task: AttachedCell<Option<Py<Task>>>,
+    exception: AttachedCell<Option<Py<PyBaseException>>>,
+}
+
+impl TaskStep {
+    fn new(task: &Bound<'_, Task>, exception: Option<Bound<'_, PyBaseException>>) -> Self {
+        Self {
+            task: AttachedCell::new(Some(task.clone().unbind())),
+            exception: AttachedCell::new(exception.map(Bound::unbind)),
+        }
+    }
+}
+
+#[pymethods]
+impl TaskStep {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(task) = self.task.get_bound(py) else { return Ok(()) };
+        called_step(&task, self.exception.get_bound(py)).map_err(PyErr::from)
+    }
+
+    /// The task: debug output shows it instead of the callable.
+    #[getter]
+    fn __self__<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Task>> {
+        self.task.get_bound(py)
+    }
+
+    /// Name of the coroutine.
+    #[getter]
+    fn __qualname__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let coroutine = self.task.get_bound(py).and_then(|task| task.get().coroutine.get_bound(py));
+        coroutine.map(|coroutine| coroutine.getattr(intern!(py, "__qualname__"))).transpose()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.task.visit(&visit)?;
+        self.exception.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| drop((self.task.take(py), self.exception.take(py))));
+    }
+}
