@@ -6,12 +6,27 @@ primitives, so that it behaves as users of that version expect.
 """
 
 import asyncio
+import selectors
 import socket
 import sys
 import weakref
 from typing import Any
 
 from . import _ferroloop
+
+
+class _SelectorView:
+    """What asyncio's transports ask a selector for their repr, answered by the native poller."""
+
+    def __init__(self, loop: "EventLoop") -> None:
+        self._loop = weakref.ref(loop)
+
+    def get_key(self, fileobj: int) -> selectors.SelectorKey:
+        loop = self._loop()
+        events = 0 if loop is None else loop._watched_events(fileobj)
+        if not events:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return selectors.SelectorKey(fileobj, fileobj, events, None)
 
 
 class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
@@ -23,7 +38,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         # Not SelectorEventLoop.__init__: there is no selector and no self-pipe to make.
         asyncio.BaseEventLoop.__init__(self)
-        self._selector = None
+        self._selector = _SelectorView(self)
         self._ssock: socket.socket | None = None
         self._csock: socket.socket | None = None
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()

@@ -107,6 +107,15 @@ impl EventLoop {
         Self::watch(slf, &fd, Direction::Write, callback, args)
     }
 
+    /// Return what a descriptor is watched for, as a mask of `selectors` events; 0 for nothing.
+    fn _watched_events(slf: &Bound<'_, Self>, fd: RawFd) -> u32 {
+        let py = slf.py();
+        slf.as_super().get().watches.with(py, |watches| {
+            u32::from(watches.is_set(fd, Direction::Read))
+                | u32::from(watches.is_set(fd, Direction::Write)) << 1
+        })
+    }
+
     fn _remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
         Self::unwatch(slf, fd, Direction::Read)
     }

@@ -11,19 +11,10 @@ pub fn is_exactly<T: PyTypeInfo>(object: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::Py_TYPE(object.as_ptr()) == T::type_object_raw(object.py()) }
 }
 
-/// Whether `object` is a native coroutine or a generator, by exact type.
-#[inline(always)]
-pub fn is_coroutine_or_generator(object: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: a live object; only its type pointer is read.
-    unsafe {
-        ffi::PyCoro_CheckExact(object.as_ptr()) != 0 || ffi::PyGen_CheckExact(object.as_ptr()) != 0
-    }
-}
-
 /// Whether `object` is a native coroutine, by exact type.
 #[inline(always)]
 pub fn is_native_coroutine(object: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: as above.
+    // SAFETY: a live object; only its type pointer is read.
     unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) != 0 }
 }
 

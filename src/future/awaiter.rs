@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
-use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError};
+use std::ffi::CStr;
+
+use pyo3::exceptions::{PyBaseException, PyDeprecationWarning, PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
@@ -37,6 +39,9 @@ impl SelfAwaiting for Future {
 fn raise(py: Python<'_>, error: PyErr) -> Resumed<'_> {
     Resumed::Raise(error.into_value(py).into_bound(py))
 }
+
+const THROW_SIGNATURE: &CStr = c"the (type, exc, tb) signature of throw() is deprecated, \
+    use the single-arg signature instead.";
 
 /// Iterator behind an explicit `future.__await__()`.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "FutureIter")]
@@ -92,6 +97,10 @@ impl FutureIterator {
         value: Option<Bound<'py, PyAny>>,
         traceback: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if cfg!(Py_3_12) && (value.is_some() || traceback.is_some()) {
+            let category = py.get_type::<PyDeprecationWarning>();
+            PyErr::warn(py, &category, THROW_SIGNATURE, 1)?;
+        }
         let traceback = traceback.filter(|traceback| !traceback.is_none());
         if let Some(traceback) = &traceback
             && !traceback.is_instance_of::<pyo3::types::PyTraceback>()

@@ -38,13 +38,6 @@ impl ReadyQueue {
         self.0.with(py, std::mem::take)
     }
 
-    /// Entries for which `wanted` holds, in order. `wanted` must not run Python code.
-    pub fn select(&self, py: Python<'_>, wanted: impl Fn(&Runnable) -> bool) -> Vec<Runnable> {
-        self.0.with(py, |queue| {
-            queue.iter().filter(|runnable| wanted(runnable)).map(|r| r.clone_ref(py)).collect()
-        })
-    }
-
     /// Shows the entries to the cyclic collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.0.traverse(|queue| queue.iter().try_for_each(|runnable| runnable.traverse(visit)))

@@ -42,7 +42,12 @@ pub fn slow_callback(
     let py = scheduler.py();
     let limit: f64 = scheduler.getattr(intern!(py, "slow_callback_duration"))?.extract()?;
     if seconds >= limit {
-        let shown = imports::format_handle(py)?.call1((described,))?;
+        // asyncio shows the task in place of the handle of its step; ours has no handle.
+        let shown = if described.hasattr(intern!(py, "_callback"))? {
+            imports::format_handle(py)?.call1((described,))?
+        } else {
+            described.repr()?.into_any()
+        };
         let logger = imports::base_events(py)?.getattr(intern!(py, "logger"))?;
         let format = intern!(py, "Executing %s took %.3f seconds");
         logger.call_method1(intern!(py, "warning"), (format, shown, seconds))?;

@@ -145,8 +145,11 @@ impl Watches {
     }
 
     /// Whether a direction of `fd` is watched.
-    pub fn is_set(&mut self, fd: RawFd, direction: Direction) -> bool {
-        self.entries.get_mut(fd).is_some_and(|entry| entry.payload.slot(direction).is_some())
+    pub fn is_set(&self, fd: RawFd, direction: Direction) -> bool {
+        self.entries.get(fd).is_some_and(|entry| match direction {
+            Direction::Read => entry.payload.on_read.is_some(),
+            Direction::Write => entry.payload.on_write.is_some(),
+        })
     }
 
     /// Calls `due` with a copy of each runnable that `readiness` makes due.

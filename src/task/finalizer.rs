@@ -43,6 +43,8 @@ impl Finalize for Task {
 fn report_pending(slf: &Bound<'_, Task>) -> PyResult<()> {
     let py = slf.py();
     let future = slf.as_super().get();
+    // As with asyncio's weak set, all_tasks() does not show it even if the handler keeps it.
+    slf.get().membership.resign(py);
     let mut extra = vec![("task", slf.as_any())];
     let stack = future.source_traceback(py);
     if let Some(stack) = &stack {
