@@ -1,0 +1,1 @@
+"""ferroloop's tests: `make test` runs them all."""

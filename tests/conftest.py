@@ -1,0 +1,126 @@
+"""Runs every test that asks for a loop on each flavour, and looks for leaks after it."""
+
+import gc
+import logging
+import sys
+
+import pytest
+
+from .support.flavours import Flavour, flavours
+from .support.leaks import LogCatcher, Picture, watched_classes
+
+LOOPS = ("asyncio", "ferroloop")
+WAS_PASSED = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--loops",
+        default=",".join(LOOPS),
+        help="the implementations to run on, comma separated (default: %(default)s)",
+    )
+
+
+def pytest_generate_tests(metafunc):
+    if "flavour" in metafunc.fixturenames:
+        names = metafunc.config.getoption("--loops").split(",")
+        metafunc.parametrize("flavour", flavours(names), ids=str, indirect=True)
+
+
+def pytest_collection_modifyitems(items):
+    """A test marked `only("ferroloop")` or `only("asyncio")` runs on that one alone;
+    `mode("plain")` or `mode("debug")` limits the mode."""
+    kept = []
+    for item in items:
+        flavour = getattr(item, "callspec", None) and item.callspec.params.get("flavour")
+        only, mode = item.get_closest_marker("only"), item.get_closest_marker("mode")
+        if flavour and only and flavour.name not in only.args:
+            continue
+        if flavour and mode and ("debug" if flavour.debug else "plain") not in mode.args:
+            continue
+        kept.append(item)
+    items[:] = kept
+
+
+def pytest_collection_finish():
+    # What is alive from here on, and was alive before the tests, is never looked at.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "call":
+        item.stash[WAS_PASSED] = report.passed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def leak_check(request):
+    """Nothing may outlive a test that passed: see support/leaks.py. The value is the
+    catcher of what is logged to the `asyncio` logger."""
+    names = request.config.getoption("--loops").split(",")
+    classes = watched_classes(__import__(name) for name in names)
+    catcher = LogCatcher()
+    logger = logging.getLogger("asyncio")
+    level, propagate = logger.level, logger.propagate
+    logger.propagate = False
+    logger.addHandler(catcher)
+    gc.collect()
+    before = Picture(classes)
+    try:
+        yield catcher
+    finally:
+        passed = request.node.stash.get(WAS_PASSED, False)
+        if passed:
+            request.node.funcargs.clear()  # fixtures that are finished and still referenced
+            found = before.leaks() + catcher.unexpected()
+        logger.removeHandler(catcher)
+        logger.setLevel(level)
+        logger.propagate = propagate
+    if passed and found:
+        pytest.fail("the test left something behind:\n  " + "\n  ".join(found), pytrace=False)
+
+
+@pytest.fixture
+def log(leak_check) -> LogCatcher:
+    """What is logged to the `asyncio` logger; what is not taken fails the test."""
+    return leak_check
+
+
+@pytest.fixture
+def flavour(request) -> Flavour:
+    """The loop implementation and its mode."""
+    return request.param
+
+
+@pytest.fixture
+def loop(flavour):
+    """A fresh loop, not current for anybody; closed after the test."""
+    loop = flavour.new_loop()
+    try:
+        yield loop
+    finally:
+        if not loop.is_closed():
+            assert not loop.is_running()
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+
+@pytest.fixture
+def run(flavour):
+    """Runs a coroutine as asyncio.run() does."""
+    return flavour.run
+
+
+@pytest.fixture
+def unraisable(monkeypatch):
+    """What goes to sys.unraisablehook, as (object, exception) pairs."""
+    found = []
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda args: found.append((args.object, args.exc_value))
+    )
+    yield found
+    found.clear()

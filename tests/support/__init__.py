@@ -1,0 +1,1 @@
+"""What the tests share: loop flavours, leak checks, peers, child programs."""

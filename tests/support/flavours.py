@@ -1,0 +1,66 @@
+"""The loops that every test runs on: asyncio and ferroloop, plain and in debug mode."""
+
+import asyncio
+import importlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One loop implementation in one mode."""
+
+    name: str
+    debug: bool
+
+    def __str__(self) -> str:
+        return self.name + ("-debug" if self.debug else "")
+
+    @property
+    def is_asyncio(self) -> bool:
+        return self.name == "asyncio"
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(self.name)
+
+    @property
+    def Future(self) -> type[asyncio.Future]:
+        return self.module.Future
+
+    @property
+    def Task(self) -> type[asyncio.Task]:
+        return self.module.Task
+
+    @property
+    def Handle(self) -> type[asyncio.Handle]:
+        return self.module.Handle
+
+    @property
+    def TimerHandle(self) -> type[asyncio.TimerHandle]:
+        return self.module.TimerHandle
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """A fresh loop in this flavour's mode, not set as anybody's current loop."""
+        make: Callable[[], asyncio.AbstractEventLoop]
+        make = asyncio.SelectorEventLoop if self.is_asyncio else self.module.new_event_loop
+        loop = make()
+        loop.set_debug(self.debug)
+        return loop
+
+    def run(self, main: Coroutine[Any, Any, Any], seconds: float = 20) -> Any:
+        """Run `main` as asyncio.run() does, on a fresh loop, with a limit on its time."""
+
+        async def limited() -> Any:
+            async with asyncio.timeout(seconds):
+                return await main
+
+        with asyncio.Runner(debug=self.debug, loop_factory=self.new_loop) as runner:
+            return runner.run(limited())
+
+
+def flavours(names: list[str]) -> list[Flavour]:
+    """The flavours of the implementations named, plain ones and debug ones."""
+    return [Flavour(name, debug) for name in names for debug in (False, True)]

@@ -1,0 +1,115 @@
+"""What a test must not leave behind: a picture before, a comparison after.
+
+A loop that is closed leaves no task, future or handle alive once the collector
+has run, no open descriptor and no thread; and nothing is logged or warned about
+that the test did not ask for.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+# Threads end a moment after the call that tells them to: how long that may take.
+THREADS_GRACE = 3.0
+
+
+def watched_classes(modules: Iterable[object]) -> tuple[type, ...]:
+    """The classes whose instances are counted."""
+    names = ("Future", "Task", "Handle", "TimerHandle", "EventLoop")
+    found = [asyncio.Future, asyncio.Task, asyncio.Handle, asyncio.BaseEventLoop]
+    found += [asyncio.futures._PyFuture, asyncio.tasks._PyTask, asyncio.BaseTransport]
+    # asyncio has the name EventLoop since 3.12.1; it is there as BaseEventLoop.
+    found += [getattr(m, name) for m in modules for name in names if m is not asyncio]
+    return tuple(dict.fromkeys(found))
+
+
+class Picture:
+    """The process as it is now."""
+
+    def __init__(self, classes: tuple[type, ...]) -> None:
+        self.classes = classes
+        self.descriptors = open_descriptors()
+        self.threads = set(threading.enumerate())
+        self.native_threads = native_threads()
+        self.objects = self.live()
+
+    def live(self) -> dict[int, object]:
+        # type(), not isinstance(): an arbitrary object's __class__ may run code.
+        return {id(o): o for o in gc.get_objects() if issubclass(type(o), self.classes)}
+
+    def leaks(self) -> list[str]:
+        """What is here now and was not before, a line each."""
+        return [*self.leaked_objects(), *self.leaked_descriptors(), *self.leaked_threads()]
+
+    def leaked_objects(self) -> list[str]:
+        gc.collect()
+        new = [o for i, o in self.live().items() if i not in self.objects]
+        counted = Counter(f"{type(o).__module__}.{type(o).__qualname__}" for o in new)
+        shown = [f"alive: {count} x {name}" for name, count in counted.items()]
+        return shown + [f"alive: {o!r}" for o in new[:5]]
+
+    def leaked_descriptors(self) -> list[str]:
+        now = open_descriptors()
+        return [
+            f"open: descriptor {fd} {target}"
+            for fd, target in now.items()
+            if self.descriptors.get(fd) != target
+        ]
+
+    def leaked_threads(self) -> list[str]:
+        end = time.monotonic() + THREADS_GRACE
+        while time.monotonic() < end and (
+            native_threads() > self.native_threads or set(threading.enumerate()) - self.threads
+        ):
+            time.sleep(0.005)
+        lines = [f"running: {t}" for t in set(threading.enumerate()) - self.threads]
+        extra = native_threads() - self.native_threads
+        return lines or ([f"running: {extra} native threads"] if extra > 0 else [])
+
+
+def open_descriptors() -> dict[int, str]:
+    """Every open descriptor of this process and what it refers to."""
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+        except FileNotFoundError:  # the listing's own descriptor
+            continue
+    return found
+
+
+def native_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+class LogCatcher(logging.Handler):
+    """Keeps what is logged to the `asyncio` logger until a test takes it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def take(self) -> list[logging.LogRecord]:
+        """The records so far; they are expected from now on."""
+        taken, self.records = self.records, []
+        return taken
+
+    def messages(self) -> list[str]:
+        """As take(), the texts only."""
+        return [record.getMessage() for record in self.take()]
+
+    def unexpected(self) -> list[str]:
+        """What nobody took. Debug mode's reports of slow callbacks depend on the machine."""
+        return [
+            f"logged: {text}"
+            for text in (logging.Formatter().format(record) for record in self.records)
+            if not text.startswith("Executing ")
+        ]

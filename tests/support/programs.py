@@ -1,0 +1,72 @@
+"""Child programs: a script run by a fresh interpreter on one flavour's loop."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from .flavours import Flavour
+
+PROLOGUE = {
+    "asyncio": "from asyncio import SelectorEventLoop as new_event_loop",
+    "ferroloop": "from ferroloop import new_event_loop",
+}
+
+
+class Program:
+    """A running child whose script can call `new_event_loop()` and `run(coroutine)`."""
+
+    def __init__(self, flavour: Flavour, source: str, *options: str) -> None:
+        prologue = (
+            f"import asyncio, os, signal, sys, threading, time; {PROLOGUE[flavour.name]}; "
+            "run = lambda main: asyncio.Runner(loop_factory=new_event_loop).__enter__().run(main)"
+        )
+        environment = dict(os.environ, PYTHONUNBUFFERED="1")
+        environment.pop("PYTHONASYNCIODEBUG", None)
+        if flavour.debug:
+            environment["PYTHONASYNCIODEBUG"] = "1"
+        self.process = subprocess.Popen(
+            [sys.executable, *options, "-c", f"{prologue}\n{textwrap.dedent(source)}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=Path(__file__).parent,
+            # A parent in the background of a shell hands on an ignored SIGINT.
+            preexec_fn=usual_signals,
+        )
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def wait_for_line(self, expected: str) -> None:
+        """Wait until the child has printed this line; nothing else may come before it."""
+        line = self.process.stdout.readline().rstrip("\n")
+        assert line == expected, line + self.process.stderr.read()
+
+    def send_signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def finish(self, seconds: float = 30) -> tuple[int, str, str]:
+        """The exit status and all that was printed since."""
+        out, errors = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, errors
+
+
+def usual_signals() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def run_program(flavour: Flavour, source: str, *options: str) -> tuple[int, str, str]:
+    """Run a script to its end: exit status, standard output, standard error."""
+    with Program(flavour, source, *options) as program:
+        return program.finish()
