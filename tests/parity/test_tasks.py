@@ -1184,7 +1184,7 @@ def test_factory_is_used_by_all(run):
 
         loop.set_task_factory(factory)
         await asyncio.gather(nothing(), nothing())
-        asyncio.ensure_future(nothing())
+        await asyncio.ensure_future(nothing())
         async with asyncio.TaskGroup() as group:
             group.create_task(nothing())
         loop.set_task_factory(None)
