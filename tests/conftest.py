@@ -1,5 +1,6 @@
 """Runs every test that asks for a loop on each flavour, and looks for leaks after it."""
 
+import asyncio
 import gc
 import logging
 import sys
@@ -73,7 +74,10 @@ def leak_check(request):
         yield catcher
     finally:
         passed = request.node.stash.get(WAS_PASSED, False)
+        running = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
         if passed:
+            assert running is None, f"{running!r} still counts as the running loop"
             request.node.funcargs.clear()  # fixtures that are finished and still referenced
             found = before.leaks() + catcher.unexpected()
         logger.removeHandler(catcher)

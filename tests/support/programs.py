@@ -16,12 +16,13 @@ PROLOGUE = {
 
 
 class Program:
-    """A running child whose script can call `new_event_loop()` and `run(coroutine)`."""
+    """A running child whose script can call `new_event_loop()`."""
 
     def __init__(self, flavour: Flavour, source: str, *options: str) -> None:
         prologue = (
-            f"import asyncio, os, signal, sys, threading, time; {PROLOGUE[flavour.name]}; "
-            "run = lambda main: asyncio.Runner(loop_factory=new_event_loop).__enter__().run(main)"
+            # Not by PYTHONPATH: the options -E and -I ignore it.
+            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"import asyncio, os, signal, threading, time; {PROLOGUE[flavour.name]}"
         )
         environment = dict(os.environ, PYTHONUNBUFFERED="1")
         environment.pop("PYTHONASYNCIODEBUG", None)
