@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::EventLoop;
 use crate::ffi::method::{Arguments, FastMethod};
-use crate::future::Future;
+use crate::future::{Future, new_object};
 use crate::interop::imports;
 use crate::task::{Task, TaskOptions};
 
@@ -18,7 +18,7 @@ use crate::task::{Task, TaskOptions};
 impl EventLoop {
     /// Return a new Future of this loop.
     fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Future>> {
-        Bound::new(slf.py(), Future::on(slf.as_super())?)
+        new_object(slf.py(), Future::on(slf.as_super())?)
     }
 }
 

@@ -33,3 +33,20 @@ pub fn dict_set(
         Err(PyErr::fetch(dict.py()))
     }
 }
+
+/// Drops the empty `__dict__` that 3.11 and 3.12 make for every new object of a class with one;
+/// it is made again when it is needed. Runs no Python code.
+#[inline(always)]
+pub fn discard_eager_dict<T>(object: &Bound<'_, T>) {
+    #[cfg(not(Py_3_13))]
+    // SAFETY: a live object of ours; its dict slot holds an owned, empty, unshared dict or null.
+    unsafe {
+        let offset = (*ffi::Py_TYPE(object.as_ptr())).tp_dictoffset;
+        if offset > 0 {
+            let slot = object.as_ptr().byte_offset(offset).cast::<*mut ffi::PyObject>();
+            ffi::Py_XDECREF(slot.replace(std::ptr::null_mut()));
+        }
+    }
+    #[cfg(Py_3_13)]
+    let _ = object;
+}

@@ -70,58 +70,89 @@ impl Callback {
 }
 
 /// All entries, in the order in which they were added. Most futures have one.
+///
+/// The layout makes zeroed memory `None`: see [`Future`].
 #[derive(Default)]
+#[repr(C, u64)]
 pub enum Callbacks {
     /// Nobody waits.
     #[default]
-    None,
-    /// One waits.
-    One(Callback),
+    None = 0,
+    /// One [`Callback::Python`].
+    Python(Py<PyAny>, Py<PyAny>),
+    /// One [`Callback::Native`].
+    Native(Py<PyAny>, &'static Waiter),
     /// Several wait.
     #[expect(clippy::box_collection, reason = "keeps every future 16 bytes smaller")]
     Many(Box<Vec<Callback>>),
 }
 
 impl Callbacks {
-    fn as_slice(&self) -> &[Callback] {
-        match self {
-            Self::None => &[],
-            Self::One(callback) => std::slice::from_ref(callback),
-            Self::Many(callbacks) => callbacks,
-        }
-    }
-
     fn into_vec(self) -> Vec<Callback> {
         match self {
             Self::None => Vec::new(),
-            Self::One(callback) => vec![callback],
+            Self::Python(callable, context) => vec![Callback::Python(callable, context)],
+            Self::Native(object, waiter) => vec![Callback::Native(object, waiter)],
             Self::Many(callbacks) => *callbacks,
         }
     }
 
     fn from_vec(mut callbacks: Vec<Callback>) -> Self {
         match callbacks.len() {
-            0 => Self::None,
-            1 => callbacks.pop().map_or(Self::None, Self::One),
+            0 | 1 => callbacks.pop().map_or(Self::None, Self::from),
             _ => Self::Many(Box::new(callbacks)),
         }
     }
 
+    #[inline(always)]
     fn pushed(self, callback: Callback) -> Self {
         match self {
-            Self::None => Self::One(callback),
-            Self::One(first) => Self::Many(Box::new(vec![first, callback])),
+            Self::None => Self::from(callback),
             Self::Many(mut callbacks) => {
                 callbacks.push(callback);
                 Self::Many(callbacks)
             }
+            one => {
+                let mut callbacks = one.into_vec();
+                callbacks.push(callback);
+                Self::Many(Box::new(callbacks))
+            }
+        }
+    }
+
+    fn cloned(&self, py: Python<'_>) -> Vec<Callback> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Python(callable, context) => {
+                vec![Callback::Python(callable.clone_ref(py), context.clone_ref(py))]
+            }
+            Self::Native(object, waiter) => vec![Callback::Native(object.clone_ref(py), waiter)],
+            Self::Many(callbacks) => callbacks.iter().map(|one| one.clone_ref(py)).collect(),
+        }
+    }
+}
+
+impl From<Callback> for Callbacks {
+    #[inline(always)]
+    fn from(callback: Callback) -> Self {
+        match callback {
+            Callback::Python(callable, context) => Self::Python(callable, context),
+            Callback::Native(object, waiter) => Self::Native(object, waiter),
         }
     }
 }
 
 impl Traverse for Callbacks {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.as_slice().iter().try_for_each(|callback| callback.traverse(visit))
+        match self {
+            Self::None => Ok(()),
+            Self::Python(callable, context) => {
+                visit.call(callable)?;
+                visit.call(context)
+            }
+            Self::Native(object, _) => visit.call(object),
+            Self::Many(callbacks) => callbacks.iter().try_for_each(|one| one.traverse(visit)),
+        }
     }
 }
 
@@ -147,7 +178,14 @@ impl Future {
         let this = slf.get();
         match this.callbacks.take(py) {
             Callbacks::None => Ok(()),
-            Callbacks::One(callback) => Self::schedule(slf, this.scheduler(py).as_ref(), callback),
+            Callbacks::Native(object, waiter) => {
+                let callback = Callback::Native(object, waiter);
+                Self::schedule(slf, this.scheduler(py).as_ref(), callback)
+            }
+            Callbacks::Python(callable, context) => {
+                let callback = Callback::Python(callable, context);
+                Self::schedule(slf, this.scheduler(py).as_ref(), callback)
+            }
             Callbacks::Many(callbacks) => {
                 let scheduler = this.scheduler(py);
                 callbacks
@@ -262,9 +300,7 @@ impl Future {
     }
 
     fn snapshot(&self, py: Python<'_>) -> Vec<Callback> {
-        self.callbacks.inspect(py, |callbacks| {
-            callbacks.as_slice().iter().map(|callback| callback.clone_ref(py)).collect()
-        })
+        self.callbacks.inspect(py, |callbacks| callbacks.cloned(py))
     }
 }
 

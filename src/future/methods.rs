@@ -2,21 +2,16 @@
 
 #![forbid(unsafe_code)]
 
-use pyo3::exceptions::{
-    PyBaseException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
-};
+use pyo3::exceptions::{PyBaseException, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyString, PyTuple, PyType};
 
 use super::{Callback, Callbacks, Future, FutureIterator, Outcome, invalid_state};
 use crate::ffi::context;
 use crate::ffi::slots::Finalize;
 use crate::interop::imports;
-
-const STOP_ITERATION: &str =
-    "StopIteration interacts badly with generators and cannot be raised into a Future";
 
 #[pymethods]
 impl Future {
@@ -98,7 +93,7 @@ impl Future {
             .cast_into::<PyBaseException>()
             .map_err(|_| PyTypeError::new_err("invalid exception object"))?;
         let exception = if exception.is_instance_of::<PyStopIteration>() {
-            wrap_stop_iteration(exception)?
+            wrap_stop_iteration(this, exception)?
         } else {
             exception
         };
@@ -298,18 +293,16 @@ fn uninitialised_state(py: Python<'_>) -> PyErr {
     invalid_state(py, "Future object is not initialized.")
 }
 
-/// 3.12 and later wrap it; 3.11 refuses it.
-fn wrap_stop_iteration(
-    exception: Bound<'_, PyBaseException>,
-) -> PyResult<Bound<'_, PyBaseException>> {
+/// What asyncio makes of it: some releases wrap it in RuntimeError, some refuse it.
+fn wrap_stop_iteration<'py>(
+    future: &Future,
+    exception: Bound<'py, PyBaseException>,
+) -> PyResult<Bound<'py, PyBaseException>> {
     let py = exception.py();
-    if py.version_info() < (3, 12) {
-        return Err(PyTypeError::new_err(STOP_ITERATION));
-    }
-    let wrapper = PyRuntimeError::new_err(STOP_ITERATION).into_value(py).into_bound(py);
-    wrapper.setattr(intern!(py, "__cause__"), &exception)?;
-    wrapper.setattr(intern!(py, "__context__"), &exception)?;
-    Ok(wrapper)
+    let keywords = [("loop", future.event_loop(py)?)].into_py_dict(py)?;
+    let model = imports::asyncio_future(py)?.call((), Some(&keywords))?;
+    model.call_method1(intern!(py, "set_exception"), (exception,))?;
+    Ok(model.call_method0(intern!(py, "exception"))?.cast_into()?)
 }
 
 /// asyncio's own repr function; subclasses show their own name.

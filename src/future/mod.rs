@@ -17,19 +17,24 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::{PyClass, PyClassInitializer};
 
 pub use awaiter::FutureIterator;
 pub use callbacks::{Callback, Callbacks, Waiter};
 pub use methods::repr_with;
 
 use crate::ffi::cell::{AttachedCell, Traverse};
+use crate::ffi::object;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 
 /// How far a future is.
+///
+/// The layout makes zeroed memory `Pending`: see [`Future`].
+#[repr(C, u64)]
 pub enum Outcome {
     /// Not done.
-    Pending,
+    Pending = 0,
     /// Cancelled.
     Cancelled,
     /// Done with a value.
@@ -76,9 +81,10 @@ impl Traverse for Option<Box<Extras>> {
 
 /// Which event loop a future belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum LoopKind {
     /// `__init__` has not run.
-    None,
+    None = 0,
     /// A loop of this crate: work goes straight to its ready queue.
     Native,
     /// Any other: work goes through `loop.call_soon(..., context=...)`.
@@ -93,6 +99,9 @@ pub enum LoopKind {
 ///     loop: the event loop; the current one by default.
 ///
 /// See <https://docs.python.org/3/library/asyncio-future.html>.
+// On 3.11 and 3.12 the interpreter makes the `__dict__` of a new object before PyO3 has moved the
+// Rust value in, and a collection started by that sees zeroed memory: what `__traverse__` looks at
+// must be valid, and empty, when all zero.
 #[pyclass(frozen, subclass, weakref, dict, module = "ferroloop", name = "Future")]
 pub struct Future {
     event_loop: AttachedCell<Option<Py<PyAny>>>,
@@ -382,6 +391,17 @@ impl Extras {
         let stack = imports::extract_stack(py)?.call0()?;
         Ok(Box::new(Self { source_traceback: Some(stack.unbind()), ..Self::default() }))
     }
+}
+
+/// Moves a future (or, with a subclass initializer, a task) into a new Python object.
+#[inline(always)]
+pub fn new_object<'py, T: PyClass>(
+    py: Python<'py>,
+    value: impl Into<PyClassInitializer<T>>,
+) -> PyResult<Bound<'py, T>> {
+    let object = Bound::new(py, value)?;
+    object::discard_eager_dict(&object);
+    Ok(object)
 }
 
 /// InvalidStateError with a text.

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 
 use super::{Name, Task, current, step};
 use crate::ffi::{context, object};
-use crate::future::Future;
+use crate::future::{Future, new_object};
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 
@@ -44,7 +44,7 @@ impl Task {
         let py = scheduler.py();
         let future = Future::on(scheduler)?;
         let task = PyClassInitializer::from(future).add_subclass(Self::uninitialised());
-        let task = Bound::new(py, task)?;
+        let task = new_object(py, task)?;
         Self::begin(&task, coroutine, options)?;
         Ok(task)
     }
