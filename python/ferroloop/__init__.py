@@ -1,10 +1,10 @@
 """asyncio on a Rust event loop, with Task and Future in Rust too.
 
-    import asyncio, ferroloop
+import asyncio, ferroloop
 
-    ferroloop.run(main())                                        # preferred
-    asyncio.run(main(), loop_factory=ferroloop.new_event_loop)   # 3.12 and later
-    ferroloop.install(); asyncio.run(main())                     # by policy
+ferroloop.run(main())                                        # preferred
+asyncio.run(main(), loop_factory=ferroloop.new_event_loop)   # 3.12 and later
+ferroloop.install(); asyncio.run(main())                     # by policy
 """
 
 from . import _introspection as _introspection

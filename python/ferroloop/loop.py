@@ -10,9 +10,12 @@ import selectors
 import socket
 import sys
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVarTuple, Unpack
 
 from . import _ferroloop
+
+_Ts = TypeVarTuple("_Ts")
 
 
 class _SelectorView:
@@ -71,7 +74,9 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         for signum in list(self._signal_handlers):
             self.remove_signal_handler(signum)
 
-    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts
+    ) -> None:
         """Call ``callback(*args)`` from the loop when the signal arrives.
 
         Raises:
