@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel demo bench
+.PHONY: help develop wheel demo bench lint test
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -40,3 +40,19 @@ bench: wheel ## compare with the other event loops; ARGS="--only tasks" for a pa
 	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
 		--no-deps $(WHEELS)/*.whl
 	build/bench-$(PY)/bin/python -m benches $(if $(ARGS),$(ARGS),--results benches)
+
+build/lint-$(PY)/ready: tests/requirements.txt
+	rm -rf build/lint-$(PY)
+	$(EXE) -m venv build/lint-$(PY)
+	build/lint-$(PY)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+lint: build/lint-$(PY)/ready ## check format, lints and types of the Rust and the Python code
+	cargo fmt --check
+	PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo clippy --all-targets -- -D warnings
+	build/lint-$(PY)/bin/ruff check .
+	build/lint-$(PY)/bin/ruff format --check .
+	build/lint-$(PY)/bin/mypy --python-executable build/lint-$(PY)/bin/python
+
+test: ## build and run all tests on the oldest and the newest CPython present; ARGS="--only pytest"
+	$(EXE) tests/run.py $(ARGS)
