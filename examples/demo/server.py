@@ -43,7 +43,7 @@ async def serving() -> AsyncIterator[str]:
             web.post("/submit", submit),
         ]
     )
-    runner = web.AppRunner(application, access_log=None)
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
