@@ -5,7 +5,7 @@
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyType};
 
 use super::EventLoop;
 use crate::interop::imports;
@@ -18,6 +18,7 @@ impl EventLoop {
     /// Raises:
     ///     RuntimeError: the loop is closed or running, or another loop runs in this thread.
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_may_run(slf)?;
         let result = Self::_run_forever_setup(slf)
             .and_then(|()| turn::run(slf.as_super()).map_err(PyErr::from));
         let cleaned = Self::_run_forever_cleanup(slf);
@@ -27,9 +28,8 @@ impl EventLoop {
     /// Prepare the thread for running the loop.
     fn _run_forever_setup(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
+        Self::check_may_run(slf)?;
         let scheduler = slf.as_super().get();
-        scheduler.check_open(py)?;
-        Self::_check_running(slf)?;
         let debug = scheduler.debug.get(py);
         slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (debug,))?;
         let hooks = imports::get_asyncgen_hooks(py)?.call0()?;
@@ -45,7 +45,6 @@ impl EventLoop {
             slf.getattr(intern!(py, "_asyncgen_finalizer_hook"))?,
         )?;
         imports::set_asyncgen_hooks(py)?.call((), Some(&keywords))?;
-        scheduler.foreign_clock.set(py, Self::has_foreign_clock(slf)?);
         imports::set_running_loop(py)?.call1((slf,))?;
         Ok(())
     }
@@ -126,14 +125,17 @@ impl EventLoop {
 }
 
 impl EventLoop {
-    /// Whether `time()` was replaced, by a subclass or on the instance.
-    fn has_foreign_clock(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        let py = slf.py();
+    /// Refusing to run must not touch the state of the run that goes on.
+    fn check_may_run(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.as_super().get().check_open(slf.py())?;
+        Self::_check_running(slf)
+    }
+
+    /// Whether `time()` is replaced by the class.
+    pub(super) fn class_has_foreign_clock(class: &Bound<'_, PyType>) -> PyResult<bool> {
+        let py = class.py();
         let name = intern!(py, "time");
         let native = py.get_type::<Self>().getattr(name)?;
-        if !slf.get_type().getattr(name)?.is(&native) {
-            return Ok(true);
-        }
-        slf.getattr(intern!(py, "__dict__"))?.contains(name)
+        Ok(!class.getattr(name)?.is(&native))
     }
 }

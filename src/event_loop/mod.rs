@@ -14,7 +14,7 @@ mod tasks;
 use pyo3::PyClassInitializer;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::method;
@@ -40,8 +40,10 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
 #[pymethods]
 impl EventLoop {
     #[new]
+    #[classmethod]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(
+        cls: &Bound<'_, PyType>,
         _args: &Bound<'_, PyTuple>,
         _kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
@@ -49,7 +51,9 @@ impl EventLoop {
             task_factory: AttachedCell::new(None),
             saved_asyncgen_hooks: AttachedCell::new(None),
         };
-        Ok(PyClassInitializer::from(Scheduler::new()?).add_subclass(event_loop))
+        let scheduler = Scheduler::new(cls.py())?;
+        scheduler.foreign_clock.set(cls.py(), Self::class_has_foreign_clock(cls)?);
+        Ok(PyClassInitializer::from(scheduler).add_subclass(event_loop))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

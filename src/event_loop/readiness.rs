@@ -11,6 +11,7 @@ use pyo3::types::{PyInt, PyTuple};
 
 use super::EventLoop;
 use crate::handle::{CallbackArguments, HANDLE, Handle};
+use crate::interop::error::os_error;
 use crate::scheduler::Runnable;
 use crate::scheduler::watch::Direction;
 
@@ -52,7 +53,8 @@ impl EventLoop {
         )?;
         let handle = Bound::new(py, handle)?;
         let runnable = Runnable::new(&HANDLE, handle.clone());
-        let replaced = this.watches.with(py, |watches| watches.set(fd, direction, runnable))?;
+        let replaced = this.watches.with(py, |watches| watches.set(fd, direction, runnable));
+        let replaced = replaced.map_err(|error| os_error(py, &error))?;
         cancel(py, replaced)?;
         Ok(handle)
     }

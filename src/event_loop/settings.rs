@@ -4,8 +4,10 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use super::EventLoop;
+use crate::ffi::object;
 
 #[pymethods]
 impl EventLoop {
@@ -22,6 +24,28 @@ impl EventLoop {
         if scheduler.thread.get(py) != 0 {
             let track = slf.getattr(intern!(py, "_set_coroutine_origin_tracking"))?;
             slf.call_method1(intern!(py, "call_soon_threadsafe"), (track, enabled))?;
+        }
+        Ok(())
+    }
+
+    /// A clock put on the instance (tests do that) must be noticed.
+    fn __setattr__<'py>(
+        slf: &Bound<'py, Self>,
+        name: Bound<'py, PyString>,
+        value: Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        object::generic_setattr(slf, &name, Some(&value))?;
+        if name.as_any().eq(intern!(slf.py(), "time"))? {
+            slf.as_super().get().foreign_clock.set(slf.py(), true);
+        }
+        Ok(())
+    }
+
+    fn __delattr__<'py>(slf: &Bound<'py, Self>, name: Bound<'py, PyString>) -> PyResult<()> {
+        object::generic_setattr(slf, &name, None)?;
+        if name.as_any().eq(intern!(slf.py(), "time"))? {
+            let foreign = Self::class_has_foreign_clock(&slf.get_type())?;
+            slf.as_super().get().foreign_clock.set(slf.py(), foreign);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use pyo3::PyClass;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::attach::entered;
 use super::cell::{AttachedCell, AttachedRefCell};
 
 const NOT_ENROLLED: u32 = u32::MAX;
@@ -83,7 +84,8 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        Python::attach(|py| self.resign(py));
+        // SAFETY: part of a Python object, which is dropped attached.
+        unsafe { entered(|py| self.resign(py)) }
     }
 }
 

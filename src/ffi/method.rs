@@ -9,8 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{Borrowed, PyClass};
+
+use super::attach::entered;
 
 /// The arguments of one call, borrowed from the caller.
 pub struct Arguments<'a, 'py> {
@@ -113,8 +116,7 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
     positional: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // `attach` is a counter here; PyO3 needs it so that references can be dropped directly.
-    Python::attach(|py| {
+    let enter = |py: Python<'_>| {
         let body = AssertUnwindSafe(|| {
             // SAFETY: the method descriptor checked that `slf` is an instance of `M::Class`.
             let slf = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>() };
@@ -143,5 +145,83 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
                 std::ptr::null_mut()
             }
         }
-    })
+    };
+    // SAFETY: CPython calls methods attached.
+    unsafe { entered(enter) }
+}
+
+/// A callable of one argument, bound to an object but not listed in its class.
+///
+/// Python shows it as `Class.name`, as asyncio's C tasks show theirs in `future._callbacks`.
+pub trait BoundCallback {
+    /// Class of the object.
+    type Class: PyClass;
+    /// Name shown.
+    const NAME: &'static CStr;
+
+    /// The call.
+    fn call<'py>(slf: &Bound<'py, Self::Class>, argument: &Bound<'py, PyAny>) -> PyResult<()>;
+}
+
+/// Makes the callable of `slf`.
+pub fn bind_callback<'py, C: BoundCallback>(
+    slf: &Bound<'py, C::Class>,
+    definition: &'static PyOnceLock<CallbackDefinition>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = slf.py();
+    let definition = definition.get_or_init(py, || {
+        CallbackDefinition(ffi::PyMethodDef {
+            ml_name: C::NAME.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunction: callback::<C> },
+            ml_flags: ffi::METH_O,
+            ml_doc: std::ptr::null(),
+        })
+    });
+    // SAFETY: the definition is static, as the function object needs; CPython does not write it.
+    unsafe {
+        let definition = std::ptr::from_ref(&definition.0).cast_mut();
+        Bound::from_owned_ptr_or_err(
+            py,
+            ffi::PyCFunction_NewEx(definition, slf.as_ptr(), std::ptr::null_mut()),
+        )
+    }
+}
+
+/// What the interpreter keeps a pointer to.
+pub struct CallbackDefinition(ffi::PyMethodDef);
+
+// SAFETY: written once, before it is shared; the pointers in it are to static data.
+unsafe impl Send for CallbackDefinition {}
+// SAFETY: as above.
+unsafe impl Sync for CallbackDefinition {}
+
+unsafe extern "C" fn callback<C: BoundCallback>(
+    slf: *mut ffi::PyObject,
+    argument: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    let enter = |py: Python<'_>| {
+        let body = AssertUnwindSafe(|| {
+            // SAFETY: `slf` is what `bind_callback` bound; the caller keeps the argument alive.
+            let (slf, argument) = unsafe {
+                (
+                    Borrowed::from_ptr(py, slf).cast_unchecked::<C::Class>(),
+                    Borrowed::from_ptr(py, argument),
+                )
+            };
+            C::call(&slf, &argument)
+        });
+        match catch_unwind(body) {
+            Ok(Ok(())) => py.None().into_ptr(),
+            Ok(Err(error)) => {
+                error.restore(py);
+                std::ptr::null_mut()
+            }
+            Err(_panic) => {
+                PyRuntimeError::new_err("ferroloop: internal error (panic)").restore(py);
+                std::ptr::null_mut()
+            }
+        }
+    };
+    // SAFETY: CPython calls functions attached.
+    unsafe { entered(enter) }
 }

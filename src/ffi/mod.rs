@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod attach;
 pub mod buffer;
 pub mod call;
 pub mod cell;

@@ -50,3 +50,20 @@ pub fn discard_eager_dict<T>(object: &Bound<'_, T>) {
     #[cfg(Py_3_13)]
     let _ = object;
 }
+
+/// `object.__setattr__(name, value)` or, without a value, `object.__delattr__(name)`.
+///
+/// Runs Python code if the attribute is a data descriptor.
+pub fn generic_setattr(
+    object: &Bound<'_, PyAny>,
+    name: &Bound<'_, pyo3::types::PyString>,
+    value: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let value = value.map_or(std::ptr::null_mut(), |value| value.as_ptr());
+    // SAFETY: live objects, attached; a null value deletes.
+    if unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value) } == 0 {
+        Ok(())
+    } else {
+        Err(PyErr::fetch(object.py()))
+    }
+}

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{Borrowed, PyClass};
 
+use super::attach::entered;
 use super::exception::{restore_raised, take_raised};
 
 /// A class with a `__del__` that the interpreter calls for exact instances too (PEP 442).
@@ -45,30 +47,34 @@ pub fn install_finalizer<T: Finalize>(py: Python<'_>) {
     }
 }
 
+/// Calls `__del__`, a method made by PyO3, which works while the interpreter finalizes.
 unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
-    Python::attach(|py| {
+    // SAFETY: CPython calls `tp_finalize` attached, with an instance of the class that carries
+    // the slot. Nothing is dropped under the bare token but what CPython hands out.
+    unsafe {
+        let py = Python::assume_attached();
+        if !T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>()) {
+            return;
+        }
         let raised = take_raised(py);
-        // SAFETY: CPython calls the slot with an instance of the class that carries it.
-        let slf = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
-        // A panic here has nobody to go to; PyO3's hook has printed it.
-        let _ = catch_unwind(AssertUnwindSafe(|| {
-            if T::needs_finalizing(&slf) {
-                T::finalize(&slf);
-            }
-        }));
+        let name = intern!(py, "__del__");
+        let result = ffi::PyObject_CallMethodNoArgs(object, name.as_ptr());
+        if result.is_null() {
+            ffi::PyErr_WriteUnraisable(object);
+        } else {
+            ffi::Py_DECREF(result);
+        }
         restore_raised(raised);
-    });
+    }
 }
 
 unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero; the
-    // original deallocator is a `destructor` stored by `install_finalizer`.
+    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero, which
+    // `needs_finalizing` does not touch; the original deallocator is a `destructor` stored by
+    // `install_finalizer`.
     unsafe {
-        let pending = Python::attach(|py| {
-            // Borrowing an object with count zero is fine as long as nothing increments it.
-            let slf = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
-            T::needs_finalizing(&slf)
-        });
+        let py = Python::assume_attached();
+        let pending = T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
         if pending && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return; // resurrected
         }
@@ -132,7 +138,7 @@ unsafe extern "C" fn send<T: SelfAwaiting>(
     _value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    Python::attach(|py| {
+    let enter = |py: Python<'_>| {
         let (value, outcome) = match resume::<T>(py, object) {
             Resumed::Yield(value) => (value.into_ptr(), ffi::PySendResult::PYGEN_NEXT),
             Resumed::Return(value) => (value.into_ptr(), ffi::PySendResult::PYGEN_RETURN),
@@ -144,11 +150,13 @@ unsafe extern "C" fn send<T: SelfAwaiting>(
         // SAFETY: CPython passes a valid place for the result.
         unsafe { *result = value };
         outcome
-    })
+    };
+    // SAFETY: CPython calls slots attached.
+    unsafe { entered(enter) }
 }
 
 unsafe extern "C" fn next<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    Python::attach(|py| match resume::<T>(py, object) {
+    let enter = |py: Python<'_>| match resume::<T>(py, object) {
         Resumed::Yield(value) => value.into_ptr(),
         Resumed::Return(value) => {
             signal_return(&value);
@@ -158,7 +166,9 @@ unsafe extern "C" fn next<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut f
             restore_raised(Some(exception));
             std::ptr::null_mut()
         }
-    })
+    };
+    // SAFETY: CPython calls slots attached.
+    unsafe { entered(enter) }
 }
 
 /// Raises StopIteration(value), or nothing at all for None, which the protocol allows.

@@ -5,7 +5,7 @@
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use super::Future;
 use crate::ffi::cell::Traverse;
@@ -367,6 +367,13 @@ fn report<'py>(
     let handle = describe_done_callback(py, runnable)?;
     let source = imports::format_callback_source(py)?
         .call1((runnable.object.bind(py), handle.getattr("_args")?))?;
-    let message = format!("Exception in callback {source}");
-    call_exception_handler(scheduler, &message, Some(raised.value()), &[("handle", &handle)])
+    let message = PyString::new(py, &format!("Exception in callback {source}"));
+    call_exception_handler(
+        scheduler,
+        &[
+            ("message", Some(message.as_any())),
+            ("exception", Some(raised.value().as_any())),
+            ("handle", Some(&handle)),
+        ],
+    )
 }

@@ -5,11 +5,12 @@
 use std::sync::atomic::AtomicPtr;
 
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use super::{Future, Outcome};
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::slots::Finalize;
-use crate::scheduler::report::call_exception_handler;
+use crate::scheduler::report::{call_exception_handler, too_late_to_report};
 
 impl Finalize for Future {
     fn original_dealloc() -> &'static AtomicPtr<()> {
@@ -33,6 +34,9 @@ impl Finalize for Future {
 
 fn report_unretrieved(slf: &Bound<'_, Future>) -> PyResult<()> {
     let py = slf.py();
+    if too_late_to_report(py) {
+        return Ok(());
+    }
     let this = slf.get();
     let exception = this.outcome.inspect(py, |outcome| match outcome {
         Outcome::Exception(exception) => Some(exception.bind(py).clone()),
@@ -41,12 +45,14 @@ fn report_unretrieved(slf: &Bound<'_, Future>) -> PyResult<()> {
     let Some(exception) = exception else { return Ok(()) };
     this.log_traceback.set(py, false);
     let name = slf.get_type().name()?;
-    let message = format!("{name} exception was never retrieved");
-    let mut extra = vec![("future", slf.as_any())];
-    let stack = this.source_traceback(py);
-    if let Some(stack) = &stack {
-        extra.push(("source_traceback", stack));
-    }
-    let event_loop = this.event_loop(py)?;
-    call_exception_handler(&event_loop, &message, Some(exception.as_any()), &extra)
+    let message = PyString::new(py, &format!("{name} exception was never retrieved"));
+    call_exception_handler(
+        &this.event_loop(py)?,
+        &[
+            ("message", Some(message.as_any())),
+            ("exception", Some(exception.as_any())),
+            ("future", Some(slf.as_any())),
+            ("source_traceback", this.source_traceback(py).as_ref()),
+        ],
+    )
 }

@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use pyo3::exceptions::{PyBaseException, PyStopIteration, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyBaseException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
+};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -108,7 +110,9 @@ impl Future {
         context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        slf.get().event_loop(py)?;
+        if !slf.get().event_loop.is_some(py) {
+            return Err(PyRuntimeError::new_err("uninitialized Future object"));
+        }
         let context = match context {
             Some(context) => context,
             None => context::copy_current(py)?,

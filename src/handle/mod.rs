@@ -8,7 +8,7 @@ mod timer;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
 
 pub use arguments::CallbackArguments;
 pub use timer::{TimerHandle, When};
@@ -202,13 +202,16 @@ fn report<'py>(
     // asyncio formats what the handle holds now: a callback may have cancelled itself.
     let callback = this.callback.get_bound(py).unwrap_or_else(|| callback.clone());
     let source = format_source(py, &callback, arguments, this.loop_debug(py)?)?;
-    let message = format!("Exception in callback {source}");
-    let mut extra = vec![("handle", handle.as_any())];
-    let traceback = this.source_traceback(py);
-    if let Some(traceback) = &traceback {
-        extra.push(("source_traceback", traceback));
-    }
-    call_exception_handler(&event_loop, &message, Some(raised.value()), &extra)
+    let message = PyString::new(py, &format!("Exception in callback {source}"));
+    call_exception_handler(
+        &event_loop,
+        &[
+            ("message", Some(message.as_any())),
+            ("exception", Some(raised.value().as_any())),
+            ("handle", Some(handle.as_any())),
+            ("source_traceback", this.source_traceback(py).as_ref()),
+        ],
+    )
 }
 
 /// How asyncio shows a callback: name, arguments and where it is defined.

@@ -41,6 +41,7 @@ imports! {
     set_asyncgen_hooks = "sys": "set_asyncgen_hooks";
     eager_task_factory = "asyncio.tasks": "eager_task_factory";
     generic_alias = "types": "GenericAlias";
+    strerror = "os": "strerror";
     get_ident = "_thread": "get_ident";
 }
 
@@ -54,4 +55,9 @@ imports! {
 /// The module `asyncio.base_events`, for names that tests and tools replace (`logger`).
 pub fn base_events(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     py.import("asyncio.base_events")
+}
+
+/// The module `sys`.
+pub fn sys(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import("sys")
 }

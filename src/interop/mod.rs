@@ -1,3 +1,4 @@
-//! Python objects that the crate looks up by name, each once.
+//! Between Rust and Python objects: what we import, how errors translate.
 
+pub mod error;
 pub mod imports;

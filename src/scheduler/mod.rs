@@ -21,6 +21,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::reactor::{Poller, Timers, Waker};
 use ready::ReadyQueue;
@@ -59,8 +60,8 @@ impl Scheduler {
     ///
     /// # Errors
     /// OSError if the poller cannot be made (out of descriptors).
-    pub fn new() -> PyResult<Self> {
-        let poller = Poller::new()?;
+    pub fn new(py: Python<'_>) -> PyResult<Self> {
+        let poller = Poller::new().map_err(|error| os_error(py, &error))?;
         let waker = poller.waker();
         let watches = Watches::new(poller.registrar());
         Ok(Self {

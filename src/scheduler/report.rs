@@ -10,27 +10,31 @@ use super::Scheduler;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::interop::imports;
 
-/// `loop.call_exception_handler({"message": ..., "exception": ..., **extra})`.
+/// `loop.call_exception_handler({key: value, ...})`, in the order given.
 ///
 /// Runs Python code. What the handler raises (KeyboardInterrupt, SystemExit, or anything from an
 /// overridden method) comes back.
 pub fn call_exception_handler<'py>(
     event_loop: &Bound<'py, PyAny>,
-    message: &str,
-    exception: Option<&Bound<'py, PyAny>>,
-    extra: &[(&str, &Bound<'py, PyAny>)],
+    entries: &[(&str, Option<&Bound<'py, PyAny>>)],
 ) -> PyResult<()> {
     let py = event_loop.py();
     let context = PyDict::new(py);
-    for (key, value) in extra {
-        context.set_item(key, value)?;
-    }
-    context.set_item(intern!(py, "message"), message)?;
-    if let Some(exception) = exception {
-        context.set_item(intern!(py, "exception"), exception)?;
+    for (key, value) in entries {
+        if let Some(value) = value {
+            context.set_item(key, value)?;
+        }
     }
     event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))?;
     Ok(())
+}
+
+/// Whether the interpreter is so far gone that nothing can be imported: a report from a finalizer
+/// would only fail, noisily.
+pub fn too_late_to_report(py: Python<'_>) -> bool {
+    imports::sys(py)
+        .and_then(|sys| sys.getattr(intern!(py, "meta_path")))
+        .is_ok_and(|it| it.is_none())
 }
 
 /// Logs a callback that took longer than `loop.slow_callback_duration` seconds.

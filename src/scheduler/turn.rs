@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use super::report::slow_callback;
 use super::{Runnable, Scheduler};
 use crate::ffi::exception::{PyOutcome, Raised, check_signals};
+use crate::interop::error::os_error;
 use crate::reactor::clock;
 
 /// Longest sleep in seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT.
@@ -143,7 +144,7 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
     match polled {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => check_signals(py),
-        Err(error) => Err(raised(py, error.into())),
+        Err(error) => Err(raised(py, os_error(py, &error))),
     }
 }
 

@@ -4,13 +4,14 @@
 
 use std::sync::atomic::AtomicPtr;
 
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::Task;
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::slots::Finalize;
 use crate::future::Future;
-use crate::scheduler::report::call_exception_handler;
+use crate::scheduler::report::{call_exception_handler, too_late_to_report};
 
 impl Finalize for Task {
     fn original_dealloc() -> &'static AtomicPtr<()> {
@@ -42,14 +43,20 @@ impl Finalize for Task {
 
 fn report_pending(slf: &Bound<'_, Task>) -> PyResult<()> {
     let py = slf.py();
+    if too_late_to_report(py) {
+        return Ok(());
+    }
     let future = slf.as_super().get();
     // As with asyncio's weak set, all_tasks() does not show it even if the handler keeps it.
     slf.get().membership.resign(py);
-    let mut extra = vec![("task", slf.as_any())];
     let stack = future.source_traceback(py);
-    if let Some(stack) = &stack {
-        extra.push(("source_traceback", stack));
-    }
-    let event_loop = future.event_loop(py)?;
-    call_exception_handler(&event_loop, "Task was destroyed but it is pending!", None, &extra)
+    let message = intern!(py, "Task was destroyed but it is pending!");
+    call_exception_handler(
+        &future.event_loop(py)?,
+        &[
+            ("task", Some(slf.as_any())),
+            ("message", Some(message.as_any())),
+            ("source_traceback", stack.as_ref()),
+        ],
+    )
 }

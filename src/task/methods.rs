@@ -3,13 +3,12 @@
 #![forbid(unsafe_code)]
 
 use pyo3::PyClassInitializer;
-use pyo3::exceptions::{PyBaseException, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
-use super::{Task, TaskOptions, as_exact_future, step};
+use super::{Task, TaskOptions};
 use crate::ffi::slots::Finalize;
 use crate::future::{Future, repr_with};
 use crate::interop::imports;
@@ -119,20 +118,6 @@ impl Task {
         file: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         imports::task_print_stack(slf.py())?.call1((slf, limit, file))
-    }
-
-    /// Called when what the task awaits is done.
-    #[pyo3(signature = (future, /))]
-    fn task_wakeup<'py>(slf: &Bound<'py, Self>, future: &Bound<'py, PyAny>) -> PyResult<()> {
-        let py = slf.py();
-        let exception: Option<Bound<'py, PyBaseException>> = match as_exact_future(future) {
-            Some(future) => future.get().retrieve(py)?.err(),
-            None => match future.call_method0(intern!(py, "result")) {
-                Ok(_) => None,
-                Err(error) => Some(error.into_value(py).into_bound(py)),
-            },
-        };
-        step::called_step(slf, exception).map_err(PyErr::from)
     }
 
     fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyString>> {

@@ -2,20 +2,24 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
+
 use pyo3::exceptions::{PyBaseException, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString};
 
 use super::{Task, as_exact_future, current};
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::coroutine::{self, Step};
 use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::method::{BoundCallback, CallbackDefinition, bind_callback};
 use crate::ffi::{call, context};
 use crate::future::{Callback, Future, Waiter, invalid_state};
 use crate::interop::imports;
-use crate::scheduler::report::outcome;
+use crate::scheduler::report::{call_exception_handler, outcome};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
@@ -67,9 +71,34 @@ static WAITER: Waiter = Waiter {
     kind: &WAKEUP,
     as_callback: |task| {
         let context = task.getattr(intern!(task.py(), "_context"))?;
-        Ok([task.getattr(intern!(task.py(), "task_wakeup"))?, context])
+        Ok([wakeup_callback(task.cast::<Task>()?)?, context])
     },
 };
+
+/// The wake-up as a Python callable, for futures that are not ours.
+struct Wakeup;
+
+impl BoundCallback for Wakeup {
+    type Class = Task;
+    const NAME: &'static CStr = c"task_wakeup";
+
+    fn call<'py>(slf: &Bound<'py, Task>, future: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let exception = match as_exact_future(future) {
+            Some(future) => future.get().retrieve(py)?.err(),
+            None => future
+                .call_method0(intern!(py, "result"))
+                .err()
+                .map(|error| error.into_value(py).into_bound(py)),
+        };
+        called_step(slf, exception).map_err(PyErr::from)
+    }
+}
+
+fn wakeup_callback<'py>(task: &Bound<'py, Task>) -> PyResult<Bound<'py, PyAny>> {
+    static DEFINITION: PyOnceLock<CallbackDefinition> = PyOnceLock::new();
+    bind_callback::<Wakeup>(task, &DEFINITION)
+}
 
 #[inline(always)]
 fn task_of(py: Python<'_>, object: Py<PyAny>) -> PyOutcome<'_, Bound<'_, Task>> {
@@ -134,12 +163,15 @@ fn report<'py>(
     task: &Bound<'py, Task>,
     raised: &Raised<'py>,
 ) -> PyResult<()> {
-    let message = format!("Exception in callback {}", task.repr()?);
-    crate::scheduler::report::call_exception_handler(
+    let py = task.py();
+    let message = PyString::new(py, &format!("Exception in callback {}", task.repr()?));
+    call_exception_handler(
         scheduler,
-        &message,
-        Some(raised.value()),
-        &[("task", task)],
+        &[
+            ("message", Some(message.as_any())),
+            ("exception", Some(raised.value().as_any())),
+            ("task", Some(task.as_any())),
+        ],
     )
 }
 
@@ -297,7 +329,7 @@ fn wait_for_foreign<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) ->
     awaited.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "context"), task.get().context.get_bound(py))?;
-    let wakeup = task.getattr(intern!(py, "task_wakeup"))?;
+    let wakeup = wakeup_callback(task)?;
     awaited.call_method(intern!(py, "add_done_callback"), (wakeup,), Some(&keywords))?;
     wait_on(task, awaited)
 }

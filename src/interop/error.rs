@@ -1,0 +1,21 @@
+//! Errors of the operating system as Python exceptions.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+
+use super::imports;
+
+/// `OSError(errno, strerror)`, of the subclass that Python has for the number.
+pub fn os_error(py: Python<'_>, error: &io::Error) -> PyErr {
+    let Some(number) = error.raw_os_error() else {
+        return PyOSError::new_err(error.to_string());
+    };
+    match imports::strerror(py).and_then(|strerror| strerror.call1((number,))) {
+        Ok(text) => PyOSError::new_err((number, text.unbind())),
+        Err(failure) => failure,
+    }
+}
