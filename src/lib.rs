@@ -47,6 +47,11 @@ pub mod _ferroloop {
         ffi::slots::install_self_awaiting::<Task>(py);
         ffi::slots::install_finalizer::<Task>(py);
         event_loop::install(py)?;
+        interop::imports::load(py)?;
+        #[cfg(Py_3_12)]
+        interop::imports::load_for_3_12(py)?;
+        #[cfg(Py_3_14)]
+        interop::imports::load_for_3_14(py)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -82,8 +82,14 @@ impl FastMethod for CreateTask {
 }
 
 /// `asyncio.eager_task_factory` itself: our tasks can start eagerly without it.
+#[cfg(Py_3_12)]
 fn is_eager_factory(factory: &Bound<'_, PyAny>) -> bool {
-    cfg!(Py_3_12) && imports::eager_task_factory(factory.py()).is_ok_and(|eager| factory.is(eager))
+    imports::eager_task_factory(factory.py()).is_ok_and(|eager| factory.is(eager))
+}
+
+#[cfg(not(Py_3_12))]
+fn is_eager_factory(_factory: &Bound<'_, PyAny>) -> bool {
+    false
 }
 
 /// asyncio's own rules for what a factory is given, which differ from release to release.

@@ -257,8 +257,9 @@ impl Future {
     }
 
     #[getter(_log_traceback)]
-    fn get_log_traceback(&self, py: Python<'_>) -> bool {
-        self.log_traceback.get(py)
+    fn get_log_traceback(&self, py: Python<'_>) -> PyResult<bool> {
+        self.event_loop(py)?;
+        Ok(self.log_traceback.get(py))
     }
 
     #[setter(_log_traceback)]

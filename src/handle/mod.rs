@@ -17,7 +17,7 @@ use crate::ffi::cell::AttachedCell;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::{call, context};
 use crate::interop::imports;
-use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::report::{call_exception_handler, outcome, too_late_to_report};
 use crate::scheduler::runnable::{describe_object, nothing_to_note};
 use crate::scheduler::{RunnableKind, Scheduler};
 
@@ -121,7 +121,7 @@ impl Handle {
             return Ok(());
         }
         this.cancelled.set(py, true);
-        if this.loop_debug(py)? {
+        if this.loop_debug(py)? && !too_late_to_report(py) {
             let shown = slf.repr()?.into_any().unbind();
             let mut debug = this.debug.take(py).unwrap_or_default();
             debug.repr = Some(shown);

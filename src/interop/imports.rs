@@ -1,4 +1,4 @@
-//! Every Python object that we import, found at first use and kept.
+//! Every Python object that we import, found once and kept.
 
 #![forbid(unsafe_code)]
 
@@ -6,17 +6,24 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 macro_rules! imports {
-    ($($(#[$doc:meta])* $name:ident = $module:literal : $attribute:literal;)*) => {$(
+    (load with $load:ident; $($(#[$doc:meta])* $name:ident = $module:literal : $attribute:literal;)*) => {$(
         $(#[$doc])*
         #[doc = concat!("`", $module, ".", $attribute, "`.")]
         pub fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
             static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
             CELL.import(py, $module, $attribute)
         }
-    )*};
+    )*
+        /// Finds them all: nothing can be imported while the interpreter shuts down.
+        pub fn $load(py: Python<'_>) -> PyResult<()> {
+            $($name(py)?;)*
+            Ok(())
+        }
+    };
 }
 
 imports! {
+    load with load;
     asyncio_future = "asyncio.futures": "Future";
     asyncio_task = "asyncio.tasks": "Task";
     asyncio_handle = "asyncio.events": "Handle";
@@ -39,7 +46,6 @@ imports! {
     isgenerator = "inspect": "isgenerator";
     get_asyncgen_hooks = "sys": "get_asyncgen_hooks";
     set_asyncgen_hooks = "sys": "set_asyncgen_hooks";
-    eager_task_factory = "asyncio.tasks": "eager_task_factory";
     generic_alias = "types": "GenericAlias";
     strerror = "os": "strerror";
     get_ident = "_thread": "get_ident";
@@ -47,9 +53,16 @@ imports! {
 
 #[cfg(Py_3_14)]
 imports! {
+    load with load_for_3_14;
     enter_task = "asyncio.tasks": "_enter_task";
     swap_current_task = "asyncio.tasks": "_swap_current_task";
     current_task = "asyncio.tasks": "current_task";
+}
+
+#[cfg(Py_3_12)]
+imports! {
+    load with load_for_3_12;
+    eager_task_factory = "asyncio.tasks": "eager_task_factory";
 }
 
 /// The module `asyncio.base_events`, for names that tests and tools replace (`logger`).

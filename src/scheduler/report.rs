@@ -32,9 +32,10 @@ pub fn call_exception_handler<'py>(
 /// Whether the interpreter is so far gone that nothing can be imported: a report from a finalizer
 /// would only fail, noisily.
 pub fn too_late_to_report(py: Python<'_>) -> bool {
-    imports::sys(py)
-        .and_then(|sys| sys.getattr(intern!(py, "meta_path")))
-        .is_ok_and(|it| it.is_none())
+    match imports::sys(py).and_then(|sys| sys.getattr(intern!(py, "meta_path"))) {
+        Ok(meta_path) => meta_path.is_none(),
+        Err(_) => true,
+    }
 }
 
 /// Logs a callback that took longer than `loop.slow_callback_duration` seconds.
