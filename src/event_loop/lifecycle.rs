@@ -67,7 +67,7 @@ impl EventLoop {
 
     /// One turn: what asyncio calls `_run_once`.
     fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
-        turn::turn(slf.as_super()).map_err(PyErr::from)
+        turn::once(slf.as_super()).map_err(PyErr::from)
     }
 
     /// Stop `run_forever()` after the current turn.

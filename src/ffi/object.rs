@@ -67,3 +67,35 @@ pub fn generic_setattr(
         Err(PyErr::fetch(object.py()))
     }
 }
+
+/// `dict.setdefault(key, value)` with one look-up; what the dict holds now. What may run Python
+/// code: as [`dict_set`].
+#[inline(always)]
+pub fn dict_set_default<'py>(
+    dict: &Bound<'py, pyo3::types::PyDict>,
+    key: &Bound<'py, PyAny>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = dict.py();
+    // SAFETY: live objects, attached; the result is borrowed from the dict, so a reference is
+    // taken at once.
+    unsafe {
+        let held = ffi::PyDict_SetDefault(dict.as_ptr(), key.as_ptr(), value.as_ptr());
+        if held.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(Bound::from_borrowed_ptr(py, held))
+    }
+}
+
+/// `dict.pop(key, None)` with one look-up. What may run Python code: as [`dict_set`].
+#[inline(always)]
+pub fn dict_discard(dict: &Bound<'_, pyo3::types::PyDict>, key: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = dict.py();
+    // SAFETY: live objects, attached.
+    if unsafe { ffi::PyDict_DelItem(dict.as_ptr(), key.as_ptr()) } == 0 {
+        return Ok(());
+    }
+    let error = PyErr::fetch(py);
+    if error.is_instance_of::<pyo3::exceptions::PyKeyError>(py) { Ok(()) } else { Err(error) }
+}

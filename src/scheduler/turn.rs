@@ -31,8 +31,15 @@ pub fn run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     }
 }
 
+/// One turn by itself, which leaves no current task behind.
+pub fn once<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let result = turn(scheduler);
+    leave_task(scheduler);
+    result
+}
+
 /// One turn.
-pub fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
     discard_cancelled_timers(py, this);
@@ -44,9 +51,12 @@ pub fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     }
     queue_due_timers(scheduler)?;
     let result = run_ready(scheduler);
-    leave_task(scheduler);
+    // A busy loop goes on with the next step: the current task may stay set until then.
+    if result.is_err() || this.stopping.get(py) || this.ready.len(py) == 0 {
+        leave_task(scheduler);
+    }
     result?;
-    check_signals(py)
+    check_signals(py).inspect_err(|_| leave_task(scheduler))
 }
 
 /// Runs what is in the queue now.

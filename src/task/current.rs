@@ -2,8 +2,8 @@
 //!
 //! asyncio keeps the current task of each loop in a dict (to 3.13) or in the thread's state
 //! (3.14). Steps of our tasks on our loop set it and do not reset it: as long as only task steps
-//! follow, each overwrites the one before. The scheduler resets it before anything else runs and
-//! at the end of the turn.
+//! follow, each overwrites the one before. The scheduler resets it before anything else runs, and
+//! when a turn ends with nothing left to run.
 //!
 //! All tasks: a `WeakSet` entry costs more than a task, so tasks are listed in [`TASKS`]; the
 //! Python package makes asyncio's own set iterate over it, too.
@@ -29,7 +29,7 @@ mod storage {
     use pyo3::sync::PyOnceLock;
     use pyo3::types::PyDict;
 
-    use crate::ffi::object::dict_set;
+    use crate::ffi::object::{dict_discard, dict_set, dict_set_default};
 
     fn current_tasks(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
         static CELL: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
@@ -37,15 +37,20 @@ mod storage {
     }
 
     pub fn enter(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        let tasks = current_tasks(event_loop.py())?;
-        if let Some(other) = tasks.get_item(event_loop)? {
-            return Err(PyRuntimeError::new_err(format!(
+        let held = dict_set_default(current_tasks(event_loop.py())?, event_loop, task)?;
+        if held.is(task) { Ok(()) } else { Err(occupied(task, &held)) }
+    }
+
+    #[cold]
+    fn occupied(task: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyErr {
+        let text = || -> PyResult<String> {
+            Ok(format!(
                 "Cannot enter into task {} while another task {} is being executed.",
                 task.repr()?,
                 other.repr()?
-            )));
-        }
-        dict_set(tasks, event_loop, task)
+            ))
+        };
+        text().map_or_else(|error| error, PyRuntimeError::new_err)
     }
 
     #[inline(always)]
@@ -54,9 +59,8 @@ mod storage {
     }
 
     pub fn clear(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
-        let tasks = current_tasks(event_loop.py())?;
         // Code that runs a nested step may have cleared it already.
-        if tasks.contains(event_loop)? { tasks.del_item(event_loop) } else { Ok(()) }
+        dict_discard(current_tasks(event_loop.py())?, event_loop)
     }
 
     pub fn get<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
