@@ -15,6 +15,7 @@ pub mod reactor;
 mod scheduler;
 mod sys;
 mod task;
+mod transport;
 
 /// The native half of the Python package `ferroloop`.
 #[pymodule(gil_used = true)]
@@ -31,6 +32,8 @@ pub mod _ferroloop {
     use super::scheduler::Scheduler;
     #[pymodule_export]
     use super::task::Task;
+    #[pymodule_export]
+    use super::transport::{StreamTransport, Transport};
 
     /// The tasks of this crate that are not done, of all loops.
     #[pyfunction]
@@ -46,6 +49,8 @@ pub mod _ferroloop {
         ffi::slots::install_finalizer::<Future>(py);
         ffi::slots::install_self_awaiting::<Task>(py);
         ffi::slots::install_finalizer::<Task>(py);
+        ffi::slots::install_finalizer::<Transport>(py);
+        ffi::slots::install_finalizer::<StreamTransport>(py);
         event_loop::install(py)?;
         interop::imports::load(py)?;
         #[cfg(Py_3_12)]

@@ -10,10 +10,12 @@ import selectors
 import socket
 import sys
 import weakref
+from asyncio import constants, sslproto
 from collections.abc import Callable
 from typing import Any, TypeVarTuple, Unpack
 
 from . import _ferroloop
+from .transports import TransportTable
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -44,7 +46,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         self._selector = _SelectorView(self)
         self._ssock: socket.socket | None = None
         self._csock: socket.socket | None = None
-        self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._transports = TransportTable(self)
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         if sys.version_info >= (3, 13):
             self._unix_server_sockets: dict[socket.socket, int] = {}
@@ -64,6 +66,34 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         asyncio.BaseEventLoop.close(self)
         self._dispose()
         self._drop_signal_handlers()
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: Any = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: Any = constants.SSL_SHUTDOWN_TIMEOUT,
+    ) -> Any:
+        self._ensure_fd_no_transport(rawsock)
+        ssl_protocol = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
+        return ssl_protocol._app_transport
 
     def _drop_signal_handlers(self) -> None:
         if not self._signal_handlers:

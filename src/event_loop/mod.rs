@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod endpoints;
 mod lifecycle;
 mod readiness;
 mod scheduling;

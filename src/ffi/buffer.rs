@@ -1,1 +1,112 @@
 //! Bytes written in place and views of other objects' memory.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::exception::{PyOutcome, Raised};
+
+unsafe extern "C" {
+    // Exported by every CPython, but not bound by pyo3-ffi.
+    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+}
+
+/// A new bytes object of at most `capacity` bytes (2 or more), which `fill` writes in place.
+///
+/// `fill` says how many bytes it initialised, from the first on; it must not run Python code.
+/// Runs no Python code itself.
+pub fn bytes_filled_by<'py>(
+    py: Python<'py>,
+    capacity: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
+    let Ok(size) = ffi::Py_ssize_t::try_from(capacity) else {
+        return Ok(Err(io::Error::from(io::ErrorKind::OutOfMemory)));
+    };
+    // SAFETY: attached; null asks for uninitialised content.
+    let mut object = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), size) };
+    if object.is_null() {
+        return Err(Raised::take(py));
+    }
+    // A capacity of 0 or 1 may give a shared object, whose content nobody may touch.
+    assert!(capacity >= 2, "a bytes object to write into has at least two bytes");
+    // SAFETY: the object has room for `capacity` bytes and nobody else knows it yet.
+    let room =
+        unsafe { std::slice::from_raw_parts_mut(ffi::PyBytes_AsString(object).cast(), capacity) };
+    match fill(room) {
+        Ok(length) => {
+            assert!(length <= capacity, "more bytes written than there is room for");
+            if length != capacity {
+                // SAFETY: the only reference; on failure the object is gone and an exception set.
+                let resized = unsafe { _PyBytes_Resize(&mut object, length as ffi::Py_ssize_t) };
+                if resized != 0 {
+                    return Err(Raised::take(py));
+                }
+            }
+            // SAFETY: an owned reference to a bytes object.
+            Ok(Ok(unsafe { Bound::from_owned_ptr(py, object).cast_into_unchecked() }))
+        }
+        Err(error) => {
+            // SAFETY: the only reference to a bytes object.
+            unsafe { ffi::Py_DECREF(object) };
+            Ok(Err(error))
+        }
+    }
+}
+
+/// A borrowed view of an object's memory, given back when dropped.
+struct View(ffi::Py_buffer);
+
+impl View {
+    fn of<'py>(object: &Bound<'py, PyAny>, flags: std::ffi::c_int) -> PyOutcome<'py, Self> {
+        let mut view = Self(ffi::Py_buffer::new());
+        // SAFETY: a live object and a valid place for the view.
+        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &mut view.0, flags) } != 0 {
+            // Nothing was acquired: the view has no object, and its release does nothing.
+            return Err(Raised::take(object.py()));
+        }
+        Ok(view)
+    }
+
+    fn parts(&self) -> (*mut u8, usize) {
+        let length = self.0.len.unsigned_abs();
+        if length == 0 {
+            return (std::ptr::NonNull::dangling().as_ptr(), 0);
+        }
+        (self.0.buf.cast(), length)
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: acquired once, released once; every user holds the GIL as long as the view.
+        unsafe { ffi::PyBuffer_Release(&mut self.0) };
+    }
+}
+
+/// Lends the contiguous bytes of any object with the buffer protocol to `body`, which must not
+/// run Python code. Acquiring and releasing may run Python code.
+pub fn with_bytes<'py, R>(
+    object: &Bound<'py, PyAny>,
+    body: impl FnOnce(&[u8]) -> R,
+) -> PyOutcome<'py, R> {
+    let view = View::of(object, ffi::PyBUF_SIMPLE)?;
+    let (start, length) = view.parts();
+    // SAFETY: the view keeps the memory in place; nothing writes to it while `body` runs, since
+    // the GIL is held and `body` runs no Python code.
+    Ok(body(unsafe { std::slice::from_raw_parts(start, length) }))
+}
+
+/// As [`with_bytes`], for writing.
+pub fn with_writable_bytes<'py, R>(
+    object: &Bound<'py, PyAny>,
+    body: impl FnOnce(&mut [MaybeUninit<u8>]) -> R,
+) -> PyOutcome<'py, R> {
+    let view = View::of(object, ffi::PyBUF_WRITABLE)?;
+    let (start, length) = view.parts();
+    // SAFETY: as above, and the view is writable.
+    Ok(body(unsafe { std::slice::from_raw_parts_mut(start.cast(), length) }))
+}

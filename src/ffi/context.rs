@@ -12,6 +12,13 @@ pub fn copy_current(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
+/// A copy of `context`, which must be one. Runs no Python code.
+#[inline(always)]
+pub fn copy<'py>(context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: attached; a wrong type is refused by the call with TypeError.
+    unsafe { Bound::from_owned_ptr_or_err(context.py(), ffi::PyContext_Copy(context.as_ptr())) }
+}
+
 /// Whether `object` is a context that [`run_in`] can enter directly.
 #[inline(always)]
 pub fn is_context(object: &Bound<'_, PyAny>) -> bool {

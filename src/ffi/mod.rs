@@ -18,4 +18,6 @@ pub mod exception;
 pub mod live;
 pub mod method;
 pub mod object;
+pub mod owner;
 pub mod slots;
+pub mod socket;

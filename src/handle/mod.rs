@@ -189,6 +189,16 @@ fn run_in_foreign_context<'py>(
     call::call_tuple(&run, &all)
 }
 
+/// Reports what the callback of `handle` raised, as if the loop had run it.
+#[cold]
+pub fn report_exception<'py>(handle: &Bound<'py, Handle>, raised: Raised<'py>) -> PyResult<()> {
+    let py = handle.py();
+    let this = handle.get();
+    let Some(callback) = this.callback.get_bound(py) else { return Ok(()) };
+    let arguments = this.arguments.inspect(py, |arguments| arguments.clone_ref(py));
+    report(handle, &callback, &arguments, raised)
+}
+
 #[cold]
 fn report<'py>(
     handle: &Bound<'py, Handle>,

@@ -49,6 +49,14 @@ imports! {
     generic_alias = "types": "GenericAlias";
     strerror = "os": "strerror";
     get_ident = "_thread": "get_ident";
+    set_result_unless_cancelled = "asyncio.futures": "_set_result_unless_cancelled";
+    buffered_protocol = "asyncio.protocols": "BufferedProtocol";
+    transport_socket = "asyncio.trsock": "TransportSocket";
+    socket_transport = "asyncio.selector_events": "_SelectorSocketTransport";
+    sendfile_mode = "asyncio.constants": "_SendfileMode";
+    logger = "asyncio.log": "logger";
+    socket_class = "socket": "socket";
+    warn = "warnings": "warn";
 }
 
 #[cfg(Py_3_14)]

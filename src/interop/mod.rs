@@ -1,4 +1,5 @@
-//! Between Rust and Python objects: what we import, how errors translate.
+//! Between Rust and Python objects: what we import, how errors and addresses translate.
 
+pub mod address;
 pub mod error;
 pub mod imports;

@@ -8,10 +8,13 @@
 //!
 //! | module | Linux, Android | other Unix |
 //! |---|---|---|
+//! | [`socket`], [`address`] | `accept4`, `MSG_DONTWAIT` | `accept`, `fcntl` |
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
 //! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond time-outs | nothing: mio alone is used |
 #![allow(unsafe_code)]
 
+pub(crate) mod address;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod poll;
+pub(crate) mod socket;
 pub(crate) mod time;

@@ -1,0 +1,124 @@
+//! Transports, made for asyncio's coroutines that connect and serve.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyInt};
+
+use super::EventLoop;
+use crate::sys::address::SocketAddress;
+use crate::sys::socket;
+use crate::transport::{Endpoint, OWNERS, Parts, StreamTransport, Transport};
+
+impl EventLoop {
+    /// The open transport of this loop that owns a descriptor.
+    fn owner_of<'py>(slf: &Bound<'py, Self>, fd: RawFd) -> Option<Bound<'py, Transport>> {
+        let py = slf.py();
+        let transport = OWNERS.get(py, fd)?.cast_into::<Transport>().ok()?;
+        let is_ours = transport.get().scheduler(py).is_some_and(|scheduler| scheduler.is(slf));
+        is_ours.then_some(transport)
+    }
+}
+
+#[pymethods]
+impl EventLoop {
+    /// The transport that owns a descriptor, or None.
+    fn _transport_of<'py>(slf: &Bound<'py, Self>, fd: RawFd) -> Option<Bound<'py, Transport>> {
+        Self::owner_of(slf, fd)
+    }
+
+    /// Lets others use the descriptor of a transport, while `sendfile()` runs.
+    fn _release_transport_of(slf: &Bound<'_, Self>, fd: RawFd) -> bool {
+        match Self::owner_of(slf, fd) {
+            Some(transport) => {
+                transport.get().release_descriptor(slf.py());
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Makes a transport the owner of its descriptor again.
+    fn _claim_transport(_slf: &Bound<'_, Self>, transport: &Bound<'_, PyAny>) -> bool {
+        match transport.cast::<Transport>() {
+            Ok(transport) => {
+                Transport::claim_descriptor(transport);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Refuses a descriptor that a transport of this loop owns.
+    fn _ensure_fd_no_transport(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let number = if fd.is_instance_of::<PyInt>() {
+            fd.extract::<RawFd>().ok()
+        } else {
+            let fileno = fd
+                .call_method0(intern!(py, "fileno"))
+                .and_then(|number| py.get_type::<PyInt>().call1((number,))?.extract::<RawFd>());
+            match fileno {
+                Ok(number) => Some(number),
+                Err(error) if is_file_object_error(py, &error) => {
+                    let message = format!("Invalid file object: {}", fd.repr()?);
+                    return Err(PyValueError::new_err(message));
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let Some(number) = number else { return Ok(()) };
+        let owner = match Self::owner_of(slf, number) {
+            Some(transport) if !transport.get().is_closing(py) => transport.into_any(),
+            Some(_) => return Ok(()),
+            None => {
+                // Transports that are not ours register themselves in the loop's dict.
+                let foreign = slf
+                    .getattr(intern!(py, "_transports"))?
+                    .call_method1(intern!(py, "get"), (number,))?;
+                if foreign.is_none()
+                    || foreign.call_method0(intern!(py, "is_closing"))?.is_truthy()?
+                {
+                    return Ok(());
+                }
+                foreign
+            }
+        };
+        let (fd, owner) = (fd.repr()?, owner.repr()?);
+        Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {owner}")))
+    }
+
+    /// A transport for a connected stream socket.
+    #[pyo3(signature = (sock, protocol, waiter=None, *, extra=None, server=None))]
+    fn _make_socket_transport<'py>(
+        slf: &Bound<'py, Self>,
+        sock: Bound<'py, PyAny>,
+        protocol: Bound<'py, PyAny>,
+        waiter: Option<Bound<'py, PyAny>>,
+        extra: Option<Bound<'py, PyDict>>,
+        server: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, StreamTransport>> {
+        Self::_ensure_fd_no_transport(slf, &sock)?;
+        let endpoint = Endpoint::of(&sock)?;
+        let fd = endpoint.descriptor();
+        // Asked now, since a peer that resets the connection takes its name along.
+        let peer = socket::peer_name(fd).ok();
+        if matches!(peer, Some(SocketAddress::V4 { .. } | SocketAddress::V6 { .. })) {
+            // For streams over IP that are not TCP the call fails, and nothing is lost.
+            let _not_tcp = socket::set_no_delay(fd);
+        }
+        let scheduler = slf.as_super().clone();
+        StreamTransport::open(Parts { scheduler, endpoint, protocol, extra, server, peer }, waiter)
+    }
+}
+
+fn is_file_object_error(py: Python<'_>, error: &PyErr) -> bool {
+    use pyo3::exceptions::{PyAttributeError, PyTypeError};
+    error.is_instance_of::<PyAttributeError>(py)
+        || error.is_instance_of::<PyTypeError>(py)
+        || error.is_instance_of::<PyValueError>(py)
+}

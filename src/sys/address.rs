@@ -1,0 +1,76 @@
+//! Socket addresses as the kernel writes them.
+
+use std::mem;
+
+/// The address of one end of a socket, compact: most are IPv4.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SocketAddress {
+    /// `AF_INET`.
+    V4 { ip: [u8; 4], port: u16 },
+    /// `AF_INET6`.
+    V6 { ip: [u8; 16], port: u16, flow: u32, scope: u32 },
+    /// `AF_UNIX` with a path; empty for an unnamed socket.
+    UnixPath(Box<[u8]>),
+    /// `AF_UNIX` in Linux's abstract namespace, with the leading zero byte.
+    UnixAbstract(Box<[u8]>),
+    /// A family that only Python's `socket` module knows how to show.
+    Other,
+}
+
+/// Room for any address, and the length that the kernel reports.
+pub(super) struct AddressBuffer {
+    storage: libc::sockaddr_storage,
+    length: libc::socklen_t,
+}
+
+impl AddressBuffer {
+    pub(super) fn new() -> Self {
+        // SAFETY: sockaddr_storage is plain old data, for which all zeros is a valid value.
+        let storage = unsafe { mem::zeroed() };
+        Self { storage, length: mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t }
+    }
+
+    pub(super) fn pointers(&mut self) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
+        ((&raw mut self.storage).cast(), &raw mut self.length)
+    }
+
+    /// Reads what the kernel wrote.
+    pub(super) fn address(&self) -> SocketAddress {
+        let length = self.length as usize;
+        match libc::c_int::from(self.storage.ss_family) {
+            libc::AF_INET if length >= mem::size_of::<libc::sockaddr_in>() => {
+                // SAFETY: the storage is large and aligned enough for every address type, and the
+                // family says which one it holds.
+                let address = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in>() };
+                SocketAddress::V4 {
+                    ip: address.sin_addr.s_addr.to_ne_bytes(),
+                    port: u16::from_be(address.sin_port),
+                }
+            }
+            libc::AF_INET6 if length >= mem::size_of::<libc::sockaddr_in6>() => {
+                // SAFETY: as above.
+                let address = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in6>() };
+                SocketAddress::V6 {
+                    ip: address.sin6_addr.s6_addr,
+                    port: u16::from_be(address.sin6_port),
+                    flow: u32::from_be(address.sin6_flowinfo),
+                    scope: address.sin6_scope_id,
+                }
+            }
+            libc::AF_UNIX => {
+                // SAFETY: as above.
+                let address = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_un>() };
+                let start = mem::offset_of!(libc::sockaddr_un, sun_path);
+                let size = length.saturating_sub(start).min(address.sun_path.len());
+                let path: Vec<u8> = address.sun_path[..size].iter().map(|&c| c as u8).collect();
+                if cfg!(any(target_os = "linux", target_os = "android")) && path.first() == Some(&0)
+                {
+                    return SocketAddress::UnixAbstract(path.into());
+                }
+                let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
+                SocketAddress::UnixPath(path[..end].into())
+            }
+            _ => SocketAddress::Other,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Sockets: moving bytes, accepting, names and options. All calls are non-blocking.
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use super::address::{AddressBuffer, SocketAddress};
+
+/// Most buffers that one vectored call takes.
+pub(crate) const MAXIMUM_VECTOR: usize = 1024;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+
+fn check(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receives at most `buffer.len()` bytes; the first so many are initialised then. 0 at the end.
+#[inline]
+pub(crate) fn receive(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `len` bytes into a buffer that is ours for the call.
+    check(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) })
+}
+
+/// Sends what the kernel takes of `data`.
+#[inline]
+pub(crate) fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
+    // SAFETY: the kernel reads `len` bytes of a live slice.
+    check(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), SEND_FLAGS) })
+}
+
+/// Sends what the kernel takes of several slices, at most [`MAXIMUM_VECTOR`].
+pub(crate) fn send_vectored(fd: RawFd, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: msghdr is plain old data, for which all zeros is a valid value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    // IoSlice has the layout of iovec by its documentation; sendmsg does not write through it.
+    message.msg_iov = slices.as_ptr().cast::<libc::iovec>().cast_mut();
+    message.msg_iovlen = slices.len().min(MAXIMUM_VECTOR) as _;
+    // SAFETY: the message points to live slices.
+    check(unsafe { libc::sendmsg(fd, &message, SEND_FLAGS) })
+}
+
+/// Says that nothing more will be sent.
+pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
+    // SAFETY: a plain number that the kernel checks.
+    check(unsafe { libc::shutdown(fd, libc::SHUT_WR) } as isize).map(drop)
+}
+
+#[expect(dead_code, reason = "for the native accept loop")]
+/// Takes a connection off the backlog: non-blocking, closed on exec.
+pub(crate) fn accept(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
+    let mut buffer = AddressBuffer::new();
+    let (address, length) = buffer.pointers();
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    // SAFETY: the buffer has room for any address and its length says so.
+    let accepted =
+        unsafe { libc::accept4(fd, address, length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    // SAFETY: as above.
+    let accepted = unsafe { libc::accept(fd, address, length) };
+    if accepted < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    set_flags(&accepted)?;
+    Ok((accepted, buffer.address()))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn set_flags(fd: &OwnedFd) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: fcntl on a descriptor that we own; no pointers.
+    unsafe {
+        let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
+        if flags < 0
+            || libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) < 0
+            || libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) < 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The address of this end.
+pub(crate) fn own_name(fd: RawFd) -> io::Result<SocketAddress> {
+    let mut buffer = AddressBuffer::new();
+    let (address, length) = buffer.pointers();
+    // SAFETY: the buffer has room for any address and its length says so.
+    check(unsafe { libc::getsockname(fd, address, length) } as isize)?;
+    Ok(buffer.address())
+}
+
+/// The address of the other end.
+pub(crate) fn peer_name(fd: RawFd) -> io::Result<SocketAddress> {
+    let mut buffer = AddressBuffer::new();
+    let (address, length) = buffer.pointers();
+    // SAFETY: as above.
+    check(unsafe { libc::getpeername(fd, address, length) } as isize)?;
+    Ok(buffer.address())
+}
+
+/// Sends small segments at once (Nagle's algorithm off).
+pub(crate) fn set_no_delay(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
+}
+
+fn set_option(
+    fd: RawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let size = mem::size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the option value is a live int of the size given.
+    check(unsafe { libc::setsockopt(fd, level, name, ptr::from_ref(&value).cast(), size) } as isize)
+        .map(drop)
+}

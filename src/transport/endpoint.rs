@@ -1,0 +1,101 @@
+//! The socket of a transport.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::ffi::cell::Traverse;
+use crate::ffi::socket::PythonSocket;
+use crate::interop::imports;
+
+/// Who holds the descriptor.
+pub enum Endpoint {
+    /// A socket object of the standard library.
+    Python(PythonSocket),
+    /// Any other object with the methods of a socket, and the descriptor it named at first.
+    Foreign(Py<PyAny>, RawFd),
+    /// The transport itself. Becomes a Python socket when someone asks for one.
+    Bare(BareSocket),
+    /// Closed; the Python object, if there was one, stays for `get_extra_info("socket")`.
+    Closed(Option<Py<PyAny>>),
+}
+
+/// A descriptor, and what a Python socket object for it must be told.
+pub struct BareSocket {
+    /// The descriptor.
+    pub fd: OwnedFd,
+    /// `AF_INET` and so on.
+    pub family: i32,
+    /// `SOCK_STREAM` and so on.
+    pub kind: i32,
+    /// `IPPROTO_TCP` and so on.
+    pub protocol: i32,
+}
+
+impl Endpoint {
+    /// The endpoint that a Python object is.
+    ///
+    /// # Errors
+    /// Those of `fileno()`.
+    pub fn of(socket: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Some(socket) = PythonSocket::of(socket)? {
+            return Ok(Self::Python(socket));
+        }
+        let fd = socket.call_method0(intern!(socket.py(), "fileno"))?.extract()?;
+        Ok(Self::Foreign(socket.clone().unbind(), fd))
+    }
+
+    /// The descriptor; -1 when closed.
+    #[inline(always)]
+    pub fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Python(socket) => socket.descriptor(),
+            Self::Bare(socket) => socket.fd.as_raw_fd(),
+            Self::Foreign(_, fd) => *fd,
+            Self::Closed(_) => -1,
+        }
+    }
+
+    /// Whether it was closed by its transport.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed(_))
+    }
+
+    /// The Python object, if there is one and it is open.
+    pub fn object(&self) -> Option<&Py<PyAny>> {
+        match self {
+            Self::Python(socket) => Some(socket.object()),
+            Self::Foreign(socket, _) => Some(socket),
+            Self::Bare(_) | Self::Closed(_) => None,
+        }
+    }
+}
+
+impl BareSocket {
+    /// Hands the descriptor to a new Python socket object.
+    pub fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        let class = imports::socket_class(py)?;
+        let keywords = PyDict::new(py);
+        // The object owns the descriptor from the moment it exists.
+        let fd = self.fd.into_raw_fd();
+        keywords.set_item(intern!(py, "fileno"), fd)?;
+        let socket = class.call((self.family, self.kind, self.protocol), Some(&keywords))?;
+        socket.call_method1(intern!(py, "setblocking"), (false,))?;
+        Ok(socket)
+    }
+}
+
+impl Traverse for Endpoint {
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Python(socket) => visit.call(socket.object()),
+            Self::Foreign(socket, _) | Self::Closed(Some(socket)) => visit.call(socket),
+            Self::Bare(_) | Self::Closed(None) => Ok(()),
+        }
+    }
+}

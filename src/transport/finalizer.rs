@@ -1,0 +1,72 @@
+//! A transport that goes away unclosed: the warning, and the descriptor.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::AtomicPtr;
+
+use pyo3::exceptions::PyResourceWarning;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::lifecycle::detach;
+use super::{Endpoint, StreamTransport, Transport};
+use crate::ffi::exception::{Raised, write_unraisable};
+use crate::ffi::slots::Finalize;
+use crate::interop::imports;
+use crate::scheduler::report::too_late_to_report;
+
+impl Finalize for Transport {
+    fn original_dealloc() -> &'static AtomicPtr<()> {
+        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+        &DEALLOC
+    }
+
+    fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
+        !slf.get().endpoint.inspect(slf.py(), Endpoint::is_closed)
+    }
+
+    fn finalize(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        let unraisable = |error: PyErr| {
+            write_unraisable(Raised::from(error.into_value(py).into_bound(py)), slf);
+        };
+        warn_unclosed(slf).unwrap_or_else(unraisable);
+        Self::close_endpoint(slf).unwrap_or_else(unraisable);
+        if let Some(server) = slf.get().server.take(py)
+            // Before 3.13 the server was not told.
+            && cfg!(Py_3_13)
+        {
+            detach(server.bind(py), slf).unwrap_or_else(unraisable);
+        }
+    }
+}
+
+impl Finalize for StreamTransport {
+    fn original_dealloc() -> &'static AtomicPtr<()> {
+        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+        &DEALLOC
+    }
+
+    #[inline(always)]
+    fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
+        Transport::needs_finalizing(slf.as_super())
+    }
+
+    fn finalize(slf: &Bound<'_, Self>) {
+        Transport::finalize(slf.as_super());
+    }
+}
+
+fn warn_unclosed(slf: &Bound<'_, Transport>) -> PyResult<()> {
+    let py = slf.py();
+    if too_late_to_report(py) {
+        return Ok(());
+    }
+    let message = format!("unclosed transport {}", slf.repr()?);
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "source"), slf)?;
+    let arguments = (message, py.get_type::<PyResourceWarning>());
+    imports::warn(py)?.call(arguments, Some(&keywords))?;
+    Ok(())
+}

@@ -1,0 +1,473 @@
+//! From `connection_made()` to `connection_lost()`.
+
+#![forbid(unsafe_code)]
+
+use pyo3::exceptions::PyOSError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use super::{Endpoint, Transport};
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::{call, context};
+use crate::future::Future;
+use crate::handle::{self, CallbackArguments, Handle};
+use crate::interop::error::os_error;
+use crate::interop::imports;
+use crate::scheduler::report::outcome;
+use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
+use crate::scheduler::watch::Direction;
+use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+
+/// `protocol.connection_made(transport)`, then reading: the protocol is the argument.
+static MADE: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| connection_made(scheduler, runnable),
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    describe: |py, runnable| match &runnable.argument {
+        Some(protocol) => {
+            let callback = protocol.bind(py).getattr(intern!(py, "connection_made"))?;
+            as_handle(runnable.object.bind(py), callback, Some(runnable.object.bind(py).clone()))
+        }
+        None => describe_object(py, runnable),
+    },
+    left_timers: nothing_to_note,
+};
+
+/// The future that the creator of a transport waits for.
+static WAITER: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        let waiter = runnable.object.into_bound(scheduler.py());
+        let waking = match waiter.cast::<Future>() {
+            Ok(waiter) if waiter.get().is_cancelled(scheduler.py()) => Ok(()),
+            Ok(waiter) if !waiter.get().is_done(scheduler.py()) => {
+                let none = scheduler.py().None().into_bound(scheduler.py());
+                Future::finish_with_result(waiter, none)
+            }
+            _ => set_foreign_waiter(&waiter),
+        };
+        match outcome(scheduler.py(), waking) {
+            Err(raised) if !raised.stops_the_loop() => {
+                let callback = imports::set_result_unless_cancelled(scheduler.py()).cloned();
+                let callback = outcome(scheduler.py(), callback)?;
+                report_failure(scheduler.as_any(), callback, Some(waiter), raised)
+            }
+            other => other,
+        }
+    },
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    describe: describe_object,
+    left_timers: nothing_to_note,
+};
+
+/// `transport._call_connection_lost(exception)`: the exception, or None, is the argument.
+static LOST: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        let py = scheduler.py();
+        let argument = runnable.argument.map(|argument| argument.into_bound(py));
+        let context = runnable.context.map(|context| context.into_bound(py));
+        let transport = runnable.object.into_bound(py).cast_into::<Transport>();
+        let transport = outcome(py, transport.map_err(PyErr::from))?;
+        let exception = argument.unwrap_or_else(|| py.None().into_bound(py));
+        let result = in_context(context.as_ref(), || {
+            Transport::call_connection_lost(&transport, &exception)
+        });
+        guard(scheduler, &transport, intern!(py, "_call_connection_lost"), Some(exception), result)
+    },
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    describe: |py, runnable| {
+        let transport = runnable.object.bind(py);
+        let callback = transport.getattr(intern!(py, "_call_connection_lost"))?;
+        let argument = runnable.argument.as_ref().map(|argument| argument.bind(py).clone());
+        as_handle(transport, callback, argument)
+    },
+    left_timers: nothing_to_note,
+};
+
+fn set_foreign_waiter(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = waiter.py();
+    imports::set_result_unless_cancelled(py)?.call1((waiter, py.None()))?;
+    Ok(())
+}
+
+/// Runs `body` inside `context`, if there is one.
+#[inline(always)]
+pub fn in_context<'py, R>(
+    context: Option<&Bound<'py, PyAny>>,
+    body: impl FnOnce() -> PyOutcome<'py, R>,
+) -> PyOutcome<'py, R> {
+    match context {
+        Some(context) => context::run_in(context, body),
+        None => body(),
+    }
+}
+
+/// A Handle such as asyncio would have queued, for debug output and reports.
+fn as_handle<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    callback: Bound<'py, PyAny>,
+    argument: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let arguments = match argument {
+        Some(argument) => CallbackArguments::from_tuple(PyTuple::new(py, [argument])?),
+        None => CallbackArguments::Empty,
+    };
+    // A transport that lost its loop is shown all the same.
+    let event_loop = match event_loop.cast::<Transport>() {
+        Ok(transport) => match transport.get().scheduler(py) {
+            Some(scheduler) => scheduler.into_any(),
+            None => return Ok(event_loop.clone()),
+        },
+        Err(_) => event_loop.clone(),
+    };
+    let handle = Handle::create(callback, arguments, event_loop, None, false)?;
+    Ok(Bound::new(py, handle)?.into_any())
+}
+
+/// The handle that stands for a read or write event in debug output.
+pub fn describe_event<'py>(
+    py: Python<'py>,
+    runnable: &Runnable,
+    method: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let transport = runnable.object.bind(py);
+    as_handle(transport, transport.getattr(method)?, None)
+}
+
+/// Reports what a callback raised, as a Handle does.
+fn report_failure<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    callback: Bound<'py, PyAny>,
+    argument: Option<Bound<'py, PyAny>>,
+    raised: Raised<'py>,
+) -> PyOutcome<'py, ()> {
+    let py = event_loop.py();
+    let handle = outcome(py, as_handle(event_loop, callback, argument))?;
+    match handle.cast_into::<Handle>() {
+        Ok(handle) => outcome(py, handle::report_exception(&handle, raised)),
+        Err(_) => Err(raised),
+    }
+}
+
+/// Lets only what stops the loop pass; the rest is reported as the failure of `method`.
+#[inline(always)]
+pub fn guard<'py, T: pyo3::PyClass>(
+    scheduler: &Bound<'py, Scheduler>,
+    transport: &Bound<'py, T>,
+    method: &Bound<'py, PyString>,
+    argument: Option<Bound<'py, PyAny>>,
+    result: PyOutcome<'py, ()>,
+) -> PyOutcome<'py, ()> {
+    match result {
+        Err(raised) if !raised.stops_the_loop() => {
+            let callback = outcome(scheduler.py(), transport.as_any().getattr(method))?;
+            report_failure(scheduler.as_any(), callback, argument, raised)
+        }
+        other => other,
+    }
+}
+
+fn connection_made<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    runnable: Runnable,
+) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let (Some(protocol), Some(context)) = (runnable.argument, runnable.context) else {
+        return Ok(());
+    };
+    let (protocol, context) = (protocol.into_bound(py), context.into_bound(py));
+    let transport = runnable.object.into_bound(py).cast_into::<Transport>();
+    let transport = outcome(py, transport.map_err(PyErr::from))?;
+    // Copied before the call: what it sets is not seen by the reading callbacks, as in asyncio,
+    // where each callback copies the context of its creator.
+    let reading_context = outcome(py, context::copy(&context))?;
+    let made = context::run_in(&context, || {
+        call::call_method(&protocol, intern!(py, "connection_made"), [transport.as_any()])
+    });
+    let added = Transport::add_reader(&transport, reading_context);
+    let result = match made {
+        Err(raised) if !raised.stops_the_loop() => {
+            let callback = outcome(py, protocol.getattr(intern!(py, "connection_made")))?;
+            report_failure(scheduler.as_any(), callback, Some(transport.into_any()), raised)
+        }
+        other => other.map(drop),
+    };
+    result.and(outcome(py, added))
+}
+
+impl Transport {
+    /// Schedules `connection_made()`, then reading, then the waiter.
+    pub fn open(slf: &Bound<'_, Self>, waiter: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let Some(scheduler) = this.scheduler(py) else { return Ok(()) };
+        let scheduler = scheduler.get();
+        scheduler.check_usable(py)?;
+        if let Some(server) = this.server.get_bound(py) {
+            attach(&server, slf)?;
+        }
+        this.ownership.claim(slf, this.fd);
+        let context = context::copy_current(py)?;
+        scheduler.push(
+            py,
+            Runnable {
+                kind: &MADE,
+                object: slf.clone().into_any().unbind(),
+                argument: this.protocol.get_bound(py).map(Bound::unbind),
+                context: Some(context.unbind()),
+            },
+        );
+        if let Some(waiter) = waiter.filter(|waiter| !waiter.is_none()) {
+            scheduler.push(py, Runnable::new(&WAITER, waiter));
+        }
+        Ok(())
+    }
+
+    /// `set_protocol()`: finds out which kind of protocol it is.
+    pub fn bind_protocol<'py>(&self, protocol: Bound<'py, PyAny>) -> PyResult<()> {
+        let py = protocol.py();
+        let buffered = protocol.is_instance(imports::buffered_protocol(py)?)?;
+        self.update_state(py, |state| {
+            state.buffered_protocol = buffered;
+            state.connected = true;
+        });
+        self.protocol.store(py, Some(protocol));
+        Ok(())
+    }
+
+    /// Whether it wants to read.
+    #[inline(always)]
+    pub fn wants_to_read(&self, py: Python<'_>) -> bool {
+        let state = self.state.get(py);
+        !state.closing && !state.paused
+    }
+
+    /// Has reads delivered in `context`, unless paused or closing.
+    pub fn add_reader<'py>(slf: &Bound<'py, Self>, context: Bound<'py, PyAny>) -> PyResult<()> {
+        if !slf.get().wants_to_read(slf.py()) {
+            return Ok(());
+        }
+        Self::watch(slf, Direction::Read, context)
+    }
+
+    /// Has the rest written as soon as the descriptor takes it.
+    pub fn add_writer(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::watch(slf, Direction::Write, context::copy_current(slf.py())?)
+    }
+
+    fn watch<'py>(
+        slf: &Bound<'py, Self>,
+        direction: Direction,
+        context: Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let Some(scheduler) = this.scheduler(py) else { return Ok(()) };
+        let scheduler = scheduler.get();
+        scheduler.check_open(py)?;
+        let kind = match direction {
+            Direction::Read => this.kind.on_read,
+            Direction::Write => this.kind.on_write,
+        };
+        let runnable = Runnable {
+            kind,
+            object: slf.clone().into_any().unbind(),
+            argument: None,
+            context: Some(context.unbind()),
+        };
+        let replaced = scheduler
+            .watches
+            .with(py, |watches| watches.set(this.fd, direction, runnable))
+            .map_err(|error| os_error(py, &error))?;
+        drop(replaced);
+        Ok(())
+    }
+
+    /// Stops watching one direction.
+    pub fn unwatch(&self, py: Python<'_>, direction: Direction) {
+        let Some(scheduler) = self.scheduler(py) else { return };
+        let scheduler = scheduler.get();
+        if !scheduler.closed.get(py) {
+            let removed = scheduler.watches.with(py, |watches| watches.unset(self.fd, direction));
+            drop(removed);
+        }
+    }
+
+    /// `close()`: no more reading; the connection is lost once everything is written.
+    pub fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if this.state.get(py).closing {
+            return Ok(());
+        }
+        this.update_state(py, |state| state.closing = true);
+        this.unwatch(py, Direction::Read);
+        if (this.kind.buffer_size)(slf) == 0 {
+            this.update_state(py, |state| state.lost += 1);
+            this.unwatch(py, Direction::Write);
+            Self::schedule_connection_lost(slf, None)?;
+        }
+        Ok(())
+    }
+
+    /// Closes at once and forgets what was not written.
+    pub fn force_close<'py>(
+        slf: &Bound<'py, Self>,
+        exception: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if this.state.get(py).lost != 0 {
+            return Ok(());
+        }
+        if (this.kind.buffer_size)(slf) != 0 {
+            (this.kind.clear_buffer)(slf);
+            this.unwatch(py, Direction::Write);
+        }
+        if !this.state.get(py).closing {
+            this.update_state(py, |state| state.closing = true);
+            this.unwatch(py, Direction::Read);
+        }
+        this.update_state(py, |state| state.lost += 1);
+        Self::schedule_connection_lost(slf, exception)
+    }
+
+    fn schedule_connection_lost<'py>(
+        slf: &Bound<'py, Self>,
+        exception: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let Some(scheduler) = slf.get().scheduler(py) else { return Ok(()) };
+        scheduler.get().check_usable(py)?;
+        let context = context::copy_current(py)?;
+        scheduler.get().push(
+            py,
+            Runnable {
+                kind: &LOST,
+                object: slf.clone().into_any().unbind(),
+                argument: exception.map(Bound::unbind),
+                context: Some(context.unbind()),
+            },
+        );
+        Ok(())
+    }
+
+    /// Ends the connection because of an exception. System errors are the network's business and
+    /// only go to the protocol; anything else is reported.
+    pub fn fatal_error<'py>(
+        slf: &Bound<'py, Self>,
+        raised: Raised<'py>,
+        message: &str,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        if raised.stops_the_loop() {
+            return Err(raised);
+        }
+        let reported = if raised.value().is_instance_of::<PyOSError>() {
+            Self::log(slf, "%r: %s", Some(message), Some(&raised))
+        } else {
+            Self::report(slf, message, &raised)
+        };
+        outcome(py, reported)?;
+        outcome(py, Self::force_close(slf, Some(raised.into_value().into_any())))
+    }
+
+    /// A line in asyncio's log, in debug mode.
+    pub fn log(
+        slf: &Bound<'_, Self>,
+        format: &str,
+        argument: Option<&str>,
+        raised: Option<&Raised<'_>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        if !slf.get().debug(py) {
+            return Ok(());
+        }
+        let mut arguments = vec![PyString::new(py, format).into_any(), slf.clone().into_any()];
+        arguments.extend(argument.map(|argument| PyString::new(py, argument).into_any()));
+        let keywords = PyDict::new(py);
+        if let Some(raised) = raised {
+            keywords.set_item(intern!(py, "exc_info"), raised.value())?;
+        }
+        let debug = imports::logger(py)?.getattr(intern!(py, "debug"))?;
+        debug.call(PyTuple::new(py, arguments)?, Some(&keywords))?;
+        Ok(())
+    }
+
+    /// Tells the protocol, then lets everything go.
+    pub fn call_connection_lost<'py>(
+        slf: &Bound<'py, Self>,
+        exception: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let told = match this.protocol.get_bound(py) {
+            Some(protocol) if this.state.get(py).connected => {
+                call::call_method(&protocol, intern!(py, "connection_lost"), [exception]).map(drop)
+            }
+            _ => Ok(()),
+        };
+        let closed = outcome(py, Self::let_go(slf));
+        let after = outcome(py, (this.kind.lost)(slf));
+        told.and(closed).and(after)
+    }
+
+    fn let_go(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        this.remember_names(py);
+        let closed = Self::close_endpoint(slf);
+        drop(this.protocol.take(py));
+        drop(this.scheduler.take(py));
+        match this.server.take(py) {
+            Some(server) => closed.and(detach(server.bind(py), slf)),
+            None => closed,
+        }
+    }
+
+    /// Closes the descriptor.
+    pub fn close_endpoint(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        this.ownership.release(py);
+        match this.endpoint.replace(py, Endpoint::Closed(None)) {
+            Endpoint::Bare(socket) => drop(socket),
+            Endpoint::Python(socket) => {
+                let object = socket.object().clone_ref(py);
+                drop(this.endpoint.replace(py, Endpoint::Closed(Some(object.clone_ref(py)))));
+                object.call_method0(py, intern!(py, "close"))?;
+            }
+            Endpoint::Foreign(object, _) => {
+                drop(this.endpoint.replace(py, Endpoint::Closed(Some(object.clone_ref(py)))));
+                object.call_method0(py, intern!(py, "close"))?;
+            }
+            closed @ Endpoint::Closed(_) => drop(this.endpoint.replace(py, closed)),
+        }
+        Ok(())
+    }
+}
+
+/// `server._attach(...)`, whose signature changed with 3.13.
+fn attach(server: &Bound<'_, PyAny>, transport: &Bound<'_, Transport>) -> PyResult<()> {
+    let name = intern!(server.py(), "_attach");
+    if cfg!(Py_3_13) {
+        server.call_method1(name, (transport,))?;
+    } else {
+        server.call_method0(name)?;
+    }
+    Ok(())
+}
+
+/// The opposite of [`attach`].
+pub fn detach(server: &Bound<'_, PyAny>, transport: &Bound<'_, Transport>) -> PyResult<()> {
+    let name = intern!(server.py(), "_detach");
+    if cfg!(Py_3_13) {
+        server.call_method1(name, (transport,))?;
+    } else {
+        server.call_method0(name)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! What Python sees of every transport.
+
+#![forbid(unsafe_code)]
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::flow_control::FlowControl;
+use super::{Endpoint, Transport};
+use crate::ffi::context;
+use crate::ffi::exception::Raised;
+use crate::ffi::slots::Finalize;
+use crate::scheduler::watch::Direction;
+
+impl Transport {
+    fn repr(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let py = slf.py();
+        let this = slf.get();
+        let mut info = vec![(this.kind.class)(py)?.getattr(intern!(py, "__name__"))?.to_string()];
+        if this.endpoint.inspect(py, Endpoint::is_closed) {
+            info.push("closed".to_owned());
+        } else if this.is_closing(py) {
+            info.push("closing".to_owned());
+        }
+        info.push(format!("fd={}", this.fd));
+        if let Some(scheduler) = this.scheduler(py)
+            && !scheduler.get().closed.get(py)
+        {
+            let polling = |direction| {
+                let watches = &scheduler.get().watches;
+                let is_set = watches.with(py, |watches| watches.is_set(this.fd, direction));
+                if is_set { "polling" } else { "idle" }
+            };
+            info.push(format!("read={}", polling(Direction::Read)));
+            let size = (this.kind.buffer_size)(slf);
+            info.push(format!("write=<{}, bufsize={size}>", polling(Direction::Write)));
+        }
+        Ok(format!("<{}>", info.join(" ")))
+    }
+}
+
+#[pymethods]
+impl Transport {
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        Self::repr(slf)
+    }
+
+    /// asyncio's class of such transports, so that `isinstance(t, asyncio.Transport)` holds.
+    #[getter(__class__)]
+    fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        (slf.get().kind.class)(slf.py()).cloned()
+    }
+
+    /// Return optional information about the transport: "socket", "sockname", "peername".
+    #[pyo3(signature = (name, default=None))]
+    fn get_extra_info<'py>(
+        slf: &Bound<'py, Self>,
+        name: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(Self::extra_info(slf, name)?.or(default))
+    }
+
+    /// Return True if the transport is closing or closed.
+    #[pyo3(name = "is_closing")]
+    fn is_closing_py(&self, py: Python<'_>) -> bool {
+        self.is_closing(py)
+    }
+
+    /// Close the transport; buffered data is written first.
+    #[pyo3(name = "close")]
+    fn close_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::close(slf)
+    }
+
+    /// Close the transport at once; buffered data is lost.
+    fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::force_close(slf, None)
+    }
+
+    /// Set a new protocol.
+    fn set_protocol(slf: &Bound<'_, Self>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        slf.get().bind_protocol(protocol)
+    }
+
+    /// Return the current protocol.
+    fn get_protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.protocol.get_bound(py)
+    }
+
+    /// Return True if the transport is receiving.
+    fn is_reading(&self, py: Python<'_>) -> bool {
+        self.wants_to_read(py)
+    }
+
+    /// Stop calling the protocol with received data. Has no effect when paused or closing.
+    fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if !this.wants_to_read(py) {
+            return Ok(());
+        }
+        this.update_state(py, |state| state.paused = true);
+        this.unwatch(py, Direction::Read);
+        Self::log(slf, "%r pauses reading", None, None)
+    }
+
+    /// Call the protocol with received data again. Has no effect when not paused or closing.
+    fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let state = this.state.get(py);
+        if state.closing || !state.paused {
+            return Ok(());
+        }
+        this.update_state(py, |state| state.paused = false);
+        Self::add_reader(slf, context::copy_current(py)?)?;
+        Self::log(slf, "%r resumes reading", None, None)
+    }
+
+    /// Return the number of bytes that are buffered for writing.
+    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> usize {
+        (slf.get().kind.buffer_size)(slf)
+    }
+
+    /// Return the low and the high water mark of the write buffer.
+    fn get_write_buffer_limits(&self, py: Python<'_>) -> (usize, usize) {
+        let flow = self.flow.get(py);
+        (flow.low, flow.high)
+    }
+
+    /// Set the water marks of the write buffer, in bytes.
+    ///
+    /// Raises:
+    ///     ValueError: unless high >= low >= 0.
+    #[pyo3(signature = (high=None, low=None))]
+    fn set_write_buffer_limits<'py>(
+        slf: &Bound<'py, Self>,
+        high: Option<Bound<'py, PyAny>>,
+        low: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let (high, low) = FlowControl::limits(py, high, low)?;
+        let flow = &slf.get().flow;
+        flow.set(py, FlowControl { high, low, ..flow.get(py) });
+        Self::maybe_pause_protocol(slf).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_maybe_pause_protocol")]
+    fn maybe_pause_protocol_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::maybe_pause_protocol(slf).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_maybe_resume_protocol")]
+    fn maybe_resume_protocol_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::maybe_resume_protocol(slf).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_force_close")]
+    fn force_close_py<'py>(slf: &Bound<'py, Self>, exc: Option<Bound<'py, PyAny>>) -> PyResult<()> {
+        Self::force_close(slf, exc)
+    }
+
+    #[pyo3(name = "_fatal_error", signature = (exc, message="Fatal error on transport"))]
+    fn fatal_error_py<'py>(
+        slf: &Bound<'py, Self>,
+        exc: Bound<'py, PyAny>,
+        message: &str,
+    ) -> PyResult<()> {
+        Self::fatal_error(slf, Raised::from(exc.cast_into()?), message).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_call_connection_lost")]
+    fn call_connection_lost_py<'py>(
+        slf: &Bound<'py, Self>,
+        exc: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let exception = exc.unwrap_or_else(|| slf.py().None().into_bound(slf.py()));
+        Self::call_connection_lost(slf, &exception).map_err(PyErr::from)
+    }
+
+    #[getter(_loop)]
+    fn event_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.scheduler(py).map(Bound::into_any)
+    }
+
+    #[getter(_sock)]
+    fn sock<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Self::socket_object(slf)
+    }
+
+    #[getter(_sock_fd)]
+    fn sock_fd(&self) -> i32 {
+        self.fd
+    }
+
+    #[getter(_protocol)]
+    fn protocol_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.protocol.get_bound(py)
+    }
+
+    #[setter(_protocol)]
+    fn set_protocol_attribute(&self, protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        self.bind_protocol(protocol)
+    }
+
+    #[getter(_server)]
+    fn server_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.server.get_bound(py)
+    }
+
+    #[getter(_extra)]
+    fn extra_py<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        Self::complete_extra(slf)
+    }
+
+    #[getter(_closing)]
+    fn closing_py(&self, py: Python<'_>) -> bool {
+        self.is_closing(py)
+    }
+
+    #[getter(_conn_lost)]
+    fn conn_lost(&self, py: Python<'_>) -> u32 {
+        self.state.get(py).lost
+    }
+
+    #[getter(_paused)]
+    fn paused(&self, py: Python<'_>) -> bool {
+        self.state.get(py).paused
+    }
+
+    #[getter(_protocol_paused)]
+    fn protocol_paused(&self, py: Python<'_>) -> bool {
+        self.flow.get(py).paused
+    }
+
+    #[getter(_high_water)]
+    fn high_water(&self, py: Python<'_>) -> usize {
+        self.flow.get(py).high
+    }
+
+    #[getter(_low_water)]
+    fn low_water(&self, py: Python<'_>) -> usize {
+        self.flow.get(py).low
+    }
+
+    fn __del__(slf: &Bound<'_, Self>) {
+        if Self::needs_finalizing(slf) {
+            Self::finalize(slf);
+        }
+    }
+
+    fn __traverse__(&self, visit: pyo3::gc::PyVisit<'_>) -> Result<(), pyo3::gc::PyTraverseError> {
+        self.traverse_parts(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            drop((
+                self.protocol.take(py),
+                self.server.take(py),
+                self.extra.take(py),
+                self.scheduler.take(py),
+            ));
+        });
+    }
+}

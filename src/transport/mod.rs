@@ -1,0 +1,194 @@
+//! Transports: what moves bytes between descriptors and protocols.
+//!
+//! [`Transport`] has what all kinds share, a [`TransportKind`] what they do differently.
+//!
+//! * `lifecycle.rs`: opening, closing, the protocol's last call;
+//! * `flow_control.rs`: water marks; `write_queue.rs`: what could not be sent at once;
+//! * `receive.rs`: receiving into new bytes objects;
+//! * `endpoint.rs`: the socket, as Python's object or as a bare descriptor;
+//! * `information.rs`: `get_extra_info()`;
+//! * `methods.rs`: what Python sees of every transport;
+//! * `stream.rs`, `stream_methods.rs`: TCP and UNIX streams.
+//!
+//! Invariants: everything happens on the loop's thread; no cell is lent while Python code runs;
+//! a transport is watched under the number `fd`, its system calls use the endpoint's current
+//! descriptor, which is -1 as soon as someone has closed the socket behind our back.
+
+#![forbid(unsafe_code)]
+
+mod endpoint;
+mod finalizer;
+mod flow_control;
+mod information;
+mod lifecycle;
+mod methods;
+mod receive;
+mod stream;
+mod stream_methods;
+mod write_queue;
+
+use std::os::fd::RawFd;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+pub use endpoint::Endpoint;
+use flow_control::FlowControl;
+pub use stream::StreamTransport;
+
+use crate::ffi::cell::AttachedCell;
+use crate::ffi::owner::{Owners, Ownership};
+use crate::scheduler::{RunnableKind, Scheduler};
+use crate::sys::address::SocketAddress;
+
+/// The open transports by descriptor.
+pub static OWNERS: Owners = Owners::new();
+
+/// What one kind of transport does differently from another.
+pub struct TransportKind {
+    /// asyncio's class for it, which `__class__` answers.
+    pub class: fn(Python<'_>) -> PyResult<&Bound<'_, PyAny>>,
+    /// Queued when something can be read.
+    pub on_read: &'static RunnableKind,
+    /// Queued when something can be written.
+    pub on_write: &'static RunnableKind,
+    /// `get_write_buffer_size()`. Runs no Python code.
+    pub buffer_size: for<'py> fn(&Bound<'py, Transport>) -> usize,
+    /// Drops what was not sent.
+    pub clear_buffer: for<'py> fn(&Bound<'py, Transport>),
+    /// Called after the protocol's `connection_lost()`.
+    pub lost: for<'py> fn(&Bound<'py, Transport>) -> PyResult<()>,
+}
+
+/// How far a transport is.
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// `close()` or `abort()` was called, or the connection is lost.
+    closing: bool,
+    /// Not zero once `connection_lost()` is scheduled; then counts writes, to warn of them.
+    lost: u32,
+    /// `pause_reading()` was called.
+    paused: bool,
+    /// The protocol is a BufferedProtocol.
+    buffered_protocol: bool,
+    /// A protocol was set.
+    connected: bool,
+}
+
+/// Addresses as they were when the transport was opened or last asked.
+#[derive(Default)]
+struct Names {
+    own: Option<SocketAddress>,
+    peer: Option<SocketAddress>,
+}
+
+/// What all transports share.
+///
+/// Not for direct use: the loop makes transports.
+#[pyclass(frozen, subclass, weakref, dict, module = "ferroloop._ferroloop")]
+pub struct Transport {
+    kind: &'static TransportKind,
+    /// `None` once the connection is lost.
+    scheduler: AttachedCell<Option<Py<Scheduler>>>,
+    endpoint: AttachedCell<Endpoint>,
+    /// The number under which it is watched; kept when the descriptor is closed.
+    fd: RawFd,
+    protocol: AttachedCell<Option<Py<PyAny>>>,
+    server: AttachedCell<Option<Py<PyAny>>>,
+    extra: AttachedCell<Option<Py<PyDict>>>,
+    names: AttachedCell<Names>,
+    flow: AttachedCell<FlowControl>,
+    state: AttachedCell<State>,
+    ownership: Ownership,
+}
+
+/// What a transport is made of.
+pub struct Parts<'py> {
+    /// The loop.
+    pub scheduler: Bound<'py, Scheduler>,
+    /// The socket.
+    pub endpoint: Endpoint,
+    /// The protocol; set by `set_protocol()`.
+    pub protocol: Bound<'py, PyAny>,
+    /// Extra information that the caller has.
+    pub extra: Option<Bound<'py, PyDict>>,
+    /// The server that accepted the connection.
+    pub server: Option<Bound<'py, PyAny>>,
+    /// The peer's address, where it is known already.
+    pub(crate) peer: Option<SocketAddress>,
+}
+
+impl Transport {
+    fn new(kind: &'static TransportKind, parts: Parts<'_>) -> Self {
+        let fd = parts.endpoint.descriptor();
+        Self {
+            kind,
+            scheduler: AttachedCell::new(Some(parts.scheduler.unbind())),
+            endpoint: AttachedCell::new(parts.endpoint),
+            fd,
+            protocol: AttachedCell::new(None),
+            server: AttachedCell::new(parts.server.map(Bound::unbind)),
+            extra: AttachedCell::new(parts.extra.map(Bound::unbind)),
+            names: AttachedCell::new(Names { own: None, peer: parts.peer }),
+            flow: AttachedCell::new(FlowControl::default()),
+            state: AttachedCell::new(State::default()),
+            ownership: Ownership::new(&OWNERS),
+        }
+    }
+
+    /// The loop, until the connection is lost.
+    #[inline(always)]
+    pub fn scheduler<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Scheduler>> {
+        self.scheduler.get_bound(py)
+    }
+
+    /// The descriptor for system calls; -1 once the socket is closed.
+    #[inline(always)]
+    fn descriptor(&self, py: Python<'_>) -> RawFd {
+        self.endpoint.inspect(py, Endpoint::descriptor)
+    }
+
+    /// Others may use the descriptor.
+    pub fn release_descriptor(&self, py: Python<'_>) {
+        self.ownership.release(py);
+    }
+
+    /// Others may not use the descriptor.
+    pub fn claim_descriptor(slf: &Bound<'_, Self>) {
+        let this = slf.get();
+        if !this.endpoint.inspect(slf.py(), Endpoint::is_closed) {
+            this.ownership.claim(slf, this.fd);
+        }
+    }
+
+    /// The protocol, or None when the connection is lost.
+    fn protocol_or_none<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.protocol.get_bound(py).unwrap_or_else(|| py.None().into_bound(py))
+    }
+
+    /// Whether `close()` or `abort()` was called or the connection is lost.
+    pub fn is_closing(&self, py: Python<'_>) -> bool {
+        self.state.get(py).closing
+    }
+
+    #[inline(always)]
+    fn update_state(&self, py: Python<'_>, update: impl FnOnce(&mut State)) {
+        let mut state = self.state.get(py);
+        update(&mut state);
+        self.state.set(py, state);
+    }
+
+    fn debug(&self, py: Python<'_>) -> bool {
+        self.scheduler
+            .inspect(py, |scheduler| scheduler.as_ref().is_some_and(|s| s.get().debug.get(py)))
+    }
+
+    fn traverse_parts(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.scheduler.visit(visit)?;
+        self.endpoint.visit_with(visit)?;
+        self.protocol.visit(visit)?;
+        self.server.visit(visit)?;
+        self.extra.visit(visit)
+    }
+}

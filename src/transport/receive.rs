@@ -1,0 +1,98 @@
+//! Receiving into new bytes objects.
+//!
+//! Small messages go through one buffer that all connections share and are copied out, which is
+//! cheaper than shrinking an object that was made too large. A connection whose messages are
+//! large gets objects of the size that came last, written in place.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::ffi::buffer::bytes_filled_by;
+use crate::ffi::cell::AttachedRefCell;
+use crate::ffi::exception::PyOutcome;
+use crate::sys::socket;
+
+/// Size of the shared buffer.
+const SHARED: usize = 64 * 1024;
+/// Largest size that is received at once, as asyncio's `max_size`.
+const LARGEST: usize = 256 * 1024;
+
+static BUFFER: AttachedRefCell<Vec<MaybeUninit<u8>>> = AttachedRefCell::new(Vec::new());
+
+/// How much a connection is expected to receive next; 0 as long as its messages fit the shared
+/// buffer.
+#[derive(Clone, Copy, Default)]
+pub struct ReadSize(u32);
+
+impl ReadSize {
+    /// Receives once. An empty object means that the peer has ended the stream.
+    #[inline]
+    pub fn receive<'py>(
+        &mut self,
+        py: Python<'py>,
+        fd: RawFd,
+    ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
+        if self.0 == 0 { self.receive_shared(py, fd) } else { self.receive_in_place(py, fd) }
+    }
+
+    fn receive_shared<'py>(
+        &mut self,
+        py: Python<'py>,
+        fd: RawFd,
+    ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
+        BUFFER.with(py, |buffer| {
+            if buffer.is_empty() {
+                buffer.resize(SHARED, MaybeUninit::uninit());
+            }
+            let length = match socket::receive(fd, buffer) {
+                Ok(length) => length,
+                Err(error) => return Ok(Err(error)),
+            };
+            if length == SHARED {
+                self.0 = 2 * SHARED as u32;
+                prepare_allocator();
+            }
+            bytes_filled_by(py, length.max(2), |bytes| {
+                bytes[..length].copy_from_slice(&buffer[..length]);
+                Ok(length)
+            })
+        })
+    }
+
+    fn receive_in_place<'py>(
+        &mut self,
+        py: Python<'py>,
+        fd: RawFd,
+    ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
+        let capacity = self.0 as usize;
+        let received = bytes_filled_by(py, capacity, |bytes| socket::receive(fd, bytes));
+        if let Ok(Ok(bytes)) = &received {
+            let length = bytes.as_bytes().len();
+            if length == capacity {
+                self.0 = (2 * capacity).min(LARGEST) as u32;
+            } else if length < SHARED / 2 {
+                self.0 = 0;
+            }
+        }
+        received
+    }
+}
+
+/// Brings glibc's malloc into the state of a process that has run for a while.
+///
+/// It maps every block of 128 KiB or more anew, until one such block has been freed: only then
+/// does it raise its threshold. A young process would pay a map, a page fault per page and an
+/// unmap for each large message.
+fn prepare_allocator() {
+    static DONE: std::sync::Once = std::sync::Once::new();
+    DONE.call_once(|| {
+        let block: Vec<u8> = Vec::with_capacity(4 * LARGEST);
+        drop(std::hint::black_box(block));
+    });
+}

@@ -1,0 +1,430 @@
+//! The stream engine: TCP and UNIX stream sockets.
+//!
+//! One receive per readiness and turn, so that a peer who floods cannot starve the others; reads
+//! are level-triggered, so a short read needs no second one to see that nothing is left. Writes
+//! go out at once while nothing is queued; else the queue goes out as the socket takes it.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use pyo3::PyClassInitializer;
+use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::lifecycle::{describe_event, guard, in_context};
+use super::receive::ReadSize;
+use super::write_queue::WriteQueue;
+use super::{Parts, Transport, TransportKind};
+use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::{buffer, call};
+use crate::interop::error::os_error;
+use crate::interop::imports;
+use crate::scheduler::report::outcome;
+use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
+use crate::scheduler::watch::Direction;
+use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::sys::socket;
+
+const READ_FAILED: &str = "Fatal read error on socket transport";
+const WRITE_FAILED: &str = "Fatal write error on socket transport";
+/// Writes after the connection was lost that are forgiven before a warning.
+const FORGIVEN_WRITES: u32 = 5;
+
+static KIND: TransportKind = TransportKind {
+    class: imports::socket_transport,
+    on_read: &ON_READ,
+    on_write: &ON_WRITE,
+    buffer_size: |transport| {
+        transport.cast::<StreamTransport>().map_or(0, |stream| stream.get().queued(stream.py()))
+    },
+    clear_buffer: |transport| {
+        if let Ok(stream) = transport.cast::<StreamTransport>() {
+            let queue = stream.get().queue.with(stream.py(), WriteQueue::take);
+            drop(queue);
+        }
+    },
+    lost: |transport| match transport.cast::<StreamTransport>() {
+        Ok(stream) => stream.get().fail_empty_waiter(
+            PyConnectionError::new_err("Connection is closed by peer")
+                .into_value(stream.py())
+                .bind(stream.py())
+                .as_any(),
+        ),
+        Err(_) => Ok(()),
+    },
+};
+
+static ON_READ: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        event(scheduler, runnable, "_read_ready", StreamTransport::read_ready)
+    },
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
+    left_timers: nothing_to_note,
+};
+
+static ON_WRITE: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        event(scheduler, runnable, "_write_ready", StreamTransport::write_ready)
+    },
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
+    left_timers: nothing_to_note,
+};
+
+#[inline(always)]
+fn event<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    runnable: Runnable,
+    method: &str,
+    body: impl FnOnce(&Bound<'py, StreamTransport>) -> PyOutcome<'py, ()>,
+) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let stream = runnable.object.into_bound(py).cast_into::<StreamTransport>();
+    let stream = outcome(py, stream.map_err(PyErr::from))?;
+    let context = runnable.context.map(|context| context.into_bound(py));
+    let result = in_context(context.as_ref(), || body(&stream));
+    if result.is_ok() {
+        return Ok(());
+    }
+    let method = pyo3::types::PyString::intern(py, method);
+    guard(scheduler, &stream, &method, None, result)
+}
+
+/// A connected stream socket and its protocol.
+///
+/// See <https://docs.python.org/3/library/asyncio-protocol.html#transports>.
+#[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
+pub struct StreamTransport {
+    pub(super) queue: AttachedRefCell<WriteQueue>,
+    read_size: AttachedCell<ReadSize>,
+    /// `write_eof()` was called.
+    pub(super) eof: AttachedCell<bool>,
+    /// Waits until everything is written; `sendfile()` uses it.
+    pub(super) empty_waiter: AttachedCell<Option<Py<PyAny>>>,
+}
+
+/// Whether a call is to be tried again when the descriptor is ready.
+pub fn is_not_ready(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// A failed system call as a raised exception.
+#[cold]
+pub fn raised_by_system<'py>(py: Python<'py>, error: &io::Error) -> Raised<'py> {
+    Raised::from(os_error(py, error).into_value(py).into_bound(py))
+}
+
+impl StreamTransport {
+    /// A transport that has begun to open.
+    ///
+    /// # Errors
+    /// Those of the server's and the loop's methods.
+    pub fn open<'py>(
+        parts: Parts<'py>,
+        waiter: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = parts.scheduler.py();
+        let protocol = parts.protocol.clone();
+        let stream = Self {
+            queue: AttachedRefCell::new(WriteQueue::default()),
+            read_size: AttachedCell::new(ReadSize::default()),
+            eof: AttachedCell::new(false),
+            empty_waiter: AttachedCell::new(None),
+        };
+        let base = PyClassInitializer::from(Transport::new(&KIND, parts));
+        let stream = Bound::new(py, base.add_subclass(stream))?;
+        stream.as_super().get().bind_protocol(protocol)?;
+        Transport::open(stream.as_super(), waiter)?;
+        Ok(stream)
+    }
+
+    #[inline(always)]
+    fn queued(&self, py: Python<'_>) -> usize {
+        self.queue.with(py, |queue| queue.len())
+    }
+
+    /// Something can be read, or the stream has ended.
+    #[inline]
+    pub fn read_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let base = transport.get();
+        // An event may be queued already when a callback pauses or closes.
+        if !base.wants_to_read(py) {
+            return Ok(());
+        }
+        let Some(protocol) = base.protocol.get_bound(py) else { return Ok(()) };
+        if base.state.get(py).buffered_protocol {
+            return Self::read_into_buffer(slf, &protocol);
+        }
+        let mut read_size = slf.get().read_size.get(py);
+        let received = read_size.receive(py, base.descriptor(py))?;
+        slf.get().read_size.set(py, read_size);
+        let data = match received {
+            Ok(data) => data,
+            Err(error) => return Self::read_failed(slf, &error),
+        };
+        if data.as_bytes().is_empty() {
+            return Self::read_eof(slf, &protocol);
+        }
+        match call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]) {
+            Ok(_) => Ok(()),
+            Err(raised) => Transport::fatal_error(
+                transport,
+                raised,
+                "Fatal error: protocol.data_received() call failed.",
+            ),
+        }
+    }
+
+    fn read_into_buffer<'py>(
+        slf: &Bound<'py, Self>,
+        protocol: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let any_size = outcome(py, (-1i32).into_pyobject(py).map_err(PyErr::from))?;
+        let given = call::call_method(protocol, intern!(py, "get_buffer"), [any_size.as_any()]);
+        let given = given.and_then(|given| match outcome(py, given.len())? {
+            0 => outcome(py, Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"))),
+            _ => Ok(given),
+        });
+        let target = match given {
+            Ok(target) => target,
+            Err(raised) => {
+                let message = "Fatal error: protocol.get_buffer() call failed.";
+                return Transport::fatal_error(transport, raised, message);
+            }
+        };
+        // `get_buffer()` may have closed the transport or the socket.
+        let fd = transport.get().descriptor(py);
+        let length = match buffer::with_writable_bytes(&target, |bytes| socket::receive(fd, bytes))
+        {
+            Ok(Ok(length)) => length,
+            Ok(Err(error)) => return Self::read_failed(slf, &error),
+            Err(raised) => return Transport::fatal_error(transport, raised, READ_FAILED),
+        };
+        if length == 0 {
+            return Self::read_eof(slf, protocol);
+        }
+        let length = outcome(py, length.into_pyobject(py).map_err(PyErr::from))?;
+        match call::call_method(protocol, intern!(py, "buffer_updated"), [length.as_any()]) {
+            Ok(_) => Ok(()),
+            Err(raised) => Transport::fatal_error(
+                transport,
+                raised,
+                "Fatal error: protocol.buffer_updated() call failed.",
+            ),
+        }
+    }
+
+    #[cold]
+    fn read_failed<'py>(slf: &Bound<'py, Self>, error: &io::Error) -> PyOutcome<'py, ()> {
+        if is_not_ready(error) {
+            return Ok(());
+        }
+        let raised = raised_by_system(slf.py(), error);
+        Transport::fatal_error(slf.as_super(), raised, READ_FAILED)
+    }
+
+    fn read_eof<'py>(slf: &Bound<'py, Self>, protocol: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        outcome(py, Transport::log(transport, "%r received EOF", None, None))?;
+        let keep_open = match call::call_method(protocol, intern!(py, "eof_received"), []) {
+            Ok(keep_open) => keep_open,
+            Err(raised) => {
+                return Transport::fatal_error(
+                    transport,
+                    raised,
+                    "Fatal error: protocol.eof_received() call failed.",
+                );
+            }
+        };
+        if outcome(py, keep_open.is_truthy())? {
+            // The other direction stays open; there is nothing left to read in this one.
+            transport.get().unwatch(py, Direction::Read);
+            Ok(())
+        } else {
+            outcome(py, Transport::close(transport))
+        }
+    }
+
+    /// Sends `data`, or as much as the socket takes, and queues the rest.
+    #[inline]
+    pub fn write<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
+        if transport.get().state.get(py).lost != 0 {
+            return Self::note_lost_write(slf);
+        }
+        let idle = this.queued(py) == 0;
+        let fd = transport.get().descriptor(py);
+        let sent = if let Ok(bytes) = data.cast::<PyBytes>() {
+            let content = bytes.as_bytes();
+            let sent = if idle { send(fd, content) } else { Ok(0) };
+            if let Ok(sent) = sent
+                && sent < content.len()
+            {
+                this.queue.with(py, |queue| queue.push_object(bytes, sent));
+            }
+            sent.map(|sent| sent == content.len())
+        } else {
+            let lent = buffer::with_bytes(data, |content| {
+                let sent = if idle { send(fd, content)? } else { 0 };
+                this.queue.with(py, |queue| queue.push_copy(&content[sent..]));
+                Ok(sent == content.len())
+            });
+            match lent {
+                Ok(sent) => sent,
+                Err(raised) => return Transport::fatal_error(transport, raised, WRITE_FAILED),
+            }
+        };
+        match sent {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                if idle {
+                    outcome(py, Transport::add_writer(transport))?;
+                }
+                Transport::maybe_pause_protocol(transport)
+            }
+            Err(error) => {
+                Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
+            }
+        }
+    }
+
+    #[cold]
+    fn note_lost_write<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let base = slf.as_super().get();
+        if base.state.get(py).lost >= FORGIVEN_WRITES {
+            let text = "socket.send() raised exception.";
+            let warned = imports::logger(py)
+                .and_then(|logger| logger.call_method1(intern!(py, "warning"), (text,)));
+            outcome(py, warned)?;
+        }
+        base.update_state(py, |state| state.lost = state.lost.saturating_add(1));
+        Ok(())
+    }
+
+    /// Sends several chunks, gathered.
+    pub fn write_chunks<'py>(
+        slf: &Bound<'py, Self>,
+        chunks: &[Bound<'py, PyAny>],
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
+        if transport.get().state.get(py).lost != 0 {
+            return Self::note_lost_write(slf);
+        }
+        let idle = this.queued(py) == 0;
+        for chunk in chunks {
+            match chunk.cast::<PyBytes>() {
+                Ok(bytes) if bytes.as_bytes().is_empty() => {}
+                Ok(bytes) => this.queue.with(py, |queue| queue.push_object(bytes, 0)),
+                Err(_) => buffer::with_bytes(chunk, |content| {
+                    this.queue.with(py, |queue| queue.push_copy(content));
+                })?,
+            }
+        }
+        if !idle || this.queued(py) == 0 {
+            return Transport::maybe_pause_protocol(transport);
+        }
+        match Self::send_queue(slf) {
+            Ok(()) if this.queued(py) == 0 => Ok(()),
+            Ok(()) => {
+                outcome(py, Transport::add_writer(transport))?;
+                Transport::maybe_pause_protocol(transport)
+            }
+            Err(error) => {
+                drop(this.queue.with(py, WriteQueue::take));
+                Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
+            }
+        }
+    }
+
+    /// Sends the head of the queue; not an error if the socket takes nothing.
+    fn send_queue(slf: &Bound<'_, Self>) -> io::Result<()> {
+        let py = slf.py();
+        let fd = slf.as_super().get().descriptor(py);
+        let sent = slf.get().queue.with(py, |queue| {
+            queue.send_with(py, |slices| match slices {
+                [slice] => socket::send(fd, slice),
+                slices => socket::send_vectored(fd, slices),
+            })
+        });
+        match sent {
+            // Outside of the loan: subclasses of bytes may have a finalizer.
+            Ok(finished) => drop(finished),
+            Err(error) if is_not_ready(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The socket takes more of the queue.
+    pub fn write_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
+        let base = transport.get();
+        if base.state.get(py).lost != 0 || this.queued(py) == 0 {
+            return Ok(());
+        }
+        if let Err(error) = Self::send_queue(slf) {
+            let raised = raised_by_system(py, &error);
+            let exception = raised.value().clone();
+            base.unwatch(py, Direction::Write);
+            drop(this.queue.with(py, WriteQueue::take));
+            Transport::fatal_error(transport, raised, WRITE_FAILED)?;
+            return outcome(py, this.fail_empty_waiter(exception.as_any()));
+        }
+        Transport::maybe_resume_protocol(transport)?;
+        if this.queued(py) != 0 {
+            return Ok(());
+        }
+        base.unwatch(py, Direction::Write);
+        if let Some(waiter) = this.empty_waiter.get_bound(py) {
+            let none = py.None();
+            outcome(py, waiter.call_method1(intern!(py, "set_result"), (none,)))?;
+        }
+        let state = base.state.get(py);
+        if state.closing {
+            // `resume_writing()` may have ended the connection itself.
+            if state.lost == 0 {
+                base.update_state(py, |state| state.lost = 1);
+                return Transport::call_connection_lost(transport, py.None().bind(py));
+            }
+        } else if this.eof.get(py) {
+            let shut = socket::shutdown_write(base.descriptor(py));
+            return outcome(py, shut.map_err(|error| os_error(py, &error)));
+        }
+        Ok(())
+    }
+
+    fn fail_empty_waiter(&self, exception: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = exception.py();
+        let Some(waiter) = self.empty_waiter.get_bound(py) else { return Ok(()) };
+        waiter.call_method1(intern!(py, "set_exception"), (exception,))?;
+        Ok(())
+    }
+}
+
+/// Sends once; 0 if the socket takes nothing now.
+#[inline(always)]
+fn send(fd: std::os::fd::RawFd, content: &[u8]) -> io::Result<usize> {
+    match socket::send(fd, content) {
+        Err(error) if is_not_ready(&error) => Ok(0),
+        other => other,
+    }
+}
