@@ -4,6 +4,8 @@ The native classes answer isinstance() as asyncio's do, so they are declared as 
 """
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -22,6 +24,14 @@ class EventLoop:
     def _transport_of(self, fd: int, /) -> Transport | None: ...
     def _release_transport_of(self, fd: int, /) -> bool: ...
     def _claim_transport(self, transport: object, /) -> bool: ...
+    def _listen(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        server: object,
+        backlog: int,
+        /,
+    ) -> None: ...
     def _make_socket_transport(
         self,
         sock: object,

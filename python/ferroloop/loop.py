@@ -67,6 +67,24 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         self._dispose()
         self._drop_signal_handlers()
 
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *timeouts: Any,
+        **named_timeouts: Any,
+    ) -> None:
+        if sslcontext is None:
+            self._listen(protocol_factory, sock, server, backlog)
+        else:
+            # TLS takes a handshake, and so a task, per connection.
+            super()._start_serving(  # type: ignore[misc]
+                protocol_factory, sock, sslcontext, server, backlog, *timeouts, **named_timeouts
+            )
+
     def _make_ssl_transport(
         self,
         rawsock: socket.socket,

@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyInt};
 use super::EventLoop;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
-use crate::transport::{Endpoint, OWNERS, Parts, StreamTransport, Transport};
+use crate::transport::{Endpoint, Listener, OWNERS, Parts, StreamTransport, Transport};
 
 impl EventLoop {
     /// The open transport of this loop that owns a descriptor.
@@ -113,6 +113,18 @@ impl EventLoop {
         }
         let scheduler = slf.as_super().clone();
         StreamTransport::open(Parts { scheduler, endpoint, protocol, extra, server, peer }, waiter)
+    }
+
+    /// Accepts connections on a listening socket and serves them, without TLS.
+    fn _listen<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Bound<'py, PyAny>,
+        sock: &Bound<'py, PyAny>,
+        server: Option<Bound<'py, PyAny>>,
+        backlog: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let backlog = backlog.extract().unwrap_or(u32::MAX);
+        Listener::start(slf.as_super(), protocol_factory, sock, server, backlog)
     }
 }
 

@@ -54,6 +54,7 @@ imports! {
     transport_socket = "asyncio.trsock": "TransportSocket";
     socket_transport = "asyncio.selector_events": "_SelectorSocketTransport";
     sendfile_mode = "asyncio.constants": "_SendfileMode";
+    constants = "asyncio": "constants";
     logger = "asyncio.log": "logger";
     socket_class = "socket": "socket";
     warn = "warnings": "warn";

@@ -50,7 +50,6 @@ pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
     check(unsafe { libc::shutdown(fd, libc::SHUT_WR) } as isize).map(drop)
 }
 
-#[expect(dead_code, reason = "for the native accept loop")]
 /// Takes a connection off the backlog: non-blocking, closed on exec.
 pub(crate) fn accept(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
     let mut buffer = AddressBuffer::new();

@@ -8,7 +8,8 @@
 //! * `endpoint.rs`: the socket, as Python's object or as a bare descriptor;
 //! * `information.rs`: `get_extra_info()`;
 //! * `methods.rs`: what Python sees of every transport;
-//! * `stream.rs`, `stream_methods.rs`: TCP and UNIX streams.
+//! * `stream.rs`, `stream_methods.rs`: TCP and UNIX streams;
+//! * `server.rs`: accepting them.
 //!
 //! Invariants: everything happens on the loop's thread; no cell is lent while Python code runs;
 //! a transport is watched under the number `fd`, its system calls use the endpoint's current
@@ -23,6 +24,7 @@ mod information;
 mod lifecycle;
 mod methods;
 mod receive;
+mod server;
 mod stream;
 mod stream_methods;
 mod write_queue;
@@ -35,6 +37,7 @@ use pyo3::types::PyDict;
 
 pub use endpoint::Endpoint;
 use flow_control::FlowControl;
+pub use server::Listener;
 pub use stream::StreamTransport;
 
 use crate::ffi::cell::AttachedCell;

@@ -1,0 +1,312 @@
+//! Accepting connections.
+//!
+//! A listener takes as many connections per readiness as its backlog holds, and makes the
+//! protocol and the transport of each without a task or a socket object. When descriptors run
+//! out it rests for a second, since the kernel would report the waiting connection for ever.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::RawFd;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::endpoint::{BareSocket, Endpoint};
+use super::lifecycle::{guard, in_context};
+use super::stream::is_not_ready;
+use super::{Parts, StreamTransport};
+use crate::ffi::call;
+use crate::ffi::cell::AttachedCell;
+use crate::ffi::context;
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::handle::{CallbackArguments, Handle};
+use crate::interop::address;
+use crate::interop::error::os_error;
+use crate::interop::imports;
+use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
+use crate::scheduler::watch::Direction;
+use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::sys::address::SocketAddress;
+use crate::sys::socket;
+
+static ON_CONNECTION: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        let py = scheduler.py();
+        let listener = runnable.object.into_bound(py).cast_into::<Listener>();
+        let listener = outcome(py, listener.map_err(PyErr::from))?;
+        let context = runnable.context.map(|context| context.into_bound(py));
+        let result = in_context(context.as_ref(), || listener.get().accept_waiting(scheduler));
+        guard(scheduler, &listener, intern!(py, "_accept_connection"), None, result)
+    },
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    describe: |py, runnable| {
+        let listener = runnable.object.bind(py).cast::<Listener>()?;
+        let callback = listener.as_any().getattr(intern!(py, "_accept_connection"))?;
+        let event_loop = listener.get().event_loop(py);
+        let none = CallbackArguments::Empty;
+        Ok(Bound::new(py, Handle::create(callback, none, event_loop, None, false)?)?.into_any())
+    },
+    left_timers: nothing_to_note,
+};
+
+/// A listening socket and who serves its connections.
+#[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
+pub struct Listener {
+    event_loop: AttachedCell<Option<Py<Scheduler>>>,
+    /// The socket object: whoever closes it stops the listener.
+    socket: AttachedCell<Endpoint>,
+    factory: AttachedCell<Option<Py<PyAny>>>,
+    server: AttachedCell<Option<Py<PyAny>>>,
+    fd: RawFd,
+    backlog: u32,
+    family: i32,
+    kind: i32,
+    protocol: i32,
+}
+
+/// What became of one attempt to accept.
+enum Accepted {
+    Connection(BareSocket, SocketAddress),
+    /// Nobody waits any more, or the socket was closed.
+    Nobody,
+    /// No descriptor or memory for another connection.
+    OutOfResources(io::Error),
+}
+
+impl Listener {
+    /// Begins to accept connections for `factory`.
+    ///
+    /// # Errors
+    /// Those of the socket's attributes and of the poller.
+    pub fn start<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        factory: Bound<'py, PyAny>,
+        sock: &Bound<'py, PyAny>,
+        server: Option<Bound<'py, PyAny>>,
+        backlog: u32,
+    ) -> PyResult<()> {
+        let py = scheduler.py();
+        scheduler.get().check_open(py)?;
+        let endpoint = Endpoint::of(sock)?;
+        let fd = endpoint.descriptor();
+        let family = sock.getattr(intern!(py, "family"))?.extract()?;
+        if family == libc::AF_INET || family == libc::AF_INET6 {
+            // Connections inherit it from their listener; not every stream over IP is TCP.
+            let _not_tcp = socket::set_no_delay(fd);
+        }
+        let listener = Self {
+            event_loop: AttachedCell::new(Some(scheduler.clone().unbind())),
+            socket: AttachedCell::new(endpoint),
+            factory: AttachedCell::new(Some(factory.unbind())),
+            server: AttachedCell::new(server.map(Bound::unbind)),
+            fd,
+            backlog,
+            family,
+            kind: sock.getattr(intern!(py, "type"))?.extract()?,
+            protocol: sock.getattr(intern!(py, "proto"))?.extract()?,
+        };
+        Self::watch(&Bound::new(py, listener)?)
+    }
+
+    fn watch(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let Some(scheduler) = this.event_loop.get_bound(py) else { return Ok(()) };
+        let mut runnable = Runnable::new(&ON_CONNECTION, slf.clone());
+        runnable.context = Some(context::copy_current(py)?.unbind());
+        let watches = &scheduler.get().watches;
+        let replaced = watches
+            .with(py, |watches| watches.set(this.fd, Direction::Read, runnable))
+            .map_err(|error| os_error(py, &error))?;
+        drop(replaced);
+        Ok(())
+    }
+
+    fn event_loop<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match self.event_loop.get_bound(py) {
+            Some(scheduler) => scheduler.into_any(),
+            None => py.None().into_bound(py),
+        }
+    }
+
+    fn accept(&self, py: Python<'_>) -> io::Result<Accepted> {
+        let fd = self.socket.inspect(py, Endpoint::descriptor);
+        if fd < 0 {
+            return Ok(Accepted::Nobody);
+        }
+        match socket::accept(fd) {
+            Ok((fd, peer)) => {
+                let (family, kind, protocol) = (self.family, self.kind, self.protocol);
+                Ok(Accepted::Connection(BareSocket { fd, family, kind, protocol }, peer))
+            }
+            Err(error)
+                if is_not_ready(&error) || error.kind() == io::ErrorKind::ConnectionAborted =>
+            {
+                Ok(Accepted::Nobody)
+            }
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                ) =>
+            {
+                Ok(Accepted::OutOfResources(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn accept_waiting<'py>(&self, scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+        let py = scheduler.py();
+        for _ in 0..self.backlog {
+            match self.accept(py) {
+                Ok(Accepted::Connection(connection, peer)) => {
+                    self.serve(scheduler, connection, peer)?;
+                }
+                Ok(Accepted::Nobody) => break,
+                Ok(Accepted::OutOfResources(error)) => {
+                    return outcome(py, self.rest(scheduler, &error));
+                }
+                Err(error) => return outcome(py, Err(os_error(py, &error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the protocol and the transport of a connection, in a context of their own.
+    fn serve<'py>(
+        &self,
+        scheduler: &Bound<'py, Scheduler>,
+        connection: BareSocket,
+        peer: SocketAddress,
+    ) -> PyOutcome<'py, ()> {
+        let py = scheduler.py();
+        let Some(factory) = self.factory.get_bound(py) else { return Ok(()) };
+        let debug = scheduler.get().debug.get(py);
+        let mut protocol = None;
+        let context = outcome(py, context::copy_current(py))?;
+        let made = context::run_in(&context, || {
+            let endpoint = if debug {
+                outcome(py, self.log_connection(connection, &peer))?
+            } else {
+                Endpoint::Bare(connection)
+            };
+            let made = call::call0(&factory)?;
+            protocol = Some(made.clone());
+            let parts = Parts {
+                scheduler: scheduler.clone(),
+                endpoint,
+                protocol: made,
+                extra: None,
+                server: self.server.get_bound(py),
+                peer: Some(peer),
+            };
+            outcome(py, StreamTransport::open(parts, None))
+        });
+        match made {
+            Ok(_) => Ok(()),
+            Err(raised) if raised.stops_the_loop() => Err(raised),
+            // As asyncio, which is silent about it unless in debug mode.
+            Err(_) if !debug => Ok(()),
+            Err(raised) => outcome(py, report_creation(scheduler, protocol.as_ref(), &raised)),
+        }
+    }
+
+    #[cold]
+    fn log_connection(&self, connection: BareSocket, peer: &SocketAddress) -> PyResult<Endpoint> {
+        Python::attach(|py| {
+            let socket = connection.into_python(py)?;
+            let server = self.server.get_bound(py);
+            let peer = address::to_python(py, peer)?;
+            let format = intern!(py, "%r got a new connection from %r: %r");
+            let arguments = (format, server, peer, &socket);
+            imports::logger(py)?.call_method1(intern!(py, "debug"), arguments)?;
+            Endpoint::of(&socket)
+        })
+    }
+
+    /// Stops listening and comes back in a second.
+    #[cold]
+    fn rest(&self, scheduler: &Bound<'_, Scheduler>, error: &io::Error) -> PyResult<()> {
+        let py = scheduler.py();
+        let Some(socket) =
+            self.socket.inspect(py, |socket| Some(socket.object()?.bind(py).clone()))
+        else {
+            return Ok(());
+        };
+        let removed =
+            scheduler.get().watches.with(py, |watches| watches.unset(self.fd, Direction::Read));
+        // Ours, unless someone else watches the descriptor by now.
+        if let Some(listener) = removed {
+            let again = listener.object.bind(py).getattr(intern!(py, "_start_again"))?;
+            let delay = imports::constants(py)?.getattr(intern!(py, "ACCEPT_RETRY_DELAY"))?;
+            scheduler.call_method1(intern!(py, "call_later"), (delay, again))?;
+        }
+        let message = PyString::new(py, "socket.accept() out of system resource");
+        let exception = os_error(py, error).into_value(py).into_bound(py);
+        let shown = imports::transport_socket(py)?.call1((socket,))?;
+        call_exception_handler(
+            scheduler.as_any(),
+            &[
+                ("message", Some(message.as_any())),
+                ("exception", Some(exception.as_any())),
+                ("socket", Some(&shown)),
+            ],
+        )
+    }
+}
+
+#[cold]
+fn report_creation(
+    scheduler: &Bound<'_, Scheduler>,
+    protocol: Option<&Bound<'_, PyAny>>,
+    raised: &Raised<'_>,
+) -> PyResult<()> {
+    let py = scheduler.py();
+    let message = "Error on transport creation for incoming connection";
+    let message = PyString::new(py, message);
+    call_exception_handler(
+        scheduler.as_any(),
+        &[
+            ("message", Some(message.as_any())),
+            ("exception", Some(raised.value())),
+            ("protocol", protocol),
+        ],
+    )
+}
+
+#[pymethods]
+impl Listener {
+    fn _accept_connection(&self, py: Python<'_>) -> PyResult<()> {
+        match self.event_loop.get_bound(py) {
+            Some(scheduler) => self.accept_waiting(&scheduler).map_err(PyErr::from),
+            None => Ok(()),
+        }
+    }
+
+    /// Listens again after a rest, unless the socket was closed meanwhile.
+    fn _start_again(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().socket.inspect(slf.py(), Endpoint::descriptor) < 0 {
+            return Ok(());
+        }
+        Self::watch(slf)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.event_loop.visit(&visit)?;
+        self.socket.visit_with(&visit)?;
+        self.factory.visit(&visit)?;
+        self.server.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            drop((self.event_loop.take(py), self.factory.take(py), self.server.take(py)));
+        });
+    }
+}
