@@ -33,8 +33,8 @@ def _run_code(source: str | bytes, filename: str, path_entry: str) -> None:
         exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)
     except Exception as error:
         # The program's traceback starts at the program, not here.
-        traceback = error.__traceback__
-        sys.excepthook(type(error), error, traceback and traceback.tb_next)
+        traceback = error.__traceback__ and error.__traceback__.tb_next
+        sys.excepthook(type(error), error.with_traceback(traceback), traceback)
         _exit(1)
 
 

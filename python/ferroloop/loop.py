@@ -51,6 +51,9 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         if sys.version_info >= (3, 13):
             self._unix_server_sockets: dict[socket.socket, int] = {}
 
+    # Kept here since a forgotten loop is closed when modules may be gone already.
+    _base_close = asyncio.BaseEventLoop.close
+
     def close(self) -> None:
         """Close the event loop: drop what is scheduled and release its resources.
 
@@ -63,7 +66,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             return
         if self._ssock is not None:
             self._close_self_pipe()
-        asyncio.BaseEventLoop.close(self)
+        self._base_close()
         self._dispose()
         self._drop_signal_handlers()
 
