@@ -40,6 +40,32 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
     See https://docs.python.org/3/library/asyncio-eventloop.html.
     """
 
+    # As long as a loop's own attributes need no dict, calls of its methods take the interpreter's
+    # fast path. Programs may still set any attribute.
+    __slots__ = (
+        "_asyncgens",
+        "_asyncgens_shutdown_called",
+        "_clock_resolution",
+        "_coroutine_origin_tracking_enabled",
+        "_coroutine_origin_tracking_saved_depth",
+        "_csock",
+        "_current_handle",
+        "_default_executor",
+        "_exception_handler",
+        "_executor_shutdown_called",
+        "_internal_fds",
+        "_old_agen_hooks",
+        "_ready",
+        "_scheduled",
+        "_selector",
+        "_signal_handlers",
+        "_ssock",
+        "_timer_cancelled_count",
+        "_transports",
+        "_unix_server_sockets",
+        "slow_callback_duration",
+    )
+
     def __init__(self) -> None:
         # Not SelectorEventLoop.__init__: there is no selector and no self-pipe to make.
         asyncio.BaseEventLoop.__init__(self)

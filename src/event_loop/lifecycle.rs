@@ -58,6 +58,7 @@ impl EventLoop {
         let scheduler = slf.as_super().get();
         scheduler.stopping.set(py, false);
         scheduler.thread.set(py, 0);
+        scheduler.unhide_scheduled(py);
         imports::set_running_loop(py)?.call1((py.None(),))?;
         slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (false,))?;
         let hooks = hooks.into_bound(py).cast_into::<pyo3::types::PyTuple>()?;

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use super::EventLoop;
 use crate::ffi::method::{Arguments, FastMethod};
+use crate::ffi::object;
 use crate::handle::{CallbackArguments, HANDLE, Handle, TimerHandle, When};
 use crate::interop::imports;
 use crate::reactor::clock;
@@ -197,6 +198,9 @@ fn schedule<'py>(
         debug,
     )?;
     let handle = Bound::new(py, handle)?;
+    if this.is_running(py) {
+        object::untrack(&handle);
+    }
     this.push(py, Runnable::new(&HANDLE, handle.clone()));
     Ok(handle)
 }

@@ -15,6 +15,7 @@ pub mod cell;
 pub mod context;
 pub mod coroutine;
 pub mod exception;
+pub mod freelist;
 pub mod live;
 pub mod method;
 pub mod object;

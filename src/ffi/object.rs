@@ -99,3 +99,29 @@ pub fn dict_discard(dict: &Bound<'_, pyo3::types::PyDict>, key: &Bound<'_, PyAny
     let error = PyErr::fetch(py);
     if error.is_instance_of::<pyo3::exceptions::PyKeyError>(py) { Ok(()) } else { Err(error) }
 }
+
+/// Hides an object from the cyclic collector: for objects that another one of ours owns and
+/// reports in their place.
+#[inline(always)]
+pub fn untrack<T>(object: &Bound<'_, T>) {
+    // SAFETY: a live object of a class with a collector header.
+    unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) }
+}
+
+/// Shows an object to the cyclic collector again. Starts no collection.
+#[inline(always)]
+pub fn track<T>(object: &Bound<'_, T>) {
+    // SAFETY: as above; tracking twice is an error, hence the check.
+    unsafe {
+        if ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0 {
+            ffi::PyObject_GC_Track(object.as_ptr().cast());
+        }
+    }
+}
+
+/// Whether anybody but the caller refers to the object.
+#[inline(always)]
+pub fn is_shared<T>(object: &Bound<'_, T>) -> bool {
+    // SAFETY: a live object; only its count is read.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) > 1 }
+}

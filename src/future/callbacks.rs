@@ -311,6 +311,7 @@ static DONE_CALLBACK: RunnableKind = RunnableKind {
     sets_current_task: false,
     describe: describe_done_callback,
     left_timers: nothing_to_note,
+    hidden: false,
 };
 
 #[inline]

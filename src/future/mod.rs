@@ -24,6 +24,7 @@ pub use callbacks::{Callback, Callbacks, Waiter};
 pub use methods::repr_with;
 
 use crate::ffi::cell::{AttachedCell, Traverse};
+use crate::ffi::freelist::{FreeList, Recycled};
 use crate::ffi::object;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
@@ -111,6 +112,13 @@ pub struct Future {
     loop_kind: AttachedCell<LoopKind>,
     log_traceback: AttachedCell<bool>,
     blocking: AttachedCell<bool>,
+}
+
+impl Recycled for Future {
+    fn free_list() -> &'static FreeList {
+        static FREE_LIST: FreeList = FreeList::new(1024);
+        &FREE_LIST
+    }
 }
 
 impl Future {

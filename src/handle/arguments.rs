@@ -43,35 +43,48 @@ impl CallbackArguments {
         if tuple.is_empty() { Self::Empty } else { Self::Many(tuple.unbind()) }
     }
 
-    /// Another reference to the same arguments.
+    /// The arguments, to use while Python code may clear this.
     #[inline(always)]
-    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+    pub fn bound<'py>(&self, py: Python<'py>) -> BoundArguments<'py> {
         match self {
-            Self::Cleared => Self::Cleared,
-            Self::Empty => Self::Empty,
-            Self::One(argument) => Self::One(argument.clone_ref(py)),
-            Self::Many(arguments) => Self::Many(arguments.clone_ref(py)),
+            Self::Cleared => BoundArguments::Cleared,
+            Self::Empty => BoundArguments::Empty,
+            Self::One(argument) => BoundArguments::One(argument.bind(py).clone()),
+            Self::Many(arguments) => BoundArguments::Many(arguments.bind(py).clone()),
         }
     }
+}
 
+/// [`CallbackArguments`] held for the length of a call.
+pub enum BoundArguments<'py> {
+    /// As [`CallbackArguments::Cleared`].
+    Cleared,
+    /// As [`CallbackArguments::Empty`].
+    Empty,
+    /// As [`CallbackArguments::One`].
+    One(Bound<'py, PyAny>),
+    /// As [`CallbackArguments::Many`].
+    Many(Bound<'py, PyTuple>),
+}
+
+impl<'py> BoundArguments<'py> {
     /// The arguments as a tuple, `None` once cleared.
-    pub fn to_tuple<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    pub fn to_tuple(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         Ok(match self {
             Self::Cleared => None,
             Self::Empty => Some(PyTuple::empty(py)),
             Self::One(argument) => Some(PyTuple::new(py, [argument])?),
-            Self::Many(arguments) => Some(arguments.bind(py).clone()),
+            Self::Many(arguments) => Some(arguments.clone()),
         })
     }
 
     /// `callback(*self)`. Runs Python code.
     #[inline(always)]
-    pub fn call<'py>(&self, callback: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
-        let py = callback.py();
+    pub fn call(&self, callback: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
         match self {
             Self::Cleared | Self::Empty => call::call0(callback),
-            Self::One(argument) => call::call1(callback, argument.bind(py)),
-            Self::Many(arguments) => call::call_tuple(callback, arguments.bind(py)),
+            Self::One(argument) => call::call1(callback, argument),
+            Self::Many(arguments) => call::call_tuple(callback, arguments),
         }
     }
 }

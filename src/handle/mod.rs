@@ -10,26 +10,29 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
+use arguments::BoundArguments;
 pub use arguments::CallbackArguments;
 pub use timer::{TimerHandle, When};
 
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::{call, context};
+use crate::ffi::freelist::{FreeList, Recycled};
+use crate::ffi::{call, context, object};
 use crate::interop::imports;
 use crate::scheduler::report::{call_exception_handler, outcome, too_late_to_report};
 use crate::scheduler::runnable::{describe_object, nothing_to_note};
-use crate::scheduler::{RunnableKind, Scheduler};
+use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
 /// How the ready queue and the timers run a handle.
 pub const HANDLE_KIND: RunnableKind = RunnableKind {
-    run: |_scheduler, runnable| run(runnable.object.into_bound(_scheduler.py())),
+    run: run_queued,
     cancelled: |py, runnable| {
         runnable.object.bind(py).cast::<Handle>().is_ok_and(|handle| handle.get().cancelled.get(py))
     },
     sets_current_task: false,
     describe: describe_object,
     left_timers: nothing_to_note,
+    hidden: true,
 };
 
 /// The one [`HANDLE_KIND`] that runnables point to.
@@ -59,6 +62,13 @@ pub struct Handle {
     event_loop: AttachedCell<Option<Py<PyAny>>>,
     debug: AttachedCell<Option<Box<DebugInfo>>>,
     cancelled: AttachedCell<bool>,
+}
+
+impl Recycled for Handle {
+    fn free_list() -> &'static FreeList {
+        static FREE_LIST: FreeList = FreeList::new(1024);
+        &FREE_LIST
+    }
 }
 
 impl Handle {
@@ -121,6 +131,7 @@ impl Handle {
             return Ok(());
         }
         this.cancelled.set(py, true);
+        object::track(slf);
         if this.loop_debug(py)? && !too_late_to_report(py) {
             let shown = slf.repr()?.into_any().unbind();
             let mut debug = this.debug.take(py).unwrap_or_default();
@@ -142,11 +153,24 @@ impl DebugInfo {
     }
 }
 
-/// Runs the callback in its context; an exception goes to the loop's exception handler.
-#[inline]
-fn run<'py>(handle: Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
-    let py = handle.py();
+/// A handle from the queue. Until then only the queue owned it; if anybody else does now, the
+/// collector must know it.
+#[inline(always)]
+fn run_queued<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let handle = runnable.object.into_bound(py);
     let handle = outcome(py, handle.cast_into::<Handle>().map_err(PyErr::from))?;
+    let result = run(&handle);
+    if object::is_shared(&handle) {
+        object::track(&handle);
+    }
+    result
+}
+
+/// Runs the callback in its context; an exception goes to the loop's exception handler.
+#[inline(always)]
+fn run<'py>(handle: &Bound<'py, Handle>) -> PyOutcome<'py, ()> {
+    let py = handle.py();
     let this = handle.get();
     if this.cancelled.get(py) {
         return Ok(());
@@ -155,7 +179,7 @@ fn run<'py>(handle: Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
     else {
         return Ok(());
     };
-    let arguments = this.arguments.inspect(py, |arguments| arguments.clone_ref(py));
+    let arguments = this.arguments.inspect(py, |arguments| arguments.bound(py));
     let result = if context::is_context(&context) {
         context::run_in(&context, || arguments.call(&callback))
     } else {
@@ -165,7 +189,7 @@ fn run<'py>(handle: Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
         Ok(_) => Ok(()),
         Err(raised) if raised.stops_the_loop() => Err(raised),
         Err(raised) => {
-            let reported = report(&handle, &callback, &arguments, raised);
+            let reported = report(handle, &callback, &arguments, raised);
             outcome(py, reported)
         }
     }
@@ -176,7 +200,7 @@ fn run<'py>(handle: Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
 fn run_in_foreign_context<'py>(
     context: &Bound<'py, PyAny>,
     callback: &Bound<'py, PyAny>,
-    arguments: &CallbackArguments,
+    arguments: &BoundArguments<'py>,
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
     let py = context.py();
     let prepared = || -> PyResult<_> {
@@ -203,7 +227,7 @@ pub fn report_exception<'py>(handle: &Bound<'py, Handle>, raised: Raised<'py>) -
 fn report<'py>(
     handle: &Bound<'py, Handle>,
     callback: &Bound<'py, PyAny>,
-    arguments: &CallbackArguments,
+    arguments: &BoundArguments<'py>,
     raised: Raised<'py>,
 ) -> PyResult<()> {
     let py = handle.py();
@@ -225,10 +249,10 @@ fn report<'py>(
 }
 
 /// How asyncio shows a callback: name, arguments and where it is defined.
-fn format_source(
-    py: Python<'_>,
-    callback: &Bound<'_, PyAny>,
-    arguments: &CallbackArguments,
+fn format_source<'py>(
+    py: Python<'py>,
+    callback: &Bound<'py, PyAny>,
+    arguments: &BoundArguments<'py>,
     debug: bool,
 ) -> PyResult<String> {
     use pyo3::types::{IntoPyDict, PyDict};
@@ -273,7 +297,7 @@ impl Handle {
     }
 
     fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
-        run(slf.clone().into_any()).map_err(PyErr::from)
+        run(slf).map_err(PyErr::from)
     }
 
     fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -302,8 +326,7 @@ impl Handle {
 
     #[getter(_args)]
     fn args<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let arguments = self.arguments.inspect(py, |arguments| arguments.clone_ref(py));
-        arguments.to_tuple(py)
+        self.arguments.inspect(py, |arguments| arguments.bound(py)).to_tuple(py)
     }
 
     #[setter(_args)]

@@ -10,6 +10,8 @@ use pyo3::types::{PyFloat, PyNotImplemented, PyTuple};
 
 use super::{CallbackArguments, HANDLE_KIND, Handle};
 use crate::ffi::cell::AttachedCell;
+use crate::ffi::freelist::{FreeList, Recycled};
+use crate::ffi::object;
 use crate::interop::imports;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
@@ -53,6 +55,13 @@ pub struct TimerHandle {
     scheduled: AttachedCell<bool>,
 }
 
+impl Recycled for TimerHandle {
+    fn free_list() -> &'static FreeList {
+        static FREE_LIST: FreeList = FreeList::new(1024);
+        &FREE_LIST
+    }
+}
+
 impl TimerHandle {
     /// Makes a handle and arms it on `scheduler` for `deadline`, which equals `when` as a float.
     pub fn schedule<'py>(
@@ -64,6 +73,9 @@ impl TimerHandle {
         let py = scheduler.py();
         let timer = Self { when, scheduled: AttachedCell::new(true) };
         let timer = Bound::new(py, PyClassInitializer::from(handle).add_subclass(timer))?;
+        if scheduler.get().is_running(py) {
+            object::untrack(&timer);
+        }
         let runnable = Runnable::new(&TIMER, timer.clone());
         scheduler.get().timers.with(py, |timers| timers.push(deadline, runnable));
         Ok(timer)

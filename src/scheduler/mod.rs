@@ -130,6 +130,19 @@ impl Scheduler {
         }
     }
 
+    /// Whether a thread runs the loop.
+    #[inline(always)]
+    pub fn is_running(&self, py: Python<'_>) -> bool {
+        self.thread.get(py) != 0
+    }
+
+    /// Shows what is queued to the collector again. Handles are hidden only while the loop runs:
+    /// then it is alive, and they are no garbage.
+    pub fn unhide_scheduled(&self, py: Python<'_>) {
+        self.ready.for_each(py, |runnable| runnable.unhide(py));
+        self.timers.with(py, |timers| timers.iter().for_each(|runnable| runnable.unhide(py)));
+    }
+
     /// Drops everything scheduled and the poller. The loop must not be running.
     pub fn dispose(&self, py: Python<'_>) {
         // Taken out first: dropping callbacks runs Python code, which may look at the loop.

@@ -38,6 +38,11 @@ impl ReadyQueue {
         self.0.with(py, std::mem::take)
     }
 
+    /// Calls `body`, which must not run Python code, with each entry.
+    pub fn for_each(&self, py: Python<'_>, body: impl FnMut(&Runnable)) {
+        self.0.with(py, |queue| queue.iter().for_each(body));
+    }
+
     /// Shows the entries to the cyclic collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.0.traverse(|queue| queue.iter().try_for_each(|runnable| runnable.traverse(visit)))

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use super::Scheduler;
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::object;
 
 /// Behaviour shared by all runnables of one kind.
 pub struct RunnableKind {
@@ -21,6 +22,8 @@ pub struct RunnableKind {
     pub sets_current_task: bool,
     /// The object that debug output shows: a handle, or a task.
     pub describe: for<'py> fn(Python<'py>, &Runnable) -> PyResult<Bound<'py, PyAny>>,
+    /// Whether the object may be hidden from the collector, as handles are while the loop runs.
+    pub hidden: bool,
     /// Told when a timer leaves the timers, due or cancelled. Runs no Python code.
     pub left_timers: fn(Python<'_>, &Runnable),
 }
@@ -51,6 +54,13 @@ impl Runnable {
             object: self.object.clone_ref(py),
             argument: self.argument.as_ref().map(|object| object.clone_ref(py)),
             context: self.context.as_ref().map(|object| object.clone_ref(py)),
+        }
+    }
+
+    /// Shows a hidden object to the collector again, as the queue gives it up.
+    pub fn unhide(&self, py: Python<'_>) {
+        if self.kind.hidden {
+            object::track(self.object.bind(py));
         }
     }
 

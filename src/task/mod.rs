@@ -25,6 +25,7 @@ use pyo3::types::PyString;
 pub use start::TaskOptions;
 
 use crate::ffi::cell::AttachedCell;
+use crate::ffi::freelist::{FreeList, Recycled};
 use crate::ffi::live::Membership;
 use crate::ffi::object;
 use crate::ffi::slots::{Resumed, SelfAwaiting};
@@ -59,6 +60,13 @@ pub struct Task {
     name: AttachedCell<Option<Name>>,
     must_cancel: AttachedCell<bool>,
     log_destroy_pending: AttachedCell<bool>,
+}
+
+impl Recycled for Task {
+    fn free_list() -> &'static FreeList {
+        static FREE_LIST: FreeList = FreeList::new(1024);
+        &FREE_LIST
+    }
 }
 
 impl Task {

@@ -41,6 +41,7 @@ pub static STEP: RunnableKind = RunnableKind {
     sets_current_task: true,
     describe: describe_object,
     left_timers: nothing_to_note,
+    hidden: false,
 };
 
 /// A queued wake-up; its argument is the future that is done.
@@ -64,6 +65,7 @@ const STEP_KIND: RunnableKind = RunnableKind {
     sets_current_task: true,
     describe: describe_object,
     left_timers: nothing_to_note,
+    hidden: false,
 };
 
 /// How a task waits for a future of this crate.
