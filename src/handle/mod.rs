@@ -219,7 +219,7 @@ pub fn report_exception<'py>(handle: &Bound<'py, Handle>, raised: Raised<'py>) -
     let py = handle.py();
     let this = handle.get();
     let Some(callback) = this.callback.get_bound(py) else { return Ok(()) };
-    let arguments = this.arguments.inspect(py, |arguments| arguments.clone_ref(py));
+    let arguments = this.arguments.inspect(py, |arguments| arguments.bound(py));
     report(handle, &callback, &arguments, raised)
 }
 

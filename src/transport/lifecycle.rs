@@ -32,6 +32,7 @@ static MADE: RunnableKind = RunnableKind {
         None => describe_object(py, runnable),
     },
     left_timers: nothing_to_note,
+    hidden: false,
 };
 
 /// The future that the creator of a transport waits for.
@@ -59,6 +60,7 @@ static WAITER: RunnableKind = RunnableKind {
     sets_current_task: false,
     describe: describe_object,
     left_timers: nothing_to_note,
+    hidden: false,
 };
 
 /// `transport._call_connection_lost(exception)`: the exception, or None, is the argument.
@@ -84,6 +86,7 @@ static LOST: RunnableKind = RunnableKind {
         as_handle(transport, callback, argument)
     },
     left_timers: nothing_to_note,
+    hidden: false,
 };
 
 fn set_foreign_waiter(waiter: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -66,6 +66,7 @@ static ON_READ: RunnableKind = RunnableKind {
     sets_current_task: false,
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
     left_timers: nothing_to_note,
+    hidden: false,
 };
 
 static ON_WRITE: RunnableKind = RunnableKind {
@@ -76,6 +77,7 @@ static ON_WRITE: RunnableKind = RunnableKind {
     sets_current_task: false,
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
     left_timers: nothing_to_note,
+    hidden: false,
 };
 
 #[inline(always)]
