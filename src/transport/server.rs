@@ -52,6 +52,7 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
         Ok(Bound::new(py, Handle::create(callback, none, event_loop, None, false)?)?.into_any())
     },
     left_timers: nothing_to_note,
+    hidden: false,
 };
 
 /// A listening socket and who serves its connections.
