@@ -1201,4 +1201,7 @@ def test_create_task_arguments(loop):
 
 def test_public_names(flavour):
     reference = {n for n in dir(asyncio.tasks._CTask) if not n.startswith("_")}
-    assert {n for n in dir(flavour.Task) if not n.startswith("_")} == reference
+    # get_context() came in 3.12; ours has it in 3.11 too.
+    assert {n for n in dir(flavour.Task) if not n.startswith("_")} - {"get_context"} == (
+        reference - {"get_context"}
+    )
