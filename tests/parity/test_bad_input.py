@@ -239,7 +239,7 @@ def test_methods_of_a_loop_that_was_never_initialized(flavour, unraisable):
     outcome(lambda: raw.call_soon_threadsafe(int))
     outcome(lambda: repr(raw))
     outcome(lambda: raw.set_debug(False))
-    del raw
+    raw = None
     gc.collect()
 
 
@@ -258,5 +258,5 @@ def test_objects_made_without_init(flavour, name, unraisable):
         found = outcome(lambda attribute=attribute: getattr(raw, attribute)())
         assert found == "accepted" or not issubclass(found[0], SystemError), (attribute, found)
     outcome(lambda: repr(raw))
-    del raw
+    raw = None
     gc.collect()
