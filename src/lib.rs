@@ -11,6 +11,7 @@ mod ffi;
 mod future;
 mod handle;
 mod interop;
+pub mod pool;
 pub mod reactor;
 mod scheduler;
 mod sys;

@@ -10,10 +10,12 @@
 //! |---|---|---|
 //! | [`socket`], [`address`] | `accept4`, `MSG_DONTWAIT` | `accept`, `fcntl` |
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
+//! | `fork` | `pthread_atfork` | the same |
 //! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond time-outs | nothing: mio alone is used |
 #![allow(unsafe_code)]
 
 pub(crate) mod address;
+pub(crate) mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod poll;
 pub(crate) mod socket;

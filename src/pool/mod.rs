@@ -1,0 +1,22 @@
+//! Worker threads behind `run_in_executor`: the job queue and the life of a worker. No Python
+//! here, and no thread is started here either: the owner of a [`Queue`] starts one whenever
+//! [`Queue::push`] asks for it, and lets it run [`work`].
+//!
+//! * `queue.rs`: who does what: jobs in order, workers on demand, wake-ups kept few;
+//! * `worker.rs`: what a worker thread does from its start to its end;
+//! * `spin.rs`: whether waiting a moment before going to sleep is worth it.
+//!
+//! After a fork the child has the queue but no workers, and its lock may be held by one of them
+//! for ever: the owner keeps a [`crate::sys::fork::Generation`] beside the queue and abandons
+//! both in the child.
+
+#![forbid(unsafe_code)]
+
+mod queue;
+mod spin;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use queue::{NewWorker, Pushed, Queue, Refused, Ticket};
+pub use worker::{Surroundings, Wait, work};

@@ -1,0 +1,58 @@
+//! Noticing that this process is a fork's child, in which only the forking thread lives on.
+
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Forks between this process and the one that loaded the library.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// The process in which it was made, told from its children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
+
+impl Generation {
+    /// This process.
+    pub(crate) fn current() -> Self {
+        static REGISTERED: Once = Once::new();
+        REGISTERED.call_once(|| {
+            // SAFETY: the handler only adds to an atomic, which is allowed in the child of a
+            // process with threads. Failure means no memory for the entry: forks then go
+            // unnoticed, as they would in a library that does not look.
+            unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
+        });
+        Self(GENERATION.load(Ordering::Relaxed))
+    }
+
+    /// Whether this process is still the one in which it was made.
+    #[inline]
+    pub(crate) fn is_current(self) -> bool {
+        self.0 == GENERATION.load(Ordering::Relaxed)
+    }
+}
+
+extern "C" fn count_fork() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Generation;
+
+    #[test]
+    fn a_child_is_another_generation() {
+        let generation = Generation::current();
+        assert!(generation.is_current());
+        // SAFETY: the child only compares a number and leaves without running destructors.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "{}", std::io::Error::last_os_error());
+        if child == 0 {
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(if generation.is_current() { 1 } else { 0 }) };
+        }
+        let mut status = -1;
+        // SAFETY: `status` is valid for the call.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+        assert!(generation.is_current());
+    }
+}
