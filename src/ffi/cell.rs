@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 compile_error!("ferroloop's cells rely on the GIL: free-threaded builds are not supported yet");
 
 /// A slot whose value is moved or copied, never borrowed.
+#[derive(Default)]
 pub struct AttachedCell<T>(UnsafeCell<T>);
 
 // SAFETY: every access needs `Python<'py>`, that is the GIL, and lends no reference, so accesses

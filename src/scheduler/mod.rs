@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alarm;
 pub mod ready;
 pub mod report;
 pub mod runnable;
@@ -14,7 +15,6 @@ pub mod turn;
 pub mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -23,7 +23,8 @@ use pyo3::prelude::*;
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::interop::error::os_error;
 use crate::interop::imports;
-use crate::reactor::{Poller, Timers, Waker};
+use crate::reactor::{Poller, Timers};
+pub use alarm::Alarm;
 use ready::ReadyQueue;
 pub use runnable::{Runnable, RunnableKind};
 use watch::Watches;
@@ -41,9 +42,7 @@ pub struct Scheduler {
     pub(crate) watches: AttachedRefCell<Watches>,
     /// Taken out while the loop polls, so that polling needs no borrow of the scheduler.
     poller: AttachedCell<Option<Box<Poller>>>,
-    waker: Arc<Waker>,
-    /// True while the loop thread is, or is about to be, asleep in the poller.
-    asleep: AtomicBool,
+    pub(crate) alarm: Arc<Alarm>,
     /// Set while a task is still entered as current after its step.
     pub(crate) leave_task: AttachedCell<Option<LeaveTask>>,
     pub(crate) closed: AttachedCell<bool>,
@@ -62,15 +61,14 @@ impl Scheduler {
     /// OSError if the poller cannot be made (out of descriptors).
     pub fn new(py: Python<'_>) -> PyResult<Self> {
         let poller = Poller::new().map_err(|error| os_error(py, &error))?;
-        let waker = poller.waker();
+        let alarm = Arc::new(Alarm::new(poller.waker()));
         let watches = Watches::new(poller.registrar());
         Ok(Self {
             ready: ReadyQueue::default(),
             timers: AttachedRefCell::new(Timers::new()),
             watches: AttachedRefCell::new(watches),
             poller: AttachedCell::new(Some(Box::new(poller))),
-            waker,
-            asleep: AtomicBool::new(false),
+            alarm,
             leave_task: AttachedCell::new(None),
             closed: AttachedCell::new(false),
             stopping: AttachedCell::new(false),
@@ -122,12 +120,7 @@ impl Scheduler {
     /// Wakes the loop if it sleeps: one system call per sleep, none while it is awake.
     #[inline]
     pub fn wake(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            // The only failure is a closed poller, and a closed loop does not sleep.
-            if let Err(error) = self.waker.wake() {
-                tracing::warn!(%error, "cannot wake the event loop");
-            }
-        }
+        self.alarm.ring();
     }
 
     /// Whether a thread runs the loop.
@@ -150,6 +143,7 @@ impl Scheduler {
         let timers = self.timers.with(py, Timers::take_all);
         let watched = self.watches.with(py, Watches::close);
         let poller = self.poller.take(py);
+        self.alarm.disconnect();
         drop((ready, timers, watched, poller));
     }
 

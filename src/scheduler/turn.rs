@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
@@ -138,9 +137,14 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
     let polled = if timeout == Some(Duration::ZERO) {
         poller.poll(timeout)
     } else {
-        this.asleep.store(true, Ordering::SeqCst);
-        let polled = py.detach(|| poller.poll(timeout));
-        this.asleep.store(false, Ordering::SeqCst);
+        this.alarm.set_asleep(true);
+        // Asking the clock may have run Python code, and so let other threads queue something.
+        let polled = if this.ready.len(py) == 0 {
+            py.detach(|| poller.poll(timeout))
+        } else {
+            poller.poll(Some(Duration::ZERO))
+        };
+        this.alarm.set_asleep(false);
         polled
     };
     if polled.is_ok() {
