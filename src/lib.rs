@@ -7,6 +7,7 @@
 use pyo3::prelude::*;
 
 mod event_loop;
+mod executor;
 mod ffi;
 mod future;
 mod handle;
@@ -25,6 +26,8 @@ pub mod _ferroloop {
 
     #[pymodule_export]
     use super::event_loop::EventLoop;
+    #[pymodule_export]
+    use super::executor::ThreadPool;
     #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]
@@ -57,6 +60,7 @@ pub mod _ferroloop {
         ffi::slots::install_finalizer::<Transport>(py);
         ffi::slots::install_finalizer::<StreamTransport>(py);
         event_loop::install(py)?;
+        executor::install(py)?;
         interop::imports::load(py)?;
         #[cfg(Py_3_12)]
         interop::imports::load_for_3_12(py)?;

@@ -50,9 +50,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         "_coroutine_origin_tracking_saved_depth",
         "_csock",
         "_current_handle",
-        "_default_executor",
         "_exception_handler",
-        "_executor_shutdown_called",
         "_internal_fds",
         "_old_agen_hooks",
         "_ready",
@@ -141,6 +139,25 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         )
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
         return ssl_protocol._app_transport
+
+    async def getaddrinfo(
+        self,
+        host: Any,
+        port: Any,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        """As `socket.getaddrinfo()`. Literal addresses are answered at once."""
+        found = self._getaddrinfo(host, port, family, type, proto, flags)
+        return found if found.__class__ is list else await found
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
+        """As `socket.getnameinfo()`."""
+        found = self._getnameinfo(sockaddr, flags)
+        return found if found.__class__ is tuple else await found
 
     def _drop_signal_handlers(self) -> None:
         if not self._signal_handlers:

@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod endpoints;
+mod executor;
 mod lifecycle;
 mod readiness;
+mod resolver;
 mod scheduling;
 mod settings;
 mod tasks;
@@ -27,6 +29,7 @@ pub struct EventLoop {
     task_factory: AttachedCell<Option<Py<PyAny>>>,
     /// Hooks for asynchronous generators that were installed before the loop ran.
     saved_asyncgen_hooks: AttachedCell<Option<Py<PyAny>>>,
+    default_executor: executor::DefaultExecutor,
 }
 
 /// Puts the hand-written methods into the class.
@@ -35,6 +38,7 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     method::install::<scheduling::CallSoonThreadsafe>(py)?;
     method::install::<scheduling::CallLater>(py)?;
     method::install::<scheduling::CallAt>(py)?;
+    method::install::<executor::RunInExecutor>(py)?;
     method::install::<tasks::CreateTask>(py)
 }
 
@@ -51,6 +55,7 @@ impl EventLoop {
         let event_loop = Self {
             task_factory: AttachedCell::new(None),
             saved_asyncgen_hooks: AttachedCell::new(None),
+            default_executor: executor::DefaultExecutor::default(),
         };
         let scheduler = Scheduler::new(cls.py())?;
         scheduler.foreign_clock.set(cls.py(), Self::class_has_foreign_clock(cls)?);
@@ -59,11 +64,13 @@ impl EventLoop {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.task_factory.visit(&visit)?;
+        self.default_executor.visit(&visit)?;
         self.saved_asyncgen_hooks.visit(&visit)
     }
 
     fn __clear__(&self) {
         Python::attach(|py| {
+            self.default_executor.clear(py);
             drop((self.task_factory.take(py), self.saved_asyncgen_hooks.take(py)));
         });
     }

@@ -232,7 +232,7 @@ fn schedule_at<'py>(
 
 /// Debug mode's check of what is scheduled.
 #[cold]
-fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
+pub(super) fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
     let py = callback.py();
     if imports::iscoroutine(py)?.call1((callback,))?.is_truthy()?
         || imports::iscoroutinefunction(py)?.call1((callback,))?.is_truthy()?

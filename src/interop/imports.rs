@@ -46,6 +46,14 @@ imports! {
     isgenerator = "inspect": "isgenerator";
     get_asyncgen_hooks = "sys": "get_asyncgen_hooks";
     set_asyncgen_hooks = "sys": "set_asyncgen_hooks";
+    wrap_future = "asyncio.futures": "wrap_future";
+    convert_future_exception = "asyncio.futures": "_convert_future_exc";
+    concurrent_future = "concurrent.futures": "Future";
+    thread = "threading": "Thread";
+    partial = "functools": "partial";
+    address_family = "socket": "AddressFamily";
+    socket_kind = "socket": "SocketKind";
+    audit = "sys": "audit";
     generic_alias = "types": "GenericAlias";
     strerror = "os": "strerror";
     get_ident = "_thread": "get_ident";

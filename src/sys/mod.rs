@@ -9,6 +9,7 @@
 //! | module | Linux, Android | other Unix |
 //! |---|---|---|
 //! | [`socket`], [`address`] | `accept4`, `MSG_DONTWAIT` | `accept`, `fcntl` |
+//! | `resolve` | flags of `getaddrinfo` and `getnameinfo` | the same |
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
 //! | `fork` | `pthread_atfork` | the same |
 //! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond time-outs | nothing: mio alone is used |
@@ -18,5 +19,6 @@ pub(crate) mod address;
 pub(crate) mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod poll;
+pub(crate) mod resolve;
 pub(crate) mod socket;
 pub(crate) mod time;

@@ -1,0 +1,182 @@
+//! How the outcome of a job gets into a Future: through the loop's ready queue, as one entry.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyBaseException;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::Job;
+use crate::ffi::context;
+use crate::ffi::exception::PyOutcome;
+use crate::future::{Future, Waiter};
+use crate::handle::{CallbackArguments, Handle};
+use crate::interop::imports;
+use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
+use crate::scheduler::{Alarm, Runnable, RunnableKind, Scheduler};
+
+/// Queues the outcome for the future, in any thread. Returns the alarm to ring afterwards; none
+/// if the loop is closed, when the outcome is dropped as asyncio drops it.
+pub(super) fn post<'py>(
+    future: Bound<'py, Future>,
+    outcome: PyOutcome<'py, Bound<'py, PyAny>>,
+) -> Option<Arc<Alarm>> {
+    match outcome {
+        Ok(result) => push(future, &RESULT, Some(result)),
+        Err(raised) => push(future, &EXCEPTION, Some(raised.into_value().into_any())),
+    }
+}
+
+/// Queues the cancellation of the future and wakes its loop.
+pub(super) fn post_cancellation(future: Bound<'_, Future>) {
+    if let Some(alarm) = push(future, &CANCELLATION, None) {
+        alarm.ring();
+    }
+}
+
+fn push<'py>(
+    future: Bound<'py, Future>,
+    kind: &'static RunnableKind,
+    argument: Option<Bound<'py, PyAny>>,
+) -> Option<Arc<Alarm>> {
+    let py = future.py();
+    let scheduler = future.get().scheduler(py)?;
+    let this = scheduler.get();
+    if this.closed.get(py) {
+        return None;
+    }
+    let runnable = Runnable {
+        kind,
+        object: future.into_any().unbind(),
+        argument: argument.map(Bound::unbind),
+        context: None,
+    };
+    this.push(py, runnable);
+    Some(this.alarm.clone())
+}
+
+static RESULT: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| run(scheduler, runnable, Future::finish_with_result),
+    ..KIND
+};
+
+static EXCEPTION: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| run(scheduler, runnable, finish_with_exception),
+    ..KIND
+};
+
+static CANCELLATION: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        run(scheduler, runnable, |future, _none| Future::cancel(future, None).map(drop))
+    },
+    ..KIND
+};
+
+const KIND: RunnableKind = RunnableKind {
+    run: |_scheduler, _runnable| Ok(()),
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    describe,
+    hidden: false,
+    left_timers: nothing_to_note,
+};
+
+#[inline]
+fn run<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    runnable: Runnable,
+    finish: impl FnOnce(&Bound<'py, Future>, Bound<'py, PyAny>) -> PyResult<()>,
+) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let Ok(future) = runnable.object.into_bound(py).cast_into::<Future>() else { return Ok(()) };
+    if future.get().is_done(py) {
+        return Ok(()); // cancelled while the job ran
+    }
+    let argument = runnable.argument.unwrap_or_else(|| py.None());
+    match finish(&future, argument.into_bound(py)) {
+        Ok(()) => Ok(()),
+        Err(error) => outcome(py, report(scheduler, &future, &error)),
+    }
+}
+
+fn finish_with_exception<'py>(
+    future: &Bound<'py, Future>,
+    exception: Bound<'py, PyAny>,
+) -> PyResult<()> {
+    let py = future.py();
+    // concurrent.futures' own exceptions become asyncio's.
+    let exception = imports::convert_future_exception(py)?.call1((exception,))?;
+    if exception.is_instance_of::<PyBaseException>() {
+        future.call_method1(intern!(py, "set_exception"), (exception,))?;
+    }
+    Ok(())
+}
+
+/// The handle that asyncio would have had in its queue.
+fn describe<'py>(py: Python<'py>, runnable: &Runnable) -> PyResult<Bound<'py, PyAny>> {
+    let future = runnable.object.bind(py).cast::<Future>()?;
+    let set = future.getattr(intern!(py, "set_result"))?;
+    let event_loop = future.get().event_loop(py)?;
+    let handle = Handle::create(set, CallbackArguments::Empty, event_loop, None, false)?;
+    Ok(Bound::new(py, handle)?.into_any())
+}
+
+#[cold]
+fn report<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    future: &Bound<'py, Future>,
+    error: &PyErr,
+) -> PyResult<()> {
+    let py = scheduler.py();
+    let message = intern!(py, "Exception in setting the outcome of an executor's job");
+    let entries = [
+        ("message", Some(message.as_any())),
+        ("exception", Some(error.value(py).as_any())),
+        ("future", Some(future.as_any())),
+    ];
+    call_exception_handler(scheduler, &entries)
+}
+
+/// A job waits for the cancellation of its future.
+pub(super) static CANCEL_WATCH: Waiter = Waiter { kind: &CANCEL_WATCH_KIND, as_callback };
+
+static CANCEL_WATCH_KIND: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        let py = scheduler.py();
+        let Some(future) = &runnable.argument else { return Ok(()) };
+        if let (Ok(job), Ok(future)) =
+            (runnable.object.bind(py).cast::<Job>(), future.bind(py).cast::<Future>())
+        {
+            withdraw_if_cancelled(job, future);
+        }
+        Ok(())
+    },
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    describe: |py, runnable| {
+        let event_loop = match &runnable.argument {
+            Some(future) => future.bind(py).cast::<Future>()?.get().event_loop(py)?,
+            None => py.None().into_bound(py),
+        };
+        let job = runnable.object.bind(py).clone();
+        let handle = Handle::create(job, CallbackArguments::Empty, event_loop, None, false)?;
+        Ok(Bound::new(py, handle)?.into_any())
+    },
+    hidden: false,
+    left_timers: nothing_to_note,
+};
+
+fn as_callback<'py>(job: &Bound<'py, PyAny>) -> PyResult<[Bound<'py, PyAny>; 2]> {
+    Ok([job.clone(), context::copy_current(job.py())?])
+}
+
+/// A job that still waits for a worker is withdrawn when its future was cancelled.
+pub(super) fn withdraw_if_cancelled(job: &Bound<'_, Job>, future: &Bound<'_, Future>) {
+    let py = job.py();
+    if future.get().is_cancelled(py) {
+        job.get().withdraw(py);
+    }
+}

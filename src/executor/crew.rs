@@ -1,0 +1,165 @@
+//! A queue of jobs and the threads that work on it.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PySet};
+
+use super::job::Job;
+use super::worker::Worker;
+use crate::ffi::cell::AttachedRefCell;
+use crate::interop::imports;
+use crate::pool::{NewWorker, Queue};
+use crate::sys::fork::Generation;
+
+/// Jobs and their workers in one process. A fork's child has to make a new one.
+pub struct Crew {
+    queue: Queue<Py<Job>>,
+    generation: Generation,
+}
+
+/// Whether the interpreter has begun to exit: no job is accepted any more.
+static EXITING: AtomicBool = AtomicBool::new(false);
+
+/// Threads to join when the interpreter exits.
+static THREADS: AttachedRefCell<Vec<(Weak<Crew>, Py<PyAny>)>> = AttachedRefCell::new(Vec::new());
+
+impl Crew {
+    /// Nobody yet; at most `limit` threads.
+    pub fn new(limit: usize) -> Self {
+        Self { queue: Queue::new(limit), generation: Generation::current() }
+    }
+
+    /// Whether this process made it. If not, the queue must not be touched.
+    pub fn is_ours(&self) -> bool {
+        self.generation.is_current()
+    }
+
+    /// The jobs.
+    pub fn queue(&self) -> &Queue<Py<Job>> {
+        &self.queue
+    }
+
+    /// Queues a job and starts a thread if one is needed, whose object goes into `threads`.
+    ///
+    /// # Errors
+    /// RuntimeError after a shutdown or if no thread can be started; the job is not queued then.
+    pub fn submit(
+        self: &Arc<Self>,
+        job: &Bound<'_, Job>,
+        prefix: &str,
+        threads: &Bound<'_, PySet>,
+    ) -> PyResult<()> {
+        let py = job.py();
+        check_exit()?;
+        let Ok(pushed) = self.queue.push(job.clone().unbind()) else {
+            return Err(PyRuntimeError::new_err("cannot schedule new futures after shutdown"));
+        };
+        job.get().set_place(py, self, pushed.ticket);
+        let Some(worker) = pushed.new_worker else { return Ok(()) };
+        let index = worker.index;
+        match self.start_thread(py, worker, &format!("{prefix}_{index}")) {
+            Ok(thread) => threads.add(thread),
+            Err(error) => {
+                job.get().withdraw(py);
+                Err(error)
+            }
+        }
+    }
+
+    fn start_thread<'py>(
+        self: &Arc<Self>,
+        py: Python<'py>,
+        worker: NewWorker,
+        name: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let started = self.make_thread(py, name).and_then(|thread| {
+            thread.call_method0(intern!(py, "start"))?;
+            Ok(thread)
+        });
+        match started {
+            Ok(thread) => {
+                remember(self, &thread);
+                Ok(thread)
+            }
+            Err(error) => {
+                self.queue.give_up_worker(worker);
+                Err(error)
+            }
+        }
+    }
+
+    fn make_thread<'py>(
+        self: &Arc<Self>,
+        py: Python<'py>,
+        name: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "name"), name)?;
+        keywords.set_item(intern!(py, "target"), Bound::new(py, Worker::of(self.clone()))?)?;
+        imports::thread(py)?.call((), Some(&keywords))
+    }
+
+    /// Refuses new jobs; threads end when the jobs accepted are done.
+    pub fn stop(&self) {
+        // Nothing comes back, as nothing is cancelled.
+        drop(self.queue.stop(false));
+    }
+}
+
+/// # Errors
+/// RuntimeError once the interpreter has begun to exit.
+pub fn check_exit() -> PyResult<()> {
+    if EXITING.load(Ordering::Relaxed) {
+        return Err(PyRuntimeError::new_err(
+            "cannot schedule new futures after interpreter shutdown",
+        ));
+    }
+    Ok(())
+}
+
+/// Has the thread joined at exit.
+fn remember(crew: &Arc<Crew>, thread: &Bound<'_, PyAny>) {
+    let entry = (Arc::downgrade(crew), thread.clone().unbind());
+    let forgotten: Vec<_> = THREADS.with(thread.py(), |threads| {
+        let (alive, ended) = std::mem::take(threads)
+            .into_iter()
+            .partition(|(crew, _): &(Weak<Crew>, _)| crew.strong_count() > 0);
+        *threads = alive;
+        threads.push(entry);
+        ended
+    });
+    drop(forgotten);
+}
+
+/// Ends all threads and waits for them, before the interpreter joins the others.
+fn exit(py: Python<'_>) -> PyResult<()> {
+    EXITING.store(true, Ordering::Relaxed);
+    let threads = THREADS.with(py, std::mem::take);
+    let ours: Vec<_> = threads
+        .iter()
+        .filter(|(crew, _)| crew.upgrade().is_some_and(|crew| crew.is_ours()))
+        .collect();
+    for (crew, _) in &ours {
+        if let Some(crew) = crew.upgrade() {
+            crew.stop();
+        }
+    }
+    for (_, thread) in &ours {
+        thread.bind(py).call_method0(intern!(py, "join"))?;
+    }
+    Ok(())
+}
+
+/// Where concurrent.futures does the same: early enough that threads can still run Python code.
+pub fn register_exit(py: Python<'_>) -> PyResult<()> {
+    let join =
+        PyCFunction::new_closure(py, None, None, |arguments, _keywords| exit(arguments.py()))?;
+    py.import("threading")?.getattr("_register_atexit")?.call1((join,))?;
+    Ok(())
+}

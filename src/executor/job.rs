@@ -1,0 +1,203 @@
+//! One call on its way through the pool.
+
+#![forbid(unsafe_code)]
+
+use std::sync::{Arc, Weak};
+
+use pyo3::exceptions::PyBaseException;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::completion::{self, CANCEL_WATCH};
+use super::crew::Crew;
+use crate::ffi::cell::{AttachedCell, Traverse};
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::future::{Callback, Future};
+use crate::handle::CallbackArguments;
+use crate::pool::Ticket;
+use crate::scheduler::{Alarm, Scheduler};
+
+/// What a worker does.
+pub enum Call {
+    /// `function(*arguments)`.
+    Function(Py<PyAny>, CallbackArguments),
+    /// `convert(function(*arguments))`, where both are our own business.
+    Converted(Py<PyAny>, CallbackArguments, Convert),
+}
+
+/// Changes a result on the worker's thread.
+pub type Convert = for<'py> fn(Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>;
+
+/// Who is told.
+pub(super) enum Receiver {
+    /// A future of a loop of this crate.
+    Loop(Py<Future>),
+    /// A `concurrent.futures.Future`.
+    Thread(Py<PyAny>),
+}
+
+/// The call and its receiver: what a worker takes, or a cancellation destroys.
+pub(super) struct Work {
+    call: Call,
+    receiver: Receiver,
+}
+
+impl Traverse for Option<Work> {
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(Work { call, receiver }) = self else { return Ok(()) };
+        match call {
+            Call::Function(function, arguments) | Call::Converted(function, arguments, _) => {
+                visit.call(function)?;
+                arguments.traverse(visit)?;
+            }
+        }
+        match receiver {
+            Receiver::Loop(future) => visit.call(future),
+            Receiver::Thread(future) => visit.call(future),
+        }
+    }
+}
+
+/// A call that waits for a worker. As a done callback of its future it notices a cancellation.
+#[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Job")]
+pub struct Job {
+    work: AttachedCell<Option<Work>>,
+    place: AttachedCell<Option<(Weak<Crew>, Ticket)>>,
+}
+
+impl Job {
+    fn new(call: Call, receiver: Receiver) -> Self {
+        Self {
+            work: AttachedCell::new(Some(Work { call, receiver })),
+            place: AttachedCell::new(None),
+        }
+    }
+
+    /// A job whose outcome a future of the loop gets, and the future.
+    pub fn for_loop<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        call: Call,
+    ) -> PyResult<(Bound<'py, Self>, Bound<'py, Future>)> {
+        let py = scheduler.py();
+        let future = Bound::new(py, Future::on(scheduler)?)?;
+        let job = Bound::new(py, Self::new(call, Receiver::Loop(future.clone().unbind())))?;
+        let watch = Callback::Native(job.clone().into_any().unbind(), &CANCEL_WATCH);
+        Future::add_callback(&future, watch)?;
+        Ok((job, future))
+    }
+
+    /// A job whose outcome a `concurrent.futures.Future` gets.
+    pub fn for_threads<'py>(future: Bound<'py, PyAny>, call: Call) -> PyResult<Bound<'py, Self>> {
+        let py = future.py();
+        Bound::new(py, Self::new(call, Receiver::Thread(future.unbind())))
+    }
+
+    /// Notes where the job waits.
+    pub(super) fn set_place(&self, py: Python<'_>, crew: &Arc<Crew>, ticket: Ticket) {
+        drop(self.place.replace(py, Some((Arc::downgrade(crew), ticket))));
+    }
+
+    /// Takes the job out of the queue and drops the call, unless a worker has it already.
+    /// Dropping runs Python code.
+    pub(super) fn withdraw(&self, py: Python<'_>) {
+        let queued =
+            self.place.take(py).and_then(|(crew, ticket)| crew.upgrade()?.queue().remove(ticket));
+        let work = self.work.take(py);
+        drop((queued, work));
+    }
+
+    /// Does the job and delivers the outcome, unless this is a fork's child by then. Returns the
+    /// alarm of the loop that must be woken.
+    pub(super) fn run(&self, py: Python<'_>, crew: &Crew) -> Option<Arc<Alarm>> {
+        drop(self.place.take(py));
+        let Work { call, receiver } = self.work.take(py)?;
+        if let Receiver::Thread(future) = &receiver {
+            match is_wanted(future.bind(py)) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => {
+                    error.write_unraisable(py, Some(future.bind(py)));
+                    return None;
+                }
+            }
+        }
+        let outcome = call.run(py);
+        if !crew.is_ours() {
+            return None;
+        }
+        match receiver {
+            Receiver::Loop(future) => completion::post(future.into_bound(py), outcome),
+            Receiver::Thread(future) => {
+                let future = future.into_bound(py);
+                if let Err(error) = set_outcome(&future, outcome) {
+                    error.write_unraisable(py, Some(&future));
+                }
+                None
+            }
+        }
+    }
+
+    /// The pool was told to forget the job: its future is cancelled.
+    pub(super) fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+        drop(self.place.take(py));
+        let Some(Work { call, receiver }) = self.work.take(py) else { return Ok(()) };
+        drop(call);
+        match receiver {
+            Receiver::Loop(future) => completion::post_cancellation(future.into_bound(py)),
+            Receiver::Thread(future) => {
+                future.bind(py).call_method0(intern!(py, "cancel"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Call {
+    /// Calls, and drops function and arguments before anybody hears of the result.
+    fn run(self, py: Python<'_>) -> PyOutcome<'_, Bound<'_, PyAny>> {
+        match self {
+            Self::Function(function, arguments) => arguments.bound(py).call(function.bind(py)),
+            Self::Converted(function, arguments, convert) => {
+                let result = arguments.bound(py).call(function.bind(py))?;
+                convert(result).map_err(|error| Raised::from(error.into_value(py).into_bound(py)))
+            }
+        }
+    }
+}
+
+fn is_wanted(future: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = future.py();
+    future.call_method0(intern!(py, "set_running_or_notify_cancel"))?.is_truthy()
+}
+
+fn set_outcome<'py>(
+    future: &Bound<'py, PyAny>,
+    outcome: PyOutcome<'py, Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let py = future.py();
+    match outcome {
+        Ok(result) => future.call_method1(intern!(py, "set_result"), (result,))?,
+        Err(raised) => {
+            let exception: Bound<'py, PyBaseException> = raised.into_value();
+            future.call_method1(intern!(py, "set_exception"), (exception,))?
+        }
+    };
+    Ok(())
+}
+
+#[pymethods]
+impl Job {
+    /// What the job does as a done callback of its future.
+    fn __call__(slf: &Bound<'_, Self>, future: &Bound<'_, Future>) {
+        completion::withdraw_if_cancelled(slf, future);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.work.visit_with(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| drop(self.work.take(py)));
+    }
+}

@@ -1,0 +1,29 @@
+//! The pool's Python side: blocking calls on threads of Python's own.
+//!
+//! * `thread_pool.rs`: `ThreadPool`, the default executor as Python sees it;
+//! * `crew.rs`: a queue and its threads, their start, their end, and forks;
+//! * `worker.rs`: the body of a thread;
+//! * `job.rs`: one call and who waits for it;
+//! * `completion.rs`: how the outcome gets into a Future of a loop.
+//!
+//! Threads are `threading.Thread` objects whose target is native code, so that names, tracing
+//! hooks, thread-locals, `threading.enumerate()` and the interpreter's exit treat them as what
+//! they are. A thread takes jobs only while it holds the GIL, and lets go of it while it waits.
+
+#![forbid(unsafe_code)]
+
+mod completion;
+mod crew;
+mod job;
+mod thread_pool;
+mod worker;
+
+use pyo3::prelude::*;
+
+pub use job::{Call, Job};
+pub use thread_pool::ThreadPool;
+
+/// Has the threads joined when the interpreter exits. Called once, when the module is made.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    crew::register_exit(py)
+}

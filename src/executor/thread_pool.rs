@@ -1,0 +1,187 @@
+//! `ThreadPool`: the default executor as Python sees it.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PySet, PyTuple};
+
+use super::crew::{self, Crew};
+use super::job::{Call, Job};
+use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::future::Future;
+use crate::handle::CallbackArguments;
+use crate::interop::imports;
+use crate::scheduler::Scheduler;
+
+/// Native half of `ferroloop.thread_pool.ThreadPool`.
+#[pyclass(frozen, subclass, weakref, module = "ferroloop._ferroloop", name = "ThreadPool")]
+pub struct ThreadPool {
+    crew: AttachedRefCell<Arc<Crew>>,
+    /// `threading.Thread` objects, as `ThreadPoolExecutor._threads`.
+    threads: AttachedCell<Option<Py<PySet>>>,
+    prefix: String,
+    limit: usize,
+    stopped: AttachedCell<bool>,
+}
+
+impl ThreadPool {
+    /// `ferroloop.thread_pool.ThreadPool`. Imported at first use: it needs the whole of
+    /// concurrent.futures, and not every program has blocking calls to make.
+    ///
+    /// # Errors
+    /// RuntimeError while the interpreter exits.
+    pub fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        crew::check_exit()?;
+        CLASS.import(py, "ferroloop.thread_pool", "ThreadPool")
+    }
+
+    /// The crew; in a fork's child a new one, as the threads of the old one do not exist here.
+    fn crew(&self, py: Python<'_>) -> PyResult<Arc<Crew>> {
+        let crew = self.crew.with(py, |crew| crew.clone());
+        if crew.is_ours() {
+            return Ok(crew);
+        }
+        let fresh = Arc::new(Crew::new(self.limit));
+        if self.stopped.get(py) {
+            fresh.stop();
+        }
+        let orphaned = self.crew.with(py, |crew| std::mem::replace(crew, fresh.clone()));
+        // Its lock may be held for ever, and its jobs are the parent's.
+        std::mem::forget((crew, orphaned));
+        self.threads.store(py, Some(PySet::empty(py)?));
+        Ok(fresh)
+    }
+
+    fn threads<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PySet>> {
+        match self.threads.get_bound(py) {
+            Some(threads) => Ok(threads),
+            None => PySet::empty(py), // cleared by the collector
+        }
+    }
+
+    fn queue_job(&self, job: &Bound<'_, Job>) -> PyResult<()> {
+        let py = job.py();
+        self.crew(py)?.submit(job, &self.prefix, &self.threads(py)?)
+    }
+
+    /// Has a worker make the call, for a future of the loop.
+    pub fn run<'py>(
+        &self,
+        scheduler: &Bound<'py, Scheduler>,
+        call: Call,
+    ) -> PyResult<Bound<'py, Future>> {
+        let (job, future) = Job::for_loop(scheduler, call)?;
+        self.queue_job(&job)?;
+        Ok(future)
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        // Threads end as those of a ThreadPoolExecutor do that is collected.
+        Python::attach(|py| {
+            let crew = self.crew.with(py, |crew| crew.clone());
+            if crew.is_ours() {
+                crew.stop();
+            } else {
+                std::mem::forget(crew);
+            }
+        });
+    }
+}
+
+#[pymethods]
+impl ThreadPool {
+    #[new]
+    fn new(py: Python<'_>, max_workers: usize, thread_name_prefix: String) -> PyResult<Self> {
+        Ok(Self {
+            crew: AttachedRefCell::new(Arc::new(Crew::new(max_workers))),
+            threads: AttachedCell::new(Some(PySet::empty(py)?.unbind())),
+            prefix: thread_name_prefix,
+            limit: max_workers,
+            stopped: AttachedCell::new(false),
+        })
+    }
+
+    /// Have a thread call fn(*args, **kwargs); return a concurrent.futures.Future.
+    ///
+    /// Raises:
+    ///     RuntimeError: the pool was shut down.
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
+    fn submit<'py>(
+        &self,
+        py: Python<'py>,
+        r#fn: Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+        kwargs: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let call = match kwargs {
+            None => Call::Function(r#fn.unbind(), CallbackArguments::from_tuple(args)),
+            Some(kwargs) => {
+                let all = std::iter::once(r#fn).chain(args.iter()).collect::<Vec<_>>();
+                let bound = imports::partial(py)?.call(PyTuple::new(py, all)?, Some(&kwargs))?;
+                Call::Function(bound.unbind(), CallbackArguments::Empty)
+            }
+        };
+        let future = imports::concurrent_future(py)?.call0()?;
+        self.queue_job(&Job::for_threads(future.clone(), call)?)?;
+        Ok(future)
+    }
+
+    /// Refuse new calls; with `wait`, return when all calls accepted are done and the threads
+    /// have ended. `cancel_futures` drops the calls that no thread has begun.
+    #[pyo3(signature = (wait=true, *, cancel_futures=false))]
+    fn shutdown(&self, py: Python<'_>, wait: bool, cancel_futures: bool) -> PyResult<()> {
+        let crew = self.crew(py)?;
+        self.stopped.set(py, true);
+        for job in crew.queue().stop(cancel_futures) {
+            job.get().cancel(py)?;
+        }
+        if wait {
+            for thread in PySet::new(py, self.threads(py)?.iter())?.iter() {
+                thread.call_method0(intern!(py, "join"))?;
+            }
+        }
+        Ok(())
+    }
+
+    #[getter]
+    fn _max_workers(&self) -> usize {
+        self.limit
+    }
+
+    #[getter]
+    fn _thread_name_prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    #[getter]
+    fn _threads<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PySet>> {
+        self.crew(py)?;
+        self.threads(py)
+    }
+
+    #[getter]
+    fn _shutdown(&self, py: Python<'_>) -> bool {
+        self.stopped.get(py)
+    }
+
+    /// Number of calls that no thread has begun.
+    fn _queued(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.crew(py)?.queue().len())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.threads.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| drop(self.threads.take(py)));
+    }
+}
