@@ -38,10 +38,11 @@ class Loadgen:
         seconds: float,
         cpu: int,
         limit: float,
+        clock: str,
     ) -> float:
         """Nanoseconds per operation (or bytes, as the mode defines)."""
         command = [str(self.program), *load, "--to", address, "--seconds", str(seconds)]
-        command += ["--pid", str(pid)]
+        command += ["--pid", str(pid), "--clock", clock]
         if cpu >= 0:
             command += ["--cpu", str(cpu)]
         try:

@@ -30,11 +30,19 @@ class Timeout(Exception):
 class Worker:
     """A ``benches.worker`` process and its line-based output."""
 
-    def __init__(self, workload: Workload, loop: str, seconds: float, cpu: int, endpoint: str):
+    def __init__(
+        self,
+        workload: Workload,
+        loop: str,
+        seconds: float,
+        cpu: int,
+        endpoint: str,
+        clock: str,
+    ):
         command = [sys.executable, "-m", "benches.worker"]
         command += ["--module", workload.module, "--workload", workload.name]
         command += ["--loop", loop, "--seconds", str(seconds)]
-        command += ["--cpu", str(cpu), "--endpoint", endpoint]
+        command += ["--cpu", str(cpu), "--endpoint", endpoint, "--clock", clock]
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
@@ -86,16 +94,21 @@ class Worker:
 
 
 def run(
-    workload: Workload, loop: str, seconds: float, limit: float, loadgen: Loadgen | None
+    workload: Workload,
+    loop: str,
+    seconds: float,
+    limit: float,
+    loadgen: Loadgen | None,
+    clock: str,
 ) -> Outcome:
     """One fresh process; never raises for what the loop under test does."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         cpu = -1 if workload.parallel else _core(0)
-        worker = Worker(workload, loop, seconds, cpu, directory)
+        worker = Worker(workload, loop, seconds, cpu, directory, clock)
         try:
             if workload.kind == "served":
                 assert loadgen is not None, "the caller builds it when a server is selected"
-                return _drive_server(worker, workload, loadgen, seconds, limit)
+                return _drive_server(worker, workload, loadgen, seconds, limit, clock)
             return _conclude(worker, worker.line(limit), limit)
         except Timeout:
             return Outcome(failure="hang", detail=f"no answer for {limit:.0f} s")
@@ -110,14 +123,19 @@ def _core(index: int) -> int:
 
 
 def _drive_server(
-    worker: Worker, workload: Workload, loadgen: Loadgen, seconds: float, limit: float
+    worker: Worker,
+    workload: Workload,
+    loadgen: Loadgen,
+    seconds: float,
+    limit: float,
+    clock: str,
 ) -> Outcome:
     first = worker.line(limit)
     if first is None or "address" not in first:
         return _conclude(worker, first, limit)
     try:
         pid = worker.process.pid
-        result = loadgen.run(workload.load, first["address"], pid, seconds, _core(1), limit)
+        result = loadgen.run(workload.load, first["address"], pid, seconds, _core(1), limit, clock)
     except LoadgenError as error:
         if worker.process.poll() is not None:
             return _conclude(worker, None, limit)

@@ -39,7 +39,9 @@ def age_allocator() -> None:
         bytearray(size)
 
 
-def run_timed(workload: Workload, new_event_loop: LoopFactory, seconds: float) -> float:
+def run_timed(
+    workload: Workload, new_event_loop: LoopFactory, seconds: float, clock: Callable[[], int]
+) -> float:
     """Median over the samples of nanoseconds per operation."""
     n = workload.n
     loop = new_event_loop()
@@ -47,9 +49,9 @@ def run_timed(workload: Workload, new_event_loop: LoopFactory, seconds: float) -
 
     def sample() -> float:
         gc.collect()
-        begin = time.perf_counter_ns()
+        begin = clock()
         done = loop.run_until_complete(workload.run(n))
-        elapsed = time.perf_counter_ns() - begin
+        elapsed = clock() - begin
         if done != n:
             raise WrongResultError(f"{done!r} operations seen instead of {n}")
         return elapsed / n
@@ -118,6 +120,7 @@ def main() -> int:
     parser.add_argument("--loop", required=True)
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--endpoint", default="")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--cpu", type=int, default=-1)
     options = parser.parse_args()
     if options.cpu >= 0:
@@ -129,7 +132,8 @@ def main() -> int:
         if workload.prepare is not None:
             workload.prepare()
         if workload.kind == "timed":
-            report(value=run_timed(workload, new_event_loop, options.seconds))
+            clock = time.process_time_ns if options.clock == "cpu" else time.perf_counter_ns
+            report(value=run_timed(workload, new_event_loop, options.seconds, clock))
         elif workload.kind == "measured":
             report(value=workload.run(new_event_loop, workload.n))
         else:

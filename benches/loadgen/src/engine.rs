@@ -152,13 +152,18 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// Nanoseconds per operation.
+/// Nanoseconds per operation, by the clock or of the server's processor time.
 pub fn drive(options: &Options) -> Result<f64, Failure> {
     let mut engine = Engine::new(options)?;
     engine.open_all()?;
     engine.run_for(options.duration / 5)?;
-    let elapsed = engine.run_for(options.duration)?;
-    Ok(elapsed.as_nanos() as f64 / engine.operations)
+    let Some(pid) = options.pid.filter(|_| options.processor_time) else {
+        let elapsed = engine.run_for(options.duration)?;
+        return Ok(elapsed.as_nanos() as f64 / engine.operations);
+    };
+    let before = process::cpu_time(pid)?;
+    engine.run_for(options.duration)?;
+    Ok((process::cpu_time(pid)? - before) / engine.operations)
 }
 
 /// Bytes that the server grew by per connection that has spoken once and now says nothing.

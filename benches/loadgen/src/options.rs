@@ -38,8 +38,10 @@ pub struct Options {
     pub duration: Duration,
     /// The core to run on.
     pub cpu: Option<usize>,
-    /// The server's process, for `idle`.
+    /// The server's process, for `idle` and `processor_time`.
     pub pid: Option<u32>,
+    /// Report the server's processor time instead of the time by the clock.
+    pub processor_time: bool,
 }
 
 impl Options {
@@ -63,6 +65,7 @@ impl Options {
             duration: Duration::from_secs(1),
             cpu: None,
             pid: None,
+            processor_time: false,
         };
         while let Some(name) = arguments.next() {
             let value =
@@ -74,6 +77,7 @@ impl Options {
                 "--seconds" => options.duration = Duration::from_secs_f64(number(&name, &value)?),
                 "--cpu" => options.cpu = Some(number(&name, &value)?),
                 "--pid" => options.pid = Some(number(&name, &value)?),
+                "--clock" => options.processor_time = value == "cpu",
                 _ => return Err(Failure::Usage(format!("unknown option {name}"))),
             }
         }

@@ -30,6 +30,16 @@ pub fn raise_file_limit() {
     }
 }
 
+/// Nanoseconds that process `pid` has spent on a core, its main thread alone.
+pub fn cpu_time(pid: u32) -> Result<f64, Failure> {
+    let schedstat = std::fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    schedstat
+        .split(' ')
+        .next()
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| Failure::Usage("can't read /proc".into()))
+}
+
 /// Resident bytes of process `pid`.
 pub fn resident(pid: u32) -> Result<f64, Failure> {
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
