@@ -12,6 +12,7 @@ mod readiness;
 mod resolver;
 mod scheduling;
 mod settings;
+mod socket_operations;
 mod tasks;
 
 use pyo3::PyClassInitializer;

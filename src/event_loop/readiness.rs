@@ -14,6 +14,7 @@ use crate::handle::{CallbackArguments, HANDLE, Handle};
 use crate::interop::error::os_error;
 use crate::scheduler::Runnable;
 use crate::scheduler::watch::Direction;
+use crate::transport::is_parked;
 
 /// An int, or anything with `fileno()`; texts as Python's `selectors`.
 pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
@@ -71,7 +72,7 @@ impl EventLoop {
         }
         let fd = descriptor(fd)?;
         let removed = this.watches.with(py, |watches| watches.unset(fd, direction));
-        let was_set = removed.is_some();
+        let was_set = removed.as_ref().is_some_and(|runnable| !is_parked(py, runnable));
         cancel(py, removed)?;
         Ok(was_set)
     }

@@ -63,6 +63,7 @@ imports! {
     socket_transport = "asyncio.selector_events": "_SelectorSocketTransport";
     sendfile_mode = "asyncio.constants": "_SendfileMode";
     constants = "asyncio": "constants";
+    selector_event_loop = "asyncio.selector_events": "BaseSelectorEventLoop";
     logger = "asyncio.log": "logger";
     socket_class = "socket": "socket";
     warn = "warnings": "warn";

@@ -25,6 +25,8 @@ pub enum Direction {
 pub struct Watch {
     on_read: Option<Runnable>,
     on_write: Option<Runnable>,
+    /// The descriptor may have been closed, and its number reused, since its reader was set.
+    lasting: bool,
 }
 
 impl Watch {
@@ -81,7 +83,11 @@ impl Watches {
         if let Some(entry) = self.entries.get_mut(fd) {
             let replaced = entry.payload.slot(direction).replace(runnable);
             let Some(interest) = entry.payload.interest() else { return Ok(replaced) };
-            if interest == entry.interest {
+            let lasting = entry.payload.lasting;
+            if direction == Direction::Read {
+                entry.payload.lasting = false;
+            }
+            if interest == entry.interest && !lasting {
                 return Ok(replaced);
             }
             let changed = match registrar.reregister(fd, entry.token(), interest, Trigger::Level) {
@@ -120,10 +126,32 @@ impl Watches {
         Ok(None)
     }
 
+    /// As [`Watches::set`], for a reader that stays when its owner has no use for it at the
+    /// moment and so may outlive the descriptor.
+    pub fn set_lasting_reader(
+        &mut self,
+        fd: RawFd,
+        runnable: Runnable,
+    ) -> io::Result<Option<Runnable>> {
+        let replaced = self.set(fd, Direction::Read, runnable)?;
+        if let Some(entry) = self.entries.get_mut(fd) {
+            entry.payload.lasting = true;
+        }
+        Ok(replaced)
+    }
+
+    /// What is due when `fd` is ready in a direction.
+    pub fn get(&mut self, fd: RawFd, direction: Direction) -> Option<&Runnable> {
+        self.entries.get_mut(fd)?.payload.slot(direction).as_ref()
+    }
+
     /// Stops watching one direction of `fd`. Returns the runnable removed.
     pub fn unset(&mut self, fd: RawFd, direction: Direction) -> Option<Runnable> {
         let entry = self.entries.get_mut(fd)?;
         let removed = entry.payload.slot(direction).take()?;
+        if direction == Direction::Read {
+            entry.payload.lasting = false;
+        }
         let left = entry.payload.interest();
         if let Some(registrar) = &self.registrar {
             let changed = match left {

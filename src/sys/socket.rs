@@ -121,3 +121,20 @@ fn set_option(
     check(unsafe { libc::setsockopt(fd, level, name, ptr::from_ref(&value).cast(), size) } as isize)
         .map(drop)
 }
+
+/// Receives one datagram, cut to the buffer's size, and its sender.
+#[inline]
+pub(crate) fn receive_from(
+    fd: RawFd,
+    buffer: &mut [MaybeUninit<u8>],
+) -> io::Result<(usize, SocketAddress)> {
+    let mut sender = AddressBuffer::new();
+    let (address, length) = sender.pointers();
+    // SAFETY: the kernel writes at most `len` bytes into a buffer that is ours for the call; the
+    // address buffer has room for any address and its length says so.
+    let received = check(unsafe {
+        let start = buffer.as_mut_ptr().cast();
+        libc::recvfrom(fd, start, buffer.len(), libc::MSG_DONTWAIT, address, length)
+    })?;
+    Ok((received, sender.address()))
+}

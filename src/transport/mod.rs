@@ -9,7 +9,8 @@
 //! * `information.rs`: `get_extra_info()`;
 //! * `methods.rs`: what Python sees of every transport;
 //! * `stream.rs`, `stream_methods.rs`: TCP and UNIX streams;
-//! * `server.rs`: accepting them.
+//! * `server.rs`: accepting them;
+//! * `socket_operation.rs`, `socket_reader.rs`: `loop.sock_recv()` and its like.
 //!
 //! Invariants: everything happens on the loop's thread; no cell is lent while Python code runs;
 //! a transport is watched under the number `fd`, its system calls use the endpoint's current
@@ -25,6 +26,8 @@ mod lifecycle;
 mod methods;
 mod receive;
 mod server;
+mod socket_operation;
+mod socket_reader;
 mod stream;
 mod stream_methods;
 mod write_queue;
@@ -38,6 +41,8 @@ use pyo3::types::PyDict;
 pub use endpoint::Endpoint;
 use flow_control::FlowControl;
 pub use server::Listener;
+pub use socket_operation::{Action, SocketOperation};
+pub use socket_reader::is_parked;
 pub use stream::StreamTransport;
 
 use crate::ffi::cell::AttachedCell;

@@ -16,6 +16,7 @@ use pyo3::types::PyBytes;
 use crate::ffi::buffer::bytes_filled_by;
 use crate::ffi::cell::AttachedRefCell;
 use crate::ffi::exception::PyOutcome;
+use crate::sys::address::SocketAddress;
 use crate::sys::socket;
 
 /// Size of the shared buffer.
@@ -47,9 +48,7 @@ impl ReadSize {
         fd: RawFd,
     ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
         BUFFER.with(py, |buffer| {
-            if buffer.is_empty() {
-                buffer.resize(SHARED, MaybeUninit::uninit());
-            }
+            let buffer = shared(buffer);
             let length = match socket::receive(fd, buffer) {
                 Ok(length) => length,
                 Err(error) => return Ok(Err(error)),
@@ -82,6 +81,76 @@ impl ReadSize {
         }
         received
     }
+}
+
+/// `sock.recv(size)`: through the shared buffer, unless more is there than that holds.
+pub fn at_most<'py>(
+    py: Python<'py>,
+    fd: RawFd,
+    size: usize,
+) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
+    BUFFER.with(py, |buffer| {
+        let buffer = shared(buffer);
+        let first = &mut buffer[..size.min(SHARED)];
+        let length = match socket::receive(fd, first) {
+            Ok(length) => length,
+            Err(error) => return Ok(Err(error)),
+        };
+        let capacity = if length == SHARED && size > SHARED {
+            prepare_allocator();
+            size.min(LARGEST)
+        } else {
+            length
+        };
+        bytes_filled_by(py, capacity.max(2), |bytes| {
+            bytes[..length].copy_from_slice(&buffer[..length]);
+            if capacity <= length {
+                return Ok(length);
+            }
+            // What has been received must not be lost to an error: that comes with the next call.
+            Ok(length + socket::receive(fd, &mut bytes[length..]).unwrap_or(0))
+        })
+    })
+}
+
+/// `sock.recvfrom(size)`.
+pub fn datagram<'py>(
+    py: Python<'py>,
+    fd: RawFd,
+    size: usize,
+) -> PyOutcome<'py, io::Result<(Bound<'py, PyBytes>, SocketAddress)>> {
+    let mut sender = None;
+    let received = if size <= SHARED {
+        BUFFER.with(py, |buffer| {
+            let buffer = shared(buffer);
+            let length = match socket::receive_from(fd, &mut buffer[..size]) {
+                Ok((length, address)) => {
+                    sender = Some(address);
+                    length
+                }
+                Err(error) => return Ok(Err(error)),
+            };
+            bytes_filled_by(py, length.max(2), |bytes| {
+                bytes[..length].copy_from_slice(&buffer[..length]);
+                Ok(length)
+            })
+        })?
+    } else {
+        prepare_allocator();
+        bytes_filled_by(py, size.max(2), |bytes| {
+            let (length, address) = socket::receive_from(fd, &mut bytes[..size])?;
+            sender = Some(address);
+            Ok(length)
+        })?
+    };
+    Ok(received.map(|bytes| (bytes, sender.unwrap_or(SocketAddress::Other))))
+}
+
+fn shared(buffer: &mut Vec<MaybeUninit<u8>>) -> &mut [MaybeUninit<u8>] {
+    if buffer.is_empty() {
+        buffer.resize(SHARED, MaybeUninit::uninit());
+    }
+    buffer
 }
 
 /// Brings glibc's malloc into the state of a process that has run for a while.

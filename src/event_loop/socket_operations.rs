@@ -1,0 +1,144 @@
+//! `sock_recv()` and its like. Anything but a plain `socket.socket` takes asyncio's own way.
+
+#![forbid(unsafe_code)]
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::EventLoop;
+use crate::ffi::socket::PythonSocket;
+use crate::interop::imports;
+use crate::transport::{Action, SocketOperation};
+
+impl EventLoop {
+    /// A native operation; `None` for sockets and arguments that asyncio shall judge.
+    fn operation<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        action: Option<Action>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = slf.py();
+        // Subclasses may override the methods that asyncio would call.
+        if !sock.get_type().is(imports::socket_class(py)?) {
+            return Ok(None);
+        }
+        let (Some(action), Some(socket)) = (action, PythonSocket::of(sock)?) else {
+            return Ok(None);
+        };
+        let operation = SocketOperation::new(slf.as_super(), socket, action);
+        Ok(Some(Bound::new(py, operation)?.into_any()))
+    }
+
+    fn operation_or_asyncio<'py>(
+        slf: &Bound<'py, Self>,
+        name: &str,
+        action: Option<Action>,
+        arguments: &[&Bound<'py, PyAny>],
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(sock) = arguments.first()
+            && let Some(operation) = Self::operation(slf, sock, action)?
+        {
+            return Ok(operation);
+        }
+        let all = std::iter::once(slf.as_any()).chain(arguments.iter().copied());
+        let all = PyTuple::new(slf.py(), all.collect::<Vec<_>>())?;
+        imports::selector_event_loop(slf.py())?.getattr(name)?.call1(all)
+    }
+}
+
+/// A buffer size as a native call can take it.
+fn size(number: &Bound<'_, PyAny>) -> Option<usize> {
+    number.extract::<u32>().ok().map(|number| number as usize)
+}
+
+#[pymethods]
+impl EventLoop {
+    /// Receive at most n bytes from a socket.
+    fn sock_recv<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        n: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let action = size(n).map(Action::Receive);
+        Self::operation_or_asyncio(slf, "sock_recv", action, &[sock, n])
+    }
+
+    /// Receive from a socket into a buffer; the result is the number of bytes.
+    fn sock_recv_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buf: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let action = Some(Action::ReceiveInto(buf.clone().unbind()));
+        Self::operation_or_asyncio(slf, "sock_recv_into", action, &[sock, buf])
+    }
+
+    /// Receive a datagram; the result is a pair of the data and the sender's address.
+    fn sock_recvfrom<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        bufsize: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let action = size(bufsize).filter(|_| knows_addresses(sock)).map(Action::ReceiveFrom);
+        Self::operation_or_asyncio(slf, "sock_recvfrom", action, &[sock, bufsize])
+    }
+
+    /// Receive a datagram into a buffer; the result is a pair of its size and the sender.
+    #[pyo3(signature = (sock, buf, nbytes=None))]
+    fn sock_recvfrom_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buf: &Bound<'py, PyAny>,
+        nbytes: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let nbytes = match nbytes {
+            Some(nbytes) => nbytes,
+            None => 0i32.into_pyobject(slf.py())?.into_any(),
+        };
+        // asyncio refuses a size beyond the buffer.
+        let fits = |size: &usize| buf.len().is_ok_and(|length| *size <= length);
+        let action = size(&nbytes)
+            .filter(fits)
+            .filter(|_| knows_addresses(sock))
+            .map(|size| Action::ReceiveFromInto(buf.clone().unbind(), size));
+        Self::operation_or_asyncio(slf, "sock_recvfrom_into", action, &[sock, buf, &nbytes])
+    }
+
+    /// Send all data to a socket.
+    fn sock_sendall<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let action = Some(Action::SendAll(data.clone().unbind(), 0));
+        Self::operation_or_asyncio(slf, "sock_sendall", action, &[sock, data])
+    }
+
+    /// Send a datagram to an address; the result is the number of bytes sent.
+    fn sock_sendto<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyAny>,
+        address: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let action = Some(Action::SendTo(data.clone().unbind(), address.clone().unbind()));
+        Self::operation_or_asyncio(slf, "sock_sendto", action, &[sock, data, address])
+    }
+
+    /// Accept a connection; the result is a pair of the new socket and the peer's address.
+    fn sock_accept<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let action = knows_addresses(sock).then_some(Action::Accept);
+        Self::operation_or_asyncio(slf, "sock_accept", action, &[sock])
+    }
+}
+
+/// Whether the addresses of a socket's family are understood natively.
+fn knows_addresses(sock: &Bound<'_, PyAny>) -> bool {
+    sock.getattr(intern!(sock.py(), "family"))
+        .and_then(|family| family.extract::<i32>())
+        .is_ok_and(|family| [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX].contains(&family))
+}
