@@ -30,6 +30,28 @@ impl Generation {
     }
 }
 
+/// The process that owns something, where a child may take it over.
+#[derive(Debug)]
+pub(crate) struct Owner(AtomicU64);
+
+impl Owner {
+    /// This process.
+    pub(crate) fn current() -> Self {
+        Self(AtomicU64::new(Generation::current().0))
+    }
+
+    /// Whether this process is the owner.
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == GENERATION.load(Ordering::Relaxed)
+    }
+
+    /// Makes this process the owner.
+    pub(crate) fn take_over(&self) {
+        self.0.store(GENERATION.load(Ordering::Relaxed), Ordering::SeqCst);
+    }
+}
+
 extern "C" fn count_fork() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }

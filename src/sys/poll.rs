@@ -5,7 +5,7 @@
 //! milliseconds and `ppoll` on the epoll descriptor for the rest.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -45,6 +45,33 @@ fn control(epoll: RawFd, operation: i32, fd: RawFd, mask: i32, data: u64) -> io:
     // SAFETY: `event` is valid for the call, which copies it; the descriptors are plain numbers
     // that the kernel checks.
     check(unsafe { libc::epoll_ctl(epoll, operation, fd, &mut event) })?;
+    Ok(())
+}
+
+/// A counter that polls as readable once [`add_one`] was called; with close-on-exec, non-blocking.
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes plain numbers.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Adds one to an eventfd's counter: a new edge, whatever the counter was.
+pub(crate) fn add_one(eventfd: &OwnedFd) -> io::Result<()> {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: reads the eight bytes of `one`.
+    check(unsafe { libc::write(eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) })?;
+    Ok(())
+}
+
+/// Makes the number `target` stand for what `source` does, with close-on-exec. What `target`
+/// stood for is closed.
+pub(crate) fn replace(target: RawFd, source: RawFd) -> io::Result<()> {
+    // SAFETY: takes plain numbers that the kernel checks; the caller owns `target`.
+    check(unsafe { libc::dup3(source, target, libc::O_CLOEXEC) })?;
     Ok(())
 }
 

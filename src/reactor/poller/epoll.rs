@@ -10,6 +10,7 @@ use mio::Interest;
 
 use super::{Readiness, Trigger, Waker};
 use crate::reactor::Token;
+use crate::sys::fork::Owner;
 use crate::sys::poll::{self, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, Event};
 
 /// How many events one poll may report at first.
@@ -20,19 +21,37 @@ const MAXIMUM_EVENTS: usize = 16_384;
 /// Waits for events; see the module's head.
 #[derive(Debug)]
 pub struct Poller {
-    selector: Arc<mio::Poll>,
-    waker: Arc<Waker>,
+    selector: Arc<Selector>,
     events: Vec<Event>,
     woken: bool,
+}
+
+/// What the poller and its registrars share.
+#[derive(Debug)]
+struct Selector {
+    epoll: mio::Poll,
+    waker: Arc<Waker>,
+    /// Whose epoll it is.
+    owner: Owner,
+}
+
+impl Selector {
+    fn is_inherited(&self) -> bool {
+        !self.owner.is_current()
+    }
+
+    fn fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
 }
 
 impl Poller {
     /// A poller with no descriptors.
     pub fn new() -> io::Result<Poller> {
-        let selector = mio::Poll::new()?;
-        let waker = Arc::new(Waker::new(selector.registry())?);
-        let events = Vec::with_capacity(INITIAL_EVENTS);
-        Ok(Poller { selector: Arc::new(selector), waker, events, woken: false })
+        let epoll = mio::Poll::new()?;
+        let waker = Arc::new(Waker::new(epoll.registry())?);
+        let selector = Arc::new(Selector { epoll, waker, owner: Owner::current() });
+        Ok(Poller { selector, events: Vec::with_capacity(INITIAL_EVENTS), woken: false })
     }
 
     /// What registers descriptors with this poller.
@@ -42,23 +61,26 @@ impl Poller {
 
     /// What wakes this poller.
     pub fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
+        Arc::clone(&self.selector.waker)
     }
 
     /// Waits until something is ready, the waker is called or `timeout` has passed: for ever if
     /// `None`, not at all if zero. Without events it never returns before the time-out, save
     /// for a signal ([`io::ErrorKind::Interrupted`]) and time-outs above 24 days. An error
-    /// leaves no events.
+    /// leaves no events. A forked child must have its registrar renewed first.
     pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.woken = false;
+        if self.selector.is_inherited() {
+            return Err(io::Error::other("the poller is the parent process's"));
+        }
         if self.events.len() == self.events.capacity() && self.events.len() < MAXIMUM_EVENTS {
             self.events.reserve(self.events.len() * 2);
         }
-        poll::wait(self.selector.as_raw_fd(), &mut self.events, timeout)?;
+        poll::wait(self.selector.fd(), &mut self.events, timeout)?;
         if let Some(index) = self.events.iter().position(|event| token(event) == Token::WAKER) {
             self.events.remove(index);
             self.woken = true;
-            self.waker.acknowledge();
+            self.selector.waker.acknowledge();
         }
         Ok(())
     }
@@ -93,10 +115,27 @@ impl Poller {
 /// `EPERM` for what can't be polled.
 #[derive(Clone, Debug)]
 pub struct Registrar {
-    selector: Arc<mio::Poll>,
+    selector: Arc<Selector>,
 }
 
 impl Registrar {
+    /// Whether the poller is that of the process this one was forked from. Registering with it
+    /// would act on the parent's.
+    #[inline]
+    pub fn is_inherited(&self) -> bool {
+        self.selector.is_inherited()
+    }
+
+    /// In a forked child: makes the poller, its registrars and its waker the child's own, under
+    /// the same descriptors. It watches nothing then.
+    pub fn renew(&self) -> io::Result<()> {
+        let fresh = mio::Poll::new()?;
+        poll::replace(self.selector.fd(), fresh.as_raw_fd())?;
+        self.selector.waker.renew(self.selector.epoll.registry())?;
+        self.selector.owner.take_over();
+        Ok(())
+    }
+
     /// Starts to watch `fd`.
     pub fn register(
         &self,
@@ -105,7 +144,7 @@ impl Registrar {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        poll::add(self.selector.as_raw_fd(), fd, mask(interest, trigger), token.pack())
+        poll::add(self.selector.fd(), fd, mask(interest, trigger), token.pack())
     }
 
     /// Changes how `fd` is watched. What is ready at this time is reported once more.
@@ -116,13 +155,13 @@ impl Registrar {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        poll::modify(self.selector.as_raw_fd(), fd, mask(interest, trigger), token.pack())
+        poll::modify(self.selector.fd(), fd, mask(interest, trigger), token.pack())
     }
 
     /// Stops watching `fd`; to be called before it is closed, since a duplicate would keep it
     /// registered. Events that were polled already stay.
     pub fn deregister(&self, fd: RawFd) -> io::Result<()> {
-        poll::delete(self.selector.as_raw_fd(), fd)
+        poll::delete(self.selector.fd(), fd)
     }
 }
 

@@ -11,7 +11,8 @@
 //! - [`Waker`] ends a wait, from any thread.
 //!
 //! Dropping them closes descriptors and does nothing else, so that a forked child can drop its
-//! parent's; it must not use them. The system's selector is closed with the last of them.
+//! parent's. To use them it calls [`Registrar::renew`] first, which makes them its own; until then
+//! wakes go nowhere and polls fail. The system's selector is closed with the last of them.
 #![forbid(unsafe_code)]
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::{Readiness, Trigger, Waker};
 use crate::reactor::Token;
+use crate::sys::fork::Generation;
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("mio's tokens are too small for a descriptor and its generation");
@@ -40,6 +41,8 @@ pub struct Poller {
 #[derive(Debug)]
 struct Watched {
     registry: mio::Registry,
+    /// Whose selector it is.
+    owner: Generation,
     /// The descriptors with level semantics. Locked for system calls too, so that the poller
     /// re-registers no descriptor that is deregistered meanwhile.
     level: Mutex<HashMap<RawFd, (Token, Interest)>>,
@@ -49,11 +52,12 @@ impl Poller {
     /// A poller with no descriptors.
     pub fn new() -> io::Result<Poller> {
         let selector = mio::Poll::new()?;
+        let waker = Arc::new(Waker::new(selector.registry())?);
         let watched = Arc::new(Watched {
             registry: selector.registry().try_clone()?,
+            owner: Generation::current(),
             level: Mutex::new(HashMap::new()),
         });
-        let waker = Arc::new(Waker::new(selector.registry())?);
         let events = mio::Events::with_capacity(EVENTS);
         Ok(Poller { selector, watched, waker, events, reported: Vec::new(), woken: false })
     }
@@ -153,6 +157,18 @@ pub struct Registrar {
 }
 
 impl Registrar {
+    /// Whether the poller is that of the process this one was forked from.
+    #[inline]
+    pub fn is_inherited(&self) -> bool {
+        !self.watched.owner.is_current()
+    }
+
+    /// Not to be had here: a forked child must make a new poller.
+    pub fn renew(&self) -> io::Result<()> {
+        let text = "an event loop cannot be used after a fork on this platform: make a new one";
+        Err(io::Error::new(io::ErrorKind::Unsupported, text))
+    }
+
     /// Starts to watch `fd`.
     pub fn register(
         &self,

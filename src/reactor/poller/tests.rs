@@ -317,6 +317,32 @@ macro_rules! test_backend {
                 assert!(start.elapsed() < Duration::from_secs(20));
             }
 
+            /// What a forked child does first; the parent's side is tested from Python.
+            #[test]
+            fn a_renewed_poller_starts_afresh() {
+                let mut poller = Poller::new().unwrap();
+                let registrar = poller.registrar();
+                assert!(!registrar.is_inherited());
+                let (stream, _peer) = pair();
+                let fd = stream.as_raw_fd();
+                registrar.register(fd, token(&stream), WRITE, Trigger::Level).unwrap();
+                poller.waker().wake().unwrap();
+                if let Err(error) = registrar.renew() {
+                    assert_eq!(error.kind(), ErrorKind::Unsupported);
+                    return;
+                }
+                assert!(!registrar.is_inherited());
+                assert!(ready(&mut poller).is_empty());
+                assert!(poller.was_woken());
+                assert_eq!(registrar.deregister(fd).unwrap_err().kind(), ErrorKind::NotFound);
+                registrar.register(fd, token(&stream), WRITE, Trigger::Level).unwrap();
+                assert_eq!(ready(&mut poller).len(), 1);
+                assert!(!poller.was_woken());
+                poller.waker().wake().unwrap();
+                ready(&mut poller);
+                assert!(poller.was_woken());
+            }
+
             #[test]
             fn a_registration_reaches_a_poll_under_way() {
                 let mut poller = Poller::new().unwrap();

@@ -5,29 +5,41 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::reactor::Token;
+use crate::sys::fork::Owner;
 
 /// Makes the poller's current or next wait return.
 #[derive(Debug)]
 pub struct Waker {
-    mio: mio::Waker,
+    bell: Bell,
     /// Whether a wake-up is on its way that the poller has not reported yet.
     pending: AtomicBool,
+    /// Whose bell it is.
+    owner: Owner,
 }
 
 impl Waker {
     pub(super) fn new(registry: &mio::Registry) -> io::Result<Waker> {
-        let token = mio::Token(Token::WAKER_DATA);
-        Ok(Waker { mio: mio::Waker::new(registry, token)?, pending: AtomicBool::new(false) })
+        Ok(Waker {
+            bell: Bell::new(registry)?,
+            pending: AtomicBool::new(false),
+            owner: Owner::current(),
+        })
     }
 
     /// Wakes the poller. One system call for all calls between two polls. What the caller wrote
     /// before is visible to the polling thread after the poll that reports the wake-up.
+    ///
+    /// In a forked child it leaves the parent's poller asleep; the wake-up stays pending for the
+    /// child's own.
     #[inline]
     pub fn wake(&self) -> io::Result<()> {
-        if self.pending.swap(true, Ordering::AcqRel) {
+        if self.pending.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        self.mio.wake().inspect_err(|_| self.pending.store(false, Ordering::Release))
+        if !self.owner.is_current() {
+            return Ok(());
+        }
+        self.bell.ring().inspect_err(|_| self.pending.store(false, Ordering::Release))
     }
 
     /// To be called by the poller once it has seen the wake-up and before it reports it: wakes
@@ -35,5 +47,63 @@ impl Waker {
     /// that found a wake-up pending and left.
     pub(super) fn acknowledge(&self) {
         self.pending.swap(false, Ordering::AcqRel);
+    }
+
+    /// In a forked child: parts from the parent's poller and wakes the one of `registry`.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn renew(&self, registry: &mio::Registry) -> io::Result<()> {
+        self.bell.renew(registry)?;
+        self.owner.take_over();
+        // Rung by the parent, or by a thread of the child that took it for the parent's.
+        if self.pending.load(Ordering::SeqCst) { self.bell.ring() } else { Ok(()) }
+    }
+}
+
+/// An eventfd of our own: mio's cannot be exchanged after a fork.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[derive(Debug)]
+struct Bell(std::os::fd::OwnedFd);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Bell {
+    fn new(registry: &mio::Registry) -> io::Result<Bell> {
+        let bell = Bell(crate::sys::poll::eventfd()?);
+        bell.register(registry)?;
+        Ok(bell)
+    }
+
+    /// Each ring is an edge, so the counter need not be read.
+    fn ring(&self) -> io::Result<()> {
+        crate::sys::poll::add_one(&self.0)
+    }
+
+    /// Under the same descriptor, which other threads may be about to use.
+    fn renew(&self, registry: &mio::Registry) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        let fresh = crate::sys::poll::eventfd()?;
+        crate::sys::poll::replace(self.0.as_raw_fd(), fresh.as_raw_fd())?;
+        self.register(registry)
+    }
+
+    fn register(&self, registry: &mio::Registry) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        let token = mio::Token(Token::WAKER_DATA);
+        let mut source = mio::unix::SourceFd(&self.0.as_raw_fd());
+        registry.register(&mut source, token, mio::Interest::READABLE)
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[derive(Debug)]
+struct Bell(mio::Waker);
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Bell {
+    fn new(registry: &mio::Registry) -> io::Result<Bell> {
+        Ok(Bell(mio::Waker::new(registry, mio::Token(Token::WAKER_DATA))?))
+    }
+
+    fn ring(&self) -> io::Result<()> {
+        self.0.wake()
     }
 }
