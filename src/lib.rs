@@ -15,6 +15,8 @@ mod interop;
 pub mod pool;
 pub mod reactor;
 mod scheduler;
+mod signals;
+mod subprocess;
 mod sys;
 mod task;
 mod transport;
@@ -43,6 +45,12 @@ pub mod _ferroloop {
     #[pyfunction]
     fn live_tasks(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
         task::current::TASKS.snapshot(py)
+    }
+
+    /// To be called in a forked child, before anything else of this module.
+    #[pyfunction]
+    fn after_fork(py: Python<'_>) -> PyResult<()> {
+        signals::after_fork(py)
     }
 
     #[pymodule_init]

@@ -43,7 +43,10 @@ def pytest_collection_modifyitems(items):
     items[:] = kept
 
 
-def pytest_collection_finish():
+def pytest_collection_finish(session):
+    # What a loop makes once for the whole process is made before any test looks.
+    for flavour in flavours(session.config.getoption("--loops").split(",")):
+        flavour.run(asyncio.sleep(0.001))
     # What is alive from here on, and was alive before the tests, is never looked at.
     gc.collect()
     gc.freeze()

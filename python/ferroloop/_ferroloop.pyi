@@ -13,6 +13,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 
 __version__: str
 
+def after_fork() -> None: ...
 def live_tasks() -> list[asyncio.Task[object]]: ...
 
 class EventLoop:
@@ -45,9 +46,25 @@ class EventLoop:
         self, host: Any, port: Any, family: int, type: int, proto: int, flags: int, /
     ) -> Any: ...
     def _getnameinfo(self, sockaddr: Any, flags: int, /) -> Any: ...
+    def _arm_signal_wakeup(self) -> None: ...
+    def _watch_child(
+        self, pid: int, callback: Callable[[_T, int | None], object], argument: _T, /
+    ) -> bool: ...
     # asyncio's own, of BaseSelectorEventLoop; typeshed leaves them out.
     def _make_self_pipe(self) -> None: ...
     def _close_self_pipe(self) -> None: ...
+    async def _make_subprocess_transport(
+        self,
+        protocol: object,
+        args: object,
+        shell: bool,
+        stdin: object,
+        stdout: object,
+        stderr: object,
+        bufsize: int,
+        extra: object = None,
+        **kwargs: object,
+    ) -> asyncio.SubprocessTransport: ...
 
 class ThreadPool:
     """The native half of `ferroloop.thread_pool.ThreadPool`."""

@@ -6,15 +6,19 @@ primitives, so that it behaves as users of that version expect.
 """
 
 import asyncio
+import os
 import selectors
 import socket
 import sys
+import warnings
 import weakref
 from asyncio import constants, sslproto
+from asyncio.unix_events import _UnixSubprocessTransport  # type: ignore[attr-defined]
 from collections.abc import Callable
 from typing import Any, TypeVarTuple, Unpack
 
 from . import _ferroloop
+from .subprocesses import has_chosen_watcher, watch_exit
 from .transports import TransportTable
 
 _Ts = TypeVarTuple("_Ts")
@@ -159,10 +163,58 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         found = self._getnameinfo(sockaddr, flags)
         return found if found.__class__ is tuple else await found
 
+    async def _make_subprocess_transport(
+        self,
+        protocol: Any,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        extra: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        if has_chosen_watcher():
+            return await super()._make_subprocess_transport(
+                protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
+            )
+        waiter = self.create_future()
+        transport = _UnixSubprocessTransport(
+            self,
+            protocol,
+            args,
+            shell,
+            stdin,
+            stdout,
+            stderr,
+            bufsize,
+            waiter=waiter,
+            extra=extra,
+            **kwargs,
+        )
+        watch_exit(self, transport)
+        try:
+            await waiter
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            transport.close()
+            await transport._wait()
+            raise
+        return transport
+
     def _drop_signal_handlers(self) -> None:
         if not self._signal_handlers:
             return
         if sys.is_finalizing():
+            warnings.warn(
+                f"Closing the loop {self!r} on interpreter shutdown stage, "
+                "skipping signal handlers removal",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
             self._signal_handlers.clear()
             return
         for signum in list(self._signal_handlers):
@@ -182,8 +234,21 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             self._make_self_pipe()
         super().add_signal_handler(sig, callback, *args)
 
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Restore the signal's default handler; return whether there was one of the loop's.
+
+        Raises:
+            ValueError: the signal number is invalid.
+        """
+        removed = super().remove_signal_handler(sig)
+        if removed and not self._signal_handlers and self.is_running():
+            self._arm_signal_wakeup()
+        return removed
+
 
 Loop = EventLoop
+
+os.register_at_fork(after_in_child=_ferroloop.after_fork)
 
 
 def new_event_loop() -> EventLoop:

@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyType};
 use super::EventLoop;
 use crate::interop::imports;
 use crate::scheduler::{current_thread, turn};
+use crate::signals;
 
 #[pymethods]
 impl EventLoop {
@@ -46,6 +47,7 @@ impl EventLoop {
         )?;
         imports::set_asyncgen_hooks(py)?.call((), Some(&keywords))?;
         imports::set_running_loop(py)?.call1((slf,))?;
+        scheduler.before_sleep.set(py, Some(signals::arm));
         Ok(())
     }
 
@@ -55,6 +57,7 @@ impl EventLoop {
         let Some(hooks) = slf.get().saved_asyncgen_hooks.replace(py, None) else {
             return Ok(()); // the set-up refused to run
         };
+        let disarmed = signals::disarm(slf.as_super());
         let scheduler = slf.as_super().get();
         scheduler.stopping.set(py, false);
         scheduler.thread.set(py, 0);
@@ -63,7 +66,7 @@ impl EventLoop {
         slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (false,))?;
         let hooks = hooks.into_bound(py).cast_into::<pyo3::types::PyTuple>()?;
         imports::set_asyncgen_hooks(py)?.call1(hooks)?;
-        Ok(())
+        disarmed
     }
 
     /// One turn: what asyncio calls `_run_once`.
@@ -117,6 +120,11 @@ impl EventLoop {
         scheduler.closed.set(py, true);
         scheduler.dispose(py);
         Ok(())
+    }
+
+    /// Let signals wake the running loop: to be called when a wake-up descriptor was removed.
+    fn _arm_signal_wakeup(slf: &Bound<'_, Self>) {
+        slf.as_super().get().before_sleep.set(slf.py(), Some(signals::arm));
     }
 
     /// Wake the loop if it sleeps in the poller. Safe in any thread.

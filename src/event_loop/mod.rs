@@ -8,6 +8,7 @@
 mod endpoints;
 mod executor;
 mod lifecycle;
+mod processes;
 mod readiness;
 mod resolver;
 mod scheduling;

@@ -20,5 +20,7 @@ pub mod live;
 pub mod method;
 pub mod object;
 pub mod owner;
+#[cfg(Py_3_13)]
+pub mod signals;
 pub mod slots;
 pub mod socket;

@@ -56,6 +56,8 @@ imports! {
     audit = "sys": "audit";
     generic_alias = "types": "GenericAlias";
     strerror = "os": "strerror";
+    main_thread = "threading": "main_thread";
+    set_wakeup_fd = "signal": "set_wakeup_fd";
     get_ident = "_thread": "get_ident";
     set_result_unless_cancelled = "asyncio.futures": "_set_result_unless_cancelled";
     buffered_protocol = "asyncio.protocols": "BufferedProtocol";

@@ -21,6 +21,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::exception::PyOutcome;
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::reactor::{Poller, Timers};
@@ -31,6 +32,9 @@ use watch::Watches;
 
 /// Ends the current task set by the last step; see `task::current`.
 pub type LeaveTask = for<'py> fn(&Bound<'py, Scheduler>);
+
+/// Prepares the thread for the loop's first sleep; see `signals`.
+pub type BeforeSleep = for<'py> fn(&Bound<'py, Scheduler>) -> PyOutcome<'py, ()>;
 
 /// Ready queue, timers and poller of one event loop.
 ///
@@ -45,6 +49,8 @@ pub struct Scheduler {
     pub(crate) alarm: Arc<Alarm>,
     /// Set while a task is still entered as current after its step.
     pub(crate) leave_task: AttachedCell<Option<LeaveTask>>,
+    /// Set when the loop starts to run, taken before it first sleeps.
+    pub(crate) before_sleep: AttachedCell<Option<BeforeSleep>>,
     pub(crate) closed: AttachedCell<bool>,
     pub(crate) stopping: AttachedCell<bool>,
     pub(crate) debug: AttachedCell<bool>,
@@ -70,6 +76,7 @@ impl Scheduler {
             poller: AttachedCell::new(Some(Box::new(poller))),
             alarm,
             leave_task: AttachedCell::new(None),
+            before_sleep: AttachedCell::new(None),
             closed: AttachedCell::new(false),
             stopping: AttachedCell::new(false),
             debug: AttachedCell::new(false),

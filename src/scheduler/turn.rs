@@ -11,6 +11,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::report::slow_callback;
+use super::watch::Watches;
 use super::{Runnable, Scheduler};
 use crate::ffi::exception::{PyOutcome, Raised, check_signals};
 use crate::interop::error::os_error;
@@ -44,7 +45,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     discard_cancelled_timers(py, this);
     let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
     // With callbacks ready and nothing to watch there is nothing a poll could find.
-    if idle || this.watches.with(py, |watches| watches.len() != 0) {
+    if idle || this.watches.with(py, |watches| watches.is_worth_polling()) {
         let timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
         poll(scheduler, timeout)?;
     }
@@ -127,9 +128,23 @@ fn time_to_sleep<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Optio
 }
 
 /// Polls and queues what is due for ready descriptors.
-fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> PyOutcome<'py, ()> {
+fn poll<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    mut timeout: Option<Duration>,
+) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
+    if timeout != Some(Duration::ZERO)
+        && let Some(before_sleep) = this.before_sleep.take(py)
+    {
+        before_sleep(scheduler)?;
+        // It runs signal handlers, which may have queued something.
+        if this.ready.len(py) != 0 || this.stopping.get(py) {
+            timeout = Some(Duration::ZERO);
+        }
+    }
+    let own = this.watches.with(py, Watches::leave_parent);
+    own.map_err(|error| raised(py, os_error(py, &error)))?;
     let Some(mut poller) = this.poller.take(py) else {
         let error = PyRuntimeError::new_err("Event loop is closed");
         return Err(raised(py, error));

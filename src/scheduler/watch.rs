@@ -53,17 +53,62 @@ impl Watch {
 pub struct Watches {
     registrar: Option<Registrar>,
     entries: Registrations<Watch>,
+    /// How many of them are no reason to poll while callbacks are ready.
+    background: usize,
 }
 
 impl Watches {
     /// No descriptors yet.
     pub fn new(registrar: Registrar) -> Self {
-        Self { registrar: Some(registrar), entries: Registrations::new() }
+        Self { registrar: Some(registrar), entries: Registrations::new(), background: 0 }
     }
 
-    /// Number of watched descriptors.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    /// To be called before the poller is used. A forked child gets a poller of its own, which
+    /// watches what the parent's did; the parent's is left alone.
+    ///
+    /// # Errors
+    /// What the kernel answers when it is out of descriptors.
+    #[inline]
+    pub fn leave_parent(&mut self) -> io::Result<()> {
+        match &self.registrar {
+            Some(registrar) if registrar.is_inherited() => self.renew(),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn renew(&mut self) -> io::Result<()> {
+        let Some(registrar) = &self.registrar else { return Ok(()) };
+        registrar.renew()?;
+        for entry in self.entries.iter() {
+            let fd = entry.fd();
+            let registered = registrar.register(fd, entry.token(), entry.interest, Trigger::Level);
+            if let Err(error) = registered {
+                // As for any descriptor closed behind our back: no event will come.
+                tracing::debug!(fd, %error, "descriptor was closed while it was watched");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a poll may find something that callbacks which are ready should not delay.
+    pub fn is_worth_polling(&self) -> bool {
+        self.entries.len() > self.background
+    }
+
+    /// As [`Watches::set`] for reading, for good, of the descriptor that can wait while callbacks
+    /// are ready: the pipe of `signals`, of which there is one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_background(
+        &mut self,
+        fd: RawFd,
+        runnable: Runnable,
+    ) -> io::Result<Option<Runnable>> {
+        let replaced = self.set(fd, Direction::Read, runnable)?;
+        self.background = 1;
+        Ok(replaced)
     }
 
     /// Has `runnable` queued whenever `fd` is ready, as long as it is ready (level-triggered).
@@ -77,6 +122,7 @@ impl Watches {
         direction: Direction,
         runnable: Runnable,
     ) -> io::Result<Option<Runnable>> {
+        self.leave_parent()?;
         let Some(registrar) = &self.registrar else {
             return Err(io::Error::other("the poller is closed"));
         };
@@ -153,12 +199,13 @@ impl Watches {
             entry.payload.lasting = false;
         }
         let left = entry.payload.interest();
-        if let Some(registrar) = &self.registrar {
+        if let Some(interest) = left {
+            entry.interest = interest;
+        }
+        // A forked child that only drops what it inherited needs no poller.
+        if let Some(registrar) = self.registrar.as_ref().filter(|it| !it.is_inherited()) {
             let changed = match left {
-                Some(interest) => {
-                    entry.interest = interest;
-                    registrar.reregister(fd, entry.token(), interest, Trigger::Level)
-                }
+                Some(interest) => registrar.reregister(fd, entry.token(), interest, Trigger::Level),
                 None => registrar.deregister(fd),
             };
             if let Err(error) = changed {
@@ -204,6 +251,7 @@ impl Watches {
 
     /// Forgets everything; the caller drops what comes back.
     pub fn clear(&mut self) -> Vec<Registration<Watch>> {
+        self.background = 0;
         self.entries.take_all()
     }
 

@@ -12,13 +12,16 @@
 //! | `resolve` | flags of `getaddrinfo` and `getnameinfo` | the same |
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
 //! | `fork` | `pthread_atfork` | the same |
-//! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond time-outs | nothing: mio alone is used |
+//! | `process` | `pidfd_open`, `waitid` on it | nothing: a thread waits for each child |
+//! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond time-outs, `eventfd`, `dup3` | nothing: mio alone is used |
 #![allow(unsafe_code)]
 
 pub(crate) mod address;
 pub(crate) mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod poll;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) mod process;
 pub(crate) mod resolve;
 pub(crate) mod socket;
 pub(crate) mod time;
