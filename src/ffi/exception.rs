@@ -90,6 +90,28 @@ pub fn restore_raised(exception: Option<Bound<'_, PyBaseException>>) {
     }
 }
 
+/// Runs `function` as an `except` block would: `exception` is the one being handled, so that
+/// `sys.exception()` finds it and what is raised inside has it as its context.
+pub fn handling<R>(exception: &Bound<'_, PyBaseException>, function: impl FnOnce() -> R) -> R {
+    struct Outer<'py>(Option<Bound<'py, PyAny>>);
+
+    impl Drop for Outer<'_> {
+        fn drop(&mut self) {
+            let outer = self.0.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr);
+            // SAFETY: attached, as the lifetime says; takes a reference of its own, or null.
+            unsafe { ffi::PyErr_SetHandledException(outer) };
+        }
+    }
+
+    let py = exception.py();
+    // SAFETY: attached; an owned reference or null comes back.
+    let outer = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyErr_GetHandledException()) };
+    let _outer = Outer(outer);
+    // SAFETY: attached; a live exception, of which the call takes a reference of its own.
+    unsafe { ffi::PyErr_SetHandledException(exception.as_ptr()) };
+    function()
+}
+
 /// Runs pending Python signal handlers, as the interpreter's own loop would.
 ///
 /// Runs Python code. Only does anything in the main thread.

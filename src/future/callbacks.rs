@@ -13,7 +13,7 @@ use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::{call, context};
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
-use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::report::{outcome, report_raised};
 use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
@@ -369,8 +369,9 @@ fn report<'py>(
     let source = imports::format_callback_source(py)?
         .call1((runnable.object.bind(py), handle.getattr("_args")?))?;
     let message = PyString::new(py, &format!("Exception in callback {source}"));
-    call_exception_handler(
+    report_raised(
         scheduler,
+        &raised,
         &[
             ("message", Some(message.as_any())),
             ("exception", Some(raised.value().as_any())),

@@ -19,7 +19,7 @@ use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::freelist::{FreeList, Recycled};
 use crate::ffi::{call, context, object};
 use crate::interop::imports;
-use crate::scheduler::report::{call_exception_handler, outcome, too_late_to_report};
+use crate::scheduler::report::{outcome, report_raised, too_late_to_report};
 use crate::scheduler::runnable::{describe_object, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
@@ -237,8 +237,9 @@ fn report<'py>(
     let callback = this.callback.get_bound(py).unwrap_or_else(|| callback.clone());
     let source = format_source(py, &callback, arguments, this.loop_debug(py)?)?;
     let message = PyString::new(py, &format!("Exception in callback {source}"));
-    call_exception_handler(
+    report_raised(
         &event_loop,
+        &raised,
         &[
             ("message", Some(message.as_any())),
             ("exception", Some(raised.value().as_any())),

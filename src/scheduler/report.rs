@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::Scheduler;
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{PyOutcome, Raised, handling};
 use crate::interop::imports;
 
 /// `loop.call_exception_handler({key: value, ...})`, in the order given.
@@ -27,6 +27,16 @@ pub fn call_exception_handler<'py>(
     }
     event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))?;
     Ok(())
+}
+
+/// [`call_exception_handler`] from where asyncio would call it in an `except` block: the handler
+/// sees `raised` as the exception being handled.
+pub fn report_raised<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    raised: &Raised<'py>,
+    entries: &[(&str, Option<&Bound<'py, PyAny>>)],
+) -> PyResult<()> {
+    handling(raised.value(), || call_exception_handler(event_loop, entries))
 }
 
 /// Whether the interpreter is so far gone that nothing can be imported: a report from a finalizer

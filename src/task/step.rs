@@ -19,7 +19,7 @@ use crate::ffi::method::{BoundCallback, CallbackDefinition, bind_callback};
 use crate::ffi::{call, context};
 use crate::future::{Callback, Future, Waiter, invalid_state};
 use crate::interop::imports;
-use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::report::{outcome, report_raised};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
@@ -167,8 +167,9 @@ fn report<'py>(
 ) -> PyResult<()> {
     let py = task.py();
     let message = PyString::new(py, &format!("Exception in callback {}", task.repr()?));
-    call_exception_handler(
+    report_raised(
         scheduler,
+        raised,
         &[
             ("message", Some(message.as_any())),
             ("exception", Some(raised.value().as_any())),

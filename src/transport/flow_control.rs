@@ -10,7 +10,7 @@ use pyo3::types::PyString;
 use super::Transport;
 use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::report::{outcome, report_raised};
 
 /// Limits of the write buffer, and on which side of them the protocol believes itself.
 #[derive(Clone, Copy)]
@@ -113,8 +113,9 @@ impl Transport {
         let protocol = slf.get().protocol_or_none(py);
         let Some(scheduler) = slf.get().scheduler(py) else { return Ok(()) };
         let message = PyString::new(py, message);
-        call_exception_handler(
+        report_raised(
             scheduler.as_any(),
+            raised,
             &[
                 ("message", Some(message.as_any())),
                 ("exception", Some(raised.value())),

@@ -26,7 +26,7 @@ use crate::handle::{CallbackArguments, Handle};
 use crate::interop::address;
 use crate::interop::error::os_error;
 use crate::interop::imports;
-use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::report::{call_exception_handler, outcome, report_raised};
 use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
@@ -271,8 +271,9 @@ fn report_creation(
     let py = scheduler.py();
     let message = "Error on transport creation for incoming connection";
     let message = PyString::new(py, message);
-    call_exception_handler(
+    report_raised(
         scheduler.as_any(),
+        raised,
         &[
             ("message", Some(message.as_any())),
             ("exception", Some(raised.value())),
