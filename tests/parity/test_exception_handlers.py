@@ -396,3 +396,31 @@ def test_retrieved_exceptions_are_silent(loop, contexts):
         retrieve(future)
         del future
     assert contexts == []
+
+
+@pytest.mark.parametrize("kind", ["callback", "done callback", "timer"])
+def test_handlers_run_while_the_exception_is_handled(loop, kind):
+    """As in an `except` block: sys.exc_info() finds it, what is raised has it as context."""
+    found = []
+
+    def handler(loop, context):
+        found.append((sys.exc_info()[1], context["exception"]))
+
+    loop.set_exception_handler(handler)
+    if kind == "callback":
+        loop.call_soon(fail)
+    elif kind == "timer":
+        loop.call_later(0, fail)
+    else:
+        future = loop.create_future()
+        future.add_done_callback(fail)
+        future.set_result(None)
+    drain(loop)
+    drain(loop)
+    loop.set_exception_handler(None)
+    ((handled, reported),) = found
+    assert handled is reported
+    assert isinstance(handled, ZeroDivisionError)
+    assert sys.exc_info() == (None, None, None)
+    found.clear()
+    del handled, reported

@@ -1,0 +1,52 @@
+"""What ends up in the log: errors in callbacks, unretrieved exceptions, lost tasks."""
+
+import asyncio
+import gc
+import logging
+import sys
+
+logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(name)s %(message)s")
+
+
+def broken(argument: int) -> None:
+    raise ValueError(f"callback got {argument}")
+
+
+async def unnoticed() -> None:
+    raise LookupError("nobody asks")
+
+
+async def main() -> None:
+    loop = asyncio.get_running_loop()
+    print("-- an error in a callback")
+    loop.call_soon(broken, 7)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    print("-- an exception that nobody retrieves")
+    task = asyncio.create_task(unnoticed(), name="unnoticed")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    del task
+    gc.collect()
+
+    print("-- the same of a future")
+    future = loop.create_future()
+    future.set_exception(LookupError("nobody asks"))
+    del future
+    gc.collect()
+
+    print("-- a handler of one's own")
+    loop.set_exception_handler(lambda loop, context: print("handler:", context["message"]))
+    loop.call_soon(broken, 8)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    loop.set_exception_handler(lambda loop, context: broken(9))
+    loop.call_soon(broken, 8)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    loop.set_exception_handler(None)
+    loop.call_exception_handler({"message": "reported by hand", "number": 1, "another": "a"})
+
+
+asyncio.run(main())
