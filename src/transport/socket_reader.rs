@@ -27,6 +27,7 @@ static READABLE: RunnableKind = RunnableKind {
     },
     cancelled: never_cancelled,
     sets_current_task: false,
+    hidden: false,
     describe: describe_object,
     left_timers: nothing_to_note,
 };
