@@ -9,6 +9,7 @@ from benches.workloads.echo import port_of
 #: the load generator's pattern, so that any number of blocks in a row is right
 BLOCK = bytes(i % 251 for i in range(251 * 256))
 SIZE = 16 * 1024 * 1024
+BODY = (BLOCK * (SIZE // len(BLOCK) + 1))[:SIZE]
 
 
 class Sink(asyncio.Protocol):
@@ -40,7 +41,8 @@ class Source(asyncio.Protocol):
 
     def data_received(self, data):
         count = int.from_bytes(data, "little")
-        self.transport.write((BLOCK * (count // len(BLOCK) + 1))[:count])
+        assert count == SIZE
+        self.transport.write(BODY)
 
 
 async def stream_source(reader, writer):
