@@ -11,7 +11,7 @@ if TYPE_CHECKING or sys.version_info < (3, 14):
     from asyncio import DefaultEventLoopPolicy as _DefaultEventLoopPolicy
 else:
     # The public names warn from 3.14 on; the classes are the same.
-    from asyncio.events import _DefaultEventLoopPolicy
+    from asyncio.unix_events import _DefaultEventLoopPolicy
 
 
 class EventLoopPolicy(_DefaultEventLoopPolicy):
