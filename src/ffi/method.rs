@@ -148,7 +148,6 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
     };
     // SAFETY: CPython calls methods attached.
     unsafe { entered(enter) }
-<<<<<<< Updated upstream
 }
 
 /// A callable of one argument, bound to an object but not listed in its class.
@@ -225,6 +224,4 @@ unsafe extern "C" fn callback<C: BoundCallback>(
     };
     // SAFETY: CPython calls functions attached.
     unsafe { entered(enter) }
-=======
->>>>>>> Stashed changes
 }

@@ -369,14 +369,9 @@ fn report<'py>(
     let source = imports::format_callback_source(py)?
         .call1((runnable.object.bind(py), handle.getattr("_args")?))?;
     let message = PyString::new(py, &format!("Exception in callback {source}"));
-<<<<<<< Updated upstream
     report_raised(
         scheduler,
         &raised,
-=======
-    call_exception_handler(
-        scheduler,
->>>>>>> Stashed changes
         &[
             ("message", Some(message.as_any())),
             ("exception", Some(raised.value().as_any())),

@@ -237,14 +237,9 @@ fn report<'py>(
     let callback = this.callback.get_bound(py).unwrap_or_else(|| callback.clone());
     let source = format_source(py, &callback, arguments, this.loop_debug(py)?)?;
     let message = PyString::new(py, &format!("Exception in callback {source}"));
-<<<<<<< Updated upstream
     report_raised(
         &event_loop,
         &raised,
-=======
-    call_exception_handler(
-        &event_loop,
->>>>>>> Stashed changes
         &[
             ("message", Some(message.as_any())),
             ("exception", Some(raised.value().as_any())),

@@ -8,10 +8,7 @@ use pyo3::exceptions::{PyBaseException, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-<<<<<<< Updated upstream
 use pyo3::sync::PyOnceLock;
-=======
->>>>>>> Stashed changes
 use pyo3::types::{PyDict, PyString};
 
 use super::{Task, as_exact_future, current};
@@ -22,11 +19,7 @@ use crate::ffi::method::{BoundCallback, CallbackDefinition, bind_callback};
 use crate::ffi::{call, context};
 use crate::future::{Callback, Future, Waiter, invalid_state};
 use crate::interop::imports;
-<<<<<<< Updated upstream
 use crate::scheduler::report::{outcome, report_raised};
-=======
-use crate::scheduler::report::{call_exception_handler, outcome};
->>>>>>> Stashed changes
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
@@ -174,14 +167,9 @@ fn report<'py>(
 ) -> PyResult<()> {
     let py = task.py();
     let message = PyString::new(py, &format!("Exception in callback {}", task.repr()?));
-<<<<<<< Updated upstream
     report_raised(
         scheduler,
         raised,
-=======
-    call_exception_handler(
-        scheduler,
->>>>>>> Stashed changes
         &[
             ("message", Some(message.as_any())),
             ("exception", Some(raised.value().as_any())),
