@@ -58,6 +58,12 @@ pub struct Scheduler {
     pub(crate) thread: AttachedCell<u64>,
     /// Whether `loop.time` was replaced in Python and so must be asked (virtual clocks in tests).
     pub(crate) foreign_clock: AttachedCell<bool>,
+    /// Counts callbacks, so that one can tell whether it is still the same.
+    callback_number: AttachedCell<u32>,
+    in_callback: AttachedCell<bool>,
+    /// What is to be done when the callback that runs now returns.
+    afterwards: AttachedCell<Vec<Runnable>>,
+    has_afterwards: AttachedCell<bool>,
 }
 
 impl Scheduler {
@@ -82,6 +88,10 @@ impl Scheduler {
             debug: AttachedCell::new(false),
             thread: AttachedCell::new(0),
             foreign_clock: AttachedCell::new(false),
+            callback_number: AttachedCell::new(0),
+            in_callback: AttachedCell::new(false),
+            afterwards: AttachedCell::new(Vec::new()),
+            has_afterwards: AttachedCell::new(false),
         })
     }
 
@@ -89,6 +99,23 @@ impl Scheduler {
     #[inline(always)]
     pub fn push(&self, py: Python<'_>, runnable: Runnable) {
         self.ready.push(py, runnable);
+    }
+
+    /// The number of the callback that runs now; `None` between callbacks and in debug mode, where
+    /// nothing may be put off.
+    #[inline(always)]
+    pub fn callback(&self, py: Python<'_>) -> Option<u32> {
+        self.in_callback.get(py).then(|| self.callback_number.get(py))
+    }
+
+    /// Runs `runnable` right after the callback that runs now, before any other. Only while
+    /// [`Scheduler::callback`] answers a number.
+    pub fn run_afterwards(&self, py: Python<'_>, runnable: Runnable) {
+        debug_assert!(self.in_callback.get(py), "only a callback can put something off");
+        let mut afterwards = self.afterwards.take(py);
+        afterwards.push(runnable);
+        drop(self.afterwards.replace(py, afterwards));
+        self.has_afterwards.set(py, true);
     }
 
     /// What `call_soon()` checks: that the loop is open and, in debug mode, that this is its

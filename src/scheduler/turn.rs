@@ -43,6 +43,8 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
     discard_cancelled_timers(py, this);
+    // Only a turn inside of a callback finds something here.
+    run_afterwards(scheduler)?;
     let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
     // With callbacks ready and nothing to watch there is nothing a poll could find.
     if idle || this.watches.with(py, |watches| watches.is_worth_polling()) {
@@ -71,10 +73,37 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
             if !runnable.kind.sets_current_task {
                 leave_task(scheduler);
             }
-            (runnable.kind.run)(scheduler, runnable)?;
+            this.callback_number.set(py, this.callback_number.get(py).wrapping_add(1));
+            this.in_callback.set(py, true);
+            let result = (runnable.kind.run)(scheduler, runnable);
+            this.in_callback.set(py, false);
+            let finished = run_afterwards(scheduler);
+            result.and(finished)?;
         }
     }
     Ok(())
+}
+
+/// Runs what the callback just run has put off to its end.
+#[inline(always)]
+fn run_afterwards<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    if !scheduler.get().has_afterwards.get(py) {
+        return Ok(());
+    }
+    run_all_afterwards(scheduler)
+}
+
+fn run_all_afterwards<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    this.has_afterwards.set(py, false);
+    let mut result = Ok(());
+    for runnable in this.afterwards.take(py) {
+        // All of them, whatever one of them raises.
+        result = result.and((runnable.kind.run)(scheduler, runnable));
+    }
+    result
 }
 
 /// Runs one callback as debug mode does: visible as `_current_handle`, and timed.

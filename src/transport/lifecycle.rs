@@ -302,6 +302,7 @@ impl Transport {
     /// `close()`: no more reading; the connection is lost once everything is written.
     pub fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
+        Self::settle(slf)?;
         let this = slf.get();
         if this.state.get(py).closing {
             return Ok(());
@@ -323,6 +324,7 @@ impl Transport {
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
+        Self::settle(slf)?;
         if this.state.get(py).lost != 0 {
             return Ok(());
         }

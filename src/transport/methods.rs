@@ -59,13 +59,16 @@ impl Transport {
         name: &Bound<'py, PyAny>,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        // Whoever asks for the socket may send with it.
+        Self::settle(slf)?;
         Ok(Self::extra_info(slf, name)?.or(default))
     }
 
     /// Return True if the transport is closing or closed.
     #[pyo3(name = "is_closing")]
-    fn is_closing_py(&self, py: Python<'_>) -> bool {
-        self.is_closing(py)
+    fn is_closing_py(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        Self::settle(slf)?;
+        Ok(slf.get().is_closing(slf.py()))
     }
 
     /// Close the transport; buffered data is written first.
@@ -81,6 +84,7 @@ impl Transport {
 
     /// Set a new protocol.
     fn set_protocol(slf: &Bound<'_, Self>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        Self::settle(slf)?;
         slf.get().bind_protocol(protocol)
     }
 
@@ -120,8 +124,9 @@ impl Transport {
     }
 
     /// Return the number of bytes that are buffered for writing.
-    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> usize {
-        (slf.get().kind.buffer_size)(slf)
+    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        Self::settle(slf)?;
+        Ok((slf.get().kind.buffer_size)(slf))
     }
 
     /// Return the low and the high water mark of the write buffer.
@@ -142,6 +147,7 @@ impl Transport {
     ) -> PyResult<()> {
         let py = slf.py();
         let (high, low) = FlowControl::limits(py, high, low)?;
+        Self::settle(slf)?;
         let flow = &slf.get().flow;
         flow.set(py, FlowControl { high, low, ..flow.get(py) });
         Self::maybe_pause_protocol(slf).map_err(PyErr::from)
@@ -187,6 +193,7 @@ impl Transport {
 
     #[getter(_sock)]
     fn sock<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Self::settle(slf)?;
         Self::socket_object(slf)
     }
 

@@ -46,6 +46,7 @@ pub use socket_reader::is_parked;
 pub use stream::StreamTransport;
 
 use crate::ffi::cell::AttachedCell;
+use crate::ffi::exception::PyOutcome;
 use crate::ffi::owner::{Owners, Ownership};
 use crate::scheduler::{RunnableKind, Scheduler};
 use crate::sys::address::SocketAddress;
@@ -61,6 +62,8 @@ pub struct TransportKind {
     pub on_read: &'static RunnableKind,
     /// Queued when something can be written.
     pub on_write: &'static RunnableKind,
+    /// Does at once what was put off to the end of the callback, before someone looks.
+    pub settle: for<'py> fn(&Bound<'py, Transport>) -> PyOutcome<'py, ()>,
     /// `get_write_buffer_size()`. Runs no Python code.
     pub buffer_size: for<'py> fn(&Bound<'py, Transport>) -> usize,
     /// Drops what was not sent.
@@ -168,6 +171,11 @@ impl Transport {
         if !this.endpoint.inspect(slf.py(), Endpoint::is_closed) {
             this.ownership.claim(slf, this.fd);
         }
+    }
+
+    /// Does at once what was put off to the end of the callback.
+    fn settle(slf: &Bound<'_, Self>) -> PyResult<()> {
+        (slf.get().kind.settle)(slf).map_err(PyErr::from)
     }
 
     /// The protocol, or None when the connection is lost.

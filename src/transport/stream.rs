@@ -20,7 +20,7 @@ use super::write_queue::WriteQueue;
 use super::{Parts, Transport, TransportKind};
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::{buffer, call};
+use crate::ffi::{buffer, call, context};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
@@ -38,6 +38,10 @@ static KIND: TransportKind = TransportKind {
     class: imports::socket_transport,
     on_read: &ON_READ,
     on_write: &ON_WRITE,
+    settle: |transport| match transport.cast::<StreamTransport>() {
+        Ok(stream) => StreamTransport::flush(stream),
+        Err(_) => Ok(()),
+    },
     buffer_size: |transport| {
         transport.cast::<StreamTransport>().map_or(0, |stream| stream.get().queued(stream.py()))
     },
@@ -80,6 +84,38 @@ static ON_WRITE: RunnableKind = RunnableKind {
     hidden: false,
 };
 
+static FLUSH: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        event(scheduler, runnable, "_write_ready", StreamTransport::flush_afterwards)
+    },
+    cancelled: never_cancelled,
+    sets_current_task: true,
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
+    hidden: false,
+    left_timers: nothing_to_note,
+};
+
+/// What a transport knows of its writes, to gather those of one callback.
+///
+/// Many programs write a head and a body: one system call is enough for both. A transport that
+/// has seen two writes in one callback holds further ones back until the callback returns, and
+/// stops doing so when there was only one. Whoever looks (at the buffer's size, the socket ...)
+/// makes it send first, so nobody sees a difference.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Gathering {
+    /// The callback that wrote last.
+    callback: u32,
+    /// Writes in that callback.
+    writes: u32,
+    /// Whether to hold writes back.
+    enabled: bool,
+    /// Something is held back.
+    held: bool,
+}
+
+/// More than this is sent at once.
+const HELD_AT_MOST: usize = 16 * 1024;
+
 #[inline(always)]
 fn event<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -106,6 +142,7 @@ fn event<'py>(
 pub struct StreamTransport {
     pub(super) queue: AttachedRefCell<WriteQueue>,
     read_size: AttachedCell<ReadSize>,
+    gathering: AttachedCell<Gathering>,
     /// `write_eof()` was called.
     pub(super) eof: AttachedCell<bool>,
     /// Waits until everything is written; `sendfile()` uses it.
@@ -137,6 +174,7 @@ impl StreamTransport {
         let stream = Self {
             queue: AttachedRefCell::new(WriteQueue::default()),
             read_size: AttachedCell::new(ReadSize::default()),
+            gathering: AttachedCell::new(Gathering::default()),
             eof: AttachedCell::new(false),
             empty_waiter: AttachedCell::new(None),
         };
@@ -259,6 +297,69 @@ impl StreamTransport {
         }
     }
 
+    /// Notes a write; answers whether it shall wait for the end of the callback.
+    #[inline(always)]
+    fn shall_hold(slf: &Bound<'_, Self>, idle: bool) -> bool {
+        let py = slf.py();
+        let base = slf.as_super().get();
+        let callback = base.scheduler.inspect(py, |scheduler| {
+            scheduler.as_ref().and_then(|scheduler| scheduler.get().callback(py))
+        });
+        let Some(callback) = callback else { return false };
+        let cell = &slf.get().gathering;
+        let mut gathering = cell.get(py);
+        if gathering.callback == callback {
+            gathering.writes = gathering.writes.saturating_add(1);
+            gathering.enabled = true;
+        } else {
+            gathering.callback = callback;
+            gathering.writes = 1;
+        }
+        let hold = gathering.held || (gathering.enabled && idle);
+        cell.set(py, gathering);
+        hold
+    }
+
+    /// Has what is queued sent when the callback returns.
+    fn hold<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let cell = &slf.get().gathering;
+        let gathering = cell.get(py);
+        if slf.get().queued(py) > HELD_AT_MOST {
+            return Self::flush(slf);
+        }
+        if gathering.held {
+            return Ok(());
+        }
+        let Some(scheduler) = slf.as_super().get().scheduler(py) else { return Ok(()) };
+        cell.set(py, Gathering { held: true, ..gathering });
+        let mut runnable = Runnable::new(&FLUSH, slf.clone());
+        runnable.context = Some(outcome(py, context::copy_current(py))?.unbind());
+        scheduler.get().run_afterwards(py, runnable);
+        Ok(())
+    }
+
+    fn flush_afterwards<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let cell = &slf.get().gathering;
+        let gathering = cell.get(py);
+        // A single write in a callback: holding back was of no use.
+        cell.set(py, Gathering { enabled: gathering.writes > 1, ..gathering });
+        Self::flush(slf)
+    }
+
+    /// Sends what was held back.
+    pub(super) fn flush<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let cell = &slf.get().gathering;
+        let gathering = cell.get(py);
+        if !gathering.held {
+            return Ok(());
+        }
+        cell.set(py, Gathering { held: false, ..gathering });
+        Self::send_first(slf)
+    }
+
     /// Sends `data`, or as much as the socket takes, and queues the rest.
     #[inline]
     pub fn write<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
@@ -269,10 +370,12 @@ impl StreamTransport {
             return Self::note_lost_write(slf);
         }
         let idle = this.queued(py) == 0;
+        let hold = Self::shall_hold(slf, idle);
         let fd = transport.get().descriptor(py);
+        let send_now = idle && !hold;
         let sent = if let Ok(bytes) = data.cast::<PyBytes>() {
             let content = bytes.as_bytes();
-            let sent = if idle { send(fd, content) } else { Ok(0) };
+            let sent = if send_now { send(fd, content) } else { Ok(0) };
             if let Ok(sent) = sent
                 && sent < content.len()
             {
@@ -281,7 +384,7 @@ impl StreamTransport {
             sent.map(|sent| sent == content.len())
         } else {
             let lent = buffer::with_bytes(data, |content| {
-                let sent = if idle { send(fd, content)? } else { 0 };
+                let sent = if send_now { send(fd, content)? } else { 0 };
                 this.queue.with(py, |queue| queue.push_copy(&content[sent..]));
                 Ok(sent == content.len())
             });
@@ -292,6 +395,7 @@ impl StreamTransport {
         };
         match sent {
             Ok(true) => Ok(()),
+            Ok(false) if hold => Self::hold(slf),
             Ok(false) => {
                 if idle {
                     outcome(py, Transport::add_writer(transport))?;
@@ -339,9 +443,21 @@ impl StreamTransport {
                 })?,
             }
         }
+        if slf.get().gathering.get(py).held {
+            return Self::hold(slf);
+        }
         if !idle || this.queued(py) == 0 {
             return Transport::maybe_pause_protocol(transport);
         }
+        Self::send_first(slf)
+    }
+
+    /// Sends what is queued although the socket is not known to take it, and waits for that if
+    /// it does not.
+    fn send_first<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
         match Self::send_queue(slf) {
             Ok(()) if this.queued(py) == 0 => Ok(()),
             Ok(()) => {

@@ -105,6 +105,7 @@ impl StreamTransport {
         let py = slf.py();
         let this = slf.get();
         let base = slf.as_super().get();
+        Self::flush(slf).map_err(PyErr::from)?;
         if base.is_closing(py) || this.eof.get(py) {
             return Ok(());
         }
@@ -134,6 +135,7 @@ impl StreamTransport {
     fn _make_empty_waiter<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
+        Self::flush(slf).map_err(PyErr::from)?;
         if this.empty_waiter.is_some(py) {
             return Err(PyRuntimeError::new_err("Empty waiter is already set"));
         }
