@@ -39,7 +39,7 @@ pub mod _ferroloop {
     #[pymodule_export]
     use super::task::Task;
     #[pymodule_export]
-    use super::transport::{StreamTransport, Transport};
+    use super::transport::{DatagramTransport, StreamTransport, Transport};
 
     /// The tasks of this crate that are not done, of all loops.
     #[pyfunction]
@@ -68,6 +68,7 @@ pub mod _ferroloop {
         ffi::slots::install_self_awaiting::<transport::SocketOperation>(py);
         ffi::slots::install_finalizer::<Transport>(py);
         ffi::slots::install_finalizer::<StreamTransport>(py);
+        ffi::slots::install_finalizer::<DatagramTransport>(py);
         event_loop::install(py)?;
         executor::install(py)?;
         interop::imports::load(py)?;

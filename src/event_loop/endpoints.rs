@@ -12,7 +12,9 @@ use pyo3::types::{PyDict, PyInt};
 use super::EventLoop;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
-use crate::transport::{Endpoint, Listener, OWNERS, Parts, StreamTransport, Transport};
+use crate::transport::{
+    DatagramTransport, Endpoint, Listener, OWNERS, Parts, StreamTransport, Transport,
+};
 
 impl EventLoop {
     /// The open transport of this loop that owns a descriptor.
@@ -113,6 +115,26 @@ impl EventLoop {
         }
         let scheduler = slf.as_super().clone();
         StreamTransport::open(Parts { scheduler, endpoint, protocol, extra, server, peer }, waiter)
+    }
+
+    /// A transport for a datagram socket; `address` is the peer if it is connected to one.
+    #[pyo3(signature = (sock, protocol, address=None, waiter=None, extra=None))]
+    fn _make_datagram_transport<'py>(
+        slf: &Bound<'py, Self>,
+        sock: Bound<'py, PyAny>,
+        protocol: Bound<'py, PyAny>,
+        address: Option<Bound<'py, PyAny>>,
+        waiter: Option<Bound<'py, PyAny>>,
+        extra: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, DatagramTransport>> {
+        Self::_ensure_fd_no_transport(slf, &sock)?;
+        let endpoint = Endpoint::of(&sock)?;
+        let peer = socket::peer_name(endpoint.descriptor()).ok();
+        let family = sock.getattr(intern!(slf.py(), "family"))?.extract()?;
+        let scheduler = slf.as_super().clone();
+        let server = None;
+        let parts = Parts { scheduler, endpoint, protocol, extra, server, peer };
+        DatagramTransport::open(parts, family, address, waiter)
     }
 
     /// Accepts connections on a listening socket and serves them, without TLS.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::sys::address::SocketAddress;
 
@@ -27,6 +27,32 @@ pub fn to_python<'py>(py: Python<'py>, address: &SocketAddress) -> PyResult<Boun
         SocketAddress::UnixAbstract(name) => PyBytes::new(py, name).into_any(),
         SocketAddress::Other => py.None().into_bound(py),
     })
+}
+
+/// The address that a tuple means to a socket of `family`; `None` if it has a name to look up, or
+/// anything else that Python must judge.
+pub fn from_python(object: &Bound<'_, PyAny>, family: i32) -> Option<SocketAddress> {
+    let tuple = object.cast::<PyTuple>().ok()?;
+    let item = |index: usize| tuple.get_borrowed_item(index).ok();
+    let host = item(0)?;
+    let host = host.cast::<PyString>().ok()?;
+    let host = host.to_str().ok()?;
+    let port = item(1)?.extract::<u16>().ok()?;
+    match (family, tuple.len()) {
+        (libc::AF_INET, 2) => {
+            let ip = host.parse::<Ipv4Addr>().ok()?.octets();
+            Some(SocketAddress::V4 { ip, port })
+        }
+        (libc::AF_INET6, length @ 2..=4) => {
+            let ip = host.parse::<Ipv6Addr>().ok()?.octets();
+            let number = |index: usize| item(index)?.extract::<u32>().ok();
+            let flow = if length > 2 { number(2)? } else { 0 };
+            let scope = if length > 3 { number(3)? } else { 0 };
+            // Python refuses flow labels beyond 20 bits.
+            (flow < 1 << 20).then_some(SocketAddress::V6 { ip, port, flow, scope })
+        }
+        _ => None,
+    }
 }
 
 /// As libc's `inet_ntop`, which writes IPv4-compatible addresses the old way.

@@ -63,6 +63,7 @@ imports! {
     buffered_protocol = "asyncio.protocols": "BufferedProtocol";
     transport_socket = "asyncio.trsock": "TransportSocket";
     socket_transport = "asyncio.selector_events": "_SelectorSocketTransport";
+    datagram_transport = "asyncio.selector_events": "_SelectorDatagramTransport";
     sendfile_mode = "asyncio.constants": "_SendfileMode";
     constants = "asyncio": "constants";
     selector_event_loop = "asyncio.selector_events": "BaseSelectorEventLoop";

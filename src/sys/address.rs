@@ -3,7 +3,7 @@
 use std::mem;
 
 /// The address of one end of a socket, compact: most are IPv4.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SocketAddress {
     /// `AF_INET`.
     V4 { ip: [u8; 4], port: u16 },
@@ -32,6 +32,35 @@ impl AddressBuffer {
 
     pub(super) fn pointers(&mut self) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
         ((&raw mut self.storage).cast(), &raw mut self.length)
+    }
+
+    /// The kernel's form of an Internet address; `None` for other families.
+    pub(super) fn of(address: &SocketAddress) -> Option<Self> {
+        let mut buffer = Self::new();
+        match address {
+            SocketAddress::V4 { ip, port } => {
+                // SAFETY: the storage is large and aligned enough for every address type, and is
+                // all zeros, which is valid for them.
+                let target = unsafe { &mut *(&raw mut buffer.storage).cast::<libc::sockaddr_in>() };
+                target.sin_family = libc::AF_INET as libc::sa_family_t;
+                target.sin_port = port.to_be();
+                target.sin_addr.s_addr = u32::from_ne_bytes(*ip);
+                buffer.length = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            }
+            SocketAddress::V6 { ip, port, flow, scope } => {
+                // SAFETY: as above.
+                let target =
+                    unsafe { &mut *(&raw mut buffer.storage).cast::<libc::sockaddr_in6>() };
+                target.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                target.sin6_port = port.to_be();
+                target.sin6_flowinfo = flow.to_be();
+                target.sin6_addr.s6_addr = *ip;
+                target.sin6_scope_id = *scope;
+                buffer.length = mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+            }
+            _ => return None,
+        }
+        Some(buffer)
     }
 
     /// Reads what the kernel wrote.

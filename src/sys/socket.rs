@@ -138,3 +138,19 @@ pub(crate) fn receive_from(
     })?;
     Ok((received, sender.address()))
 }
+
+/// Sends one datagram to an Internet address.
+///
+/// # Errors
+/// `EAFNOSUPPORT` for another family; what the system answers.
+pub(crate) fn send_to(fd: RawFd, data: &[u8], to: &SocketAddress) -> io::Result<usize> {
+    let Some(mut to) = AddressBuffer::of(to) else {
+        return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+    };
+    let (address, length) = to.pointers();
+    // SAFETY: the kernel reads `len` bytes of a live slice and an address of the length given,
+    // which `pointers` hands out as a valid pointer.
+    check(unsafe {
+        libc::sendto(fd, data.as_ptr().cast(), data.len(), SEND_FLAGS, address, *length)
+    })
+}

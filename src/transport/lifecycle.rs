@@ -19,6 +19,9 @@ use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_no
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
+/// Writes after the connection was lost that are forgiven before a warning.
+const FORGIVEN_WRITES: u32 = 5;
+
 /// `protocol.connection_made(transport)`, then reading: the protocol is the argument.
 static MADE: RunnableKind = RunnableKind {
     run: |scheduler, runnable| connection_made(scheduler, runnable),
@@ -418,6 +421,21 @@ impl Transport {
         let closed = outcome(py, Self::let_go(slf));
         let after = outcome(py, (this.kind.lost)(slf));
         told.and(closed).and(after)
+    }
+
+    /// Counts a write to a lost connection; warns of those that go on and on.
+    #[cold]
+    pub fn note_lost_write<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let base = slf.get();
+        if base.state.get(py).lost >= FORGIVEN_WRITES {
+            let text = "socket.send() raised exception.";
+            let warned = imports::logger(py)
+                .and_then(|logger| logger.call_method1(intern!(py, "warning"), (text,)));
+            outcome(py, warned)?;
+        }
+        base.update_state(py, |state| state.lost = state.lost.saturating_add(1));
+        Ok(())
     }
 
     fn let_go(slf: &Bound<'_, Self>) -> PyResult<()> {

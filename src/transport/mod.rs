@@ -10,6 +10,7 @@
 //! * `methods.rs`: what Python sees of every transport;
 //! * `stream.rs`, `stream_methods.rs`: TCP and UNIX streams;
 //! * `server.rs`: accepting them;
+//! * `datagram.rs`, `datagram_methods.rs`, `familiar.rs`: UDP and UNIX datagrams;
 //! * `socket_operation.rs`, `socket_reader.rs`: `loop.sock_recv()` and its like.
 //!
 //! Invariants: everything happens on the loop's thread; no cell is lent while Python code runs;
@@ -18,7 +19,10 @@
 
 #![forbid(unsafe_code)]
 
+mod datagram;
+mod datagram_methods;
 mod endpoint;
+mod familiar;
 mod finalizer;
 mod flow_control;
 mod information;
@@ -38,6 +42,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+pub use datagram::DatagramTransport;
 pub use endpoint::Endpoint;
 use flow_control::FlowControl;
 pub use server::Listener;

@@ -31,8 +31,6 @@ use crate::sys::socket;
 
 const READ_FAILED: &str = "Fatal read error on socket transport";
 const WRITE_FAILED: &str = "Fatal write error on socket transport";
-/// Writes after the connection was lost that are forgiven before a warning.
-const FORGIVEN_WRITES: u32 = 5;
 
 static KIND: TransportKind = TransportKind {
     class: imports::socket_transport,
@@ -367,7 +365,7 @@ impl StreamTransport {
         let this = slf.get();
         let transport = slf.as_super();
         if transport.get().state.get(py).lost != 0 {
-            return Self::note_lost_write(slf);
+            return Transport::note_lost_write(transport);
         }
         let idle = this.queued(py) == 0;
         let hold = Self::shall_hold(slf, idle);
@@ -408,20 +406,6 @@ impl StreamTransport {
         }
     }
 
-    #[cold]
-    fn note_lost_write<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let base = slf.as_super().get();
-        if base.state.get(py).lost >= FORGIVEN_WRITES {
-            let text = "socket.send() raised exception.";
-            let warned = imports::logger(py)
-                .and_then(|logger| logger.call_method1(intern!(py, "warning"), (text,)));
-            outcome(py, warned)?;
-        }
-        base.update_state(py, |state| state.lost = state.lost.saturating_add(1));
-        Ok(())
-    }
-
     /// Sends several chunks, gathered.
     pub fn write_chunks<'py>(
         slf: &Bound<'py, Self>,
@@ -431,7 +415,7 @@ impl StreamTransport {
         let this = slf.get();
         let transport = slf.as_super();
         if transport.get().state.get(py).lost != 0 {
-            return Self::note_lost_write(slf);
+            return Transport::note_lost_write(transport);
         }
         let idle = this.queued(py) == 0;
         for chunk in chunks {
