@@ -5,7 +5,9 @@ more than the rest of a task's life, so the set gets a class that also iterates 
 registry. The object stays the same one, whoever has imported it already.
 """
 
+import _asyncio
 import asyncio.tasks
+import gc
 import sys
 import weakref
 from collections.abc import Iterator
@@ -33,11 +35,18 @@ class _TaskSet(_TaskWeakSet):
         return super().__contains__(item) or any(item is task for task in _ferroloop.live_tasks())
 
 
-def _adopt() -> None:
-    name = "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
-    tasks = getattr(asyncio.tasks, name)
-    if type(tasks) is weakref.WeakSet:
-        tasks.__class__ = _TaskSet
+def _sets_of_tasks() -> Iterator[Any]:
+    """The weak sets that ``all_tasks()`` looks into."""
+    if sys.version_info < (3, 12):
+        yield asyncio.tasks._all_tasks
+        return
+    yield asyncio.tasks._scheduled_tasks
+    if sys.version_info >= (3, 14):
+        # From 3.14 on the C implementation has a set of its own, for tasks of other types, which
+        # no name leads to.
+        yield from (found for found in gc.get_referents(_asyncio) if type(found) is weakref.WeakSet)
 
 
-_adopt()
+for _set in _sets_of_tasks():
+    if type(_set) is weakref.WeakSet:
+        _set.__class__ = _TaskSet

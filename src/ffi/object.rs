@@ -20,6 +20,7 @@ pub fn is_native_coroutine(object: &Bound<'_, PyAny>) -> bool {
 
 /// Stores `dict[key] = value`. Runs Python code only if `key` has a Python `__hash__` or `__eq__`,
 /// or through the drop of the value replaced.
+#[cfg(not(Py_3_14))]
 #[inline(always)]
 pub fn dict_set(
     dict: &Bound<'_, pyo3::types::PyDict>,
@@ -70,6 +71,7 @@ pub fn generic_setattr(
 
 /// `dict.setdefault(key, value)` with one look-up; what the dict holds now. What may run Python
 /// code: as [`dict_set`].
+#[cfg(not(Py_3_14))]
 #[inline(always)]
 pub fn dict_set_default<'py>(
     dict: &Bound<'py, pyo3::types::PyDict>,
@@ -89,6 +91,7 @@ pub fn dict_set_default<'py>(
 }
 
 /// `dict.pop(key, None)` with one look-up. What may run Python code: as [`dict_set`].
+#[cfg(not(Py_3_14))]
 #[inline(always)]
 pub fn dict_discard(dict: &Bound<'_, pyo3::types::PyDict>, key: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = dict.py();

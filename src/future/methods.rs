@@ -8,7 +8,7 @@ use pyo3::exceptions::{
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyDict, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyDict, PyFrozenSet, PyList, PyString, PyTuple, PyType};
 
 use super::{Callback, Callbacks, Future, FutureIterator, Outcome, invalid_state};
 use crate::ffi::context;
@@ -227,6 +227,13 @@ impl Future {
     fn callbacks_py<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
         self.event_loop(py)?;
         self.callbacks_list(py)
+    }
+
+    /// The tasks that await this future, for call graphs (3.14); None if there are none.
+    #[getter(_asyncio_awaited_by)]
+    fn awaited_by<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
+        let waiters = self.native_waiters(py);
+        if waiters.is_empty() { Ok(None) } else { PyFrozenSet::new(py, waiters).map(Some) }
     }
 
     #[getter(_loop)]

@@ -65,8 +65,6 @@ pub struct Extras {
     pub cancelled_exception: Option<Py<PyBaseException>>,
     /// Traceback of the exception when it was set; later raises must not lengthen it.
     pub exception_traceback: Option<Py<PyAny>>,
-    /// Futures and tasks that await this one (3.14's call graphs), a set.
-    pub awaited_by: Option<Py<PyAny>>,
 }
 
 impl Traverse for Option<Box<Extras>> {
@@ -75,8 +73,7 @@ impl Traverse for Option<Box<Extras>> {
         visit.call(&extras.source_traceback)?;
         visit.call(&extras.cancel_message)?;
         visit.call(&extras.cancelled_exception)?;
-        visit.call(&extras.exception_traceback)?;
-        visit.call(&extras.awaited_by)
+        visit.call(&extras.exception_traceback)
     }
 }
 

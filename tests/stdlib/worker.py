@@ -342,9 +342,11 @@ def task_future_classes(modname, module, utils, target):
             ns[key] = task_future_attribute(key, cls)
             if key == "new_task":
                 ns["current_task"] = staticmethod(tasks.current_task)
-        for extra in ("all_tasks", "current_task"):  # 3.14
-            if extra not in ns and hasattr(bases[0], extra):
-                ns[extra] = staticmethod(getattr(tasks, extra))
+        if sys.version_info >= (3, 14):
+            # Each flavour of Task is listed by the functions of its own implementation.
+            prefix = "_py_" if attrs.get("Task") == "PyT" else ""
+            for extra in ("all_tasks", "current_task"):
+                ns.setdefault(extra, staticmethod(getattr(tasks, prefix + extra)))
         for gmod, source, test, onto in fam.GRAFT:
             if gmod == mod and onto == name:
                 fn = getattr(getattr(module, source, None), test, None)
