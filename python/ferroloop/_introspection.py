@@ -5,7 +5,6 @@ more than the rest of a task's life, so the set gets a class that also iterates 
 registry. The object stays the same one, whoever has imported it already.
 """
 
-import _asyncio
 import asyncio.tasks
 import gc
 import sys
@@ -43,8 +42,9 @@ def _sets_of_tasks() -> Iterator[Any]:
     yield asyncio.tasks._scheduled_tasks
     if sys.version_info >= (3, 14):
         # From 3.14 on the C implementation has a set of its own, for tasks of other types, which
-        # no name leads to.
-        yield from (found for found in gc.get_referents(_asyncio) if type(found) is weakref.WeakSet)
+        # no name leads to. (Imported before asyncio, the C module would not be used by it.)
+        module = sys.modules["_asyncio"]
+        yield from (found for found in gc.get_referents(module) if type(found) is weakref.WeakSet)
 
 
 for _set in _sets_of_tasks():
