@@ -76,6 +76,8 @@ pub mod _ferroloop {
         interop::imports::load_for_3_12(py)?;
         #[cfg(Py_3_14)]
         interop::imports::load_for_3_14(py)?;
+        #[cfg(not(Py_3_14))]
+        interop::imports::load_before_3_14(py)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

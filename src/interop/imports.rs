@@ -40,7 +40,6 @@ imports! {
     task_get_stack = "asyncio.base_tasks": "_task_get_stack";
     task_print_stack = "asyncio.base_tasks": "_task_print_stack";
     iscoroutine = "asyncio.coroutines": "iscoroutine";
-    iscoroutinefunction = "asyncio.coroutines": "iscoroutinefunction";
     cancelled_error = "asyncio.exceptions": "CancelledError";
     invalid_state_error = "asyncio.exceptions": "InvalidStateError";
     isgenerator = "inspect": "isgenerator";
@@ -78,6 +77,14 @@ imports! {
     enter_task = "asyncio.tasks": "_enter_task";
     swap_current_task = "asyncio.tasks": "_swap_current_task";
     current_task = "asyncio.tasks": "current_task";
+    // The public name warns.
+    iscoroutinefunction = "asyncio.coroutines": "_iscoroutinefunction";
+}
+
+#[cfg(not(Py_3_14))]
+imports! {
+    load with load_before_3_14;
+    iscoroutinefunction = "asyncio.coroutines": "iscoroutinefunction";
 }
 
 #[cfg(Py_3_12)]
