@@ -250,9 +250,9 @@ def test_from_finalizers(run):
 
 @pytest.mark.mode("plain")
 @pytest.mark.parametrize("threads", [1, 8, 64])
-def test_stress_callbacks(run, threads):
+def test_stress_callbacks(run, flavour, threads):
     """Each thread's callbacks arrive complete and in its order."""
-    total = 100_000
+    total = 50_000 if flavour.is_asyncio or threads < 64 else 1_000_000
 
     async def main():
         loop = asyncio.get_running_loop()
