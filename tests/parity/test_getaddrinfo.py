@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import ipaddress
 import logging
 import random
@@ -183,8 +184,8 @@ def test_subclasses_of_str_and_int(run):
 
 
 def test_is_a_coroutine_function(loop):
-    assert asyncio.iscoroutinefunction(loop.getaddrinfo)
-    assert asyncio.iscoroutinefunction(loop.getnameinfo)
+    assert inspect.iscoroutinefunction(loop.getaddrinfo)
+    assert inspect.iscoroutinefunction(loop.getnameinfo)
     task = loop.create_task(loop.getaddrinfo("127.0.0.1", 80))
     assert loop.run_until_complete(task)
 
