@@ -324,7 +324,8 @@ impl StreamTransport {
         let cell = &slf.get().gathering;
         let gathering = cell.get(py);
         if slf.get().queued(py) > HELD_AT_MOST {
-            return Self::flush(slf);
+            cell.set(py, Gathering { held: false, ..gathering });
+            return Self::send_first(slf);
         }
         if gathering.held {
             return Ok(());

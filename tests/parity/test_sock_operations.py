@@ -1,0 +1,312 @@
+"""`loop.sock_recv()` and its like on plain sockets."""
+
+import asyncio
+import contextlib
+import errno
+import inspect
+import socket
+
+import pytest
+
+
+@pytest.fixture
+def pair():
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(False)
+    yield ends
+    for end in ends:
+        end.close()
+
+
+async def until_waiting():
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_data_that_is_there(run, pair):
+    a, b = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        b.send(b"hello")
+        assert await loop.sock_recv(a, 3) == b"hel"
+        buffer = bytearray(8)
+        assert await loop.sock_recv_into(a, buffer) == 2
+        assert buffer == b"lo\0\0\0\0\0\0"
+        assert await loop.sock_sendall(a, memoryview(b"back")) is None
+        assert b.recv(10) == b"back"
+        b.shutdown(socket.SHUT_WR)
+        assert await loop.sock_recv(a, 10) == b""
+
+    run(main())
+
+
+def test_waiting_again_and_again(run, pair):
+    a, b = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        for number in range(200):
+            waiting = loop.create_task(loop.sock_recv(a, 100))
+            await until_waiting()
+            assert not waiting.done()
+            b.send(b"%d" % number)
+            assert await waiting == b"%d" % number
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [1, 1000, 65_536, 65_537, 200_000, 5_000_000])
+def test_all_sizes_both_ways(run, pair, size):
+    a, b = pair
+    data = bytes(range(251)) * (size // 251 + 1)
+    data = data[:size]
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        async def receive():
+            received = bytearray()
+            while len(received) < size:
+                received += await loop.sock_recv(b, 1 << 18)
+            return received
+
+        receiving = loop.create_task(receive())
+        await loop.sock_sendall(a, data)
+        assert await receiving == data
+
+    run(main())
+
+
+def test_they_are_coroutines(run, pair):
+    a, b = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        operation = loop.sock_recv(a, 10)
+        assert asyncio.iscoroutine(operation)
+        assert inspect.isawaitable(operation)
+        task = asyncio.create_task(operation)
+        await until_waiting()
+        assert "sock_recv" in repr(task)
+        b.send(b"x")
+        assert await task == b"x"
+        b.send(b"y")
+        assert await asyncio.ensure_future(loop.sock_recv(a, 10)) == b"y"
+        b.send(b"z")
+        assert await asyncio.wait_for(loop.sock_recv(a, 10), 5) == b"z"
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+            operation.send(None)
+        # Nothing happens before it is awaited.
+        b.send(b"later")
+        unused = loop.sock_recv(a, 10)
+        unused.close()
+        assert await loop.sock_recv(a, 10) == b"later"
+
+    run(main())
+
+
+@pytest.mark.only("ferroloop")  # asyncio loses what arrives before the cancellation
+def test_cancelling_loses_nothing(run, pair):
+    a, b = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        for turns in range(6):
+            task = loop.create_task(loop.sock_recv(a, 10))
+            await until_waiting()
+            b.send(b"data")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                got = await task
+            except asyncio.CancelledError:
+                got = await asyncio.wait_for(loop.sock_recv(a, 10), 5)
+            assert got == b"data", turns
+
+    run(main())
+
+
+def test_cancelled_and_waiting_again(run, pair):
+    a, b = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(loop.sock_recv(a, 10), 0.01)
+        task = loop.create_task(loop.sock_recv(a, 10))
+        await until_waiting()
+        b.send(b"second")
+        assert await task == b"second"
+
+    run(main())
+
+
+def test_the_number_of_a_closed_socket_comes_back(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        numbers = []
+        for _ in range(5):
+            a, b = socket.socketpair()
+            a.setblocking(False)
+            numbers.append(a.fileno())
+            task = loop.create_task(loop.sock_recv(a, 10))
+            await until_waiting()
+            b.send(b"new")
+            assert await asyncio.wait_for(task, 5) == b"new"
+            # And as readers of other kinds.
+            a.close()
+            b.close()
+            a, b = socket.socketpair()
+            a.setblocking(False)
+            numbers.append(a.fileno())
+            ready = loop.create_future()
+            loop.add_reader(a, ready.set_result, None)
+            b.send(b"x")
+            await asyncio.wait_for(ready, 5)
+            assert loop.remove_reader(a)
+            assert not loop.remove_reader(a)
+            a.close()
+            b.close()
+        assert len(set(numbers)) == 1
+
+    run(main())
+
+
+def test_then_as_a_transport(run, pair):
+    a, b = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.sock_recv(a, 10))
+        await until_waiting()
+        b.send(b"first")
+        assert await task == b"first"
+        reader, writer = await asyncio.open_unix_connection(sock=a)
+        b.send(b"second")
+        assert await reader.readexactly(6) == b"second"
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            await loop.sock_recv(a, 10)
+        writer.close()
+        await writer.wait_closed()
+
+    run(main())
+
+
+def test_accept_and_connect(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.socket() as client,
+        ):
+            listener.setblocking(False)
+            client.setblocking(False)
+            accepting = loop.create_task(loop.sock_accept(listener))
+            await until_waiting()
+            await loop.sock_connect(client, listener.getsockname())
+            connection, address = await accepting
+            with connection:
+                assert address == client.getsockname()
+                assert connection.gettimeout() == 0
+                assert connection.family == socket.AF_INET
+                await loop.sock_sendall(client, b"hi")
+                assert await loop.sock_recv(connection, 10) == b"hi"
+
+    run(main())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_datagrams(run, host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with (
+            socket.socket(family, socket.SOCK_DGRAM) as one,
+            socket.socket(family, socket.SOCK_DGRAM) as two,
+        ):
+            for end in (one, two):
+                end.setblocking(False)
+                end.bind((host, 0))
+            waiting = loop.create_task(loop.sock_recvfrom(two, 100))
+            await until_waiting()
+            assert await loop.sock_sendto(one, b"hello", two.getsockname()) == 5
+            assert await waiting == (b"hello", one.getsockname())
+            await loop.sock_sendto(one, b"", two.getsockname())
+            assert await loop.sock_recvfrom(two, 100) == (b"", one.getsockname())
+            await loop.sock_sendto(one, b"cut short", two.getsockname())
+            buffer = bytearray(10)
+            assert await loop.sock_recvfrom_into(two, buffer, 3) == (3, one.getsockname())
+            assert buffer == b"cut" + bytes(7)
+
+    run(main())
+
+
+def test_errors(run, pair):
+    a, b = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        seen = []
+        closed = socket.socket()
+        closed.setblocking(False)
+        closed.close()
+        for make in (
+            lambda: loop.sock_recv(closed, 10),
+            lambda: loop.sock_recv(a, -1),
+            lambda: loop.sock_recv(a, "ten"),
+            lambda: loop.sock_recv_into(a, b"readonly"),
+            lambda: loop.sock_recv_into(a, 5),
+            lambda: loop.sock_sendall(a, "text"),
+            lambda: loop.sock_sendall(closed, b"data"),
+            lambda: loop.sock_sendto(a, b"data", 5),
+            lambda: loop.sock_accept(a),
+        ):
+            with pytest.raises((OSError, TypeError, ValueError)) as raised:
+                await make()
+            seen.append((type(raised.value).__name__, str(raised.value)))
+        return seen
+
+    import ferroloop
+
+    expected = asyncio.run(main())
+    assert run(main()) == expected
+    assert ferroloop.run(main()) == expected
+
+
+@pytest.mark.mode("debug")
+def test_blocking_sockets_are_refused_in_debug_mode(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.socket() as sock:
+            for operation in (
+                lambda: loop.sock_recv(sock, 1),
+                lambda: loop.sock_sendall(sock, b"x"),
+                lambda: loop.sock_accept(sock),
+            ):
+                with pytest.raises(ValueError, match="the socket must be non-blocking"):
+                    await operation()
+
+    run(main())
+
+
+def test_the_peer_is_gone(run, pair):
+    a, b = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        sending = loop.create_task(loop.sock_sendall(a, bytes(10_000_000)))
+        await until_waiting()
+        assert not sending.done()
+        b.close()
+        with pytest.raises(OSError) as raised:
+            await sending
+        assert raised.value.errno in (errno.EPIPE, errno.ECONNRESET)
+        with contextlib.suppress(ConnectionError):
+            await loop.sock_recv(a, 10)
+        assert not loop.remove_writer(a)
+
+    run(main())
