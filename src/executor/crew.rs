@@ -62,47 +62,34 @@ impl Crew {
         };
         job.get().set_place(py, self, pushed.ticket);
         let Some(worker) = pushed.new_worker else { return Ok(()) };
-        let index = worker.index;
-        match self.start_thread(py, worker, &format!("{prefix}_{index}")) {
-            Ok(thread) => threads.add(thread),
-            Err(error) => {
-                job.get().withdraw(py);
-                Err(error)
-            }
-        }
+        let name = format!("{prefix}_{}", worker.index);
+        self.start_thread(py, worker, &name, threads).inspect_err(|_| job.get().withdraw(py))
     }
 
-    fn start_thread<'py>(
+    /// Starts a thread for the worker and notes it, unless that fails.
+    fn start_thread(
         self: &Arc<Self>,
-        py: Python<'py>,
-        worker: NewWorker,
+        py: Python<'_>,
+        ordered: NewWorker,
         name: &str,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let started = self.make_thread(py, name).and_then(|thread| {
-            thread.call_method0(intern!(py, "start"))?;
-            Ok(thread)
-        });
-        match started {
-            Ok(thread) => {
-                remember(self, &thread);
-                Ok(thread)
-            }
+        threads: &Bound<'_, PySet>,
+    ) -> PyResult<()> {
+        let worker = Bound::new(py, Worker::of(self.clone()))?;
+        let thread = match make_thread(&worker, name) {
+            Ok(thread) => thread,
             Err(error) => {
-                self.queue.give_up_worker(worker);
-                Err(error)
+                self.queue.give_up_worker(ordered);
+                return Err(error);
             }
+        };
+        let started = thread.call_method0(intern!(py, "start"));
+        if started.is_err() && worker.get().give_up() {
+            self.queue.give_up_worker(ordered);
+        } else {
+            remember(self, &thread);
+            threads.add(thread)?;
         }
-    }
-
-    fn make_thread<'py>(
-        self: &Arc<Self>,
-        py: Python<'py>,
-        name: &str,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let keywords = PyDict::new(py);
-        keywords.set_item(intern!(py, "name"), name)?;
-        keywords.set_item(intern!(py, "target"), Bound::new(py, Worker::of(self.clone()))?)?;
-        imports::thread(py)?.call((), Some(&keywords))
+        started.map(drop)
     }
 
     /// Refuses new jobs; threads end when the jobs accepted are done.
@@ -121,6 +108,14 @@ pub fn check_exit() -> PyResult<()> {
         ));
     }
     Ok(())
+}
+
+fn make_thread<'py>(worker: &Bound<'py, Worker>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let py = worker.py();
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "name"), name)?;
+    keywords.set_item(intern!(py, "target"), worker)?;
+    imports::thread(py)?.call((), Some(&keywords))
 }
 
 /// Has the thread joined at exit.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use pyo3::prelude::*;
 
@@ -15,12 +16,28 @@ use crate::scheduler::Alarm;
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Worker")]
 pub struct Worker {
     crew: Arc<Crew>,
+    state: AtomicU8,
 }
+
+const NEW: u8 = 0;
+const RUNNING: u8 = 1;
+const GIVEN_UP: u8 = 2;
 
 impl Worker {
     /// One more worker of the crew, which counts it already.
     pub fn of(crew: Arc<Crew>) -> Self {
-        Self { crew }
+        Self { crew, state: AtomicU8::new(NEW) }
+    }
+
+    /// The call that was to start the thread failed: true if the thread will do nothing, even
+    /// should it start later; false if it runs all the same (Ctrl-C can interrupt the call after
+    /// the thread has begun).
+    pub fn give_up(&self) -> bool {
+        self.leave_new(GIVEN_UP)
+    }
+
+    fn leave_new(&self, state: u8) -> bool {
+        self.state.compare_exchange(NEW, state, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
@@ -28,6 +45,9 @@ impl Worker {
 impl Worker {
     /// Work until the crew is told to stop.
     fn __call__(&self, py: Python<'_>) {
+        if !self.leave_new(RUNNING) {
+            return;
+        }
         let mut attached = Attached { py, crew: &self.crew, alarm: None };
         work(self.crew.queue(), &mut attached);
         attached.ring();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::reactor::Waker;
+use crate::sys::fork::Generation;
 
 /// Wakes a sleeping loop; may be kept by threads that outlive it, and needs no GIL.
 ///
@@ -19,18 +20,25 @@ pub struct Alarm {
     waker: Mutex<Option<Arc<Waker>>>,
     /// True while the loop's thread is, or is about to be, asleep in the poller.
     asleep: AtomicBool,
+    /// A fork's child leaves the parent's descriptor alone, and the lock, which may be held by a
+    /// thread that does not exist there.
+    generation: Generation,
 }
 
 impl Alarm {
     /// For the poller of `waker`.
     pub fn new(waker: Arc<Waker>) -> Self {
-        Self { waker: Mutex::new(Some(waker)), asleep: AtomicBool::new(false) }
+        Self {
+            waker: Mutex::new(Some(waker)),
+            asleep: AtomicBool::new(false),
+            generation: Generation::current(),
+        }
     }
 
     /// Ends the loop's sleep: one system call per sleep, none while it is awake.
     #[inline]
     pub fn ring(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst) {
+        if self.asleep.swap(false, Ordering::SeqCst) && self.generation.is_current() {
             let waker = self.waker.lock();
             // The only failure is a full counter, and then the loop is awake.
             if let Some(Err(error)) = waker.as_ref().map(|waker| waker.wake()) {
@@ -41,7 +49,9 @@ impl Alarm {
 
     /// The loop is closed: nobody needs to be woken.
     pub(super) fn disconnect(&self) {
-        drop(self.waker.lock().take());
+        if self.generation.is_current() {
+            drop(self.waker.lock().take());
+        }
     }
 
     /// The loop's thread is about to sleep, or is awake again.

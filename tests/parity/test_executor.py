@@ -821,6 +821,35 @@ def test_no_thread_can_be_started(run, monkeypatch):
     run(main())
 
 
+def test_interrupted_while_a_thread_starts(run, monkeypatch):
+    """Ctrl-C between the start of a thread and the end of Thread.start()."""
+    ran = []
+    start = threading.Thread.start
+
+    def interrupted(self):
+        start(self)
+        raise KeyboardInterrupt
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", interrupted)
+                try:
+                    loop.run_in_executor(None, ran.append, 1)
+                except KeyboardInterrupt:
+                    ran.append("interrupted")
+            gate = Gate()
+            jobs = [loop.run_in_executor(None, gate, n) for n in range(limit() - 1)]
+            await gate.wait_for_calls(limit() - 1)
+            gate.opened.set()
+            assert await asyncio.gather(*jobs) == list(range(limit() - 1))
+        await loop.shutdown_default_executor()
+
+    run(main())
+    assert "interrupted" in ran
+
+
 # ---------------------------------------------------------------- the interpreter's exit
 
 

@@ -483,12 +483,16 @@ def test_on_a_closed_loop(flavour):
             coroutine.send(None)
 
 
-def test_cancelled_look_up(run):
+def test_cancelled_look_up(run, monkeypatch):
+    answered = threading.Event()
+
     async def main():
         loop = asyncio.get_running_loop()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args: answered.wait(10))
         task = asyncio.ensure_future(loop.getaddrinfo("localhost", 80))
         await asyncio.sleep(0)
         task.cancel()
+        answered.set()
         with contextlib.suppress(asyncio.CancelledError):
             await task
         assert task.cancelled()
