@@ -37,7 +37,7 @@ class _TaskSet(_TaskWeakSet):
 def _sets_of_tasks() -> Iterator[Any]:
     """The weak sets that ``all_tasks()`` looks into."""
     if sys.version_info < (3, 12):
-        yield asyncio.tasks._all_tasks
+        yield vars(asyncio.tasks)["_all_tasks"]
         return
     yield asyncio.tasks._scheduled_tasks
     if sys.version_info >= (3, 14):

@@ -295,7 +295,7 @@ def test_many_idle_connections(run):
             await asyncio.sleep(0)
         for number, (transport, _) in enumerate(pairs):
             transport.write(b"%d" % number)
-        for number, protocol in enumerate(protocols):
+        for protocol in protocols:
             await protocol.until(lambda p=protocol: p.received)
         assert sorted(int(p.received) for p in protocols) == list(range(count))
         for transport, _ in pairs:

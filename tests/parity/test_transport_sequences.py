@@ -7,11 +7,10 @@ of a socket pair, driven from the same thread, so that nothing depends on time.
 import asyncio
 import socket
 
+import ferroloop
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-import ferroloop
 
 TURNS = 8
 PARTS = ("protocol", "answers", "peer", "reports", "log")
@@ -114,9 +113,7 @@ async def play(operations, keep_open):
             read += len(data)
             at_peer.extend(data)
 
-    counter = 0
-    for operation, size in operations:
-        counter += 1
+    for counter, (operation, size) in enumerate(operations, 1):
         data = bytes([counter % 256]) * size
         try:
             if operation == "write":
