@@ -362,6 +362,73 @@ def test_sigterm_handler_stops_a_server(flavour):
         assert program.finish(10) == (0, "stopped\n", "")
 
 
+@pytest.mark.only("ferroloop")
+def test_a_signal_just_before_the_sleep(flavour):
+    """The loop asks its clock last before it sleeps; this one is C code that raises a signal."""
+    source = """
+    import ctypes, functools
+    seen = []
+
+    def handler(*_):
+        seen.append(1)
+        loop.call_soon_threadsafe(loop.stop if len(seen) == 20 else int)
+
+    signal.signal(signal.SIGUSR1, handler)
+    loop = new_event_loop()
+    loop.call_later(1000, print, "late")
+    loop.time = functools.partial(ctypes.CDLL(None)["raise"], signal.SIGUSR1)
+    loop.run_forever()
+    loop.close()
+    print(len(seen) >= 20)
+    """
+    with Program(flavour, source) as program:
+        assert program.finish(10) == (0, "True\n", "")
+
+
+def test_wakeup_descriptor_of_the_program_is_kept(flavour):
+    source = """
+    import socket
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+    signal.set_wakeup_fd(left.fileno())
+
+    async def main():
+        await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.01)
+        print(list(right.recv(100)) == [signal.SIGUSR1])
+
+    loop = new_event_loop()
+    loop.run_until_complete(main())
+    print(signal.set_wakeup_fd(-1) == left.fileno())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    print(signal.set_wakeup_fd(-1))
+    """
+    assert run_program(flavour, source) == (0, "handled\nTrue\nTrue\n-1\n", "")
+
+
+def test_wakeup_descriptor_set_while_the_loop_runs(flavour):
+    source = """
+    import socket
+    left, right = socket.socketpair()
+    left.setblocking(False)
+
+    async def main():
+        await asyncio.sleep(0.01)
+        signal.set_wakeup_fd(left.fileno())
+        await asyncio.sleep(0.01)
+
+    loop = new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    print(signal.set_wakeup_fd(-1) == left.fileno())
+    """
+    assert run_program(flavour, source) == (0, "True\n", "")
+
+
 def test_signal_storm_loses_no_handler(flavour):
     source = """
     async def main():
