@@ -253,7 +253,8 @@ def test_objects_made_without_init(flavour, name, unraisable):
     except TypeError:
         return
     for attribute in dir(raw):
-        if attribute in ("run_forever", "__init_subclass__", "__class_getitem__", "run"):
+        # Some would run for ever, and __init__ would ask the policy for a loop.
+        if attribute in ("run_forever", "__init__", "__init_subclass__", "__class_getitem__"):
             continue
         found = outcome(lambda attribute=attribute: getattr(raw, attribute)())
         assert found == "accepted" or not issubclass(found[0], SystemError), (attribute, found)
