@@ -13,6 +13,10 @@ class Swallow(asyncio.Protocol):
 
     def __init__(self):
         self.received = 0
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, error):
+        self.lost.set_result(error)
 
     def data_received(self, data):
         self.received += len(data)
@@ -72,6 +76,8 @@ def test_a_flood_does_not_stop_timers_and_others(run):
             await asyncio.to_thread(lambda: [thread.join() for thread in threads])
         transport.close()
         await protocol.done
+        for swallow in swallows:
+            await swallow.lost
         for server in (noisy, quiet):
             server.close()
             await server.wait_closed()

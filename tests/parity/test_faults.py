@@ -110,11 +110,13 @@ def test_reset_at_any_byte(run, taken):
 
     async def main():
         loop = asyncio.get_running_loop()
+        connected = threading.Event()
         with socket.create_server(("127.0.0.1", 0)) as listener:
 
             def peer():
                 connection, _ = listener.accept()
                 with connection:
+                    connected.wait()
                     left = taken
                     while left:
                         left -= len(connection.recv(left))
@@ -123,6 +125,7 @@ def test_reset_at_any_byte(run, taken):
             thread = threading.Thread(target=peer)
             thread.start()
             transport, protocol = await loop.create_connection(Recorder, *listener.getsockname())
+            connected.set()
             transport.write(bytes(20_000_000))
             async with asyncio.timeout(10):
                 error = await protocol.done
