@@ -12,19 +12,29 @@ async def noop():
     return 1
 
 
-@contextlib.contextmanager
-def eager_tasks():
+async def starts_eagerly(loop):
+    """Whether the loop's task factory does what it is for."""
+    coroutine = noop()
+    try:
+        task = loop.create_task(coroutine)
+    except TypeError:
+        coroutine.close()
+        return False
+    done = task.done()
+    await task
+    return done
+
+
+@contextlib.asynccontextmanager
+async def eager_tasks():
     """The running loop with the standard library's eager task factory."""
     loop = asyncio.get_running_loop()
     loop.set_task_factory(asyncio.eager_task_factory)
     try:
-        try:
-            probe = loop.create_task(coroutine := noop())
-            assert probe.done()
-        except TypeError:
-            # uvloop always passes eager_start=, which 3.12's and 3.13.0's factory refuse. So
-            # that there is a figure to compare with, it gets a factory that drops it.
-            coroutine.close()
+        if not await starts_eagerly(loop):
+            # uvloop always passes eager_start=, which some releases' factory refuses and others'
+            # obeys although it is None. So that there is a figure to compare with, it gets a
+            # factory that drops it.
             loop.set_task_factory(
                 lambda loop, coro, eager_start=None, **options: asyncio.eager_task_factory(
                     loop, coro, **options
@@ -55,7 +65,7 @@ async def spawn_asyncio_task(n):
 
 @timed("eager", GROUP, "await an eager task that never blocks", 20_000, python=(3, 12))
 async def eager(n):
-    with eager_tasks() as loop:
+    async with eager_tasks() as loop:
         create_task = loop.create_task
         done = 0
         for _ in range(n):

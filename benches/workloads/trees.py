@@ -55,5 +55,5 @@ async def tree_memoised(n):
     "tree-eager", GROUP, "task tree with eager tasks, leaves return at once", SIZE, python=(3, 12)
 )
 async def tree_eager(n):
-    with eager_tasks():
+    async with eager_tasks():
         return await tree_none(n)
