@@ -48,6 +48,7 @@ build/lint-$(PY)/ready: tests/requirements.txt
 	touch $@
 
 lint: build/lint-$(PY)/ready ## check format, lints and types of the Rust and the Python code
+	$(EXE) tests/check_layers.py
 	cargo fmt --check
 	PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo clippy --all-targets -- -D warnings
 	build/lint-$(PY)/bin/ruff check .

@@ -23,6 +23,16 @@ use crate::scheduler::report::{outcome, report_raised};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
+/// What queued steps and wake-ups have in common; `run` is never used as it is here.
+const QUEUED: RunnableKind = RunnableKind {
+    run: |_, _| Ok(()),
+    cancelled: never_cancelled,
+    sets_current_task: true,
+    describe: describe_object,
+    left_timers: nothing_to_note,
+    hidden: false,
+};
+
 /// A queued step; its argument, if any, is the exception to throw.
 pub static STEP: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
@@ -37,11 +47,7 @@ pub static STEP: RunnableKind = RunnableKind {
         };
         queued_step(scheduler, &task, exception)
     },
-    cancelled: never_cancelled,
-    sets_current_task: true,
-    describe: describe_object,
-    left_timers: nothing_to_note,
-    hidden: false,
+    ..QUEUED
 };
 
 /// A queued wake-up; its argument is the future that is done.
@@ -49,23 +55,15 @@ static WAKEUP: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
         let py = scheduler.py();
         let task = task_of(py, runnable.object)?;
-        let exception = match runnable.argument.as_ref().map(|future| future.bind(py)) {
+        let future = runnable.argument.map(|future| future.into_bound(py));
+        let exception = match &future {
             Some(future) => exception_of(future)?,
             None => None,
         };
-        drop(runnable.argument);
+        drop(future);
         queued_step(scheduler, &task, exception)
     },
-    ..STEP_KIND
-};
-
-const STEP_KIND: RunnableKind = RunnableKind {
-    run: |_, _| Ok(()),
-    cancelled: never_cancelled,
-    sets_current_task: true,
-    describe: describe_object,
-    left_timers: nothing_to_note,
-    hidden: false,
+    ..QUEUED
 };
 
 /// How a task waits for a future of this crate.
