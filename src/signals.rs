@@ -95,7 +95,7 @@ fn put_in_place(scheduler: &Bound<'_, Scheduler>) -> PyResult<bool> {
     let runnable = Runnable::new(&SIGNALS, py.None().into_bound(py));
     // What is replaced refers to None alone.
     let replaced = this.watches.with(py, |watches| watches.set_background(reader, runnable));
-    drop(replaced.map_err(|error| os_error(py, &error))?);
+    drop(replaced.map_err(|refused| os_error(py, &refused.error))?);
     ARMED_BY.set(py, thread);
     swap(py, writer)?;
     Ok(true)

@@ -55,7 +55,7 @@ impl EventLoop {
         let handle = Bound::new(py, handle)?;
         let runnable = Runnable::new(&HANDLE, handle.clone());
         let replaced = this.watches.with(py, |watches| watches.set(fd, direction, runnable));
-        let replaced = replaced.map_err(|error| os_error(py, &error))?;
+        let replaced = replaced.map_err(|refused| os_error(py, &refused.error))?;
         cancel(py, replaced)?;
         Ok(handle)
     }

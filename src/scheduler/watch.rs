@@ -47,6 +47,14 @@ impl Watch {
     }
 }
 
+/// The kernel does not watch a descriptor. Holds what must not be dropped while the watches are
+/// lent, since that may run Python code.
+pub struct Refused {
+    /// What the kernel answered.
+    pub error: io::Error,
+    _runnables: [Option<Runnable>; 2],
+}
+
 /// All watched descriptors of a loop, and the kernel's view of them kept in step.
 ///
 /// Runnables replaced or removed are handed back, since dropping them may run Python code.
@@ -105,7 +113,7 @@ impl Watches {
         &mut self,
         fd: RawFd,
         runnable: Runnable,
-    ) -> io::Result<Option<Runnable>> {
+    ) -> Result<Option<Runnable>, Refused> {
         let replaced = self.set(fd, Direction::Read, runnable)?;
         self.background = 1;
         Ok(replaced)
@@ -121,10 +129,13 @@ impl Watches {
         fd: RawFd,
         direction: Direction,
         runnable: Runnable,
-    ) -> io::Result<Option<Runnable>> {
-        self.leave_parent()?;
+    ) -> Result<Option<Runnable>, Refused> {
+        if let Err(error) = self.leave_parent() {
+            return Err(Refused { error, _runnables: [Some(runnable), None] });
+        }
         let Some(registrar) = &self.registrar else {
-            return Err(io::Error::other("the poller is closed"));
+            let error = io::Error::other("the poller is closed");
+            return Err(Refused { error, _runnables: [Some(runnable), None] });
         };
         if let Some(entry) = self.entries.get_mut(fd) {
             let replaced = entry.payload.slot(direction).replace(runnable);
@@ -149,9 +160,11 @@ impl Watches {
                     Ok(replaced)
                 }
                 Err(error) => {
-                    // Dropping is fine: the caller holds its own reference to the object.
-                    *entry.payload.slot(direction) = None;
-                    Err(error)
+                    let refused = entry.payload.slot(direction).take();
+                    if entry.payload.interest().is_none() {
+                        self.entries.remove(fd);
+                    }
+                    Err(Refused { error, _runnables: [refused, replaced] })
                 }
             };
         }
@@ -161,13 +174,18 @@ impl Watches {
             Direction::Read => Interest::READABLE,
             Direction::Write => Interest::WRITABLE,
         };
-        let Ok(token) = self.entries.insert(fd, interest, watch) else {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        let token = match self.entries.insert(fd, interest, watch) {
+            Ok(token) => token,
+            Err(mut watch) => {
+                let error = io::Error::from_raw_os_error(libc::EBADF);
+                let refused = watch.slot(direction).take();
+                return Err(Refused { error, _runnables: [refused, None] });
+            }
         };
         if let Err(error) = registrar.register(fd, token, interest, Trigger::Level) {
-            // As above.
-            self.entries.remove(fd);
-            return Err(error);
+            let removed = self.entries.remove(fd);
+            let refused = removed.and_then(|mut entry| entry.payload.slot(direction).take());
+            return Err(Refused { error, _runnables: [refused, None] });
         }
         Ok(None)
     }
@@ -178,7 +196,7 @@ impl Watches {
         &mut self,
         fd: RawFd,
         runnable: Runnable,
-    ) -> io::Result<Option<Runnable>> {
+    ) -> Result<Option<Runnable>, Refused> {
         let replaced = self.set(fd, Direction::Read, runnable)?;
         if let Some(entry) = self.entries.get_mut(fd) {
             entry.payload.lasting = true;

@@ -64,7 +64,7 @@ pub fn watch<'py>(
     };
     let runnable = Runnable::new(&EXIT, Bound::new(py, watch)?);
     let replaced = this.watches.with(py, |watches| watches.set(fd, Direction::Read, runnable));
-    drop(replaced.map_err(|error| os_error(py, &error))?);
+    drop(replaced.map_err(|refused| os_error(py, &refused.error))?);
     Ok(true)
 }
 

@@ -287,7 +287,7 @@ impl Transport {
         let replaced = scheduler
             .watches
             .with(py, |watches| watches.set(this.fd, direction, runnable))
-            .map_err(|error| os_error(py, &error))?;
+            .map_err(|refused| os_error(py, &refused.error))?;
         drop(replaced);
         Ok(())
     }

@@ -123,7 +123,7 @@ impl Listener {
         let watches = &scheduler.get().watches;
         let replaced = watches
             .with(py, |watches| watches.set(this.fd, Direction::Read, runnable))
-            .map_err(|error| os_error(py, &error))?;
+            .map_err(|refused| os_error(py, &refused.error))?;
         drop(replaced);
         Ok(())
     }

@@ -288,7 +288,7 @@ impl SocketOperation {
                 .get()
                 .watches
                 .with(py, |watches| watches.set(fd, Direction::Write, runnable))
-                .map_err(|error| os_error(py, &error))?;
+                .map_err(|refused| os_error(py, &refused.error))?;
             drop(replaced);
         } else {
             let reader = SocketReader::wait(scheduler, socket, fd, slf)?;

@@ -103,7 +103,7 @@ impl SocketReader {
         let runnable = Runnable::new(&READABLE, reader.clone());
         let replaced = watches
             .with(py, |watches| watches.set_lasting_reader(fd, runnable))
-            .map_err(|error| os_error(py, &error))?;
+            .map_err(|refused| os_error(py, &refused.error))?;
         drop(replaced);
         if let Some(current) = current {
             // Its socket was closed under the operation that waits: let that see for itself.
