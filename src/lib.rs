@@ -66,6 +66,7 @@ pub mod _ferroloop {
         ffi::slots::install_self_awaiting::<Task>(py);
         ffi::slots::install_finalizer::<Task>(py);
         ffi::slots::install_self_awaiting::<transport::SocketOperation>(py);
+        ffi::slots::install_finalizer::<transport::SocketOperation>(py);
         ffi::slots::install_finalizer::<Transport>(py);
         ffi::slots::install_finalizer::<StreamTransport>(py);
         ffi::slots::install_finalizer::<DatagramTransport>(py);

@@ -9,8 +9,9 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::atomic::AtomicPtr;
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -21,14 +22,15 @@ use super::socket_reader::SocketReader;
 use super::stream::is_not_ready;
 use super::{OWNERS, Transport};
 use crate::ffi::cell::{AttachedCell, Traverse};
-use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::slots::{Resumed, SelfAwaiting};
+use crate::ffi::exception::{PyOutcome, Raised, write_unraisable};
+use crate::ffi::slots::{Finalize, Resumed, SelfAwaiting};
 use crate::ffi::socket::PythonSocket;
 use crate::ffi::{buffer, call};
 use crate::future::{Future, FutureIterator};
 use crate::interop::address;
 use crate::interop::error::os_error;
-use crate::scheduler::report::outcome;
+use crate::interop::imports;
+use crate::scheduler::report::{outcome, too_late_to_report};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
@@ -420,6 +422,34 @@ impl SelfAwaiting for SocketOperation {
     }
 }
 
+impl Finalize for SocketOperation {
+    fn original_dealloc() -> &'static AtomicPtr<()> {
+        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+        &DEALLOC
+    }
+
+    #[inline(always)]
+    fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
+        slf.get().stage.get(slf.py()) == Stage::New
+    }
+
+    /// Warns as for any coroutine that nobody awaited.
+    fn finalize(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        slf.get().stage.set(py, Stage::Done);
+        if too_late_to_report(py) {
+            return;
+        }
+        let name = slf.get().action.inspect(py, Action::name);
+        let message = format!("coroutine 'EventLoop.{name}' was never awaited");
+        let warned = imports::warn(py)
+            .and_then(|warn| warn.call1((message, py.get_type::<PyRuntimeWarning>())));
+        if let Err(error) = warned {
+            write_unraisable(Raised::from(error.into_value(py).into_bound(py)), slf);
+        }
+    }
+}
+
 /// The value of a call, `None` if it would block.
 fn ready<T>(py: Python<'_>, result: io::Result<T>) -> PyOutcome<'_, Option<T>> {
     match result {
@@ -502,6 +532,12 @@ impl SocketOperation {
         Self::finish(slf);
         let raising = Bound::new(py, FutureIterator::new(&future))?;
         raising.call_method1(intern!(py, "throw"), arguments)
+    }
+
+    fn __del__(slf: &Bound<'_, Self>) {
+        if Self::needs_finalizing(slf) {
+            Self::finalize(slf);
+        }
     }
 
     /// Stop waiting and do nothing more.

@@ -107,6 +107,15 @@ def test_they_are_coroutines(run, pair):
     run(main())
 
 
+def test_never_awaited(run, pair):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with pytest.warns(RuntimeWarning, match=r"coroutine '.*\.sock_recv' was never awaited"):
+            loop.sock_recv(pair[0], 10)
+
+    run(main())
+
+
 @pytest.mark.only("ferroloop")  # asyncio loses what arrives before the cancellation
 def test_cancelling_loses_nothing(run, pair):
     a, b = pair
