@@ -6,8 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-import benches.workloads  # noqa: F401
-from benches import machine, process, report, store
+from benches import machine, process, report, store, workloads
 from benches.load_generator import Loadgen
 from benches.loops import KNOWN, is_installed
 from benches.outcome import Series
@@ -132,6 +131,7 @@ def compare(
 def main() -> int:
     """Entry point."""
     options = parse(sys.argv[1:])
+    workloads.load_all()
     if options.list:
         for workload in all_workloads():
             print(f"{workload.name:32} {workload.group:10} {workload.title}")
@@ -142,17 +142,17 @@ def main() -> int:
         loops = options.loops.split(",") if options.loops else [*filter(is_installed, KNOWN)]
         if unknown := [name for name in loops if not is_installed(name)]:
             sys.exit(f"not installed: {', '.join(unknown)}")
-        workloads = select(options.only, options.skip)
-        for workload in [*workloads]:
+        selected = select(options.only, options.skip)
+        for workload in [*selected]:
             if why := obstacle(workload):
                 print(f"{workload.name}: left out, {why}", file=sys.stderr)
-                workloads.remove(workload)
+                selected.remove(workload)
         facts = machine.describe(loops)
         facts["Method"] = (
             f"{options.rounds} interleaved rounds, one process each, by {CLOCKS[options.clock]}"
         )
         try:
-            table = compare(workloads, loops, options)
+            table = compare(selected, loops, options)
         except KeyboardInterrupt:
             return 130
     if options.json:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 
 from benches.workload import served
 from benches.workloads.echo import port_of
@@ -9,7 +10,11 @@ from benches.workloads.echo import port_of
 #: the load generator's pattern, so that any number of blocks in a row is right
 BLOCK = bytes(i % 251 for i in range(251 * 256))
 SIZE = 16 * 1024 * 1024
-BODY = (BLOCK * (SIZE // len(BLOCK) + 1))[:SIZE]
+
+
+@functools.cache
+def body():
+    return (BLOCK * (SIZE // len(BLOCK) + 1))[:SIZE]
 
 
 class Sink(asyncio.Protocol):
@@ -42,7 +47,7 @@ class Source(asyncio.Protocol):
     def data_received(self, data):
         count = int.from_bytes(data, "little")
         assert count == SIZE
-        self.transport.write(BODY)
+        self.transport.write(body())
 
 
 async def stream_source(reader, writer):

@@ -8,19 +8,18 @@ stays in.
 
 import asyncio
 import gc
-import os
 
 from benches.workload import measured
 
 GROUP = "memory"
-PAGE = os.sysconf("SC_PAGESIZE")
 
 
 def resident():
     """Resident bytes of this process, after the collector has run."""
     gc.collect()
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * PAGE
+    # Not from statm, which may be off by 64 pages per core.
+    with open("/proc/self/smaps_rollup") as rollup:
+        return next(int(line.split()[1]) for line in rollup if line.startswith("Rss:")) * 1024
 
 
 def growth(new_event_loop, n, populate):

@@ -40,15 +40,13 @@ pub fn cpu_time(pid: u32) -> Result<f64, Failure> {
         .ok_or_else(|| Failure::Usage("can't read /proc".into()))
 }
 
-/// Resident bytes of process `pid`.
+/// Resident bytes of process `pid`. Not from `statm`, which may be off by 64 pages per core.
 pub fn resident(pid: u32) -> Result<f64, Failure> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
-    let pages: f64 = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|field| field.parse().ok())
-        .ok_or_else(|| Failure::Usage("can't read /proc".into()))?;
-    // SAFETY: no arguments that could be wrong.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Ok(pages * page as f64)
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB"))
+        .and_then(|kilobytes| kilobytes.parse::<f64>().ok())
+        .map(|kilobytes| kilobytes * 1024.0)
+        .ok_or_else(|| Failure::Usage("can't read /proc".into()))
 }
