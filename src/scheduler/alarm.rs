@@ -4,11 +4,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::reactor::Waker;
 use crate::sys::fork::Generation;
+
+const LONGER_THAN_ANYBODY_RINGS: Duration = Duration::from_millis(100);
 
 /// Wakes a sleeping loop; may be kept by threads that outlive it, and needs no GIL.
 ///
@@ -20,8 +23,7 @@ pub struct Alarm {
     waker: Mutex<Option<Arc<Waker>>>,
     /// True while the loop's thread is, or is about to be, asleep in the poller.
     asleep: AtomicBool,
-    /// A fork's child leaves the parent's descriptor alone, and the lock, which may be held by a
-    /// thread that does not exist there.
+    /// In a fork's child the lock may be held by a thread that does not exist there.
     generation: Generation,
 }
 
@@ -38,12 +40,22 @@ impl Alarm {
     /// Ends the loop's sleep: one system call per sleep, none while it is awake.
     #[inline]
     pub fn ring(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst) && self.generation.is_current() {
-            let waker = self.waker.lock();
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            let Some(waker) = self.lock() else { return };
             // The only failure is a full counter, and then the loop is awake.
             if let Some(Err(error)) = waker.as_ref().map(|waker| waker.wake()) {
                 tracing::warn!(%error, "cannot wake the event loop");
             }
+        }
+    }
+
+    /// The waker. It knows itself whether it is the parent's or the child's own after a fork.
+    fn lock(&self) -> Option<MutexGuard<'_, Option<Arc<Waker>>>> {
+        if self.generation.is_current() {
+            Some(self.waker.lock())
+        } else {
+            // Nobody holds it for long, except a thread that the fork left behind.
+            self.waker.try_lock_for(LONGER_THAN_ANYBODY_RINGS)
         }
     }
 
