@@ -13,12 +13,11 @@ import sys
 import warnings
 import weakref
 from asyncio import constants, sslproto
-from asyncio.unix_events import _UnixSubprocessTransport  # type: ignore[attr-defined]
 from collections.abc import Callable
 from typing import Any, TypeVarTuple, Unpack
 
 from . import _ferroloop
-from .subprocesses import has_chosen_watcher, watch_exit
+from .subprocesses import _UnixSubprocessTransport, has_chosen_watcher, watch_exit
 from .transports import TransportTable
 
 _Ts = TypeVarTuple("_Ts")
