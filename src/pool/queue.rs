@@ -15,9 +15,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+// Not parking_lot's: its table of waiting threads is one for the process, and a child forked while
+// a worker changes it would wait for that worker for ever.
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-use parking_lot::{Condvar, Mutex};
 
 use super::spin::Spin;
 
@@ -103,6 +104,11 @@ pub(super) enum Take<J> {
 }
 
 impl<J> Queue<J> {
+    /// A panic while the lock is held leaves nothing half done, so poisoning means nothing.
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// An empty queue with at most `limit` workers, at least one.
     pub fn new(limit: usize) -> Self {
         Self {
@@ -131,7 +137,7 @@ impl<J> Queue<J> {
 
     /// Jobs that no worker has taken yet.
     pub fn len(&self) -> usize {
-        self.state.lock().jobs.len()
+        self.lock().jobs.len()
     }
 
     /// Whether every job has been taken.
@@ -141,12 +147,12 @@ impl<J> Queue<J> {
 
     /// Workers without a job.
     pub fn idle_workers(&self) -> usize {
-        self.state.lock().idle
+        self.lock().idle
     }
 
     /// Whether [`Queue::stop`] was called.
     pub fn is_stopping(&self) -> bool {
-        self.state.lock().stopping
+        self.lock().stopping
     }
 
     /// Appends a job. If a new worker should do it, the caller starts one.
@@ -154,7 +160,7 @@ impl<J> Queue<J> {
     /// # Errors
     /// The job, if the queue is stopping.
     pub fn push(&self, job: J) -> Result<Pushed, Refused<J>> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.stopping {
             return Err(Refused(job));
         }
@@ -173,14 +179,14 @@ impl<J> Queue<J> {
 
     /// Takes a job out that no worker has taken yet.
     pub fn remove(&self, ticket: Ticket) -> Option<J> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let position = state.jobs.binary_search_by_key(&ticket, |&(ticket, _)| ticket).ok()?;
         state.jobs.remove(position).map(|(_, job)| job)
     }
 
     /// The worker could not be started.
     pub fn give_up_worker(&self, _worker: NewWorker) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.workers -= 1;
         state.idle -= 1;
     }
@@ -188,7 +194,7 @@ impl<J> Queue<J> {
     /// Refuses new jobs; workers end when the jobs here are done. Returns the jobs not taken yet
     /// if `cancel`, for the caller to drop.
     pub fn stop(&self, cancel: bool) -> impl Iterator<Item = J> + use<J> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.stopping = true;
         let cancelled = if cancel { std::mem::take(&mut state.jobs) } else { VecDeque::new() };
         self.attention.store(true, Ordering::Release);
@@ -217,7 +223,7 @@ impl<J> Queue<J> {
 
     /// The oldest job, for a worker that is ready to do it at once.
     pub(super) fn take(&self, place: &mut Place) -> Take<J> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if place.called {
             place.called = false;
             state.calling = false;
@@ -245,7 +251,7 @@ impl<J> Queue<J> {
     /// Waits until there may be something to [`Queue::take`].
     pub(super) fn wait(&self, place: &mut Place) {
         let started = Instant::now();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if !state.jobs.is_empty() || state.stopping {
             return;
         }
@@ -254,7 +260,7 @@ impl<J> Queue<J> {
             self.attention.store(false, Ordering::Relaxed);
             drop(state);
             Spin::until(started, || self.attention.load(Ordering::Acquire));
-            state = self.state.lock();
+            state = self.lock();
             state.spinning = false;
             let called = std::mem::take(&mut state.spinner_called);
             if !state.jobs.is_empty() || state.stopping {
@@ -269,7 +275,7 @@ impl<J> Queue<J> {
         }
         state.asleep += 1;
         while state.notified == 0 {
-            self.called.wait(&mut state);
+            state = self.called.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.notified -= 1;
         place.called = state.calling;
