@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benches import machine, process, report, store, workloads
 from benches.load_generator import Loadgen
-from benches.loops import KNOWN, is_installed
+from benches.loops import BASELINE, KNOWN, is_installed
 from benches.outcome import Series
 from benches.workload import Workload, all_workloads
 
@@ -21,6 +21,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", help="comma-separated names, groups or globs of workloads")
     parser.add_argument("--skip", help="the same, to leave out")
     parser.add_argument("--loops", help=f"comma-separated, of {', '.join(KNOWN)}")
+    parser.add_argument(
+        "--baseline", choices=KNOWN, default=BASELINE, help="the loop that ratios refer to"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="processes per loop and workload")
     parser.add_argument(
         "--seconds", type=float, default=0.5, help="time for each process's samples"
@@ -124,7 +127,7 @@ def compare(
                 )
                 series.add(loop, outcome)
                 progress.finished_one()
-        progress.finished(report.line(workload, series, loops))
+        progress.finished(report.line(workload, series, loops, options.baseline))
     return table
 
 
@@ -158,8 +161,8 @@ def main() -> int:
     if options.json:
         store.save(options.json, facts, loops, table)
     if options.results:
-        report.write(options.results, facts, loops, table, options.note)
-    print(report.table(loops, table))
+        report.write(options.results, facts, loops, table, options.baseline, options.note)
+    print(report.table(loops, table, options.baseline))
     ours = loops[0]
     return int(any(s.failure(ours) for s in table) if ours == "ferroloop" else False)
 

@@ -3,7 +3,6 @@
 import math
 from html import escape
 
-from benches.loops import BASELINE
 from benches.outcome import Series
 from benches.workload import WORKLOADS
 
@@ -31,13 +30,13 @@ def _text(x: float, y: float, content: str, anchor: str = "start", colour: str =
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{content}</text>'
 
 
-def _legend(loops: list[str]) -> list[str]:
+def _legend(loops: list[str], baseline: str) -> list[str]:
     shapes = []
     x = LEFT
     for loop in loops:
         colour = COLOURS[loop]
         shapes.append(f'<circle cx="{x}" cy="14" r="4.5" fill="{colour}"/>')
-        label = loop + (" (= 1)" if loop == BASELINE else "")
+        label = loop + (" (= 1)" if loop == baseline else "")
         shapes.append(_text(x + 9, 18, label))
         x += 30 + 8 * len(label)
     return shapes
@@ -55,12 +54,12 @@ def _axis(bottom: float) -> list[str]:
     return shapes
 
 
-def _row(series: Series, loops: list[str], y: float) -> list[str]:
+def _row(series: Series, loops: list[str], baseline: str, y: float) -> list[str]:
     shapes = [_text(LEFT - 14, y + 4, escape(WORKLOADS[series.workload].title), "end")]
     # Ours last: it is drawn over the others.
     for loop in reversed(loops):
-        ratios = series.ratios(loop, BASELINE)
-        if loop == BASELINE or ratios is None or series.failure(loop):
+        ratios = series.ratios(loop, baseline)
+        if loop == baseline or ratios is None or series.failure(loop):
             continue
         low, high = ratios.spread
         colour = COLOURS[loop]
@@ -75,7 +74,7 @@ def _row(series: Series, loops: list[str], y: float) -> list[str]:
     return shapes
 
 
-def draw(loops: list[str], table: list[Series]) -> str:
+def draw(loops: list[str], table: list[Series], baseline: str) -> str:
     """The whole SVG document."""
     body = []
     y = TOP
@@ -89,7 +88,7 @@ def draw(loops: list[str], table: list[Series]) -> str:
                 f'<text x="12" y="{y + 4}" font-weight="bold" fill="#111827">{escape(group)}</text>'
             )
             y += ROW
-        body += _row(series, loops, y)
+        body += _row(series, loops, baseline, y)
         y += ROW
     height = y + 12
     head = (
@@ -97,4 +96,4 @@ def draw(loops: list[str], table: list[Series]) -> str:
         f'height="{height}" font-family="system-ui, sans-serif" font-size="12">'
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>'
     )
-    return "\n".join([head, *_legend(loops), *_axis(y), *body, "</svg>", ""])
+    return "\n".join([head, *_legend(loops, baseline), *_axis(y), *body, "</svg>", ""])

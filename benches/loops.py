@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 #: name, also the name of the distribution and of the module (except for the standard library's)
 KNOWN = ("ferroloop", "uvloop", "asyncio", "rloop", "zuvloop")
-#: ratios are taken against this one
+#: ratios are taken against this one, unless asked otherwise
 BASELINE = "uvloop"
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from benches import chart
-from benches.loops import BASELINE
 from benches.outcome import Series
 from benches.workload import WORKLOADS, Unit, Workload
 
@@ -19,7 +18,7 @@ def amount(value: float, unit: Unit) -> str:
     return f"{value / 1e9:.3g} s"
 
 
-def cell(series: Series, loop: str, unit: Unit) -> str:
+def cell(series: Series, loop: str, unit: Unit, baseline: str) -> str:
     """A loop's cost and its ratio to the baseline, or how it failed."""
     if failure := series.failure(loop):
         return failure.failure
@@ -27,32 +26,32 @@ def cell(series: Series, loop: str, unit: Unit) -> str:
     if cost is None:
         return "not run"
     text = amount(cost, unit)
-    ratios = series.ratios(loop, BASELINE)
-    if loop == BASELINE or ratios is None:
+    ratios = series.ratios(loop, baseline)
+    if loop == baseline or ratios is None:
         return text
     low, high = ratios.spread
     return f"{text} · {ratios.median:.2f}x ({low:.2f}-{high:.2f})"
 
 
-def line(workload: Workload, series: Series, loops: list[str]) -> str:
+def line(workload: Workload, series: Series, loops: list[str], baseline: str) -> str:
     """A workload's figures for the progress output."""
-    cells = [f"{loop} {cell(series, loop, workload.unit)}" for loop in loops]
+    cells = [f"{loop} {cell(series, loop, workload.unit, baseline)}" for loop in loops]
     return f"{workload.name}: " + "; ".join(cells)
 
 
-def rows(loops: list[str], table: list[Series]) -> list[list[str]]:
+def rows(loops: list[str], table: list[Series], baseline: str) -> list[list[str]]:
     """Head and body of the table as text cells."""
     body = []
     for series in table:
         workload = WORKLOADS[series.workload]
-        cells = [cell(series, loop, workload.unit) for loop in loops]
+        cells = [cell(series, loop, workload.unit, baseline) for loop in loops]
         body.append([workload.name, *cells])
     return [["workload", *loops], *body]
 
 
-def table(loops: list[str], table: list[Series]) -> str:
+def table(loops: list[str], table: list[Series], baseline: str) -> str:
     """Aligned columns for the terminal, then the failures in words."""
-    cells = rows(loops, table)
+    cells = rows(loops, table, baseline)
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
@@ -72,20 +71,25 @@ def failures(loops: list[str], table: list[Series]) -> list[str]:
 
 
 def write(
-    directory: Path, facts: dict[str, str], loops: list[str], table: list[Series], note: str
+    directory: Path,
+    facts: dict[str, str],
+    loops: list[str],
+    table: list[Series],
+    baseline: str,
+    note: str,
 ) -> None:
     """RESULTS.md and results.svg in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.svg").write_text(chart.draw(loops, table))
+    (directory / "results.svg").write_text(chart.draw(loops, table, baseline))
     text = ["# Results", ""]
     text += [f"- {name}: {value}" for name, value in facts.items()]
     text += ["", *([note, ""] if note else [])]
     text += [
         "Cost of one operation (median of the rounds) and its ratio to that of the same round on",
-        f"{BASELINE} (median of the rounds; in brackets the lowest and the highest): above 1 is",
-        f"ahead of {BASELINE}. How to run and to read this: [README.md](README.md).",
+        f"{baseline} (median of the rounds; in brackets the lowest and the highest): above 1 is",
+        f"ahead of {baseline}. How to run and to read this: [README.md](README.md).",
         "",
-        f"![Ratio to {BASELINE} per workload](results.svg)",
+        f"![Ratio to {baseline} per workload](results.svg)",
     ]
     groups: dict[str, list[Series]] = {}
     for series in table:
@@ -95,7 +99,7 @@ def write(
         text += ["| workload | " + " | ".join(loops) + " |", "|---" * (len(loops) + 1) + "|"]
         for series in members:
             workload = WORKLOADS[series.workload]
-            cells = [cell(series, loop, workload.unit) for loop in loops]
+            cells = [cell(series, loop, workload.unit, baseline) for loop in loops]
             text.append(f"| {workload.title} (`{workload.name}`) | " + " | ".join(cells) + " |")
     if words := failures(loops, table):
         text += ["", "## No figure", "", *[f"- {words_}" for words_ in words]]
