@@ -12,6 +12,7 @@ mod ffi;
 mod future;
 mod handle;
 mod interop;
+pub mod metrics;
 pub mod pool;
 pub mod reactor;
 mod scheduler;
@@ -45,6 +46,12 @@ pub mod _ferroloop {
     #[pyfunction]
     fn live_tasks(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
         task::current::TASKS.snapshot(py)
+    }
+
+    /// The event loops that ran and are not closed.
+    #[pyfunction]
+    fn live_loops(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
+        event_loop::LOOPS.snapshot(py)
     }
 
     /// To be called in a forked child, before anything else of this module.

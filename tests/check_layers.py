@@ -16,6 +16,7 @@ LAYERS = {
     "ffi": 0,
     "sys": 0,
     "interop": 1,
+    "metrics": 1,
     "pool": 1,
     "reactor": 1,
     "scheduler": 2,
@@ -34,7 +35,7 @@ LAYERS = {
 SIBLINGS = {("future", "handle"), ("task", "future"), ("task", "handle")}
 
 # No Python in these: they are tested without an interpreter.
-PURE = {"pool", "reactor", "sys"}
+PURE = {"metrics", "pool", "reactor", "sys"}
 
 UNSAFE = {"ffi", "sys"}
 

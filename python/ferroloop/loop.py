@@ -14,11 +14,14 @@ import warnings
 import weakref
 from asyncio import constants, sslproto
 from collections.abc import Callable
-from typing import Any, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 from . import _ferroloop
 from .subprocesses import _UnixSubprocessTransport, has_chosen_watcher, watch_exit
 from .transports import TransportTable
+
+if TYPE_CHECKING:
+    from .metrics import LoopMetrics
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -96,6 +99,13 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         self._base_close()
         self._dispose()
         self._drop_signal_handlers()
+
+    def metrics(self) -> "LoopMetrics":
+        """Return what the loop has counted so far, with its state now. Safe in any thread."""
+        # Not every program looks, and dataclasses take a while to import.
+        from .metrics import snapshot
+
+        return snapshot(self)
 
     def _start_serving(
         self,

@@ -68,6 +68,19 @@ impl EventLoop {
         self.default_executor.check(py)
     }
 
+    /// Numbers of the default executor, if it is ours and was made: threads, those without a job,
+    /// jobs waiting, jobs accepted so far, and the most threads there may be.
+    pub(super) fn pool_numbers(slf: &Bound<'_, Self>) -> PyResult<Option<[u64; 5]>> {
+        let py = slf.py();
+        match slf.get().default_executor.executor.get_bound(py) {
+            Some(executor) => match executor.cast::<ThreadPool>() {
+                Ok(pool) => pool.get().numbers(py).map(Some),
+                Err(_) => Ok(None),
+            },
+            None => Ok(None),
+        }
+    }
+
     /// The default executor if it is ours and not one that the program has set.
     pub(super) fn native_pool<'py>(
         slf: &Bound<'py, Self>,

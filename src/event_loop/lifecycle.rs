@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyType};
 
 use super::EventLoop;
 use crate::interop::imports;
+use crate::reactor::clock;
 use crate::scheduler::{current_thread, turn};
 use crate::signals;
 
@@ -48,6 +49,8 @@ impl EventLoop {
         imports::set_asyncgen_hooks(py)?.call((), Some(&keywords))?;
         imports::set_running_loop(py)?.call1((slf,))?;
         scheduler.before_sleep.set(py, Some(signals::arm));
+        slf.get().membership.enroll(slf);
+        scheduler.metrics.run_begins(clock::nanoseconds());
         Ok(())
     }
 
@@ -61,6 +64,7 @@ impl EventLoop {
         let scheduler = slf.as_super().get();
         scheduler.stopping.set(py, false);
         scheduler.thread.set(py, 0);
+        scheduler.metrics.run_ends(clock::nanoseconds());
         scheduler.unhide_scheduled(py);
         imports::set_running_loop(py)?.call1((py.None(),))?;
         slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (false,))?;
@@ -118,6 +122,7 @@ impl EventLoop {
             return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
         }
         scheduler.closed.set(py, true);
+        slf.get().membership.resign(py);
         scheduler.dispose(py);
         Ok(())
     }

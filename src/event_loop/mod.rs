@@ -8,6 +8,7 @@
 mod endpoints;
 mod executor;
 mod lifecycle;
+mod metrics;
 mod processes;
 mod readiness;
 mod resolver;
@@ -22,8 +23,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::ffi::cell::AttachedCell;
+use crate::ffi::live::{LiveSet, Membership};
 use crate::ffi::method;
 use crate::scheduler::Scheduler;
+
+/// The loops that ran and are not closed.
+pub static LOOPS: LiveSet = LiveSet::new();
 
 /// Native half of `ferroloop.EventLoop`.
 #[pyclass(frozen, extends = Scheduler, subclass, module = "ferroloop._ferroloop", name = "EventLoop")]
@@ -32,6 +37,8 @@ pub struct EventLoop {
     /// Hooks for asynchronous generators that were installed before the loop ran.
     saved_asyncgen_hooks: AttachedCell<Option<Py<PyAny>>>,
     default_executor: executor::DefaultExecutor,
+    /// In [`LOOPS`].
+    membership: Membership,
 }
 
 /// Puts the hand-written methods into the class.
@@ -58,6 +65,7 @@ impl EventLoop {
             task_factory: AttachedCell::new(None),
             saved_asyncgen_hooks: AttachedCell::new(None),
             default_executor: executor::DefaultExecutor::default(),
+            membership: Membership::new(&LOOPS),
         };
         let scheduler = Scheduler::new(cls.py())?;
         scheduler.foreign_clock.set(cls.py(), Self::class_has_foreign_clock(cls)?);

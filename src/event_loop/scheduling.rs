@@ -59,6 +59,7 @@ impl FastMethod for CallSoonThreadsafe {
         let callback = required(arguments, 0, "call_soon_threadsafe", "callback")?;
         scheduler.get().check_open(slf.py())?;
         let handle = schedule(scheduler, callback, arguments, "call_soon_threadsafe")?;
+        scheduler.get().metrics.threadsafe_calls.add(1);
         scheduler.get().wake();
         Ok(handle.into_any())
     }

@@ -70,6 +70,15 @@ impl ThreadPool {
         self.crew(py)?.submit(job, &self.prefix, &self.threads(py)?)
     }
 
+    /// Threads, those without a job, jobs waiting, jobs accepted so far, and the most threads.
+    pub fn numbers(&self, py: Python<'_>) -> PyResult<[u64; 5]> {
+        let counts = self.crew(py)?.queue().counts();
+        let limit = self.limit as u64;
+        let [workers, idle, waiting] =
+            [counts.workers, counts.idle, counts.waiting].map(|count| count as u64);
+        Ok([workers, idle, waiting, counts.accepted, limit])
+    }
+
     /// Has a worker make the call, for a future of the loop.
     pub fn run<'py>(
         &self,

@@ -18,5 +18,5 @@ mod spin;
 mod tests;
 mod worker;
 
-pub use queue::{NewWorker, Pushed, Queue, Refused, Ticket};
+pub use queue::{Counts, NewWorker, Pushed, Queue, Refused, Ticket};
 pub use worker::{Surroundings, Wait, work};

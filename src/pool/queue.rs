@@ -78,6 +78,19 @@ pub struct NewWorker {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused<J>(pub J);
 
+/// The state of a queue at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Workers started, or about to be, and not ended.
+    pub workers: usize,
+    /// Workers without a job.
+    pub idle: usize,
+    /// Jobs that no worker has taken yet.
+    pub waiting: usize,
+    /// Jobs accepted since the queue was made.
+    pub accepted: u64,
+}
+
 /// A worker's own part of the bookkeeping.
 pub(super) struct Place {
     /// Whether the queue counts this worker as idle.
@@ -138,6 +151,17 @@ impl<J> Queue<J> {
     /// Jobs that no worker has taken yet.
     pub fn len(&self) -> usize {
         self.lock().jobs.len()
+    }
+
+    /// How many of everything there are now.
+    pub fn counts(&self) -> Counts {
+        let state = self.lock();
+        Counts {
+            workers: state.workers,
+            idle: state.idle,
+            waiting: state.jobs.len(),
+            accepted: state.next_ticket,
+        }
     }
 
     /// Whether every job has been taken.

@@ -10,7 +10,19 @@ pub const RESOLUTION: f64 = 1e-9;
 #[inline]
 pub fn monotonic() -> f64 {
     // One rounding to f64 and one division, as Python does it.
-    time::monotonic_nanoseconds() as f64 / 1e9
+    seconds(nanoseconds())
+}
+
+/// Nanoseconds on the clock of [`monotonic`].
+#[inline]
+pub fn nanoseconds() -> u64 {
+    time::monotonic_nanoseconds()
+}
+
+/// What [`monotonic`] answers at a time in nanoseconds.
+#[inline]
+pub fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
 }
 
 /// Nanoseconds on a monotonic clock that is cheaper to read than [`monotonic`] and may stand

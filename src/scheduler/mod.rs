@@ -24,6 +24,7 @@ use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::PyOutcome;
 use crate::interop::error::os_error;
 use crate::interop::imports;
+use crate::metrics::Metrics;
 use crate::reactor::{Poller, Timers};
 pub use alarm::Alarm;
 use ready::ReadyQueue;
@@ -47,6 +48,7 @@ pub struct Scheduler {
     /// Taken out while the loop polls, so that polling needs no borrow of the scheduler.
     poller: AttachedCell<Option<Box<Poller>>>,
     pub(crate) alarm: Arc<Alarm>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Set while a task is still entered as current after its step.
     pub(crate) leave_task: AttachedCell<Option<LeaveTask>>,
     /// Set when the loop starts to run, taken before it first sleeps.
@@ -81,6 +83,7 @@ impl Scheduler {
             watches: AttachedRefCell::new(watches),
             poller: AttachedCell::new(Some(Box::new(poller))),
             alarm,
+            metrics: Arc::default(),
             leave_task: AttachedCell::new(None),
             before_sleep: AttachedCell::new(None),
             closed: AttachedCell::new(false),

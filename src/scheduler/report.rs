@@ -57,6 +57,7 @@ pub fn slow_callback(
     let py = scheduler.py();
     let limit: f64 = scheduler.getattr(intern!(py, "slow_callback_duration"))?.extract()?;
     if seconds >= limit {
+        scheduler.get().metrics.slow_callbacks.add(1);
         // asyncio shows the task in place of the handle of its step; ours has no handle.
         let shown = if described.hasattr(intern!(py, "_callback"))? {
             imports::format_handle(py)?.call1((described,))?

@@ -15,6 +15,7 @@ use super::watch::Watches;
 use super::{Runnable, Scheduler};
 use crate::ffi::exception::{PyOutcome, Raised, check_signals};
 use crate::interop::error::os_error;
+use crate::metrics::TURNS_BETWEEN_READINGS;
 use crate::reactor::clock;
 
 /// Longest sleep in seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT.
@@ -42,16 +43,19 @@ pub fn once<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
 fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
+    this.metrics.turns.add(1);
     discard_cancelled_timers(py, this);
     // Only a turn inside of a callback finds something here.
     run_afterwards(scheduler)?;
     let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
     // With callbacks ready and nothing to watch there is nothing a poll could find.
-    if idle || this.watches.with(py, |watches| watches.is_worth_polling()) {
+    let time = if idle || this.watches.with(py, |watches| watches.is_worth_polling()) {
         let timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
-        poll(scheduler, timeout)?;
-    }
-    queue_due_timers(scheduler)?;
+        Some(poll(scheduler, timeout)?)
+    } else {
+        None
+    };
+    queue_due_timers(scheduler, time)?;
     let result = run_ready(scheduler);
     // A busy loop goes on with the next step: the current task may stay set until then.
     if result.is_err() || this.stopping.get(py) || this.ready.len(py) == 0 {
@@ -65,12 +69,22 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
 fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
-    for _ in 0..this.ready.len(py) {
-        let Some(runnable) = this.ready.pop(py) else { break };
-        if this.debug.get(py) {
-            run_timed(scheduler, runnable)?;
+    let ready = this.ready.len(py);
+    this.metrics.ready_max.raise_to(ready as u64);
+    let (mut left, mut task_steps) = (ready, 0);
+    let result = loop {
+        if left == 0 {
+            break Ok(());
+        }
+        let Some(runnable) = this.ready.pop(py) else { break Ok(()) };
+        left -= 1;
+        let result = if this.debug.get(py) {
+            task_steps += u64::from(runnable.kind.sets_current_task);
+            run_timed(scheduler, runnable)
         } else {
-            if !runnable.kind.sets_current_task {
+            if runnable.kind.sets_current_task {
+                task_steps += 1;
+            } else {
                 leave_task(scheduler);
             }
             this.callback_number.set(py, this.callback_number.get(py).wrapping_add(1));
@@ -78,10 +92,16 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
             let result = (runnable.kind.run)(scheduler, runnable);
             this.in_callback.set(py, false);
             let finished = run_afterwards(scheduler);
-            result.and(finished)?;
+            result.and(finished)
+        };
+        if result.is_err() {
+            break result;
         }
-    }
-    Ok(())
+    };
+    let metrics = &this.metrics;
+    metrics.callbacks.add((ready - left) as u64);
+    metrics.task_steps.add(task_steps);
+    result
 }
 
 /// Runs what the callback just run has put off to its end.
@@ -156,11 +176,12 @@ fn time_to_sleep<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Optio
     Ok(Some(Duration::from_secs_f64(seconds)))
 }
 
-/// Polls and queues what is due for ready descriptors.
+/// Polls and queues what is due for ready descriptors. Returns the time afterwards, in
+/// nanoseconds.
 fn poll<'py>(
     scheduler: &Bound<'py, Scheduler>,
     mut timeout: Option<Duration>,
-) -> PyOutcome<'py, ()> {
+) -> PyOutcome<'py, u64> {
     let py = scheduler.py();
     let this = scheduler.get();
     if timeout != Some(Duration::ZERO)
@@ -178,18 +199,33 @@ fn poll<'py>(
         let error = PyRuntimeError::new_err("Event loop is closed");
         return Err(raised(py, error));
     };
-    let polled = if timeout == Some(Duration::ZERO) {
-        poller.poll(timeout)
+    let metrics = &this.metrics;
+    metrics.polls.add(1);
+    let (polled, now) = if timeout == Some(Duration::ZERO) {
+        let polled = poller.poll(timeout);
+        let now = clock::nanoseconds();
+        metrics.note_turn(now);
+        (polled, now)
     } else {
         this.alarm.set_asleep(true);
+        metrics.sleep_begins(clock::nanoseconds());
         // Asking the clock may have run Python code, and so let other threads queue something.
-        let polled = if this.ready.len(py) == 0 {
-            py.detach(|| poller.poll(timeout))
+        let slept = if this.ready.len(py) == 0 {
+            py.detach(|| {
+                let polled = poller.poll(timeout);
+                // Waiting for the GIL is not idleness.
+                let now = clock::nanoseconds();
+                metrics.sleep_ends(now);
+                (polled, now)
+            })
         } else {
-            poller.poll(Some(Duration::ZERO))
+            let polled = poller.poll(Some(Duration::ZERO));
+            let now = clock::nanoseconds();
+            metrics.sleep_ends(now);
+            (polled, now)
         };
         this.alarm.set_asleep(false);
-        polled
+        slept
     };
     if polled.is_ok() {
         this.watches.with(py, |watches| {
@@ -200,20 +236,50 @@ fn poll<'py>(
     }
     drop(this.poller.replace(py, Some(poller)));
     match polled {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => check_signals(py),
-        Err(error) => Err(raised(py, os_error(py, &error))),
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => check_signals(py)?,
+        Err(error) => return Err(raised(py, os_error(py, &error))),
     }
+    Ok(now)
 }
 
-/// Moves timers that are due to the ready queue.
-fn queue_due_timers<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
+/// Moves timers that are due to the ready queue. `time` is that of the poll just made, if there
+/// was one.
+#[inline(always)]
+fn queue_due_timers<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    time: Option<u64>,
+) -> PyOutcome<'py, ()> {
     let this = scheduler.get();
-    if this.timers.with(py, |timers| timers.is_empty()) {
+    if this.timers.with(scheduler.py(), |timers| timers.is_empty()) {
+        if time.is_none() && this.metrics.turns.get() % TURNS_BETWEEN_READINGS == 0 {
+            note_turns(this);
+        }
         return Ok(());
     }
-    let now = now(scheduler).map_err(|e| raised(py, e))?;
+    queue_timers(scheduler, time)
+}
+
+/// A look at the clock for the metrics alone.
+#[cold]
+fn note_turns(this: &Scheduler) {
+    this.metrics.note_turn(clock::nanoseconds());
+}
+
+fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    let metrics = &this.metrics;
+    let time = time.unwrap_or_else(|| {
+        let time = clock::nanoseconds();
+        metrics.note_turn(time);
+        time
+    });
+    let now = if this.foreign_clock.get(py) {
+        now(scheduler).map_err(|e| raised(py, e))?
+    } else {
+        clock::seconds(time)
+    };
     let end_time = now + clock::RESOLUTION;
     while let Some(runnable) = this.timers.with(py, |timers| timers.pop_due(end_time)) {
         (runnable.kind.left_timers)(py, &runnable);

@@ -22,6 +22,7 @@ use crate::ffi::call;
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::interop::{address, imports};
+use crate::metrics::TransportClass;
 use crate::scheduler::report::outcome;
 use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
@@ -42,6 +43,7 @@ pub(super) const WRITE_FAILED: &str = "Fatal write error on datagram transport";
 
 static KIND: TransportKind = TransportKind {
     class: imports::datagram_transport,
+    counted_as: TransportClass::Datagram,
     on_read: &ON_READ,
     on_write: &ON_WRITE,
     settle: |_| Ok(()),
@@ -206,6 +208,7 @@ impl DatagramTransport {
         let protocol = base.protocol_or_none(py);
         match receive::datagram(py, base.descriptor(py), size)? {
             Ok((data, sender)) => {
+                base.note_received(py, data.as_bytes().len());
                 let sender = outcome(py, Self::sender_object(slf, sender))?;
                 let method = intern!(py, "datagram_received");
                 call::call_method(&protocol, method, [data.as_any(), &sender])?;
@@ -253,7 +256,8 @@ impl DatagramTransport {
     ) -> Sent<'py> {
         let py = slf.py();
         let this = slf.get();
-        let fd = slf.as_super().get().descriptor(py);
+        let base = slf.as_super().get();
+        let fd = base.descriptor(py);
         let sent = if this.connected {
             socket::send(fd, content)
         } else {
@@ -269,7 +273,7 @@ impl DatagramTransport {
                 _ => return Self::send_by_python(slf, data, to),
             }
         };
-        match sent {
+        match base.note_sent(py, sent) {
             Ok(_) => Sent::Yes,
             Err(error) if is_not_ready(&error) => Sent::NotReady,
             Err(error) => Sent::Refused(raised_by_system(py, &error)),
@@ -292,7 +296,10 @@ impl DatagramTransport {
             }
         };
         match call::call_method(&socket, intern!(py, "sendto"), [data, to.unwrap_or(&none)]) {
-            Ok(_) => Sent::Yes,
+            Ok(sent) => {
+                let _counted = slf.as_super().get().note_sent(py, Ok(sent.extract().unwrap_or(0)));
+                Sent::Yes
+            }
             Err(raised)
                 if raised.value().is_instance_of::<PyBlockingIOError>()
                     || raised.value().is_instance_of::<PyInterruptedError>() =>

@@ -216,6 +216,8 @@ impl Transport {
             attach(&server, slf)?;
         }
         this.ownership.claim(slf, this.fd);
+        let open = scheduler.metrics.opened(this.kind.counted_as);
+        drop(this.open.replace(py, Some(open)));
         let context = context::copy_current(py)?;
         scheduler.push(
             py,
@@ -456,6 +458,7 @@ impl Transport {
         let py = slf.py();
         let this = slf.get();
         this.ownership.release(py);
+        drop(this.open.take(py));
         match this.endpoint.replace(py, Endpoint::Closed(None)) {
             Endpoint::Bare(socket) => drop(socket),
             Endpoint::Python(socket) => {

@@ -36,6 +36,7 @@ mod stream;
 mod stream_methods;
 mod write_queue;
 
+use std::io;
 use std::os::fd::RawFd;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -53,6 +54,7 @@ pub use stream::StreamTransport;
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::owner::{Owners, Ownership};
+use crate::metrics::{Open, TransportClass};
 use crate::scheduler::{RunnableKind, Scheduler};
 use crate::sys::address::SocketAddress;
 
@@ -63,6 +65,8 @@ pub static OWNERS: Owners = Owners::new();
 pub struct TransportKind {
     /// asyncio's class for it, which `__class__` answers.
     pub class: fn(Python<'_>) -> PyResult<&Bound<'_, PyAny>>,
+    /// What it counts as in the loop's metrics.
+    pub counted_as: TransportClass,
     /// Queued when something can be read.
     pub on_read: &'static RunnableKind,
     /// Queued when something can be written.
@@ -117,6 +121,8 @@ pub struct Transport {
     flow: AttachedCell<FlowControl>,
     state: AttachedCell<State>,
     ownership: Ownership,
+    /// Counts it as open, from its opening until its descriptor is closed.
+    open: AttachedCell<Option<Open>>,
 }
 
 /// What a transport is made of.
@@ -150,6 +156,7 @@ impl Transport {
             flow: AttachedCell::new(FlowControl::default()),
             state: AttachedCell::new(State::default()),
             ownership: Ownership::new(&OWNERS),
+            open: AttachedCell::new(None),
         }
     }
 
@@ -163,6 +170,29 @@ impl Transport {
     #[inline(always)]
     fn descriptor(&self, py: Python<'_>) -> RawFd {
         self.endpoint.inspect(py, Endpoint::descriptor)
+    }
+
+    /// Counts bytes received.
+    #[inline(always)]
+    fn note_received(&self, py: Python<'_>, length: usize) {
+        self.open.inspect(py, |open| {
+            if let Some(open) = open {
+                open.metrics().bytes_received.add(length as u64);
+            }
+        });
+    }
+
+    /// Counts bytes sent.
+    #[inline(always)]
+    fn note_sent(&self, py: Python<'_>, sent: io::Result<usize>) -> io::Result<usize> {
+        if let Ok(length) = sent {
+            self.open.inspect(py, |open| {
+                if let Some(open) = open {
+                    open.metrics().bytes_sent.add(length as u64);
+                }
+            });
+        }
+        sent
     }
 
     /// Others may use the descriptor.

@@ -167,6 +167,7 @@ impl Listener {
         for _ in 0..self.backlog {
             match self.accept(py) {
                 Ok(Accepted::Connection(connection, peer)) => {
+                    scheduler.get().metrics.accepts.add(1);
                     self.serve(scheduler, connection, peer)?;
                 }
                 Ok(Accepted::Nobody) => break,

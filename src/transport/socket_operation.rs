@@ -147,6 +147,16 @@ impl SocketOperation {
         Ok(())
     }
 
+    /// Counts bytes received.
+    fn note_received(&self, length: usize) {
+        self.scheduler.get().metrics.bytes_received.add(length as u64);
+    }
+
+    /// Counts bytes sent.
+    fn note_sent(&self, length: usize) {
+        self.scheduler.get().metrics.bytes_sent.add(length as u64);
+    }
+
     /// Makes the system call once.
     fn attempt<'py>(&self, py: Python<'py>) -> PyOutcome<'py, Attempt<'py>> {
         enum Plan<'py> {
@@ -172,12 +182,19 @@ impl SocketOperation {
         match plan {
             Plan::Receive(size) => {
                 let received = receive::at_most(py, self.socket.descriptor(), size)?;
-                Ok(ready(py, received)?.map(Bound::into_any))
+                let received = ready(py, received)?;
+                if let Some(data) = &received {
+                    self.note_received(data.as_bytes().len());
+                }
+                Ok(received.map(Bound::into_any))
             }
             Plan::ReceiveInto(target) => {
                 let fd = self.socket.descriptor();
                 match buffer::with_writable_bytes(&target, |b| socket::receive(fd, b)) {
-                    Ok(received) => number(py, received),
+                    Ok(received) => {
+                        self.note_received(*received.as_ref().unwrap_or(&0));
+                        number(py, received)
+                    }
                     // Python's own method has the words for what is wrong with the buffer.
                     Err(_) => {
                         let socket = self.socket.object().bind(py);
@@ -189,6 +206,7 @@ impl SocketOperation {
                 let received = receive::datagram(py, self.socket.descriptor(), size)?;
                 match ready(py, received)? {
                     Some((data, sender)) => {
+                        self.note_received(data.as_bytes().len());
                         let sender = outcome(py, address::to_python(py, &sender))?;
                         outcome(py, pair(py, data.into_any(), sender))
                     }
@@ -204,6 +222,7 @@ impl SocketOperation {
                 let received = buffer::with_writable_bytes(&target, receive)?;
                 match ready(py, received)? {
                     Some((length, sender)) => {
+                        self.note_received(length);
                         let sender = outcome(py, address::to_python(py, &sender))?;
                         let length = outcome(py, length.into_pyobject(py).map_err(PyErr::from))?;
                         outcome(py, pair(py, length.into_any(), sender))
@@ -239,7 +258,10 @@ impl SocketOperation {
         let fd = self.socket.descriptor();
         let result = buffer::with_bytes(data, |bytes| {
             let rest = bytes.get(sent..).unwrap_or_default();
-            socket::send(fd, rest).map(|more| (sent + more, more >= rest.len()))
+            socket::send(fd, rest).map(|more| {
+                self.note_sent(more);
+                (sent + more, more >= rest.len())
+            })
         })?;
         match ready(py, result)? {
             Some((_, true)) => Ok(Some(py.None().into_bound(py))),
@@ -262,7 +284,10 @@ impl SocketOperation {
         let py = data.py();
         let socket = self.socket.object().bind(py);
         match call::call_method(socket, intern!(py, "sendto"), [data, to]) {
-            Ok(sent) => Ok(Some(sent)),
+            Ok(sent) => {
+                self.note_sent(sent.extract().unwrap_or(0));
+                Ok(Some(sent))
+            }
             Err(raised)
                 if raised.value().is_instance_of::<PyBlockingIOError>()
                     || raised.value().is_instance_of::<PyInterruptedError>() =>

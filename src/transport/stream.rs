@@ -23,6 +23,7 @@ use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::{buffer, call, context};
 use crate::interop::error::os_error;
 use crate::interop::imports;
+use crate::metrics::TransportClass;
 use crate::scheduler::report::outcome;
 use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
@@ -34,6 +35,7 @@ const WRITE_FAILED: &str = "Fatal write error on socket transport";
 
 static KIND: TransportKind = TransportKind {
     class: imports::socket_transport,
+    counted_as: TransportClass::Stream,
     on_read: &ON_READ,
     on_write: &ON_WRITE,
     settle: |transport| match transport.cast::<StreamTransport>() {
@@ -212,6 +214,7 @@ impl StreamTransport {
         if data.as_bytes().is_empty() {
             return Self::read_eof(slf, &protocol);
         }
+        base.note_received(py, data.as_bytes().len());
         match call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]) {
             Ok(_) => Ok(()),
             Err(raised) => Transport::fatal_error(
@@ -252,6 +255,7 @@ impl StreamTransport {
         if length == 0 {
             return Self::read_eof(slf, protocol);
         }
+        transport.get().note_received(py, length);
         let length = outcome(py, length.into_pyobject(py).map_err(PyErr::from))?;
         match call::call_method(protocol, intern!(py, "buffer_updated"), [length.as_any()]) {
             Ok(_) => Ok(()),
@@ -370,11 +374,12 @@ impl StreamTransport {
         }
         let idle = this.queued(py) == 0;
         let hold = Self::shall_hold(slf, idle);
-        let fd = transport.get().descriptor(py);
+        let base = transport.get();
+        let fd = base.descriptor(py);
         let send_now = idle && !hold;
         let sent = if let Ok(bytes) = data.cast::<PyBytes>() {
             let content = bytes.as_bytes();
-            let sent = if send_now { send(fd, content) } else { Ok(0) };
+            let sent = if send_now { base.note_sent(py, send(fd, content)) } else { Ok(0) };
             if let Ok(sent) = sent
                 && sent < content.len()
             {
@@ -383,7 +388,7 @@ impl StreamTransport {
             sent.map(|sent| sent == content.len())
         } else {
             let lent = buffer::with_bytes(data, |content| {
-                let sent = if send_now { send(fd, content)? } else { 0 };
+                let sent = if send_now { base.note_sent(py, send(fd, content))? } else { 0 };
                 this.queue.with(py, |queue| queue.push_copy(&content[sent..]));
                 Ok(sent == content.len())
             });
@@ -459,11 +464,15 @@ impl StreamTransport {
     /// Sends the head of the queue; not an error if the socket takes nothing.
     fn send_queue(slf: &Bound<'_, Self>) -> io::Result<()> {
         let py = slf.py();
-        let fd = slf.as_super().get().descriptor(py);
+        let base = slf.as_super().get();
+        let fd = base.descriptor(py);
         let sent = slf.get().queue.with(py, |queue| {
-            queue.send_with(py, |slices| match slices {
-                [slice] => socket::send(fd, slice),
-                slices => socket::send_vectored(fd, slices),
+            queue.send_with(py, |slices| {
+                let sent = match slices {
+                    [slice] => socket::send(fd, slice),
+                    slices => socket::send_vectored(fd, slices),
+                };
+                base.note_sent(py, sent)
             })
         });
         match sent {

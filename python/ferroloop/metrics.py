@@ -1,0 +1,271 @@
+"""What a loop counts about itself, and how monitoring systems get it.
+
+    loop.metrics().utilization          # share of the time since it started that the loop worked
+    print(render_prometheus())          # all loops of this process, in Prometheus' text format
+
+Counting is always on. The numbers may be read in any thread, while the loop runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+from . import _ferroloop
+
+if TYPE_CHECKING:
+    from .loop import EventLoop
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How long the turns of a loop were: for so long could what became due have to wait.
+
+    The time that a turn sleeps is not part of it. A loop that polls nothing and has no timers
+    measures its turns in groups of up to 64, whose members count as equally long, but for one that
+    gets what was unusual.
+    """
+
+    buckets: tuple[tuple[float, int], ...]
+    """`(bound, count)`: turns shorter than `bound` seconds and not than the bound before it.
+    Ascending, without empty ones; the last bound may be infinite."""
+    count: int
+    """Turns measured."""
+    sum: float
+    """Seconds in all."""
+    max: float
+    """Seconds of the longest turn."""
+
+    def quantile(self, q: float) -> float:
+        """Return the seconds that a share `q` (0 to 1) of the turns did not exceed.
+
+        An upper bound, at most an eighth too high. 0.0 without any turn.
+        """
+        if not 0 <= q <= 1:
+            raise ValueError(f"a quantile is between 0 and 1, got {q!r}")
+        wanted, seen = math.ceil(q * self.count), 0
+        for bound, count in self.buckets:
+            seen += count
+            if seen >= wanted:
+                return min(bound, self.max)
+        return self.max
+
+    @property
+    def p50(self) -> float:
+        """Seconds that half of the turns did not exceed."""
+        return self.quantile(0.50)
+
+    @property
+    def p90(self) -> float:
+        """Seconds that 90 % of the turns did not exceed."""
+        return self.quantile(0.90)
+
+    @property
+    def p99(self) -> float:
+        """Seconds that 99 % of the turns did not exceed."""
+        return self.quantile(0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMetrics:
+    """The threads behind `run_in_executor(None, ...)`."""
+
+    threads: int
+    """Threads started."""
+    idle: int
+    """Threads that wait for a job."""
+    limit: int
+    """Most threads."""
+    queued: int
+    """Jobs that no thread has begun."""
+    jobs: int
+    """Jobs accepted so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopMetrics:
+    """The numbers of one event loop at one moment. Counts only grow, unless said otherwise."""
+
+    turns: int
+    """Turns of the loop."""
+    callbacks: int
+    """Callbacks run, task steps and I/O included; up to the end of the last turn."""
+    task_steps: int
+    """Steps of tasks among them."""
+    polls: int
+    """Looks at the descriptors."""
+    time_running: float
+    """Seconds between the beginnings and the ends of the loop's runs."""
+    time_idle: float
+    """Seconds that it slept, with nothing to do."""
+    ready: int
+    """Callbacks ready now. What other threads scheduled is among them: there is one queue."""
+    ready_max: int
+    """Most callbacks that were ready at the beginning of a turn."""
+    threadsafe_calls: int
+    """Calls of `call_soon_threadsafe()`."""
+    timers: int
+    """Timers pending now."""
+    timers_cancelled: int
+    """Cancelled timers that are still in memory now."""
+    transports: Mapping[str, int] = field(hash=False)
+    """Transports open now: `stream`, `datagram`, `pipe`, `tls`. One of TLS has a stream below."""
+    accepts: int
+    """Connections that servers accepted."""
+    bytes_received: int
+    """Bytes that transports and `sock_*()` received."""
+    bytes_sent: int
+    """Bytes that they sent."""
+    slow_callbacks: int
+    """Callbacks reported as slow: in debug mode, or with `report_slow_callbacks()`."""
+    lag: Lag
+    """How long the turns were."""
+    pool: PoolMetrics | None
+    """The default executor; None before its first use, or if it is not the loop's own."""
+
+    @property
+    def time_busy(self) -> float:
+        """Seconds that the loop ran callbacks or looked for them."""
+        return max(0.0, self.time_running - self.time_idle)
+
+    @property
+    def utilization(self) -> float:
+        """Share of the running time that was busy, 0 to 1. 0.0 before the first run.
+
+        For the utilization of a period compare `time_busy` and `time_running` of two snapshots.
+        """
+        return self.time_busy / self.time_running if self.time_running else 0.0
+
+
+def snapshot(loop: _ferroloop.EventLoop) -> LoopMetrics:
+    """Return the numbers of `loop`: what `loop.metrics()` does."""
+    numbers = loop._metrics()
+    buckets = tuple(numbers.pop("lag_buckets"))
+    lag = Lag(
+        buckets=buckets,
+        count=sum(count for _, count in buckets),
+        sum=numbers.pop("lag_sum"),
+        max=numbers.pop("lag_max"),
+    )
+    pool = numbers.pop("pool")
+    if pool is not None:
+        threads, idle, queued, jobs, limit = pool
+        pool = PoolMetrics(threads=threads, idle=idle, limit=limit, queued=queued, jobs=jobs)
+    transports = MappingProxyType(numbers.pop("transports"))
+    return LoopMetrics(lag=lag, pool=pool, transports=transports, **numbers)
+
+
+def live_loops() -> list[EventLoop]:
+    """Return the loops of ferroloop in this process that ran and are not closed."""
+    return cast("list[EventLoop]", _ferroloop.live_loops())
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """A metric family: name, type and help as Prometheus has them, and where the value is."""
+
+    name: str
+    kind: str
+    help: str
+    value: Callable[[LoopMetrics], float | None]
+
+
+def _of_pool(name: str) -> Callable[[LoopMetrics], float | None]:
+    return lambda metrics: None if metrics.pool is None else getattr(metrics.pool, name)
+
+
+FAMILIES = (
+    _Family("turns_total", "counter", "Turns of the loop.", lambda m: m.turns),
+    _Family("callbacks_total", "counter", "Callbacks run.", lambda m: m.callbacks),
+    _Family("task_steps_total", "counter", "Task steps run.", lambda m: m.task_steps),
+    _Family("polls_total", "counter", "Looks at the descriptors.", lambda m: m.polls),
+    _Family("running_seconds_total", "counter", "Time the loop ran.", lambda m: m.time_running),
+    _Family("idle_seconds_total", "counter", "Time the loop slept.", lambda m: m.time_idle),
+    _Family("busy_seconds_total", "counter", "Time the loop worked.", lambda m: m.time_busy),
+    _Family("ready", "gauge", "Callbacks ready now.", lambda m: m.ready),
+    _Family(
+        "ready_max", "gauge", "Most callbacks ready at a turn's beginning.", lambda m: m.ready_max
+    ),
+    _Family(
+        "threadsafe_calls_total",
+        "counter",
+        "Calls of call_soon_threadsafe().",
+        lambda m: m.threadsafe_calls,
+    ),
+    _Family("timers", "gauge", "Timers pending now.", lambda m: m.timers),
+    _Family(
+        "timers_cancelled",
+        "gauge",
+        "Cancelled timers still in memory.",
+        lambda m: m.timers_cancelled,
+    ),
+    _Family("accepts_total", "counter", "Connections accepted.", lambda m: m.accepts),
+    _Family("received_bytes_total", "counter", "Bytes received.", lambda m: m.bytes_received),
+    _Family("sent_bytes_total", "counter", "Bytes sent.", lambda m: m.bytes_sent),
+    _Family(
+        "slow_callbacks_total", "counter", "Callbacks reported as slow.", lambda m: m.slow_callbacks
+    ),
+    _Family("pool_threads", "gauge", "Threads of the pool.", _of_pool("threads")),
+    _Family("pool_idle_threads", "gauge", "Threads of the pool without a job.", _of_pool("idle")),
+    _Family("pool_queued_jobs", "gauge", "Jobs that no thread has begun.", _of_pool("queued")),
+    _Family("pool_jobs_total", "counter", "Jobs accepted.", _of_pool("jobs")),
+)
+
+# Bounds in seconds that every scrape shows, whatever was seen: Prometheus wants them to stay.
+LAG_BOUNDS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+
+
+def render_prometheus(
+    loops: Iterable[EventLoop] | None = None, *, prefix: str = "ferroloop_"
+) -> str:
+    """Return the metrics of `loops`, by default all that run, in Prometheus' text format.
+
+    Each sample is labelled with the number of its loop: `loop="0"` and so on, in the order given.
+    """
+    numbers = [loop.metrics() for loop in (live_loops() if loops is None else loops)]
+    lines: list[str] = []
+
+    def head(name: str, kind: str, text: str) -> None:
+        lines.append(f"# HELP {prefix}{name} {text}")
+        lines.append(f"# TYPE {prefix}{name} {kind}")
+
+    for family in FAMILIES:
+        values = [(index, family.value(metrics)) for index, metrics in enumerate(numbers)]
+        known = [(index, value) for index, value in values if value is not None]
+        if known:
+            head(family.name, family.kind, family.help)
+            lines += [f'{prefix}{family.name}{{loop="{i}"}} {value}' for i, value in known]
+    head("transports", "gauge", "Transports open now.")
+    for index, metrics in enumerate(numbers):
+        for kind, count in metrics.transports.items():
+            lines.append(f'{prefix}transports{{loop="{index}",kind="{kind}"}} {count}')
+    head("lag_seconds", "histogram", "Length of the loop's turns without their sleep.")
+    for index, metrics in enumerate(numbers):
+        lag = metrics.lag
+        for bound in LAG_BOUNDS:
+            below = sum(count for upper, count in lag.buckets if upper <= bound)
+            lines.append(f'{prefix}lag_seconds_bucket{{loop="{index}",le="{bound}"}} {below}')
+        lines.append(f'{prefix}lag_seconds_bucket{{loop="{index}",le="+Inf"}} {lag.count}')
+        lines.append(f'{prefix}lag_seconds_sum{{loop="{index}"}} {lag.sum}')
+        lines.append(f'{prefix}lag_seconds_count{{loop="{index}"}} {lag.count}')
+    return "\n".join(lines) + "\n"

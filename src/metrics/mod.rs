@@ -1,0 +1,268 @@
+//! What a loop counts about itself, always. No Python here.
+//!
+//! Every number is a plain word that is written with the GIL held and may be read by any thread at
+//! any time: a load, an add and a store, no locked instruction. The numbers of one reading need not
+//! be of the same instant.
+//!
+//! * `counter.rs`: the words;
+//! * `histogram.rs`: how often something took how long;
+//! * `open.rs`: what is open now, counted by guards.
+
+#![forbid(unsafe_code)]
+
+mod counter;
+mod histogram;
+mod open;
+
+use std::sync::Arc;
+
+pub use counter::Counter;
+pub use histogram::Histogram;
+pub use open::{Open, TransportClass};
+
+/// A busy loop that neither polls nor has timers looks at the clock once in so many turns.
+pub const TURNS_BETWEEN_READINGS: u64 = 64;
+
+/// Turns that took longer, in nanoseconds, are an event for `tracing`.
+const SLOW_TURN: u64 = 100_000_000;
+
+/// The numbers of one loop. Times are nanoseconds on the monotonic clock.
+#[derive(Default)]
+pub struct Metrics {
+    /// Turns begun.
+    pub turns: Counter,
+    /// Callbacks of any kind that were run; up to the end of the last turn.
+    pub callbacks: Counter,
+    /// How many of them were task steps.
+    pub task_steps: Counter,
+    /// Looks at the descriptors.
+    pub polls: Counter,
+    /// Most callbacks that were ready at the beginning of a turn.
+    pub ready_max: Counter,
+    /// Callbacks that debug mode, or who asked for it, found slow.
+    pub slow_callbacks: Counter,
+    /// Calls of `call_soon_threadsafe()`.
+    pub threadsafe_calls: Counter,
+    /// Connections that servers accepted.
+    pub accepts: Counter,
+    /// Bytes that transports and socket operations received.
+    pub bytes_received: Counter,
+    /// Bytes that they sent.
+    pub bytes_sent: Counter,
+    /// Transports open now, by class.
+    transports: [Counter; TransportClass::ALL.len()],
+    /// How long the turns were, without their sleep.
+    pub lag: Histogram,
+    /// Time asleep, without the sleep that lasts.
+    idle: Counter,
+    /// When the sleep that lasts began; 0 while awake.
+    idle_since: Counter,
+    /// Time spent in runs that are over.
+    ran: Counter,
+    /// When the run that lasts began; 0 while not running.
+    running_since: Counter,
+    /// The last reading of the clock between two callbacks, and the turn of it.
+    read_at: Counter,
+    read_turn: Counter,
+    /// The share of each turn when several were measured together the last time.
+    usual_share: Counter,
+}
+
+/// How a loop has spent its time, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time {
+    /// Between the beginning and the end of its runs.
+    pub running: u64,
+    /// Asleep in the poller.
+    pub idle: u64,
+}
+
+/// What a watchdog wants to know: all of it with relaxed loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// Number of the turn that lasts.
+    pub turn: u64,
+    /// Whether it runs callbacks, or is to: it is not asleep and the loop runs.
+    pub busy: bool,
+    /// The last reading of the clock, and the turn of it.
+    pub read_at: u64,
+    /// See there.
+    pub read_turn: u64,
+}
+
+impl Metrics {
+    /// The loop begins to run.
+    pub fn run_begins(&self, now: u64) {
+        self.running_since.set(now);
+        self.set_reading(now);
+    }
+
+    /// The loop has stopped.
+    pub fn run_ends(&self, now: u64) {
+        self.ran.add(now.saturating_sub(self.running_since.get()));
+        self.running_since.set(0);
+    }
+
+    /// The loop is about to sleep.
+    #[inline]
+    pub fn sleep_begins(&self, now: u64) {
+        self.note_turn(now);
+        self.idle_since.set(now);
+    }
+
+    /// The loop is awake, though it may still wait for the GIL.
+    #[inline]
+    pub fn sleep_ends(&self, now: u64) {
+        self.idle.add(now.saturating_sub(self.idle_since.get()));
+        self.idle_since.set(0);
+        self.set_reading(now);
+    }
+
+    /// The clock was read between two callbacks: the turns since the last reading took so long.
+    ///
+    /// Where nothing made the loop look at the clock for some turns, each gets an equal share; if
+    /// the share is much larger than it was the last time, one of them gets all that is more.
+    #[inline]
+    pub fn note_turn(&self, now: u64) {
+        let elapsed = now.saturating_sub(self.read_at.get());
+        let turns = self.turns.get().saturating_sub(self.read_turn.get());
+        self.set_reading(now);
+        if turns > 1 {
+            return self.note_turns(elapsed, turns);
+        }
+        self.lag.record(elapsed, 1);
+        if elapsed >= SLOW_TURN {
+            slow_turn(elapsed);
+        }
+    }
+
+    fn note_turns(&self, elapsed: u64, turns: u64) {
+        let share = elapsed / turns;
+        let usual = self.usual_share.get();
+        self.usual_share.set(share);
+        if usual == 0 || share <= 4 * usual {
+            return self.lag.record(share, turns);
+        }
+        let longest = elapsed - usual * (turns - 1);
+        self.lag.record(usual, turns - 1);
+        self.lag.record(longest, 1);
+        if longest >= SLOW_TURN {
+            slow_turn(longest);
+        }
+    }
+
+    #[inline(always)]
+    fn set_reading(&self, now: u64) {
+        self.read_at.set(now);
+        self.read_turn.set(self.turns.get());
+    }
+
+    /// How the time was spent until `now`.
+    pub fn time(&self, now: u64) -> Time {
+        let since = |began: &Counter| match began.get() {
+            0 => 0,
+            began => now.saturating_sub(began),
+        };
+        let idle = self.idle.get() + since(&self.idle_since);
+        Time { running: (self.ran.get() + since(&self.running_since)).max(idle), idle }
+    }
+
+    /// A look at the loop's progress.
+    pub fn pulse(&self) -> Pulse {
+        Pulse {
+            turn: self.turns.get(),
+            busy: self.running_since.get() != 0 && self.idle_since.get() == 0,
+            read_at: self.read_at.get(),
+            read_turn: self.read_turn.get(),
+        }
+    }
+
+    /// Transports of a class that are open now.
+    pub fn open_transports(&self, class: TransportClass) -> u64 {
+        self.transports[class as usize].get()
+    }
+
+    /// Counts a transport as open, until the guard is dropped.
+    pub fn opened(self: &Arc<Self>, class: TransportClass) -> Open {
+        Open::new(self.clone(), class)
+    }
+}
+
+#[cold]
+fn slow_turn(nanoseconds: u64) {
+    let seconds = nanoseconds as f64 / 1e9;
+    tracing::info!(target: "ferroloop::loop", seconds, "a turn of the loop took long");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn idle_and_running_time_add_up() {
+        let metrics = Metrics::default();
+        metrics.run_begins(10 * SECOND);
+        metrics.turns.add(1);
+        metrics.sleep_begins(11 * SECOND);
+        assert_eq!(metrics.time(14 * SECOND), Time { running: 4 * SECOND, idle: 3 * SECOND });
+        assert!(!metrics.pulse().busy);
+        metrics.sleep_ends(15 * SECOND);
+        assert!(metrics.pulse().busy);
+        assert_eq!(metrics.time(16 * SECOND), Time { running: 6 * SECOND, idle: 4 * SECOND });
+        metrics.run_ends(17 * SECOND);
+        assert!(!metrics.pulse().busy);
+        assert_eq!(metrics.time(99 * SECOND), Time { running: 7 * SECOND, idle: 4 * SECOND });
+    }
+
+    #[test]
+    fn sleep_is_not_lag() {
+        let metrics = Metrics::default();
+        metrics.run_begins(SECOND);
+        metrics.turns.add(1);
+        metrics.sleep_begins(SECOND + 1000);
+        metrics.sleep_ends(60 * SECOND);
+        metrics.turns.add(1);
+        metrics.sleep_begins(60 * SECOND + 3000);
+        assert_eq!(metrics.lag.count(), 2);
+        assert_eq!(metrics.lag.max(), 3000);
+    }
+
+    #[test]
+    fn turns_without_a_reading_share_the_time() {
+        let metrics = Metrics::default();
+        metrics.run_begins(SECOND);
+        metrics.turns.add(10);
+        metrics.note_turn(SECOND + 50_000);
+        assert_eq!(metrics.lag.count(), 10);
+        assert_eq!(metrics.lag.max(), 5000);
+        assert_eq!(metrics.lag.sum(), 50_000);
+    }
+
+    #[test]
+    fn one_of_several_turns_gets_what_is_unusual() {
+        let metrics = Metrics::default();
+        metrics.run_begins(SECOND);
+        metrics.turns.add(10);
+        metrics.note_turn(SECOND + 10_000);
+        metrics.turns.add(10);
+        metrics.note_turn(2 * SECOND + 20_000);
+        assert_eq!(metrics.lag.count(), 20);
+        assert_eq!(metrics.lag.max(), SECOND + 1000);
+        assert_eq!(metrics.lag.sum(), SECOND + 20_000);
+    }
+
+    #[test]
+    fn guards_count_what_is_open() {
+        let metrics = Arc::new(Metrics::default());
+        let first = metrics.opened(TransportClass::Stream);
+        let second = metrics.opened(TransportClass::Stream);
+        assert_eq!(metrics.open_transports(TransportClass::Stream), 2);
+        assert_eq!(metrics.open_transports(TransportClass::Datagram), 0);
+        drop(first);
+        assert_eq!(metrics.open_transports(TransportClass::Stream), 1);
+        drop(second);
+        assert_eq!(metrics.open_transports(TransportClass::Stream), 0);
+    }
+}
