@@ -40,7 +40,9 @@ pub mod _ferroloop {
     #[pymodule_export]
     use super::task::Task;
     #[pymodule_export]
-    use super::transport::{DatagramTransport, StreamTransport, Transport};
+    use super::transport::{
+        DatagramTransport, ReadPipeTransport, StreamTransport, Transport, WritePipeTransport,
+    };
 
     /// The tasks of this crate that are not done, of all loops.
     #[pyfunction]
@@ -77,6 +79,8 @@ pub mod _ferroloop {
         ffi::slots::install_finalizer::<Transport>(py);
         ffi::slots::install_finalizer::<StreamTransport>(py);
         ffi::slots::install_finalizer::<DatagramTransport>(py);
+        ffi::slots::install_finalizer::<ReadPipeTransport>(py);
+        ffi::slots::install_finalizer::<WritePipeTransport>(py);
         event_loop::install(py)?;
         executor::install(py)?;
         interop::imports::load(py)?;

@@ -13,7 +13,8 @@ use super::EventLoop;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
 use crate::transport::{
-    DatagramTransport, Endpoint, Listener, OWNERS, Parts, StreamTransport, Transport,
+    DatagramTransport, Endpoint, Listener, OWNERS, Parts, ReadPipeTransport, StreamTransport,
+    Transport, WritePipeTransport,
 };
 
 impl EventLoop {
@@ -135,6 +136,32 @@ impl EventLoop {
         let server = None;
         let parts = Parts { scheduler, endpoint, protocol, extra, server, peer };
         DatagramTransport::open(parts, family, address, waiter)
+    }
+
+    /// A transport for the reading end of a pipe.
+    #[pyo3(signature = (pipe, protocol, waiter=None, extra=None))]
+    fn _make_read_pipe_transport<'py>(
+        slf: &Bound<'py, Self>,
+        pipe: &Bound<'py, PyAny>,
+        protocol: Bound<'py, PyAny>,
+        waiter: Option<Bound<'py, PyAny>>,
+        extra: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, ReadPipeTransport>> {
+        let scheduler = slf.as_super().clone();
+        ReadPipeTransport::open(Transport::pipe_parts(scheduler, pipe, protocol, extra)?, waiter)
+    }
+
+    /// A transport for the writing end of a pipe.
+    #[pyo3(signature = (pipe, protocol, waiter=None, extra=None))]
+    fn _make_write_pipe_transport<'py>(
+        slf: &Bound<'py, Self>,
+        pipe: &Bound<'py, PyAny>,
+        protocol: Bound<'py, PyAny>,
+        waiter: Option<Bound<'py, PyAny>>,
+        extra: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, WritePipeTransport>> {
+        let scheduler = slf.as_super().clone();
+        WritePipeTransport::open(Transport::pipe_parts(scheduler, pipe, protocol, extra)?, waiter)
     }
 
     /// Accepts connections on a listening socket and serves them, without TLS.

@@ -63,6 +63,8 @@ imports! {
     transport_socket = "asyncio.trsock": "TransportSocket";
     socket_transport = "asyncio.selector_events": "_SelectorSocketTransport";
     datagram_transport = "asyncio.selector_events": "_SelectorDatagramTransport";
+    read_pipe_transport = "asyncio.unix_events": "_UnixReadPipeTransport";
+    write_pipe_transport = "asyncio.unix_events": "_UnixWritePipeTransport";
     sendfile_mode = "asyncio.constants": "_SendfileMode";
     constants = "asyncio": "constants";
     selector_event_loop = "asyncio.selector_events": "BaseSelectorEventLoop";

@@ -9,6 +9,7 @@
 //! | module | Linux, Android | other Unix |
 //! |---|---|---|
 //! | [`socket`], [`address`] | `accept4`, `MSG_DONTWAIT` | `accept`, `fcntl` |
+//! | `pipe` | `read`, `write`, `writev` of non-blocking files | the same |
 //! | `resolve` | flags of `getaddrinfo` and `getnameinfo` | the same |
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
 //! | `fork` | `pthread_atfork` | the same |
@@ -18,6 +19,7 @@
 
 pub(crate) mod address;
 pub(crate) mod fork;
+pub(crate) mod pipe;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod poll;
 #[cfg(any(target_os = "linux", target_os = "android"))]

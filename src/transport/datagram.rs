@@ -14,8 +14,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::event::{EVENT, run_event};
 use super::familiar::FamiliarAddresses;
-use super::lifecycle::{describe_event, guard, in_context};
+use super::lifecycle::describe_event;
 use super::stream::{is_not_ready, raised_by_system};
 use super::{Parts, Transport, TransportKind, receive};
 use crate::ffi::call;
@@ -23,10 +24,9 @@ use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::interop::{address, imports};
 use crate::metrics::TransportClass;
+use crate::scheduler::RunnableKind;
 use crate::scheduler::report::outcome;
-use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
 
@@ -44,6 +44,7 @@ pub(super) const WRITE_FAILED: &str = "Fatal write error on datagram transport";
 static KIND: TransportKind = TransportKind {
     class: imports::datagram_transport,
     counted_as: TransportClass::Datagram,
+    is_socket: true,
     on_read: &ON_READ,
     on_write: &ON_WRITE,
     settle: |_| Ok(()),
@@ -63,43 +64,19 @@ static KIND: TransportKind = TransportKind {
 
 static ON_READ: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
-        event(scheduler, runnable, "_read_ready", DatagramTransport::read_ready)
+        run_event(scheduler, runnable, "_read_ready", DatagramTransport::read_ready)
     },
-    cancelled: never_cancelled,
-    sets_current_task: false,
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
-    hidden: false,
-    left_timers: nothing_to_note,
+    ..EVENT
 };
 
 static ON_WRITE: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
-        event(scheduler, runnable, "_sendto_ready", DatagramTransport::write_ready)
+        run_event(scheduler, runnable, "_sendto_ready", DatagramTransport::write_ready)
     },
-    cancelled: never_cancelled,
-    sets_current_task: false,
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_sendto_ready")),
-    hidden: false,
-    left_timers: nothing_to_note,
+    ..EVENT
 };
-
-fn event<'py>(
-    scheduler: &Bound<'py, Scheduler>,
-    runnable: Runnable,
-    method: &str,
-    body: impl FnOnce(&Bound<'py, DatagramTransport>) -> PyOutcome<'py, ()>,
-) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
-    let transport = runnable.object.into_bound(py).cast_into::<DatagramTransport>();
-    let transport = outcome(py, transport.map_err(PyErr::from))?;
-    let context = runnable.context.map(|context| context.into_bound(py));
-    let result = in_context(context.as_ref(), || body(&transport));
-    if result.is_ok() {
-        return Ok(());
-    }
-    let method = pyo3::types::PyString::intern(py, method);
-    guard(scheduler, &transport, &method, None, result)
-}
 
 /// A datagram that waits to be sent, and where to.
 pub struct Datagram {

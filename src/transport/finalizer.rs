@@ -10,7 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::lifecycle::detach;
-use super::{DatagramTransport, Endpoint, StreamTransport, Transport};
+use super::{
+    DatagramTransport, Endpoint, ReadPipeTransport, StreamTransport, Transport, WritePipeTransport,
+};
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::slots::Finalize;
 use crate::interop::imports;
@@ -42,37 +44,27 @@ impl Finalize for Transport {
     }
 }
 
-impl Finalize for StreamTransport {
-    fn original_dealloc() -> &'static AtomicPtr<()> {
-        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-        &DEALLOC
-    }
+macro_rules! finalize_as_transports {
+    ($($class:ident),*) => {$(
+        impl Finalize for $class {
+            fn original_dealloc() -> &'static AtomicPtr<()> {
+                static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+                &DEALLOC
+            }
 
-    #[inline(always)]
-    fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
-        Transport::needs_finalizing(slf.as_super())
-    }
+            #[inline(always)]
+            fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
+                Transport::needs_finalizing(slf.as_super())
+            }
 
-    fn finalize(slf: &Bound<'_, Self>) {
-        Transport::finalize(slf.as_super());
-    }
+            fn finalize(slf: &Bound<'_, Self>) {
+                Transport::finalize(slf.as_super());
+            }
+        }
+    )*};
 }
 
-impl Finalize for DatagramTransport {
-    fn original_dealloc() -> &'static AtomicPtr<()> {
-        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-        &DEALLOC
-    }
-
-    #[inline(always)]
-    fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
-        Transport::needs_finalizing(slf.as_super())
-    }
-
-    fn finalize(slf: &Bound<'_, Self>) {
-        Transport::finalize(slf.as_super());
-    }
-}
+finalize_as_transports!(StreamTransport, DatagramTransport, ReadPipeTransport, WritePipeTransport);
 
 fn warn_unclosed(slf: &Bound<'_, Transport>) -> PyResult<()> {
     let py = slf.py();

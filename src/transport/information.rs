@@ -14,6 +14,9 @@ use crate::sys::socket;
 impl Transport {
     /// The value that asyncio's transport would have under `name` from the start.
     fn find_extra<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if !slf.get().kind.is_socket {
+            return Ok(None);
+        }
         match name {
             "socket" => Self::transport_socket(slf).map(Some),
             "sockname" => Self::own_name(slf).map(Some),

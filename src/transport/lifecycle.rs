@@ -20,7 +20,7 @@ use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
 /// Writes after the connection was lost that are forgiven before a warning.
-const FORGIVEN_WRITES: u32 = 5;
+pub(super) const FORGIVEN_WRITES: u32 = 5;
 
 /// `protocol.connection_made(transport)`, then reading: the protocol is the argument.
 static MADE: RunnableKind = RunnableKind {
@@ -193,7 +193,15 @@ fn connection_made<'py>(
     let made = context::run_in(&context, || {
         call::call_method(&protocol, intern!(py, "connection_made"), [transport.as_any()])
     });
-    let added = Transport::add_reader(&transport, reading_context);
+    let added = match outcome(py, Transport::add_reader(&transport, reading_context)) {
+        // The null device, for one, can be opened but not watched.
+        Err(raised) if !raised.stops_the_loop() => {
+            let callback = outcome(py, scheduler.getattr(intern!(py, "_add_reader")))?;
+            let fd = outcome(py, transport.get().fd.into_pyobject(py).map_err(PyErr::from))?;
+            report_failure(scheduler.as_any(), callback, Some(fd.into_any()), raised)
+        }
+        other => other,
+    };
     let result = match made {
         Err(raised) if !raised.stops_the_loop() => {
             let callback = outcome(py, protocol.getattr(intern!(py, "connection_made")))?;
@@ -201,7 +209,7 @@ fn connection_made<'py>(
         }
         other => other.map(drop),
     };
-    result.and(outcome(py, added))
+    result.and(added)
 }
 
 impl Transport {
@@ -215,7 +223,9 @@ impl Transport {
         if let Some(server) = this.server.get_bound(py) {
             attach(&server, slf)?;
         }
-        this.ownership.claim(slf, this.fd);
+        if this.kind.is_socket {
+            this.ownership.claim(slf, this.fd);
+        }
         let open = scheduler.metrics.opened(this.kind.counted_as);
         drop(this.open.replace(py, Some(open)));
         let context = context::copy_current(py)?;
@@ -337,15 +347,16 @@ impl Transport {
             (this.kind.clear_buffer)(slf);
             this.unwatch(py, Direction::Write);
         }
-        if !this.state.get(py).closing {
-            this.update_state(py, |state| state.closing = true);
-            this.unwatch(py, Direction::Read);
-        }
-        this.update_state(py, |state| state.lost += 1);
+        this.update_state(py, |state| {
+            state.closing = true;
+            state.lost += 1;
+        });
+        this.unwatch(py, Direction::Read);
         Self::schedule_connection_lost(slf, exception)
     }
 
-    fn schedule_connection_lost<'py>(
+    /// Has `connection_lost()` called in the next turn.
+    pub(super) fn schedule_connection_lost<'py>(
         slf: &Bound<'py, Self>,
         exception: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
@@ -443,7 +454,9 @@ impl Transport {
     fn let_go(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        this.remember_names(py);
+        if this.kind.is_socket {
+            this.remember_names(py);
+        }
         let closed = Self::close_endpoint(slf);
         drop(this.protocol.take(py));
         drop(this.scheduler.take(py));

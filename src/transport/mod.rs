@@ -11,6 +11,8 @@
 //! * `stream.rs`, `stream_methods.rs`: TCP and UNIX streams;
 //! * `server.rs`: accepting them;
 //! * `datagram.rs`, `datagram_methods.rs`, `familiar.rs`: UDP and UNIX datagrams;
+//! * `pipe.rs`, `pipe_reader.rs`, `pipe_writer.rs`: pipes, FIFOs and terminals;
+//! * `event.rs`: readiness of a descriptor, as the ready queue runs it;
 //! * `socket_operation.rs`, `socket_reader.rs`: `loop.sock_recv()` and its like.
 //!
 //! Invariants: everything happens on the loop's thread; no cell is lent while Python code runs;
@@ -22,12 +24,16 @@
 mod datagram;
 mod datagram_methods;
 mod endpoint;
+mod event;
 mod familiar;
 mod finalizer;
 mod flow_control;
 mod information;
 mod lifecycle;
 mod methods;
+mod pipe;
+mod pipe_reader;
+mod pipe_writer;
 mod receive;
 mod server;
 mod socket_operation;
@@ -46,6 +52,8 @@ use pyo3::types::PyDict;
 pub use datagram::DatagramTransport;
 pub use endpoint::Endpoint;
 use flow_control::FlowControl;
+pub use pipe_reader::ReadPipeTransport;
+pub use pipe_writer::WritePipeTransport;
 pub use server::Listener;
 pub use socket_operation::{Action, SocketOperation};
 pub use socket_reader::is_parked;
@@ -67,6 +75,8 @@ pub struct TransportKind {
     pub class: fn(Python<'_>) -> PyResult<&Bound<'_, PyAny>>,
     /// What it counts as in the loop's metrics.
     pub counted_as: TransportClass,
+    /// Whether it is a socket to asyncio: one has names, and its descriptor is for nobody else.
+    pub is_socket: bool,
     /// Queued when something can be read.
     pub on_read: &'static RunnableKind,
     /// Queued when something can be written.

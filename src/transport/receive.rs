@@ -32,24 +32,30 @@ static BUFFER: AttachedRefCell<Vec<MaybeUninit<u8>>> = AttachedRefCell::new(Vec:
 pub struct ReadSize(u32);
 
 impl ReadSize {
-    /// Receives once. An empty object means that the peer has ended the stream.
+    /// Receives once, by `receive`. An empty object means that the peer has ended the stream.
     #[inline]
     pub fn receive<'py>(
         &mut self,
         py: Python<'py>,
         fd: RawFd,
+        receive: impl FnOnce(RawFd, &mut [MaybeUninit<u8>]) -> io::Result<usize>,
     ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
-        if self.0 == 0 { self.receive_shared(py, fd) } else { self.receive_in_place(py, fd) }
+        let receive = |buffer: &mut [MaybeUninit<u8>]| receive(fd, buffer);
+        if self.0 == 0 {
+            self.receive_shared(py, receive)
+        } else {
+            self.receive_in_place(py, receive)
+        }
     }
 
     fn receive_shared<'py>(
         &mut self,
         py: Python<'py>,
-        fd: RawFd,
+        receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
     ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
         BUFFER.with(py, |buffer| {
             let buffer = shared(buffer);
-            let length = match socket::receive(fd, buffer) {
+            let length = match receive(buffer) {
                 Ok(length) => length,
                 Err(error) => return Ok(Err(error)),
             };
@@ -67,10 +73,10 @@ impl ReadSize {
     fn receive_in_place<'py>(
         &mut self,
         py: Python<'py>,
-        fd: RawFd,
+        receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
     ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
         let capacity = self.0 as usize;
-        let received = bytes_filled_by(py, capacity, |bytes| socket::receive(fd, bytes));
+        let received = bytes_filled_by(py, capacity, receive);
         if let Ok(Ok(bytes)) = &received {
             let length = bytes.as_bytes().len();
             if length == capacity {

@@ -14,9 +14,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::lifecycle::{describe_event, guard, in_context};
+use super::event::{EVENT, run_event};
+use super::lifecycle::describe_event;
 use super::receive::ReadSize;
-use super::write_queue::WriteQueue;
+use super::write_queue::{self, WriteQueue};
 use super::{Parts, Transport, TransportKind};
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, Raised};
@@ -25,9 +26,8 @@ use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
 use crate::scheduler::report::outcome;
-use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{Runnable, RunnableKind};
 use crate::sys::socket;
 
 const READ_FAILED: &str = "Fatal read error on socket transport";
@@ -36,6 +36,7 @@ const WRITE_FAILED: &str = "Fatal write error on socket transport";
 static KIND: TransportKind = TransportKind {
     class: imports::socket_transport,
     counted_as: TransportClass::Stream,
+    is_socket: true,
     on_read: &ON_READ,
     on_write: &ON_WRITE,
     settle: |transport| match transport.cast::<StreamTransport>() {
@@ -64,35 +65,27 @@ static KIND: TransportKind = TransportKind {
 
 static ON_READ: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
-        event(scheduler, runnable, "_read_ready", StreamTransport::read_ready)
+        run_event(scheduler, runnable, "_read_ready", StreamTransport::read_ready)
     },
-    cancelled: never_cancelled,
-    sets_current_task: false,
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
-    left_timers: nothing_to_note,
-    hidden: false,
+    ..EVENT
 };
 
 static ON_WRITE: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
-        event(scheduler, runnable, "_write_ready", StreamTransport::write_ready)
+        run_event(scheduler, runnable, "_write_ready", StreamTransport::write_ready)
     },
-    cancelled: never_cancelled,
-    sets_current_task: false,
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
-    left_timers: nothing_to_note,
-    hidden: false,
+    ..EVENT
 };
 
 static FLUSH: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
-        event(scheduler, runnable, "_write_ready", StreamTransport::flush_afterwards)
+        run_event(scheduler, runnable, "_write_ready", StreamTransport::flush_afterwards)
     },
-    cancelled: never_cancelled,
     sets_current_task: true,
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
-    hidden: false,
-    left_timers: nothing_to_note,
+    ..EVENT
 };
 
 /// What a transport knows of its writes, to gather those of one callback.
@@ -115,25 +108,6 @@ pub(super) struct Gathering {
 
 /// More than this is sent at once.
 const HELD_AT_MOST: usize = 16 * 1024;
-
-#[inline(always)]
-fn event<'py>(
-    scheduler: &Bound<'py, Scheduler>,
-    runnable: Runnable,
-    method: &str,
-    body: impl FnOnce(&Bound<'py, StreamTransport>) -> PyOutcome<'py, ()>,
-) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
-    let stream = runnable.object.into_bound(py).cast_into::<StreamTransport>();
-    let stream = outcome(py, stream.map_err(PyErr::from))?;
-    let context = runnable.context.map(|context| context.into_bound(py));
-    let result = in_context(context.as_ref(), || body(&stream));
-    if result.is_ok() {
-        return Ok(());
-    }
-    let method = pyo3::types::PyString::intern(py, method);
-    guard(scheduler, &stream, &method, None, result)
-}
 
 /// A connected stream socket and its protocol.
 ///
@@ -205,7 +179,7 @@ impl StreamTransport {
             return Self::read_into_buffer(slf, &protocol);
         }
         let mut read_size = slf.get().read_size.get(py);
-        let received = read_size.receive(py, base.descriptor(py))?;
+        let received = read_size.receive(py, base.descriptor(py), socket::receive)?;
         slf.get().read_size.set(py, read_size);
         let data = match received {
             Ok(data) => data,
@@ -377,36 +351,20 @@ impl StreamTransport {
         let base = transport.get();
         let fd = base.descriptor(py);
         let send_now = idle && !hold;
-        let sent = if let Ok(bytes) = data.cast::<PyBytes>() {
-            let content = bytes.as_bytes();
-            let sent = if send_now { base.note_sent(py, send(fd, content)) } else { Ok(0) };
-            if let Ok(sent) = sent
-                && sent < content.len()
-            {
-                this.queue.with(py, |queue| queue.push_object(bytes, sent));
-            }
-            sent.map(|sent| sent == content.len())
-        } else {
-            let lent = buffer::with_bytes(data, |content| {
-                let sent = if send_now { base.note_sent(py, send(fd, content))? } else { 0 };
-                this.queue.with(py, |queue| queue.push_copy(&content[sent..]));
-                Ok(sent == content.len())
-            });
-            match lent {
-                Ok(sent) => sent,
-                Err(raised) => return Transport::fatal_error(transport, raised, WRITE_FAILED),
-            }
-        };
+        let sent = write_queue::send_or_push(&this.queue, data, |content| {
+            if send_now { base.note_sent(py, socket::send(fd, content)) } else { Ok(0) }
+        });
         match sent {
-            Ok(true) => Ok(()),
-            Ok(false) if hold => Self::hold(slf),
-            Ok(false) => {
+            Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) if hold => Self::hold(slf),
+            Ok(Ok(false)) => {
                 if idle {
                     outcome(py, Transport::add_writer(transport))?;
                 }
                 Transport::maybe_pause_protocol(transport)
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
             }
         }
@@ -466,22 +424,13 @@ impl StreamTransport {
         let py = slf.py();
         let base = slf.as_super().get();
         let fd = base.descriptor(py);
-        let sent = slf.get().queue.with(py, |queue| {
-            queue.send_with(py, |slices| {
-                let sent = match slices {
-                    [slice] => socket::send(fd, slice),
-                    slices => socket::send_vectored(fd, slices),
-                };
-                base.note_sent(py, sent)
-            })
-        });
-        match sent {
-            // Outside of the loan: subclasses of bytes may have a finalizer.
-            Ok(finished) => drop(finished),
-            Err(error) if is_not_ready(&error) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
+        write_queue::send_head(&slf.get().queue, py, |slices| {
+            let sent = match slices {
+                [slice] => socket::send(fd, slice),
+                slices => socket::send_vectored(fd, slices),
+            };
+            base.note_sent(py, sent)
+        })
     }
 
     /// The socket takes more of the queue.
@@ -529,14 +478,5 @@ impl StreamTransport {
         let Some(waiter) = self.empty_waiter.get_bound(py) else { return Ok(()) };
         waiter.call_method1(intern!(py, "set_exception"), (exception,))?;
         Ok(())
-    }
-}
-
-/// Sends once; 0 if the socket takes nothing now.
-#[inline(always)]
-fn send(fd: std::os::fd::RawFd, content: &[u8]) -> io::Result<usize> {
-    match socket::send(fd, content) {
-        Err(error) if is_not_ready(&error) => Ok(0),
-        other => other,
     }
 }

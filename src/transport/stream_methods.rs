@@ -12,15 +12,19 @@ use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::sys::socket;
 
-/// What `write()` takes, by asyncio's rules.
+/// Whether `write()` takes it, by asyncio's rules.
+pub fn is_data(data: &Bound<'_, PyAny>) -> bool {
+    data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+}
+
+/// Refuses what `write()` does not take.
 ///
 /// # Errors
 /// TypeError with asyncio's text.
 pub fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
-    if data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>()
-    {
+    if is_data(data) {
         return Ok(());
     }
     let name = data.get_type().getattr(intern!(data.py(), "__name__"))?.repr()?;

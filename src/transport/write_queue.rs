@@ -8,6 +8,11 @@ use std::io::{self, IoSlice};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::stream::is_not_ready;
+use crate::ffi::buffer;
+use crate::ffi::cell::AttachedRefCell;
+use crate::ffi::exception::PyOutcome;
+
 /// Pieces up to this size are copied together, so that many tiny writes stay cheap.
 const SMALL: usize = 2048;
 /// A copied chunk is not extended beyond this.
@@ -56,6 +61,11 @@ impl WriteQueue {
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
         self.size == 0
+    }
+
+    /// A copy of everything.
+    pub fn copy(&self, py: Python<'_>) -> Vec<u8> {
+        self.chunks.iter().flat_map(|chunk| chunk.bytes(py)).copied().collect()
     }
 
     /// Appends a bytes object from `start` on, by reference unless it is small.
@@ -132,6 +142,51 @@ impl WriteQueue {
     pub fn take(&mut self) -> Self {
         std::mem::take(self)
     }
+}
+
+/// Sends `data` by `send`, which answers how many bytes it took, and queues the rest. Answers
+/// whether nothing is left. It is no error if the descriptor is not ready.
+#[inline(always)]
+pub fn send_or_push<'py>(
+    queue: &AttachedRefCell<WriteQueue>,
+    data: &Bound<'py, PyAny>,
+    send: impl FnOnce(&[u8]) -> io::Result<usize>,
+) -> PyOutcome<'py, io::Result<bool>> {
+    let py = data.py();
+    let send = |content: &[u8]| match send(content) {
+        Err(error) if is_not_ready(&error) => Ok(0),
+        other => other,
+    };
+    if let Ok(bytes) = data.cast::<PyBytes>() {
+        let content = bytes.as_bytes();
+        let sent = send(content);
+        if let Ok(sent) = sent
+            && sent < content.len()
+        {
+            queue.with(py, |queue| queue.push_object(bytes, sent));
+        }
+        return Ok(sent.map(|sent| sent == content.len()));
+    }
+    buffer::with_bytes(data, |content| {
+        let sent = send(content)?;
+        queue.with(py, |queue| queue.push_copy(&content[sent..]));
+        Ok(sent == content.len())
+    })
+}
+
+/// Sends the head of the queue by `send`; not an error if the descriptor is not ready.
+pub fn send_head(
+    queue: &AttachedRefCell<WriteQueue>,
+    py: Python<'_>,
+    send: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> io::Result<()> {
+    match queue.with(py, |queue| queue.send_with(py, send)) {
+        // Outside of the loan: subclasses of bytes may have a finalizer.
+        Ok(finished) => drop(finished),
+        Err(error) if is_not_ready(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Objects that were sent. Dropping plain bytes runs no Python code, but subclasses may.

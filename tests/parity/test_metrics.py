@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import os
 import re
 import socket
 import threading
@@ -133,6 +134,26 @@ def test_streams_accepts_and_bytes(loop):
         await server.wait_closed()
         while loop.metrics().transports["stream"]:
             await asyncio.sleep(0.001)
+
+    loop.run_until_complete(main())
+
+
+def test_pipes(loop):
+    async def main():
+        read, write = os.pipe()
+        reader, received = await loop.connect_read_pipe(Recorder, open(read, "rb", 0))
+        writer, written = await loop.connect_write_pipe(Recorder, open(write, "wb", 0))
+        before = loop.metrics()
+        writer.write(bytes(300_000))
+        await received.until(lambda: len(received.received) == 300_000)
+        metrics = loop.metrics()
+        assert metrics.bytes_sent - before.bytes_sent == 300_000
+        assert metrics.bytes_received - before.bytes_received == 300_000
+        assert metrics.transports["pipe"] == 2
+        writer.close()
+        await received.done
+        await asyncio.sleep(0)
+        assert loop.metrics().transports["pipe"] == 0
 
     loop.run_until_complete(main())
 

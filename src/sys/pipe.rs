@@ -1,0 +1,116 @@
+//! Pipes and what is used like one: FIFOs, sockets, terminals.
+//!
+//! Nothing blocks as long as the descriptor is in non-blocking mode, which its owner sees to. A
+//! write whose reader is gone raises SIGPIPE, which Python ignores from its start.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+use super::socket::{MAXIMUM_VECTOR, check};
+
+/// What kind of file a descriptor is open on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FileKind {
+    /// A pipe, named or not.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A terminal, for example.
+    CharacterDevice,
+    /// A regular file, a directory, a disk.
+    Other,
+}
+
+/// The kind of file that `fd` is open on.
+pub(crate) fn file_kind(fd: RawFd) -> io::Result<FileKind> {
+    let mut status = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the kernel writes a whole `stat` into room for one.
+    check(unsafe { libc::fstat(fd, status.as_mut_ptr()) } as isize)?;
+    // SAFETY: initialised by the successful call.
+    let mode = unsafe { status.assume_init() }.st_mode;
+    Ok(match mode & libc::S_IFMT {
+        libc::S_IFIFO => FileKind::Fifo,
+        libc::S_IFSOCK => FileKind::Socket,
+        libc::S_IFCHR => FileKind::CharacterDevice,
+        _ => FileKind::Other,
+    })
+}
+
+/// Puts the open file into non-blocking mode, for everybody who shares it.
+pub(crate) fn set_non_blocking(fd: RawFd) -> io::Result<()> {
+    // SAFETY: fcntl with plain numbers that the kernel checks.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    check(flags as isize)?;
+    if flags & libc::O_NONBLOCK == 0 {
+        // SAFETY: as above.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } as isize)?;
+    }
+    Ok(())
+}
+
+/// Reads at most `buffer.len()` bytes; the first so many are initialised then. 0 at the end.
+#[inline]
+pub(crate) fn read(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `len` bytes into a buffer that is ours for the call.
+    check(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// Writes what the kernel takes of `data`.
+#[inline]
+pub(crate) fn write(fd: RawFd, data: &[u8]) -> io::Result<usize> {
+    // SAFETY: the kernel reads `len` bytes of a live slice.
+    check(unsafe { libc::write(fd, data.as_ptr().cast(), data.len()) })
+}
+
+/// Writes what the kernel takes of several slices, at most [`MAXIMUM_VECTOR`].
+pub(crate) fn write_vectored(fd: RawFd, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    let count = slices.len().min(MAXIMUM_VECTOR) as libc::c_int;
+    // SAFETY: IoSlice has the layout of iovec by its documentation; the slices are live.
+    check(unsafe { libc::writev(fd, slices.as_ptr().cast(), count) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    /// The two ends of a pipe: to read from, to write to.
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        let mut ends = [-1; 2];
+        // SAFETY: the kernel writes two numbers into room for two.
+        check(unsafe { libc::pipe(ends.as_mut_ptr()) } as isize).expect("descriptors are left");
+        // SAFETY: new descriptors that nobody else owns.
+        unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) }
+    }
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let (reader, _writer) = pipe();
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+        let device = File::open("/dev/null").expect("the null device");
+        let directory = File::open("/").expect("the root");
+        assert_eq!(file_kind(reader.as_raw_fd()).ok(), Some(FileKind::Fifo));
+        assert_eq!(file_kind(socket.as_raw_fd()).ok(), Some(FileKind::Socket));
+        assert_eq!(file_kind(device.as_raw_fd()).ok(), Some(FileKind::CharacterDevice));
+        assert_eq!(file_kind(directory.as_raw_fd()).ok(), Some(FileKind::Other));
+        assert!(file_kind(-1).is_err());
+    }
+
+    #[test]
+    fn bytes_go_through_a_pipe_that_never_blocks() {
+        let (reader, writer) = pipe();
+        let (from, to) = (reader.as_raw_fd(), writer.as_raw_fd());
+        set_non_blocking(from).expect("a mode that pipes have");
+        let mut buffer = [MaybeUninit::uninit(); 16];
+        let empty = read(from, &mut buffer).expect_err("nothing was written");
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(write(to, b"one").ok(), Some(3));
+        let slices = [io::IoSlice::new(b"two"), io::IoSlice::new(b"three")];
+        assert_eq!(write_vectored(to, &slices).ok(), Some(8));
+        assert_eq!(read(from, &mut buffer).ok(), Some(11));
+        drop(writer);
+        assert_eq!(read(from, &mut buffer).ok(), Some(0));
+    }
+}

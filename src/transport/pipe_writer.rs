@@ -1,0 +1,329 @@
+//! The writing end of pipes, FIFOs, sockets and terminals.
+//!
+//! The descriptor is watched for reading too, since that is how systems tell that the reader is
+//! gone. Closing lets the rest be written first, and is the same as ending the stream.
+
+#![forbid(unsafe_code)]
+
+use pyo3::PyClassInitializer;
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyNotImplementedError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes};
+
+use super::event::{EVENT, run_event};
+use super::lifecycle::{FORGIVEN_WRITES, describe_event};
+use super::stream::raised_by_system;
+use super::stream_methods::is_data;
+use super::write_queue::{self, WriteQueue};
+use super::{Endpoint, Parts, Transport, TransportKind};
+use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::exception::PyOutcome;
+use crate::ffi::slots::Finalize;
+use crate::interop::error::os_error;
+use crate::interop::imports;
+use crate::metrics::TransportClass;
+use crate::scheduler::RunnableKind;
+use crate::scheduler::report::outcome;
+use crate::scheduler::watch::Direction;
+use crate::sys::pipe::{self, FileKind};
+
+const WRITE_FAILED: &str = "Fatal write error on pipe transport";
+
+/// On AIX only a socket tells by being readable that its reader is gone.
+const PIPES_TELL: bool = !cfg!(target_os = "aix");
+
+static KIND: TransportKind = TransportKind {
+    class: imports::write_pipe_transport,
+    counted_as: TransportClass::Pipe,
+    is_socket: false,
+    on_read: &ON_READ,
+    on_write: &ON_WRITE,
+    settle: |_| Ok(()),
+    buffer_size: |transport| {
+        let writer = transport.cast::<WritePipeTransport>();
+        writer.map_or(0, |writer| writer.get().queue.with(writer.py(), |queue| queue.len()))
+    },
+    clear_buffer: |transport| {
+        if let Ok(writer) = transport.cast::<WritePipeTransport>() {
+            drop(writer.get().queue.with(writer.py(), WriteQueue::take));
+        }
+    },
+    lost: |_| Ok(()),
+};
+
+static ON_READ: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        run_event(scheduler, runnable, "_read_ready", WritePipeTransport::reader_gone)
+    },
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
+    ..EVENT
+};
+
+static ON_WRITE: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        run_event(scheduler, runnable, "_write_ready", WritePipeTransport::write_ready)
+    },
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
+    ..EVENT
+};
+
+/// The writing end of a pipe and its protocol.
+///
+/// See <https://docs.python.org/3/library/asyncio-protocol.html#write-only-transports>.
+#[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
+pub struct WritePipeTransport {
+    queue: AttachedRefCell<WriteQueue>,
+    /// Writes that failed or came too late.
+    lost_writes: AttachedCell<u32>,
+}
+
+impl WritePipeTransport {
+    /// A transport that has begun to open.
+    ///
+    /// # Errors
+    /// ValueError if it is not a pipe, a socket or a character device; OSError.
+    pub fn open<'py>(
+        parts: Parts<'py>,
+        waiter: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = parts.scheduler.py();
+        let fd = parts.endpoint.descriptor();
+        let file_kind = pipe::file_kind(fd).map_err(|error| os_error(py, &error))?;
+        let tells = match file_kind {
+            FileKind::Socket => true,
+            FileKind::Fifo => PIPES_TELL,
+            FileKind::CharacterDevice => false,
+            FileKind::Other => {
+                return Err(PyValueError::new_err(
+                    "Pipe transport is only for pipes, sockets and character devices",
+                ));
+            }
+        };
+        pipe::set_non_blocking(fd).map_err(|error| os_error(py, &error))?;
+        let protocol = parts.protocol.clone();
+        let writer = Self {
+            queue: AttachedRefCell::new(WriteQueue::default()),
+            lost_writes: AttachedCell::new(0),
+        };
+        let base = PyClassInitializer::from(Transport::new(&KIND, parts));
+        let writer = Bound::new(py, base.add_subclass(writer))?;
+        let base = writer.as_super().get();
+        base.bind_protocol(protocol)?;
+        // Where the system tells nothing it is as if reading was paused for good.
+        base.update_state(py, |state| state.paused = !tells);
+        Transport::open(writer.as_super(), waiter)?;
+        Ok(writer)
+    }
+
+    /// Nobody is left to read what is written.
+    fn reader_gone<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        // An event may be queued already when a callback closes.
+        if transport.get().state.get(py).lost != 0 {
+            return Ok(());
+        }
+        outcome(py, Transport::log_closed_by_peer(transport))?;
+        let unwritten = !slf.get().queue.with(py, |queue| queue.is_empty());
+        let exception =
+            unwritten.then(|| PyBrokenPipeError::new_err(()).into_value(py).into_bound(py));
+        outcome(py, Transport::force_close(transport, exception.map(Bound::into_any)))
+    }
+
+    /// Writes `data`, or as much as the pipe takes, and queues the rest.
+    fn write<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
+        if transport.get().is_closing(py) {
+            return outcome(py, this.note_lost_write(py));
+        }
+        let idle = this.queue.with(py, |queue| queue.is_empty());
+        let base = transport.get();
+        let fd = base.descriptor(py);
+        let written = write_queue::send_or_push(&this.queue, data, |content| {
+            if idle { base.note_sent(py, pipe::write(fd, content)) } else { Ok(0) }
+        });
+        match written {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => {
+                if idle {
+                    outcome(py, Transport::add_writer(transport))?;
+                }
+                Transport::maybe_pause_protocol(transport)
+            }
+            Ok(Err(error)) => {
+                this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
+                Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
+            }
+            Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
+        }
+    }
+
+    /// The pipe takes more of the queue.
+    fn write_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
+        let base = transport.get();
+        let is_empty = || this.queue.with(py, |queue| queue.is_empty());
+        if base.state.get(py).lost != 0 || is_empty() {
+            return Ok(());
+        }
+        let fd = base.descriptor(py);
+        let written = write_queue::send_head(&this.queue, py, |slices| {
+            let written = match slices {
+                [slice] => pipe::write(fd, slice),
+                slices => pipe::write_vectored(fd, slices),
+            };
+            base.note_sent(py, written)
+        });
+        if let Err(error) = written {
+            this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
+            return Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED);
+        }
+        if !is_empty() {
+            return Ok(());
+        }
+        base.unwatch(py, Direction::Write);
+        // Not before everything is written: asyncio's pipes have no use for the low water mark.
+        Transport::maybe_resume_protocol(transport)?;
+        let state = base.state.get(py);
+        // `resume_writing()` may have ended it itself.
+        if state.closing && state.lost == 0 {
+            base.update_state(py, |state| state.lost = 1);
+            base.unwatch(py, Direction::Read);
+            return Transport::call_connection_lost(transport, py.None().bind(py));
+        }
+        Ok(())
+    }
+
+    /// `close()` and `write_eof()`: the pipe is closed once everything is written.
+    fn finish(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let base = transport.get();
+        if base.is_closing(py) || base.endpoint.inspect(py, Endpoint::is_closed) {
+            return Ok(());
+        }
+        base.update_state(py, |state| state.closing = true);
+        if !slf.get().queue.with(py, |queue| queue.is_empty()) {
+            return Ok(());
+        }
+        base.update_state(py, |state| state.lost += 1);
+        base.unwatch(py, Direction::Read);
+        Transport::schedule_connection_lost(transport, None)
+    }
+
+    #[cold]
+    fn note_lost_write(&self, py: Python<'_>) -> PyResult<()> {
+        let lost = self.lost_writes.get(py);
+        if lost >= FORGIVEN_WRITES {
+            let text = "pipe closed by peer or os.write(pipe, data) raised exception.";
+            imports::logger(py)?.call_method1(intern!(py, "warning"), (text,))?;
+        }
+        self.lost_writes.set(py, lost.saturating_add(1));
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl WritePipeTransport {
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        Transport::pipe_repr(slf.as_super(), Direction::Write)
+    }
+
+    /// Write some data. Does not block: what the pipe does not take is buffered.
+    ///
+    /// Raises:
+    ///     AssertionError: data is not bytes, a bytearray or a memoryview.
+    #[pyo3(name = "write")]
+    fn write_py(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        if !is_data(data) {
+            return Err(PyAssertionError::new_err(data.repr()?.to_string()));
+        }
+        if !data.is_truthy()? {
+            return Ok(());
+        }
+        Self::write(slf, data).map_err(PyErr::from)
+    }
+
+    /// Write a list of data, as if joined.
+    fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let joined = PyBytes::new(py, b"").call_method1(intern!(py, "join"), (list_of_data,))?;
+        slf.call_method1(intern!(py, "write"), (joined,)).map(drop)
+    }
+
+    /// Close the pipe; buffered data is written first.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::finish(slf)
+    }
+
+    /// Close the pipe; buffered data is written first.
+    fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::finish(slf)
+    }
+
+    /// Return True: the end of the stream can be told.
+    fn can_write_eof(&self) -> bool {
+        true
+    }
+
+    #[pyo3(name = "_read_ready")]
+    fn reader_gone_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::reader_gone(slf).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_write_ready")]
+    fn write_ready_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::write_ready(slf).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_close", signature = (exc=None))]
+    fn close_with<'py>(slf: &Bound<'py, Self>, exc: Option<Bound<'py, PyAny>>) -> PyResult<()> {
+        Transport::force_close(slf.as_super(), exc)
+    }
+
+    #[getter(_pipe)]
+    fn pipe<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Transport::socket_object(slf.as_super())
+    }
+
+    #[getter(_fileno)]
+    fn fileno(slf: &Bound<'_, Self>) -> i32 {
+        slf.as_super().get().fd
+    }
+
+    #[getter(_conn_lost)]
+    fn conn_lost(&self, py: Python<'_>) -> u32 {
+        self.lost_writes.get(py)
+    }
+
+    /// A copy of what is not written yet.
+    #[getter(_buffer)]
+    fn buffer<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
+        PyByteArray::new(py, &self.queue.with(py, |queue| queue.copy(py)))
+    }
+
+    // asyncio's class inherits these from one that leaves them to others.
+
+    fn is_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    fn pause_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    fn resume_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    fn __del__(slf: &Bound<'_, Self>) {
+        if Transport::needs_finalizing(slf.as_super()) {
+            Transport::finalize(slf.as_super());
+        }
+    }
+}
