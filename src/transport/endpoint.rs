@@ -14,15 +14,19 @@ use crate::ffi::socket::PythonSocket;
 use crate::interop::imports;
 
 /// Who holds the descriptor.
+///
+/// All zero is closed: on 3.11 and 3.12 the collector may look at a transport before its value
+/// is moved in.
+#[repr(C, u64)]
 pub enum Endpoint {
+    /// Closed; the Python object, if there was one, stays for `get_extra_info("socket")`.
+    Closed(Option<Py<PyAny>>) = 0,
     /// A socket object of the standard library.
     Python(PythonSocket),
     /// Any other object with the methods of a socket, and the descriptor it named at first.
     Foreign(Py<PyAny>, RawFd),
     /// The transport itself. Becomes a Python socket when someone asks for one.
     Bare(BareSocket),
-    /// Closed; the Python object, if there was one, stays for `get_extra_info("socket")`.
-    Closed(Option<Py<PyAny>>),
 }
 
 /// A descriptor, and what a Python socket object for it must be told.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import socket
@@ -307,5 +308,30 @@ def test_many_idle_connections(run):
             assert await protocol.done is None
         server.close()
         await server.wait_closed()
+
+    run(main())
+
+
+def test_the_collector_runs_while_a_transport_is_made(run):
+    """It looks at the half-made object too, on the Python versions where it can."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        threshold = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            for _ in range(100):
+                ours, peer = socket.socketpair()
+                stream, _ = await loop.create_unix_connection(asyncio.Protocol, sock=ours)
+                reader, _ = await loop.connect_read_pipe(asyncio.Protocol, peer)
+                datagrams, _ = await loop.create_datagram_endpoint(
+                    asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+                )
+                for transport in (stream, reader, datagrams):
+                    transport.close()
+                await asyncio.sleep(0)
+                assert peer.fileno() == -1
+        finally:
+            gc.set_threshold(*threshold)
 
     run(main())
