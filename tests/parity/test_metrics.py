@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import os
 import re
 import socket
 import threading
@@ -140,9 +139,9 @@ def test_streams_accepts_and_bytes(loop):
 
 def test_pipes(loop):
     async def main():
-        read, write = os.pipe()
-        reader, received = await loop.connect_read_pipe(Recorder, open(read, "rb", 0))
-        writer, written = await loop.connect_write_pipe(Recorder, open(write, "wb", 0))
+        write, read = socket.socketpair()
+        reader, received = await loop.connect_read_pipe(Recorder, read)
+        writer, written = await loop.connect_write_pipe(Recorder, write)
         before = loop.metrics()
         writer.write(bytes(300_000))
         await received.until(lambda: len(received.received) == 300_000)
