@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -47,6 +50,27 @@ impl EventLoop {
             let foreign = Self::class_has_foreign_clock(&slf.get_type())?;
             slf.as_super().get().foreign_clock.set(slf.py(), foreign);
         }
+        Ok(())
+    }
+
+    /// Seconds for which the loop polls again and again, with the GIL released, before it sleeps
+    /// in the poller; 0.0, the default, for none. A reply that arrives meanwhile costs no wake-up,
+    /// while an idle loop keeps a processor busy for that long after each turn. At most one
+    /// second.
+    ///
+    /// Raises ValueError for a number out of range.
+    #[getter(busy_poll)]
+    fn busy_poll(slf: &Bound<'_, Self>) -> f64 {
+        slf.as_super().get().busy_poll.get(slf.py()).as_secs_f64()
+    }
+
+    #[setter(busy_poll)]
+    fn set_busy_poll(slf: &Bound<'_, Self>, seconds: f64) -> PyResult<()> {
+        if !(0.0..=1.0).contains(&seconds) {
+            let text = format!("busy_poll must be from 0 to 1 seconds, got {seconds}");
+            return Err(PyValueError::new_err(text));
+        }
+        slf.as_super().get().busy_poll.set(slf.py(), Duration::from_secs_f64(seconds));
         Ok(())
     }
 

@@ -15,6 +15,7 @@ pub mod turn;
 pub mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -60,6 +61,10 @@ pub struct Scheduler {
     pub(crate) thread: AttachedCell<u64>,
     /// Whether `loop.time` was replaced in Python and so must be asked (virtual clocks in tests).
     pub(crate) foreign_clock: AttachedCell<bool>,
+    /// How long to poll without sleep before the loop sleeps.
+    pub(crate) busy_poll: AttachedCell<Duration>,
+    /// The last turn did so in vain: time to look for signals, then to sleep.
+    polled_in_vain: AttachedCell<bool>,
     /// Counts callbacks, so that one can tell whether it is still the same.
     callback_number: AttachedCell<u32>,
     in_callback: AttachedCell<bool>,
@@ -91,6 +96,8 @@ impl Scheduler {
             debug: AttachedCell::new(false),
             thread: AttachedCell::new(0),
             foreign_clock: AttachedCell::new(false),
+            busy_poll: AttachedCell::new(Duration::ZERO),
+            polled_in_vain: AttachedCell::new(false),
             callback_number: AttachedCell::new(0),
             in_callback: AttachedCell::new(false),
             afterwards: AttachedCell::new(Vec::new()),

@@ -21,6 +21,7 @@ mod epoll;
 #[cfg(any(not(any(target_os = "linux", target_os = "android")), test))]
 #[cfg_attr(any(target_os = "linux", target_os = "android"), allow(unreachable_pub))]
 mod portable;
+mod spin;
 #[cfg(test)]
 mod tests;
 mod waker;

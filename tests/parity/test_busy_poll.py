@@ -1,0 +1,117 @@
+"""`loop.busy_poll`: polling without sleep, which asyncio has no counterpart of."""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+pytestmark = pytest.mark.only("ferroloop")
+
+
+@pytest.fixture
+def busy(loop):
+    loop.busy_poll = 0.5
+    return loop
+
+
+def test_off_by_default(loop):
+    assert loop.busy_poll == 0.0
+    loop.busy_poll = 1
+    assert loop.busy_poll == 1.0
+    loop.busy_poll = 0
+    assert loop.busy_poll == 0.0
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.5, float("nan"), float("inf")])
+def test_bad_values(loop, bad):
+    with pytest.raises(ValueError, match="busy_poll must be from 0 to 1 seconds"):
+        loop.busy_poll = bad
+    with pytest.raises(TypeError):
+        loop.busy_poll = "x"
+    assert loop.busy_poll == 0.0
+
+
+def test_timers_are_not_early_and_not_a_whole_spin_late(busy):
+    async def main():
+        for delay in (0.0001, 0.003, 0.05):
+            started = time.monotonic()
+            await asyncio.sleep(delay)
+            elapsed = time.monotonic() - started
+            assert delay <= elapsed < 0.4, (delay, elapsed)
+
+    busy.run_until_complete(main())
+
+
+def test_a_sleep_beyond_the_spin(busy):
+    busy.busy_poll = 0.01
+
+    async def main():
+        started = time.monotonic()
+        used = time.process_time()
+        await asyncio.sleep(0.3)
+        assert time.monotonic() - started >= 0.3
+        # It has slept for the most part.
+        assert time.process_time() - used < 0.2
+
+    busy.run_until_complete(main())
+
+
+def test_descriptors_and_other_threads_end_it(busy):
+    async def main():
+        left, right = socket.socketpair()
+        with left, right:
+            left.setblocking(False)
+            threading.Timer(0.02, right.send, (b"x",)).start()
+            started = time.monotonic()
+            assert await busy.sock_recv(left, 1) == b"x"
+            future = busy.create_future()
+            threading.Timer(0.02, busy.call_soon_threadsafe, (future.set_result, "done")).start()
+            assert await future == "done"
+            assert time.monotonic() - started < 0.4
+        while threading.active_count() > 1:
+            await asyncio.sleep(0.001)
+
+    busy.run_until_complete(main())
+
+
+def test_signals_are_seen(busy):
+    async def main():
+        seen = busy.create_future()
+        busy.add_signal_handler(signal.SIGUSR1, seen.set_result, "signal")
+        threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        started = time.monotonic()
+        assert await seen == "signal"
+        assert time.monotonic() - started < 0.4
+        while threading.active_count() > 1:
+            await asyncio.sleep(0.001)
+
+    busy.run_until_complete(main())
+
+
+def test_python_signal_handlers_run_before_the_sleep(busy):
+    busy.busy_poll = 0.05
+    # The program's own wake-up descriptor: the loop does not see it.
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    with reader, writer:
+        stopped = []
+
+        def stop(number, frame):
+            stopped.append(number)
+            busy.stop()
+
+        before = signal.signal(signal.SIGUSR1, stop)
+        previous = signal.set_wakeup_fd(writer.fileno())
+        timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1))
+        try:
+            timer.start()
+            busy.run_forever()
+        finally:
+            timer.join()
+            signal.set_wakeup_fd(previous)
+            signal.signal(signal.SIGUSR1, before)
+        assert stopped == [signal.SIGUSR1]
