@@ -32,6 +32,22 @@ class _SelectorView:
     def __init__(self, loop: "EventLoop") -> None:
         self._loop = weakref.ref(loop)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        # Virtual clocks replace it.
+        if name == "select" and (loop := self._loop()) is not None:
+            loop._use_foreign_select(True)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        if name == "select" and (loop := self._loop()) is not None:
+            loop._use_foreign_select(False)
+
+    def select(self, timeout: float | None = None) -> list[None]:
+        """Poll. The callbacks that became ready are queued already: an entry for each."""
+        loop = self._loop()
+        return [] if loop is None else [None] * loop._select(timeout)
+
     def get_key(self, fileobj: int) -> selectors.SelectorKey:
         loop = self._loop()
         events = 0 if loop is None else loop._watched_events(fileobj)

@@ -5,12 +5,13 @@
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyString, PyType};
 
 use super::EventLoop;
+use super::patched_run::run_in_handle;
 use crate::interop::imports;
 use crate::reactor::clock;
-use crate::scheduler::{current_thread, turn};
+use crate::scheduler::{Scheduler, current_thread, turn};
 use crate::signals;
 
 #[pymethods]
@@ -50,6 +51,7 @@ impl EventLoop {
         imports::set_running_loop(py)?.call1((slf,))?;
         scheduler.before_sleep.set(py, Some(signals::arm));
         slf.get().membership.enroll(slf);
+        scheduler.patches.run_in_handle.set(py, Some(run_in_handle));
         scheduler.metrics.run_begins(clock::nanoseconds());
         Ok(())
     }
@@ -145,11 +147,27 @@ impl EventLoop {
         Self::_check_running(slf)
     }
 
-    /// Whether `time()` is replaced by the class.
-    pub(super) fn class_has_foreign_clock(class: &Bound<'_, PyType>) -> PyResult<bool> {
+    /// Notes which methods the class replaces whose calls we otherwise spare.
+    pub(super) fn look_at_class(
+        scheduler: &Bound<'_, Scheduler>,
+        class: &Bound<'_, PyType>,
+    ) -> PyResult<()> {
         let py = class.py();
-        let name = intern!(py, "time");
-        let native = py.get_type::<Self>().getattr(name)?;
-        Ok(!class.getattr(name)?.is(&native))
+        Self::look_at_methods(py, scheduler.get(), class)
+    }
+
+    /// As [`EventLoop::look_at_class`], for a loop that is being made.
+    pub(super) fn look_at_methods(
+        py: Python<'_>,
+        scheduler: &Scheduler,
+        class: &Bound<'_, PyType>,
+    ) -> PyResult<()> {
+        let native = py.get_type::<Self>();
+        let is_replaced = |name: &Bound<'_, PyString>| -> PyResult<bool> {
+            Ok(!class.getattr(name)?.is(&native.getattr(name)?))
+        };
+        scheduler.foreign_clock.set(py, is_replaced(intern!(py, "time"))?);
+        scheduler.patches.foreign_call_soon.set(py, is_replaced(intern!(py, "call_soon"))?);
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod endpoints;
 mod executor;
 mod lifecycle;
 mod metrics;
+mod patched_run;
 mod processes;
 mod readiness;
 mod resolver;
@@ -68,7 +69,7 @@ impl EventLoop {
             membership: Membership::new(&LOOPS),
         };
         let scheduler = Scheduler::new(cls.py())?;
-        scheduler.foreign_clock.set(cls.py(), Self::class_has_foreign_clock(cls)?);
+        Self::look_at_methods(cls.py(), &scheduler, cls)?;
         Ok(PyClassInitializer::from(scheduler).add_subclass(event_loop))
     }
 

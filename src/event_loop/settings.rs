@@ -11,6 +11,7 @@ use pyo3::types::PyString;
 
 use super::EventLoop;
 use crate::ffi::object;
+use crate::scheduler::turn;
 
 #[pymethods]
 impl EventLoop {
@@ -23,7 +24,7 @@ impl EventLoop {
     fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let scheduler = slf.as_super().get();
-        scheduler.debug.set(py, enabled.is_truthy()?);
+        scheduler.set_debug(py, enabled.is_truthy()?);
         if scheduler.thread.get(py) != 0 {
             let track = slf.getattr(intern!(py, "_set_coroutine_origin_tracking"))?;
             slf.call_method1(intern!(py, "call_soon_threadsafe"), (track, enabled))?;
@@ -31,24 +32,34 @@ impl EventLoop {
         Ok(())
     }
 
-    /// A clock put on the instance (tests do that) must be noticed.
+    /// Report callbacks that take longer than `slow_callback_duration` seconds, as debug mode
+    /// does, whether the loop is in debug mode or not. Costs two readings of the clock a callback.
+    #[pyo3(signature = (enabled=true, /))]
+    fn report_slow_callbacks(slf: &Bound<'_, Self>, enabled: bool) {
+        slf.as_super().get().set_timed(slf.py(), enabled);
+    }
+
+    /// A clock put on the instance (tests do that) must be noticed, and so must a `call_soon()`
+    /// that tools put there, or another class.
     fn __setattr__<'py>(
         slf: &Bound<'py, Self>,
         name: Bound<'py, PyString>,
         value: Bound<'py, PyAny>,
     ) -> PyResult<()> {
         object::generic_setattr(slf, &name, Some(&value))?;
-        if name.as_any().eq(intern!(slf.py(), "time"))? {
-            slf.as_super().get().foreign_clock.set(slf.py(), true);
+        match name.to_str()? {
+            "time" => slf.as_super().get().foreign_clock.set(slf.py(), true),
+            "call_soon" => slf.as_super().get().patches.foreign_call_soon.set(slf.py(), true),
+            "__class__" => Self::look_at_class(slf.as_super(), &slf.get_type())?,
+            _ => {}
         }
         Ok(())
     }
 
     fn __delattr__<'py>(slf: &Bound<'py, Self>, name: Bound<'py, PyString>) -> PyResult<()> {
         object::generic_setattr(slf, &name, None)?;
-        if name.as_any().eq(intern!(slf.py(), "time"))? {
-            let foreign = Self::class_has_foreign_clock(&slf.get_type())?;
-            slf.as_super().get().foreign_clock.set(slf.py(), foreign);
+        if matches!(name.to_str()?, "time" | "call_soon") {
+            Self::look_at_class(slf.as_super(), &slf.get_type())?;
         }
         Ok(())
     }
@@ -74,6 +85,17 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Whether `loop._selector.select` was replaced and is to be called.
+    fn _use_foreign_select(slf: &Bound<'_, Self>, foreign: bool) {
+        slf.as_super().get().patches.foreign_select.set(slf.py(), foreign);
+    }
+
+    /// Poll for at most so many seconds; return how many callbacks became ready.
+    fn _select(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<usize> {
+        let timeout = timeout.map(|timeout| Duration::from_secs_f64(timeout.clamp(0.0, 86400.0)));
+        turn::select(slf.as_super(), timeout).map_err(PyErr::from)
+    }
+
     #[getter(_debug)]
     fn debug_flag(slf: &Bound<'_, Self>) -> bool {
         Self::get_debug(slf)
@@ -81,7 +103,7 @@ impl EventLoop {
 
     #[setter(_debug)]
     fn set_debug_flag(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        slf.as_super().get().debug.set(slf.py(), value.is_truthy()?);
+        slf.as_super().get().set_debug(slf.py(), value.is_truthy()?);
         Ok(())
     }
 

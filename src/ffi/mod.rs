@@ -12,6 +12,7 @@ pub mod attach;
 pub mod buffer;
 pub mod call;
 pub mod cell;
+pub mod class_version;
 pub mod context;
 pub mod coroutine;
 pub mod exception;

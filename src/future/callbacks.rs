@@ -202,6 +202,8 @@ impl Future {
         callback: Callback,
     ) -> PyResult<()> {
         let py = slf.py();
+        let scheduler =
+            scheduler.filter(|scheduler| !scheduler.get().patches.foreign_call_soon.get(py));
         let Some(scheduler) = scheduler else {
             return Self::schedule_on_foreign_loop(slf, callback);
         };
@@ -311,6 +313,11 @@ impl Future {
     fn snapshot(&self, py: Python<'_>) -> Vec<Callback> {
         self.callbacks.inspect(py, |callbacks| callbacks.cloned(py))
     }
+}
+
+/// Whether what is queued is a done callback, whose description can be run in its place.
+pub fn is_done_callback(kind: &RunnableKind) -> bool {
+    std::ptr::eq(kind, &DONE_CALLBACK)
 }
 
 /// A done callback: a Python callable, the future, and the context to run in.

@@ -20,7 +20,7 @@ use pyo3::prelude::*;
 use pyo3::{PyClass, PyClassInitializer};
 
 pub use awaiter::FutureIterator;
-pub use callbacks::{Callback, Callbacks, Waiter};
+pub use callbacks::{Callback, Callbacks, Waiter, is_done_callback};
 pub use methods::repr_with;
 
 use crate::ffi::cell::{AttachedCell, Traverse};

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod alarm;
+mod patches;
 pub mod ready;
 pub mod report;
 pub mod runnable;
@@ -28,6 +29,7 @@ use crate::interop::imports;
 use crate::metrics::Metrics;
 use crate::reactor::{Poller, Timers};
 pub use alarm::Alarm;
+use patches::Patches;
 use ready::ReadyQueue;
 pub use runnable::{Runnable, RunnableKind};
 use watch::Watches;
@@ -56,7 +58,13 @@ pub struct Scheduler {
     pub(crate) before_sleep: AttachedCell<Option<BeforeSleep>>,
     pub(crate) closed: AttachedCell<bool>,
     pub(crate) stopping: AttachedCell<bool>,
+    /// Written by [`Scheduler::set_debug`].
     pub(crate) debug: AttachedCell<bool>,
+    /// Whether slow callbacks are reported outside of debug mode, too.
+    timed: AttachedCell<bool>,
+    /// Whether callbacks take the slow path: in debug mode, timed or through a replaced `_run`.
+    careful: AttachedCell<bool>,
+    pub(crate) patches: Patches,
     /// `threading.get_ident()` of the running thread; 0 when the loop does not run.
     pub(crate) thread: AttachedCell<u64>,
     /// Whether `loop.time` was replaced in Python and so must be asked (virtual clocks in tests).
@@ -94,6 +102,9 @@ impl Scheduler {
             closed: AttachedCell::new(false),
             stopping: AttachedCell::new(false),
             debug: AttachedCell::new(false),
+            timed: AttachedCell::new(false),
+            careful: AttachedCell::new(false),
+            patches: Patches::new(py)?,
             thread: AttachedCell::new(0),
             foreign_clock: AttachedCell::new(false),
             busy_poll: AttachedCell::new(Duration::ZERO),
@@ -126,6 +137,29 @@ impl Scheduler {
         afterwards.push(runnable);
         drop(self.afterwards.replace(py, afterwards));
         self.has_afterwards.set(py, true);
+    }
+
+    /// Switches debug mode.
+    pub fn set_debug(&self, py: Python<'_>, enabled: bool) {
+        self.debug.set(py, enabled);
+        self.choose_path(py);
+    }
+
+    /// Whether slow callbacks are reported outside of debug mode.
+    pub fn is_timed(&self, py: Python<'_>) -> bool {
+        self.timed.get(py)
+    }
+
+    /// Has slow callbacks reported outside of debug mode, or not.
+    pub fn set_timed(&self, py: Python<'_>, enabled: bool) {
+        self.timed.set(py, enabled);
+        self.choose_path(py);
+    }
+
+    fn choose_path(&self, py: Python<'_>) {
+        let careful =
+            self.debug.get(py) || self.timed.get(py) || self.patches.is_handle_run_replaced(py);
+        self.careful.set(py, careful);
     }
 
     /// What `call_soon()` checks: that the loop is open and, in debug mode, that this is its
@@ -194,6 +228,7 @@ impl Scheduler {
     /// Shows all scheduled objects to the cyclic collector.
     fn traverse_scheduled(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.ready.traverse(visit)?;
+        self.patches.visit(visit)?;
         self.timers
             .traverse(|timers| timers.iter().try_for_each(|runnable| runnable.traverse(visit)))?;
         self.watches.traverse(|watches| watches.traverse(visit))

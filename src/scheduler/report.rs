@@ -48,26 +48,30 @@ pub fn too_late_to_report(py: Python<'_>) -> bool {
     }
 }
 
-/// Logs a callback that took longer than `loop.slow_callback_duration` seconds.
+/// Whether a callback that took so long is to be reported: `loop.slow_callback_duration`.
+pub fn is_slow(scheduler: &Bound<'_, Scheduler>, seconds: f64) -> PyResult<bool> {
+    let limit: f64 =
+        scheduler.getattr(intern!(scheduler.py(), "slow_callback_duration"))?.extract()?;
+    Ok(seconds >= limit)
+}
+
+/// Logs a callback that took long.
 pub fn slow_callback(
     scheduler: &Bound<'_, Scheduler>,
     described: &Bound<'_, PyAny>,
     seconds: f64,
 ) -> PyResult<()> {
     let py = scheduler.py();
-    let limit: f64 = scheduler.getattr(intern!(py, "slow_callback_duration"))?.extract()?;
-    if seconds >= limit {
-        scheduler.get().metrics.slow_callbacks.add(1);
-        // asyncio shows the task in place of the handle of its step; ours has no handle.
-        let shown = if described.hasattr(intern!(py, "_callback"))? {
-            imports::format_handle(py)?.call1((described,))?
-        } else {
-            described.repr()?.into_any()
-        };
-        let logger = imports::base_events(py)?.getattr(intern!(py, "logger"))?;
-        let format = intern!(py, "Executing %s took %.3f seconds");
-        logger.call_method1(intern!(py, "warning"), (format, shown, seconds))?;
-    }
+    scheduler.get().metrics.slow_callbacks.add(1);
+    // asyncio shows the task in place of the handle of its step; ours has no handle.
+    let shown = if described.hasattr(intern!(py, "_callback"))? {
+        imports::format_handle(py)?.call1((described,))?
+    } else {
+        described.repr()?.into_any()
+    };
+    let logger = imports::base_events(py)?.getattr(intern!(py, "logger"))?;
+    let format = intern!(py, "Executing %s took %.3f seconds");
+    logger.call_method1(intern!(py, "warning"), (format, shown, seconds))?;
     Ok(())
 }
 

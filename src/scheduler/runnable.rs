@@ -7,6 +7,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::Scheduler;
+use crate::ffi::cell::Traverse;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::object;
 
@@ -69,6 +70,12 @@ impl Runnable {
         visit.call(&self.object)?;
         visit.call(&self.argument)?;
         visit.call(&self.context)
+    }
+}
+
+impl Traverse for Option<Runnable> {
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.as_ref().map_or(Ok(()), |runnable| runnable.traverse(visit))
     }
 }
 

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::report::slow_callback;
+use super::report::{is_slow, slow_callback};
 use super::watch::Watches;
 use super::{Runnable, Scheduler};
 use crate::ffi::exception::{PyOutcome, Raised, check_signals};
@@ -49,7 +49,10 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     run_afterwards(scheduler)?;
     let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
     // With callbacks ready and nothing to watch there is nothing a poll could find.
-    let time = if idle || this.watches.with(py, |watches| watches.is_worth_polling()) {
+    let time = if this.patches.foreign_select.get(py) {
+        select_by_python(scheduler, idle)?;
+        None
+    } else if idle || this.watches.with(py, |watches| watches.is_worth_polling()) {
         let timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
         Some(poll(scheduler, timeout)?)
     } else {
@@ -69,6 +72,10 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
 fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
+    if this.patches.may_have_changed(py) {
+        this.patches.look(py).map_err(|e| raised(py, e))?;
+        this.choose_path(py);
+    }
     let ready = this.ready.len(py);
     this.metrics.ready_max.raise_to(ready as u64);
     let (mut left, mut task_steps) = (ready, 0);
@@ -78,9 +85,9 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         }
         let Some(runnable) = this.ready.pop(py) else { break Ok(()) };
         left -= 1;
-        let result = if this.debug.get(py) {
+        let result = if this.careful.get(py) {
             task_steps += u64::from(runnable.kind.sets_current_task);
-            run_timed(scheduler, runnable)
+            run_carefully(scheduler, runnable)
         } else {
             if runnable.kind.sets_current_task {
                 task_steps += 1;
@@ -126,23 +133,58 @@ fn run_all_afterwards<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, 
     result
 }
 
-/// Runs one callback as debug mode does: visible as `_current_handle`, and timed.
+/// Runs one callback in debug mode, timed, or through a replaced `asyncio.Handle._run`.
 #[cold]
-fn run_timed<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
+fn run_carefully<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
+    let this = scheduler.get();
     if (runnable.kind.cancelled)(py, &runnable) {
         return Ok(());
     }
     leave_task(scheduler);
+    if this.debug.get(py) {
+        run_visibly(scheduler, runnable)
+    } else if this.timed.get(py) {
+        let kept = runnable.clone_ref(py);
+        let started = clock::monotonic();
+        execute(scheduler, runnable)?;
+        let seconds = clock::monotonic() - started;
+        let reported = is_slow(scheduler, seconds).and_then(|slow| {
+            if slow {
+                slow_callback(scheduler, &(kept.kind.describe)(py, &kept)?, seconds)
+            } else {
+                Ok(())
+            }
+        });
+        reported.map_err(|e| raised(py, e))
+    } else {
+        execute(scheduler, runnable)
+    }
+}
+
+/// Runs one callback, through `asyncio.Handle._run` if that is not asyncio's own.
+fn execute<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
+    match scheduler.get().patches.handle_run(scheduler.py()) {
+        Some((run, run_in_handle)) => run_in_handle(scheduler, runnable, &run),
+        None => (runnable.kind.run)(scheduler, runnable),
+    }
+}
+
+/// Runs one callback as debug mode does: visible as `_current_handle`, and timed.
+fn run_visibly<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
     let described = (runnable.kind.describe)(py, &runnable).map_err(|e| raised(py, e))?;
     let current = intern!(py, "_current_handle");
     scheduler.setattr(current, &described).map_err(|e| raised(py, e))?;
     let started = clock::monotonic();
-    let result = (runnable.kind.run)(scheduler, runnable);
+    let result = execute(scheduler, runnable);
     let seconds = clock::monotonic() - started;
     scheduler.setattr(current, py.None()).map_err(|e| raised(py, e))?;
     result?;
-    slow_callback(scheduler, &described, seconds).map_err(|e| raised(py, e))
+    if is_slow(scheduler, seconds).map_err(|e| raised(py, e))? {
+        slow_callback(scheduler, &described, seconds).map_err(|e| raised(py, e))?;
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -174,6 +216,30 @@ fn time_to_sleep<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Optio
     // A deadline that is not a number counts as due.
     let seconds = if wait > 0.0 { wait.min(LONGEST_SLEEP) } else { 0.0 };
     Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
+/// Has a replaced `loop._selector.select` poll, which calls ours in the end.
+#[cold]
+fn select_by_python<'py>(scheduler: &Bound<'py, Scheduler>, idle: bool) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
+    let timeout = timeout.map(|timeout| timeout.as_secs_f64());
+    let selected = scheduler
+        .getattr(intern!(py, "_selector"))
+        .and_then(|selector| selector.call_method1(intern!(py, "select"), (timeout,)));
+    selected.map(drop).map_err(|e| raised(py, e))
+}
+
+/// What `loop._selector.select(timeout)` does: polls, queues what is due, and returns how many
+/// callbacks became ready.
+pub fn select<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    timeout: Option<Duration>,
+) -> PyOutcome<'py, usize> {
+    let py = scheduler.py();
+    let before = scheduler.get().ready.len(py);
+    poll(scheduler, timeout)?;
+    Ok(scheduler.get().ready.len(py).saturating_sub(before))
 }
 
 /// Polls and queues what is due for ready descriptors. Returns the time afterwards, in

@@ -23,6 +23,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 pub use start::TaskOptions;
+pub use step::{StepCallback, step_as_callback};
 
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::freelist::{FreeList, Recycled};

@@ -18,6 +18,7 @@ use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::method::{BoundCallback, CallbackDefinition, bind_callback};
 use crate::ffi::{call, context};
 use crate::future::{Callback, Future, Waiter, invalid_state};
+use crate::handle::CallbackArguments;
 use crate::interop::imports;
 use crate::scheduler::report::{outcome, report_raised};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
@@ -395,7 +396,9 @@ pub(super) fn schedule<'py>(
 ) -> PyResult<()> {
     let py = task.py();
     let future = task.as_super().get();
-    if let Some(scheduler) = future.scheduler(py) {
+    if let Some(scheduler) = future.scheduler(py)
+        && !scheduler.get().patches.foreign_call_soon.get(py)
+    {
         let scheduler = scheduler.get();
         scheduler.check_usable(py)?;
         let argument = exception.map(|exception| exception.into_any().unbind());
@@ -408,6 +411,37 @@ pub(super) fn schedule<'py>(
     keywords.set_item(intern!(py, "context"), task.get().context.get_bound(py))?;
     future.event_loop(py)?.call_method(intern!(py, "call_soon"), (step,), Some(&keywords))?;
     Ok(())
+}
+
+/// A queued step as a callback.
+pub struct StepCallback<'py> {
+    /// Bound to the task.
+    pub callback: Bound<'py, PyAny>,
+    /// The future that is done, for a wake-up.
+    pub arguments: CallbackArguments,
+    /// The task's.
+    pub context: Option<Bound<'py, PyAny>>,
+}
+
+/// A queued step or wake-up as asyncio would have queued it.
+pub fn step_as_callback<'py>(
+    py: Python<'py>,
+    runnable: &Runnable,
+) -> PyResult<Option<StepCallback<'py>>> {
+    let Ok(task) = runnable.object.bind(py).cast::<Task>() else { return Ok(None) };
+    let argument = runnable.argument.as_ref();
+    let (callback, arguments) = if std::ptr::eq(runnable.kind, &STEP) {
+        let exception = argument.map(|exception| exception.bind(py).clone().cast_into());
+        let step = TaskStep::new(task, exception.transpose()?);
+        (Bound::new(py, step)?.into_any(), CallbackArguments::Empty)
+    } else if std::ptr::eq(runnable.kind, &WAKEUP)
+        && let Some(future) = argument
+    {
+        (wakeup_callback(task)?, CallbackArguments::One(future.clone_ref(py)))
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(StepCallback { callback, arguments, context: task.get().context.get_bound(py) }))
 }
 
 /// A step as a Python callable, for loops that are not ours.

@@ -1,0 +1,105 @@
+//! Running what is queued through a replaced `asyncio.Handle._run`.
+
+#![forbid(unsafe_code)]
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::ffi::call;
+use crate::ffi::cell::AttachedCell;
+use crate::ffi::exception::PyOutcome;
+use crate::future::is_done_callback;
+use crate::handle::{CallbackArguments, Handle};
+use crate::scheduler::report::outcome;
+use crate::scheduler::{Runnable, Scheduler};
+use crate::task::{StepCallback, step_as_callback};
+
+/// Calls `run` with the handle that asyncio would have queued. What `run` raises leaves the loop,
+/// as it does there.
+pub fn run_in_handle<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    runnable: Runnable,
+    run: &Bound<'py, PyAny>,
+) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let handle = outcome(py, as_handle(scheduler, runnable))?;
+    call::call1(run, &handle).map(drop)
+}
+
+fn as_handle<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    runnable: Runnable,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = scheduler.py();
+    if runnable.object.bind(py).cast::<Handle>().is_ok() {
+        return Ok(runnable.object.into_bound(py));
+    }
+    if is_done_callback(runnable.kind) {
+        return (runnable.kind.describe)(py, &runnable);
+    }
+    let event_loop = scheduler.clone().into_any();
+    let handle = match step_as_callback(py, &runnable)? {
+        Some(StepCallback { callback, arguments, context }) => {
+            Handle::create(callback, arguments, event_loop, context, false)?
+        }
+        None => {
+            let described = (runnable.kind.describe)(py, &runnable)?;
+            let shown = described.getattr_opt(intern!(py, "_callback"))?.map(Bound::unbind);
+            let call = QueuedCall {
+                scheduler: AttachedCell::new(Some(scheduler.clone().unbind())),
+                runnable: AttachedCell::new(Some(runnable)),
+                shown: AttachedCell::new(shown),
+            };
+            let callback = Bound::new(py, call)?.into_any();
+            Handle::create(callback, CallbackArguments::Empty, event_loop, None, false)?
+        }
+    };
+    Ok(Bound::new(py, handle)?.into_any())
+}
+
+/// Something queued that is no Python callable, as one: shown as the method that asyncio would
+/// have queued.
+#[pyclass(frozen, module = "ferroloop._ferroloop", name = "_QueuedCall")]
+struct QueuedCall {
+    scheduler: AttachedCell<Option<Py<Scheduler>>>,
+    runnable: AttachedCell<Option<Runnable>>,
+    shown: AttachedCell<Option<Py<PyAny>>>,
+}
+
+#[pymethods]
+impl QueuedCall {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let scheduler = self.scheduler.get_bound(py);
+        let (Some(scheduler), Some(runnable)) = (scheduler, self.runnable.take(py)) else {
+            return Ok(());
+        };
+        (runnable.kind.run)(&scheduler, runnable).map_err(PyErr::from)
+    }
+
+    /// What is shown: `__self__`, `__name__`, `__qualname__` and so on are its.
+    fn __getattr__<'py>(
+        &self,
+        py: Python<'py>,
+        name: &Bound<'py, pyo3::types::PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.shown.get_bound(py).unwrap_or_else(|| py.None().into_bound(py)).getattr(name)
+    }
+
+    #[getter]
+    fn __wrapped__<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.shown.get_bound(py)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.scheduler.visit(&visit)?;
+        self.runnable.visit_with(&visit)?;
+        self.shown.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            drop((self.scheduler.take(py), self.runnable.take(py), self.shown.take(py)));
+        });
+    }
+}

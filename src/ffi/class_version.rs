@@ -1,0 +1,13 @@
+//! Noticing that a Python class was changed, for the price of one load.
+
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+/// The interpreter's version of a class: another number after every change of the class or of its
+/// bases, once something has been looked up in it; 0 from a change to the next look-up, and for
+/// good when the class was changed too often.
+#[inline(always)]
+pub fn class_version(class: &Py<PyType>, py: Python<'_>) -> u32 {
+    // SAFETY: a live type object; the GIL is held, and only its holder writes the field.
+    unsafe { (*class.bind(py).as_type_ptr()).tp_version_tag }
+}
