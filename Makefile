@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel demo bench lint test
+.PHONY: help develop wheel demo bench ecosystem lint test
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,14 @@ bench: wheel ## compare with the other event loops; ARGS="--only tasks" for a pa
 	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
 		--no-deps $(WHEELS)/*.whl
 	build/bench-$(PY)/bin/python -m benches $(if $(ARGS),$(ARGS),--results benches)
+
+ecosystem: wheel ## run real programs on ferroloop and asyncio; ARGS="--only 'uvicorn*'" for a part
+	test -x build/ecosystem-$(PY)/bin/python || $(EXE) -m venv build/ecosystem-$(PY)
+	build/ecosystem-$(PY)/bin/pip install --quiet --disable-pip-version-check \
+		-r tests/ecosystem/requirements.txt
+	build/ecosystem-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+		--no-deps $(WHEELS)/*.whl
+	build/ecosystem-$(PY)/bin/python -m tests.ecosystem $(ARGS)
 
 build/lint-$(PY)/ready: tests/requirements.txt
 	rm -rf build/lint-$(PY)

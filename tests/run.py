@@ -4,9 +4,10 @@
     python3 tests/run.py [--python INTERPRETER]... [--only STEP]...
 
 For each interpreter: the release wheel, a fresh virtual environment under build/ with the
-wheel and tests/requirements.txt, the Rust tests, pytest, and CPython's own asyncio suites
-with our loop, Task and Future. Interpreters are looked for on PATH and among pyenv's
-versions; only those that have their `test` package will do. Standard library only.
+wheel and tests/requirements.txt, the Rust tests, pytest, CPython's own asyncio suites with our
+loop, Task and Future, and the programs of tests/ecosystem that need no service. Interpreters
+are looked for on PATH and among pyenv's versions; only those that have their `test` package
+will do. Standard library only.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
-STEPS = ("rust", "pytest", "stdlib")
+STEPS = ("rust", "pytest", "stdlib", "ecosystem")
 
 # What an interpreter must be able to do; it prints its version and its own path.
 PROBE = """
@@ -124,6 +125,19 @@ class Run:
                 f"{name}: CPython's asyncio tests",
                 *(*runner, "--expected", "tests/stdlib/expected.txt"),
             )
+        if "ecosystem" in steps:
+            self.ecosystem(name, path, ROOT / "build" / f"ecosystem-quick-py{version}", wheel)
+
+    def ecosystem(self, name: str, path: str, home: Path, wheel: Path) -> None:
+        """The quick part of tests/ecosystem, in an environment of its own: it has plugins."""
+        python = home / "bin" / "python"
+        pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        requirements = "tests/ecosystem/requirements-quick.txt"
+        if not python.exists():
+            self.step(f"{name}: environment of the programs", path, "-m", "venv", home, needed=True)
+        self.step(f"{name}: install the programs", *pip, "-r", requirements, needed=True)
+        self.step(f"{name}: install", *pip, "--force-reinstall", "--no-deps", wheel, needed=True)
+        self.step(f"{name}: programs", python, "-m", "tests.ecosystem", "--quick")
 
 
 def main() -> int:

@@ -1,0 +1,1 @@
+"""Real programs and other projects' test suites, on asyncio and on ferroloop."""

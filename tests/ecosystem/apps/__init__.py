@@ -1,0 +1,1 @@
+"""Applications that several servers serve."""

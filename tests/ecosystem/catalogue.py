@@ -1,0 +1,128 @@
+"""The programs: what each shows, what it needs."""
+
+import importlib.metadata
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Program:
+    """A module of `programs`, with what the table says about it."""
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+    services: tuple[str, ...] = ()
+    quick: bool = False
+
+    def versions(self) -> str:
+        """The packages that it is about, as installed."""
+        return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in self.packages)
+
+
+PROGRAMS = (
+    Program(
+        "uvicorn_one_worker",
+        "uvicorn --loop, one worker: httptools, h11, WebSockets, TLS",
+        ("uvicorn", "httptools", "h11", "starlette"),
+        quick=True,
+    ),
+    Program(
+        "uvicorn_workers",
+        "uvicorn --loop --workers 3: spread requests, replace a killed worker",
+        ("uvicorn", "httptools", "starlette"),
+        quick=True,
+    ),
+    Program(
+        "gunicorn_uvicorn_workers",
+        "gunicorn with uvicorn workers: forked workers, reload by SIGHUP",
+        ("gunicorn", "uvicorn-worker", "uvicorn"),
+    ),
+    Program(
+        "hypercorn_server",
+        "hypercorn: HTTP/1.1, HTTP/2 over TLS, WebSockets",
+        ("hypercorn", "h2", "wsproto", "httpx"),
+    ),
+    Program(
+        "fastapi_application",
+        "FastAPI on uvicorn: dependencies, threads, background tasks, WebSockets",
+        ("fastapi", "starlette", "pydantic", "uvicorn", "anyio"),
+    ),
+    Program(
+        "starlette_test_client",
+        "Starlette's TestClient: application and portal on the loop",
+        ("starlette", "anyio", "httpx"),
+    ),
+    Program(
+        "aiohttp_server_client",
+        "aiohttp server and client: streams, files, TLS, WebSockets, UNIX sockets, time-outs",
+        ("aiohttp", "yarl", "multidict"),
+        quick=True,
+    ),
+    Program(
+        "aiohttp_run_app",
+        "aiohttp.web.run_app by `python -m ferroloop`: graceful end by SIGTERM",
+        ("aiohttp",),
+    ),
+    Program(
+        "httpx_client",
+        "httpx: pools, streams, time-outs, cancellation, TLS",
+        ("httpx", "httpcore", "anyio"),
+        quick=True,
+    ),
+    Program(
+        "websockets_server_client",
+        "websockets server and client: compression, broadcast, keepalive, close codes",
+        ("websockets",),
+        quick=True,
+    ),
+    Program(
+        "tornado_server_client",
+        "Tornado: HTTP server and client, WebSockets, streams, executors",
+        ("tornado",),
+    ),
+    Program(
+        "grpc_aio",
+        "grpc.aio: the four kinds of call, deadlines, cancellation, metadata",
+        ("grpcio",),
+    ),
+    Program(
+        "asyncpg_postgresql",
+        "asyncpg: pool, transactions, COPY, LISTEN/NOTIFY, cancelled queries",
+        ("asyncpg",),
+        services=("postgresql",),
+    ),
+    Program(
+        "psycopg_postgresql",
+        "psycopg (async): pool, pipelines, COPY, notifications, cancelled queries",
+        ("psycopg", "psycopg-pool"),
+        services=("postgresql",),
+    ),
+    Program(
+        "redis_asyncio",
+        "redis-py (asyncio): pipelines, publish/subscribe, blocking commands, UNIX socket",
+        ("redis",),
+        services=("redis",),
+    ),
+    Program(
+        "anyio_primitives",
+        "anyio: task groups, threads, portals, sockets, TLS, processes, signals",
+        ("anyio",),
+        quick=True,
+    ),
+    Program(
+        "pytest_asyncio_suite",
+        "pytest-asyncio: a suite whose loop comes from its hook",
+        ("pytest-asyncio", "pytest"),
+        quick=True,
+    ),
+    Program(
+        "ipython_await",
+        "IPython: top-level await",
+        ("ipython",),
+    ),
+    Program(
+        "ipykernel_await",
+        "ipykernel: top-level await, background tasks, interrupts",
+        ("ipykernel", "jupyter-client", "pyzmq", "tornado", "ipython"),
+    ),
+)
