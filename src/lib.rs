@@ -66,8 +66,8 @@ pub mod _ferroloop {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         // Before anything can subclass them; base classes first, so that slots are inherited.
-        ffi::freelist::install::<Handle>(py);
-        ffi::freelist::install::<TimerHandle>(py);
+        ffi::reuse::install::<Handle>(py);
+        ffi::reuse::install::<TimerHandle>(py);
         ffi::freelist::install::<Future>(py);
         ffi::freelist::install::<Task>(py);
         ffi::slots::install_self_awaiting::<Future>(py);

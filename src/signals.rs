@@ -166,7 +166,7 @@ static SIGNALS: RunnableKind = RunnableKind {
     cancelled: never_cancelled,
     sets_current_task: false,
     describe: describe_object,
-    hidden: false,
+    show: nothing_to_note,
     left_timers: nothing_to_note,
 };
 

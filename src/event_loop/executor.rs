@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::EventLoop;
+use super::parameters::{missing, unexpected};
 use super::scheduling::check_callback;
 use crate::executor::{Call, ThreadPool};
 use crate::ffi::cell::AttachedCell;
@@ -149,11 +150,7 @@ fn executor_and_function<'py>(
         let parameter = match name {
             "executor" => &mut executor,
             "func" => &mut function,
-            _ => {
-                return Err(PyTypeError::new_err(format!(
-                    "BaseEventLoop.run_in_executor() got an unexpected keyword argument '{name}'"
-                )));
-            }
+            _ => return Err(unexpected(arguments, name)),
         };
         if parameter.replace(value.to_owned()).is_some() {
             return Err(PyTypeError::new_err(format!(
@@ -166,17 +163,10 @@ fn executor_and_function<'py>(
         (Some(executor), Some(function)) => {
             Ok((Some(executor).filter(|executor| !executor.is_none()), function))
         }
-        (None, None) => Err(missing("s: 'executor' and 'func'", 2)),
-        (None, Some(_)) => Err(missing(": 'executor'", 1)),
-        (Some(_), None) => Err(missing(": 'func'", 1)),
+        (None, None) => Err(missing(arguments, &["executor", "func"])),
+        (None, Some(_)) => Err(missing(arguments, &["executor"])),
+        (Some(_), None) => Err(missing(arguments, &["func"])),
     }
-}
-
-#[cold]
-fn missing(names: &str, count: usize) -> PyErr {
-    PyTypeError::new_err(format!(
-        "BaseEventLoop.run_in_executor() missing {count} required positional argument{names}"
-    ))
 }
 
 #[pymethods]

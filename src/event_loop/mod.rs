@@ -9,6 +9,7 @@ mod endpoints;
 mod executor;
 mod lifecycle;
 mod metrics;
+mod parameters;
 mod patched_run;
 mod processes;
 mod readiness;

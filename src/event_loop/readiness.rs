@@ -52,7 +52,6 @@ impl EventLoop {
             None,
             this.debug.get(py),
         )?;
-        let handle = Bound::new(py, handle)?;
         let runnable = Runnable::new(&HANDLE, handle.clone());
         let replaced = this.watches.with(py, |watches| watches.set(fd, direction, runnable));
         let replaced = replaced.map_err(|refused| os_error(py, &refused.error))?;

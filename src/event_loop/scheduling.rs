@@ -10,8 +10,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::EventLoop;
+use super::parameters::{required, unexpected};
 use crate::ffi::method::{Arguments, FastMethod};
-use crate::ffi::object;
 use crate::handle::{CallbackArguments, HANDLE, Handle, TimerHandle, When};
 use crate::interop::imports;
 use crate::reactor::clock;
@@ -33,10 +33,9 @@ impl FastMethod for CallSoon {
         slf: &Bound<'py, EventLoop>,
         arguments: &Arguments<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let scheduler = slf.as_super();
-        let callback = required(arguments, 0, "call_soon", "callback")?;
-        scheduler.get().check_usable(slf.py())?;
-        Ok(schedule(scheduler, callback, arguments, "call_soon")?.into_any())
+        let callback = required(arguments, 0, "callback")?;
+        slf.as_super().get().check_usable(slf.py())?;
+        schedule(slf.as_super(), callback, arguments)
     }
 }
 
@@ -55,13 +54,12 @@ impl FastMethod for CallSoonThreadsafe {
         slf: &Bound<'py, EventLoop>,
         arguments: &Arguments<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let scheduler = slf.as_super();
-        let callback = required(arguments, 0, "call_soon_threadsafe", "callback")?;
-        scheduler.get().check_open(slf.py())?;
-        let handle = schedule(scheduler, callback, arguments, "call_soon_threadsafe")?;
-        scheduler.get().metrics.threadsafe_calls.add(1);
-        scheduler.get().wake();
-        Ok(handle.into_any())
+        let callback = required(arguments, 0, "callback")?;
+        slf.as_super().get().check_open(slf.py())?;
+        let handle = schedule(slf.as_super(), callback, arguments)?;
+        slf.as_super().get().metrics.threadsafe_calls.add(1);
+        slf.as_super().get().wake();
+        Ok(handle)
     }
 }
 
@@ -83,14 +81,13 @@ impl FastMethod for CallLater {
         arguments: &Arguments<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let scheduler = slf.as_super();
-        let delay = required(arguments, 0, "call_later", "delay")?;
-        let callback = required(arguments, 1, "call_later", "callback")?;
+        let delay = required(arguments, 0, "delay")?;
+        let callback = required(arguments, 1, "callback")?;
         if delay.is_none() {
             return Err(PyTypeError::new_err("delay must not be None"));
         }
         let (deadline, when) = match delay.extract::<f64>() {
-            Ok(delay) if !scheduler.get().foreign_clock.get(py) => {
+            Ok(delay) if !slf.as_super().get().foreign_clock.get(py) => {
                 let deadline = clock::monotonic() + delay;
                 (deadline, When::Seconds(deadline))
             }
@@ -101,7 +98,7 @@ impl FastMethod for CallLater {
                 (when.extract()?, When::Given(when.unbind()))
             }
         };
-        schedule_at(scheduler, deadline, when, callback, arguments)
+        schedule_at(slf.as_super(), deadline, when, callback, arguments)
     }
 }
 
@@ -119,8 +116,8 @@ impl FastMethod for CallAt {
         slf: &Bound<'py, EventLoop>,
         arguments: &Arguments<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let when = required(arguments, 0, "call_at", "when")?;
-        let callback = required(arguments, 1, "call_at", "callback")?;
+        let when = required(arguments, 0, "when")?;
+        let callback = required(arguments, 1, "callback")?;
         if when.is_none() {
             return Err(PyTypeError::new_err("when cannot be None"));
         }
@@ -130,82 +127,34 @@ impl FastMethod for CallAt {
     }
 }
 
-/// A positional argument that must be there; asyncio's signature gives the text.
-#[inline(always)]
-fn required<'a, 'py>(
-    arguments: &Arguments<'a, 'py>,
-    index: usize,
-    method: &str,
-    name: &str,
-) -> PyResult<Borrowed<'a, 'py, PyAny>> {
-    if let Some(argument) = arguments.get(index) {
-        return Ok(argument);
-    }
-    let mut named = None;
-    arguments.for_each_keyword(|keyword, value| {
-        if keyword.to_str()? == name {
-            named = Some(value);
-        }
-        Ok(())
-    })?;
-    named.ok_or_else(|| {
-        PyTypeError::new_err(format!(
-            "BaseEventLoop.{method}() missing 1 required positional argument: '{name}'"
-        ))
-    })
-}
-
-/// The keyword-only argument `context`; None means none.
-#[inline(always)]
-fn context_of<'py>(
-    arguments: &Arguments<'_, 'py>,
-    method: &str,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let mut context = None;
-    arguments.for_each_keyword(|keyword, value| {
-        match keyword.to_str()? {
-            "context" => context = Some(value.to_owned()).filter(|context| !context.is_none()),
-            // Taken as positional by `required`.
-            "callback" | "delay" | "when" => {}
-            other => {
-                return Err(PyTypeError::new_err(format!(
-                    "BaseEventLoop.{method}() got an unexpected keyword argument '{other}'"
-                )));
-            }
-        }
-        Ok(())
-    })?;
-    Ok(context)
-}
-
+/// Queues what `call_soon()` was given.
 #[inline(always)]
 fn schedule<'py>(
     scheduler: &Bound<'py, Scheduler>,
     callback: Borrowed<'_, 'py, PyAny>,
     arguments: &Arguments<'_, 'py>,
-    method: &str,
-) -> PyResult<Bound<'py, Handle>> {
+) -> PyResult<Bound<'py, PyAny>> {
     let py = scheduler.py();
     let this = scheduler.get();
     let debug = this.debug.get(py);
     if debug {
-        check_callback(&callback, method)?;
+        check_callback(&callback, arguments.method())?;
     }
-    let handle = Handle::create(
+    let handle = Handle::hidden(
         callback.to_owned(),
         CallbackArguments::from_call(arguments, 1)?,
         scheduler.clone().into_any(),
-        context_of(arguments, method)?,
+        context_of(arguments)?,
         debug,
     )?;
-    let handle = Bound::new(py, handle)?;
-    if this.is_running(py) {
-        object::untrack(&handle);
+    if !this.is_running(py) {
+        Handle::show(&handle);
     }
     this.push(py, Runnable::new(&HANDLE, handle.clone()));
-    Ok(handle)
+    Ok(handle.into_any())
 }
 
+/// Arms a timer for what `call_at()` or `call_later()` was given.
 #[inline(always)]
 fn schedule_at<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -221,14 +170,35 @@ fn schedule_at<'py>(
     if debug {
         check_callback(&callback, "call_at")?;
     }
-    let handle = Handle::create(
+    let timer = TimerHandle::hidden(
+        when,
         callback.to_owned(),
         CallbackArguments::from_call(arguments, 2)?,
         scheduler.clone().into_any(),
-        context_of(arguments, "call_at")?,
+        context_of(arguments)?,
         debug,
     )?;
-    Ok(TimerHandle::schedule(scheduler, deadline, when, handle)?.into_any())
+    if !this.is_running(py) {
+        Handle::show(timer.as_super());
+    }
+    TimerHandle::arm(&timer, scheduler, deadline);
+    Ok(timer.into_any())
+}
+
+/// The keyword-only argument `context`; None means none.
+#[inline(always)]
+fn context_of<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let mut context = None;
+    arguments.for_each_keyword(|keyword, value| {
+        match keyword.to_str()? {
+            "context" => context = Some(value.to_owned()).filter(|context| !context.is_none()),
+            // Taken as positional by `required`.
+            "callback" | "delay" | "when" => {}
+            other => return Err(unexpected(arguments, other)),
+        }
+        Ok(())
+    })?;
+    Ok(context)
 }
 
 /// Debug mode's check of what is scheduled.

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::EventLoop;
+use super::parameters::{missing, unexpected};
 use crate::ffi::method::{Arguments, FastMethod};
 use crate::future::{Future, new_object};
 use crate::interop::imports;
@@ -58,18 +59,12 @@ impl FastMethod for CreateTask {
                         options.eager_start = value.is_truthy()?;
                     }
                 }
-                other => {
-                    return Err(PyTypeError::new_err(format!(
-                        "BaseEventLoop.create_task() got an unexpected keyword argument '{other}'"
-                    )));
-                }
+                other => return Err(unexpected(arguments, other)),
             }
             Ok(())
         })?;
         let Some(coroutine) = coroutine else {
-            return Err(PyTypeError::new_err(
-                "BaseEventLoop.create_task() missing 1 required positional argument: 'coro'",
-            ));
+            return Err(missing(arguments, &["coro"]));
         };
         if arguments.len() > 1 {
             return Err(PyTypeError::new_err(format!(

@@ -80,7 +80,7 @@ const KIND: RunnableKind = RunnableKind {
     cancelled: never_cancelled,
     sets_current_task: false,
     describe,
-    hidden: false,
+    show: nothing_to_note,
     left_timers: nothing_to_note,
 };
 
@@ -121,7 +121,7 @@ fn describe<'py>(py: Python<'py>, runnable: &Runnable) -> PyResult<Bound<'py, Py
     let set = future.getattr(intern!(py, "set_result"))?;
     let event_loop = future.get().event_loop(py)?;
     let handle = Handle::create(set, CallbackArguments::Empty, event_loop, None, false)?;
-    Ok(Bound::new(py, handle)?.into_any())
+    Ok(handle.into_any())
 }
 
 #[cold]
@@ -163,9 +163,9 @@ static CANCEL_WATCH_KIND: RunnableKind = RunnableKind {
         };
         let job = runnable.object.bind(py).clone();
         let handle = Handle::create(job, CallbackArguments::Empty, event_loop, None, false)?;
-        Ok(Bound::new(py, handle)?.into_any())
+        Ok(handle.into_any())
     },
-    hidden: false,
+    show: nothing_to_note,
     left_timers: nothing_to_note,
 };
 

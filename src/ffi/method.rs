@@ -18,6 +18,7 @@ use super::attach::entered;
 /// The arguments of one call, borrowed from the caller.
 pub struct Arguments<'a, 'py> {
     py: Python<'py>,
+    method: &'static CStr,
     values: &'a [*mut ffi::PyObject],
     positional: usize,
     names: Option<Borrowed<'a, 'py, PyTuple>>,
@@ -28,6 +29,11 @@ impl<'a, 'py> Arguments<'a, 'py> {
     #[inline(always)]
     pub fn py(&self) -> Python<'py> {
         self.py
+    }
+
+    /// The name of the method called.
+    pub fn method(&self) -> &'static str {
+        self.method.to_str().unwrap_or_default()
     }
 
     /// Number of positional arguments.
@@ -132,7 +138,7 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
                 // SAFETY: the vectorcall convention: `total` valid pointers at `values`.
                 unsafe { std::slice::from_raw_parts(values, total) }
             };
-            M::call(&slf, &Arguments { py, values, positional, names })
+            M::call(&slf, &Arguments { py, method: M::NAME, values, positional, names })
         });
         match catch_unwind(body) {
             Ok(Ok(value)) => value.into_ptr(),

@@ -21,6 +21,7 @@ pub mod live;
 pub mod method;
 pub mod object;
 pub mod owner;
+pub mod reuse;
 #[cfg(Py_3_13)]
 pub mod signals;
 pub mod slots;

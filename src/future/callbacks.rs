@@ -327,7 +327,7 @@ static DONE_CALLBACK: RunnableKind = RunnableKind {
     sets_current_task: false,
     describe: describe_done_callback,
     left_timers: nothing_to_note,
-    hidden: false,
+    show: nothing_to_note,
 };
 
 #[inline]
@@ -371,7 +371,7 @@ fn describe_done_callback<'py>(
     };
     let context = runnable.context.as_ref().map(|context| context.bind(py).clone());
     let handle = Handle::create(callable, arguments, event_loop, context, false)?;
-    Ok(Bound::new(py, handle)?.into_any())
+    Ok(handle.into_any())
 }
 
 #[cold]

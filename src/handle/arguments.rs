@@ -43,6 +43,17 @@ impl CallbackArguments {
         if tuple.is_empty() { Self::Empty } else { Self::Many(tuple.unbind()) }
     }
 
+    /// The arguments, taken over.
+    #[inline(always)]
+    pub fn into_bound(self, py: Python<'_>) -> BoundArguments<'_> {
+        match self {
+            Self::Cleared => BoundArguments::Cleared,
+            Self::Empty => BoundArguments::Empty,
+            Self::One(argument) => BoundArguments::One(argument.into_bound(py)),
+            Self::Many(arguments) => BoundArguments::Many(arguments.into_bound(py)),
+        }
+    }
+
     /// The arguments, to use while Python code may clear this.
     #[inline(always)]
     pub fn bound<'py>(&self, py: Python<'py>) -> BoundArguments<'py> {

@@ -15,8 +15,9 @@ pub use arguments::CallbackArguments;
 pub use timer::{TimerHandle, When};
 
 use crate::ffi::cell::AttachedCell;
+use crate::ffi::context::WaitingContext;
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::freelist::{FreeList, Recycled};
+use crate::ffi::reuse::{self, Graveyard, Reused};
 use crate::ffi::{call, context, object};
 use crate::interop::imports;
 use crate::scheduler::report::{outcome, report_raised, too_late_to_report};
@@ -32,7 +33,11 @@ pub const HANDLE_KIND: RunnableKind = RunnableKind {
     sets_current_task: false,
     describe: describe_object,
     left_timers: nothing_to_note,
-    hidden: true,
+    show: |py, runnable| {
+        if let Ok(handle) = runnable.object.bind(py).cast::<Handle>() {
+            Handle::show(handle);
+        }
+    },
 };
 
 /// The one [`HANDLE_KIND`] that runnables point to.
@@ -58,44 +63,124 @@ struct DebugInfo {
 pub struct Handle {
     callback: AttachedCell<Option<Py<PyAny>>>,
     arguments: AttachedCell<CallbackArguments>,
-    context: AttachedCell<Option<Py<PyAny>>>,
+    context: AttachedCell<Option<WaitingContext>>,
     event_loop: AttachedCell<Option<Py<PyAny>>>,
     debug: AttachedCell<Option<Box<DebugInfo>>>,
     cancelled: AttachedCell<bool>,
 }
 
-impl Recycled for Handle {
-    fn free_list() -> &'static FreeList {
-        static FREE_LIST: FreeList = FreeList::new(1024);
-        &FREE_LIST
+/// Dead handles kept for the next burst: about as many as fit in a processor's cache.
+pub(super) const DEAD_KEPT: usize = 16 * 1024;
+
+impl Reused for Handle {
+    fn graveyard() -> &'static Graveyard {
+        static GRAVEYARD: Graveyard = Graveyard::new(DEAD_KEPT);
+        &GRAVEYARD
+    }
+
+    fn new_empty(py: Python<'_>) -> PyResult<Bound<'_, Self>> {
+        Bound::new(py, Self::unscheduled())
+    }
+
+    #[inline(always)]
+    fn empty(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        let this = slf.get();
+        this.cancelled.set(py, false);
+        let context = this.context.take(py).map(|context| context.into_shown(py));
+        let callback = this.callback.take(py).map(|callback| callback.into_bound(py));
+        let arguments = this.arguments.take(py).into_bound(py);
+        let event_loop = this.event_loop.take(py).map(|event_loop| event_loop.into_bound(py));
+        if let Some(debug) = this.debug.take(py) {
+            drop((
+                debug.source_traceback.map(|traceback| traceback.into_bound(py)),
+                debug.repr.map(|shown| shown.into_bound(py)),
+            ));
+        }
+        drop((callback, arguments, context, event_loop));
     }
 }
 
 impl Handle {
-    /// A handle for `callback(*arguments)` in `context`, by default a copy of the current one.
+    /// A handle of nothing.
+    fn unscheduled() -> Self {
+        Self {
+            callback: AttachedCell::new(None),
+            arguments: AttachedCell::new(CallbackArguments::Cleared),
+            context: AttachedCell::new(None),
+            event_loop: AttachedCell::new(None),
+            debug: AttachedCell::new(None),
+            cancelled: AttachedCell::new(false),
+        }
+    }
+
+    /// A handle for `callback(*arguments)` in `context`, by default a copy of the current one;
+    /// hidden from the collector until somebody calls [`Handle::show`].
     ///
     /// In debug mode it keeps the stack of its caller. Runs Python code only then.
     #[inline(always)]
+    pub fn hidden<'py>(
+        callback: Bound<'py, PyAny>,
+        arguments: CallbackArguments,
+        event_loop: Bound<'py, PyAny>,
+        context: Option<Bound<'py, PyAny>>,
+        debug: bool,
+    ) -> PyResult<Bound<'py, Self>> {
+        let handle = reuse::empty_object::<Self>(callback.py())?;
+        handle.get().schedule(callback, arguments, event_loop, context, debug)?;
+        Ok(handle)
+    }
+
+    /// The same for whoever keeps the handle outside of the ready queue and the timers.
     pub fn create<'py>(
         callback: Bound<'py, PyAny>,
         arguments: CallbackArguments,
         event_loop: Bound<'py, PyAny>,
         context: Option<Bound<'py, PyAny>>,
         debug: bool,
-    ) -> PyResult<Self> {
+    ) -> PyResult<Bound<'py, Self>> {
+        let handle = Self::hidden(callback, arguments, event_loop, context, debug)?;
+        Self::show(&handle);
+        Ok(handle)
+    }
+
+    /// Fills an empty handle.
+    #[inline(always)]
+    fn schedule<'py>(
+        &self,
+        callback: Bound<'py, PyAny>,
+        arguments: CallbackArguments,
+        event_loop: Bound<'py, PyAny>,
+        context: Option<Bound<'py, PyAny>>,
+        debug: bool,
+    ) -> PyResult<()> {
         let py = callback.py();
         let context = match context {
-            Some(context) => context,
-            None => context::copy_current(py)?,
+            Some(context) => WaitingContext::new(context),
+            None => WaitingContext::hidden_copy(py)?,
         };
-        Ok(Self {
-            callback: AttachedCell::new(Some(callback.unbind())),
-            arguments: AttachedCell::new(arguments),
-            context: AttachedCell::new(Some(context.unbind())),
-            event_loop: AttachedCell::new(Some(event_loop.unbind())),
-            debug: AttachedCell::new(if debug { Some(DebugInfo::of_caller(py)?) } else { None }),
-            cancelled: AttachedCell::new(false),
-        })
+        if debug {
+            drop(self.debug.replace(py, Some(DebugInfo::of_caller(py)?)));
+        }
+        drop((
+            self.context.replace(py, Some(context)),
+            self.callback.replace(py, Some(callback.unbind())),
+            self.arguments.replace(py, arguments),
+            self.event_loop.replace(py, Some(event_loop.unbind())),
+        ));
+        Ok(())
+    }
+
+    /// Shows the handle, and its context, to the collector.
+    #[inline]
+    pub fn show(slf: &Bound<'_, Self>) {
+        object::track(slf);
+        drop(slf.get().shown_context(slf.py()));
+    }
+
+    #[inline(always)]
+    fn shown_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.context.inspect(py, |context| context.as_ref().map(|context| context.shown(py)))
     }
 
     /// Whether `cancel()` was called.
@@ -131,7 +216,7 @@ impl Handle {
             return Ok(());
         }
         this.cancelled.set(py, true);
-        object::track(slf);
+        Self::show(slf);
         if this.loop_debug(py)? && !too_late_to_report(py) {
             let shown = slf.repr()?.into_any().unbind();
             let mut debug = this.debug.take(py).unwrap_or_default();
@@ -162,7 +247,7 @@ fn run_queued<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyO
     let handle = outcome(py, handle.cast_into::<Handle>().map_err(PyErr::from))?;
     let result = run(&handle);
     if object::is_shared(&handle) {
-        object::track(&handle);
+        Handle::show(&handle);
     }
     result
 }
@@ -175,7 +260,7 @@ fn run<'py>(handle: &Bound<'py, Handle>) -> PyOutcome<'py, ()> {
     if this.cancelled.get(py) {
         return Ok(());
     }
-    let (Some(callback), Some(context)) = (this.callback.get_bound(py), this.context.get_bound(py))
+    let (Some(callback), Some(context)) = (this.callback.get_bound(py), this.shown_context(py))
     else {
         return Ok(());
     };
@@ -277,8 +362,12 @@ impl Handle {
         r#loop: Bound<'py, PyAny>,
         context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
-        let debug = r#loop.call_method0(intern!(r#loop.py(), "get_debug"))?.is_truthy()?;
-        Self::create(callback, CallbackArguments::from_tuple(args), r#loop, context, debug)
+        let py = callback.py();
+        let debug = r#loop.call_method0(intern!(py, "get_debug"))?.is_truthy()?;
+        let handle = Self::unscheduled();
+        handle.schedule(callback, CallbackArguments::from_tuple(args), r#loop, context, debug)?;
+        drop(handle.shown_context(py));
+        Ok(handle)
     }
 
     /// Cancel the callback. Has no effect if it was already called or cancelled.
@@ -294,7 +383,7 @@ impl Handle {
 
     /// Return the `contextvars.Context` that the callback runs in.
     fn get_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.context.get_bound(py)
+        self.shown_context(py)
     }
 
     fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -338,7 +427,7 @@ impl Handle {
 
     #[getter(_context)]
     fn context_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.context.get_bound(py)
+        self.shown_context(py)
     }
 
     #[getter(_loop)]
@@ -370,7 +459,7 @@ impl Handle {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.callback.visit(&visit)?;
         self.arguments.visit_with(&visit)?;
-        self.context.visit(&visit)?;
+        self.context.visit_with(&visit)?;
         self.event_loop.visit(&visit)
     }
 

@@ -8,10 +8,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyNotImplemented, PyTuple};
 
-use super::{CallbackArguments, HANDLE_KIND, Handle};
+use super::{CallbackArguments, DEAD_KEPT, HANDLE_KIND, Handle};
 use crate::ffi::cell::AttachedCell;
-use crate::ffi::freelist::{FreeList, Recycled};
-use crate::ffi::object;
+use crate::ffi::reuse::{self, Graveyard, Reused};
 use crate::interop::imports;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
@@ -33,12 +32,9 @@ pub enum When {
     Given(Py<PyAny>),
 }
 
-impl When {
-    fn get<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        match self {
-            Self::Seconds(seconds) => PyFloat::new(py, *seconds).into_any(),
-            Self::Given(object) => object.bind(py).clone(),
-        }
+impl Default for When {
+    fn default() -> Self {
+        Self::Seconds(0.0)
     }
 }
 
@@ -51,34 +47,69 @@ impl When {
 /// See <https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.TimerHandle>.
 #[pyclass(frozen, extends = Handle, subclass, module = "ferroloop", name = "TimerHandle")]
 pub struct TimerHandle {
-    when: When,
+    when: AttachedCell<When>,
     scheduled: AttachedCell<bool>,
 }
 
-impl Recycled for TimerHandle {
-    fn free_list() -> &'static FreeList {
-        static FREE_LIST: FreeList = FreeList::new(1024);
-        &FREE_LIST
+impl Reused for TimerHandle {
+    fn graveyard() -> &'static Graveyard {
+        static GRAVEYARD: Graveyard = Graveyard::new(DEAD_KEPT);
+        &GRAVEYARD
+    }
+
+    fn new_empty(py: Python<'_>) -> PyResult<Bound<'_, Self>> {
+        let timer = Self::unscheduled(When::default());
+        Bound::new(py, PyClassInitializer::from(Handle::unscheduled()).add_subclass(timer))
+    }
+
+    #[inline(always)]
+    fn empty(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        slf.get().scheduled.set(py, false);
+        if let When::Given(when) = slf.get().when.take(py) {
+            drop(when.into_bound(py));
+        }
+        Handle::empty(slf.as_super());
     }
 }
 
 impl TimerHandle {
-    /// Makes a handle and arms it on `scheduler` for `deadline`, which equals `when` as a float.
-    pub fn schedule<'py>(
-        scheduler: &Bound<'py, Scheduler>,
-        deadline: f64,
+    fn unscheduled(when: When) -> Self {
+        Self { when: AttachedCell::new(when), scheduled: AttachedCell::new(false) }
+    }
+
+    /// A handle for a time; the rest as [`Handle::hidden`].
+    #[inline(always)]
+    pub fn hidden<'py>(
         when: When,
-        handle: Handle,
+        callback: Bound<'py, PyAny>,
+        arguments: CallbackArguments,
+        event_loop: Bound<'py, PyAny>,
+        context: Option<Bound<'py, PyAny>>,
+        debug: bool,
     ) -> PyResult<Bound<'py, Self>> {
-        let py = scheduler.py();
-        let timer = Self { when, scheduled: AttachedCell::new(true) };
-        let timer = Bound::new(py, PyClassInitializer::from(handle).add_subclass(timer))?;
-        if scheduler.get().is_running(py) {
-            object::untrack(&timer);
-        }
-        let runnable = Runnable::new(&TIMER, timer.clone());
-        scheduler.get().timers.with(py, |timers| timers.push(deadline, runnable));
+        let py = callback.py();
+        let timer = reuse::empty_object::<Self>(py)?;
+        drop(timer.get().when.replace(py, when));
+        timer.as_super().get().schedule(callback, arguments, event_loop, context, debug)?;
         Ok(timer)
+    }
+
+    /// Arms it on `scheduler` for `deadline`, which equals its `when` as a float.
+    #[inline(always)]
+    pub fn arm<'py>(slf: &Bound<'py, Self>, scheduler: &Bound<'py, Scheduler>, deadline: f64) {
+        let py = slf.py();
+        slf.get().scheduled.set(py, true);
+        let runnable = Runnable::new(&TIMER, slf.clone());
+        scheduler.get().timers.with(py, |timers| timers.push(deadline, runnable));
+    }
+
+    fn when<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        let when = self.when.inspect(py, |when| match when {
+            When::Seconds(seconds) => Err(*seconds),
+            When::Given(object) => Ok(object.bind(py).clone()),
+        });
+        when.unwrap_or_else(|seconds| PyFloat::new(py, seconds).into_any())
     }
 }
 
@@ -95,8 +126,10 @@ impl TimerHandle {
     ) -> PyResult<PyClassInitializer<Self>> {
         let debug = r#loop.call_method0(intern!(r#loop.py(), "get_debug"))?.is_truthy()?;
         let arguments = CallbackArguments::from_tuple(args);
-        let handle = Handle::create(callback, arguments, r#loop, context, debug)?;
-        let timer = Self { when: When::Given(when.unbind()), scheduled: AttachedCell::new(false) };
+        let handle = Handle::unscheduled();
+        handle.schedule(callback, arguments, r#loop, context, debug)?;
+        drop(handle.shown_context(when.py()));
+        let timer = Self::unscheduled(When::Given(when.unbind()));
         Ok(PyClassInitializer::from(handle).add_subclass(timer))
     }
 
@@ -121,12 +154,12 @@ impl TimerHandle {
     /// Return the deadline in seconds, on the clock of `loop.time()`.
     #[pyo3(name = "when")]
     fn when_py<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        self.when.get(py)
+        self.when(py)
     }
 
     #[getter(_when)]
     fn get_when<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        self.when.get(py)
+        self.when(py)
     }
 
     #[getter(_scheduled)]
@@ -150,7 +183,7 @@ impl TimerHandle {
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-        self.when.get(py).hash()
+        self.when(py).hash()
     }
 
     fn __richcmp__<'py>(
@@ -163,7 +196,7 @@ impl TimerHandle {
         if !other.is_instance(class)? {
             return Ok(PyNotImplemented::get(py).to_owned().into_any());
         }
-        let mine = slf.get().when.get(py);
+        let mine = slf.get().when(py);
         let theirs = other.getattr(intern!(py, "_when"))?;
         let equal = || -> PyResult<bool> {
             for name in ["_when", "_callback", "_args", "_cancelled"] {

@@ -210,8 +210,9 @@ impl Scheduler {
     /// Shows what is queued to the collector again. Handles are hidden only while the loop runs:
     /// then it is alive, and they are no garbage.
     pub fn unhide_scheduled(&self, py: Python<'_>) {
-        self.ready.for_each(py, |runnable| runnable.unhide(py));
-        self.timers.with(py, |timers| timers.iter().for_each(|runnable| runnable.unhide(py)));
+        let show = |runnable: &Runnable| (runnable.kind.show)(py, runnable);
+        self.ready.for_each(py, show);
+        self.timers.with(py, |timers| timers.iter().for_each(show));
     }
 
     /// Drops everything scheduled and the poller. The loop must not be running.

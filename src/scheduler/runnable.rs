@@ -9,7 +9,6 @@ use pyo3::prelude::*;
 use super::Scheduler;
 use crate::ffi::cell::Traverse;
 use crate::ffi::exception::PyOutcome;
-use crate::ffi::object;
 
 /// Behaviour shared by all runnables of one kind.
 pub struct RunnableKind {
@@ -23,8 +22,9 @@ pub struct RunnableKind {
     pub sets_current_task: bool,
     /// The object that debug output shows: a handle, or a task.
     pub describe: for<'py> fn(Python<'py>, &Runnable) -> PyResult<Bound<'py, PyAny>>,
-    /// Whether the object may be hidden from the collector, as handles are while the loop runs.
-    pub hidden: bool,
+    /// Shows the object to the collector again, if it may be hidden, as handles are while the loop
+    /// runs. Runs no Python code.
+    pub show: fn(Python<'_>, &Runnable),
     /// Told when a timer leaves the timers, due or cancelled. Runs no Python code.
     pub left_timers: fn(Python<'_>, &Runnable),
 }
@@ -58,13 +58,6 @@ impl Runnable {
         }
     }
 
-    /// Shows a hidden object to the collector again, as the queue gives it up.
-    pub fn unhide(&self, py: Python<'_>) {
-        if self.kind.hidden {
-            object::track(self.object.bind(py));
-        }
-    }
-
     /// Reports the objects to the cyclic collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.object)?;
@@ -89,5 +82,5 @@ pub fn describe_object<'py>(py: Python<'py>, runnable: &Runnable) -> PyResult<Bo
     Ok(runnable.object.bind(py).clone())
 }
 
-/// For kinds that do not care when they leave the timers.
+/// For kinds that are never hidden, or do not care when they leave the timers.
 pub fn nothing_to_note(_py: Python<'_>, _runnable: &Runnable) {}

@@ -79,7 +79,7 @@ static EXIT: RunnableKind = RunnableKind {
     cancelled: never_cancelled,
     sets_current_task: false,
     describe: describe_object,
-    hidden: false,
+    show: nothing_to_note,
     left_timers: nothing_to_note,
 };
 
@@ -123,7 +123,7 @@ impl ExitWatch {
             self.context.take(py).map(|context| context.into_bound(py)),
             this.debug.get(py),
         )?;
-        this.push(py, Runnable::new(&HANDLE, Bound::new(py, handle)?));
+        this.push(py, Runnable::new(&HANDLE, handle));
         Ok(())
     }
 }

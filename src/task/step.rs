@@ -31,7 +31,7 @@ const QUEUED: RunnableKind = RunnableKind {
     sets_current_task: true,
     describe: describe_object,
     left_timers: nothing_to_note,
-    hidden: false,
+    show: nothing_to_note,
 };
 
 /// A queued step; its argument, if any, is the exception to throw.

@@ -19,7 +19,7 @@ pub const EVENT: RunnableKind = RunnableKind {
     sets_current_task: false,
     describe: describe_object,
     left_timers: nothing_to_note,
-    hidden: false,
+    show: nothing_to_note,
 };
 
 /// For a direction that is never watched.

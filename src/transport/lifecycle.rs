@@ -35,7 +35,7 @@ static MADE: RunnableKind = RunnableKind {
         None => describe_object(py, runnable),
     },
     left_timers: nothing_to_note,
-    hidden: false,
+    show: nothing_to_note,
 };
 
 /// The future that the creator of a transport waits for.
@@ -63,7 +63,7 @@ static WAITER: RunnableKind = RunnableKind {
     sets_current_task: false,
     describe: describe_object,
     left_timers: nothing_to_note,
-    hidden: false,
+    show: nothing_to_note,
 };
 
 /// `transport._call_connection_lost(exception)`: the exception, or None, is the argument.
@@ -89,7 +89,7 @@ static LOST: RunnableKind = RunnableKind {
         as_handle(transport, callback, argument)
     },
     left_timers: nothing_to_note,
-    hidden: false,
+    show: nothing_to_note,
 };
 
 fn set_foreign_waiter(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -130,7 +130,7 @@ fn as_handle<'py>(
         Err(_) => event_loop.clone(),
     };
     let handle = Handle::create(callback, arguments, event_loop, None, false)?;
-    Ok(Bound::new(py, handle)?.into_any())
+    Ok(handle.into_any())
 }
 
 /// The handle that stands for a read or write event in debug output.

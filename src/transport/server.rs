@@ -49,10 +49,10 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
         let callback = listener.as_any().getattr(intern!(py, "_accept_connection"))?;
         let event_loop = listener.get().event_loop(py);
         let none = CallbackArguments::Empty;
-        Ok(Bound::new(py, Handle::create(callback, none, event_loop, None, false)?)?.into_any())
+        Ok(Handle::create(callback, none, event_loop, None, false)?.into_any())
     },
     left_timers: nothing_to_note,
-    hidden: false,
+    show: nothing_to_note,
 };
 
 /// A listening socket and who serves its connections.

@@ -105,7 +105,7 @@ static WRITABLE: RunnableKind = RunnableKind {
     },
     cancelled: never_cancelled,
     sets_current_task: false,
-    hidden: false,
+    show: nothing_to_note,
     describe: describe_object,
     left_timers: nothing_to_note,
 };

@@ -27,7 +27,7 @@ static READABLE: RunnableKind = RunnableKind {
     },
     cancelled: never_cancelled,
     sets_current_task: false,
-    hidden: false,
+    show: nothing_to_note,
     describe: describe_object,
     left_timers: nothing_to_note,
 };
