@@ -22,6 +22,7 @@ pub struct CallSoon;
 
 impl FastMethod for CallSoon {
     type Class = EventLoop;
+    const COUNTED: bool = false;
     const NAME: &'static CStr = c"call_soon";
     const DOC: &'static CStr = c"call_soon($self, callback, /, *args, context=None)\n--\n\n\
         Arrange for callback(*args) to be called at the next turn of the loop.\n\n\
@@ -44,6 +45,7 @@ pub struct CallSoonThreadsafe;
 
 impl FastMethod for CallSoonThreadsafe {
     type Class = EventLoop;
+    const COUNTED: bool = false;
     const NAME: &'static CStr = c"call_soon_threadsafe";
     const DOC: &'static CStr =
         c"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n\
@@ -68,6 +70,7 @@ pub struct CallLater;
 
 impl FastMethod for CallLater {
     type Class = EventLoop;
+    const COUNTED: bool = false;
     const NAME: &'static CStr = c"call_later";
     const DOC: &'static CStr =
         c"call_later($self, delay, callback, /, *args, context=None)\n--\n\n\
@@ -107,6 +110,7 @@ pub struct CallAt;
 
 impl FastMethod for CallAt {
     type Class = EventLoop;
+    const COUNTED: bool = false;
     const NAME: &'static CStr = c"call_at";
     const DOC: &'static CStr = c"call_at($self, when, callback, /, *args, context=None)\n--\n\n\
         Like call_later(), but for an absolute time on the clock of time().\n";

@@ -92,6 +92,9 @@ pub trait FastMethod {
     const NAME: &'static CStr;
     /// Docstring, with the signature line CPython's `inspect` reads.
     const DOC: &'static CStr;
+    /// Whether PyO3 counts the call as an entry. Without it, references that are dropped as `Py` in
+    /// a thread that PyO3 doesn't know wait for its next entry; for methods that drop `Bound`s.
+    const COUNTED: bool = true;
 
     /// The method itself.
     fn call<'py>(
@@ -153,7 +156,7 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
         }
     };
     // SAFETY: CPython calls methods attached.
-    unsafe { entered(enter) }
+    unsafe { if M::COUNTED { entered(enter) } else { enter(Python::assume_attached()) } }
 }
 
 /// A callable of one argument, bound to an object but not listed in its class.

@@ -1,14 +1,26 @@
 //! Facts about objects that need a look at raw pointers.
 
-use pyo3::PyTypeInfo;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::{PyTypeCheck, PyTypeInfo};
 
 /// Whether `object` is exactly a `T` (no subclass): one pointer comparison.
 #[inline(always)]
 pub fn is_exactly<T: PyTypeInfo>(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: a live object; only its type pointer is read.
     unsafe { ffi::Py_TYPE(object.as_ptr()) == T::type_object_raw(object.py()) }
+}
+
+/// `object` as a `T`, by one pointer comparison if it is exactly one.
+#[inline(always)]
+pub fn cast_into<'py, T: PyTypeCheck + PyTypeInfo>(
+    object: Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, T>> {
+    if is_exactly::<T>(&object) {
+        // SAFETY: checked right above.
+        return Ok(unsafe { object.cast_into_unchecked() });
+    }
+    Ok(object.cast_into()?)
 }
 
 /// Whether `object` is a native coroutine, by exact type.

@@ -238,16 +238,20 @@ impl DebugInfo {
     }
 }
 
-/// A handle from the queue. Until then only the queue owned it; if anybody else does now, the
-/// collector must know it.
+/// A handle from the queue.
 #[inline(always)]
 fn run_queued<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let handle = runnable.object.into_bound(py);
-    let handle = outcome(py, handle.cast_into::<Handle>().map_err(PyErr::from))?;
-    let result = run(&handle);
-    if object::is_shared(&handle) {
-        Handle::show(&handle);
+    let handle = outcome(py, object::cast_into::<Handle>(runnable.object.into_bound(py)))?;
+    run_owned(&handle)
+}
+
+/// Runs a handle that the queue has owned. If anybody else owns it now, the collector must know it.
+#[inline(always)]
+fn run_owned<'py>(handle: &Bound<'py, Handle>) -> PyOutcome<'py, ()> {
+    let result = run(handle);
+    if object::is_shared(handle) {
+        Handle::show(handle);
     }
     result
 }

@@ -8,14 +8,21 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyNotImplemented, PyTuple};
 
-use super::{CallbackArguments, DEAD_KEPT, HANDLE_KIND, Handle};
+use super::{CallbackArguments, DEAD_KEPT, HANDLE_KIND, Handle, run_owned};
 use crate::ffi::cell::AttachedCell;
+use crate::ffi::object;
 use crate::ffi::reuse::{self, Graveyard, Reused};
 use crate::interop::imports;
+use crate::scheduler::report::outcome;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
 /// How the ready queue and the timers run a timer handle.
 pub static TIMER: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        let timer = runnable.object.into_bound(scheduler.py());
+        let timer = outcome(scheduler.py(), object::cast_into::<TimerHandle>(timer))?;
+        run_owned(timer.as_super())
+    },
     left_timers: |py, runnable| {
         if let Ok(timer) = runnable.object.bind(py).cast::<TimerHandle>() {
             timer.get().scheduled.set(py, false);
