@@ -32,8 +32,9 @@ fn as_handle<'py>(
     runnable: Runnable,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = scheduler.py();
-    if runnable.object.bind(py).cast::<Handle>().is_ok() {
-        return Ok(runnable.object.into_bound(py));
+    if let Ok(handle) = runnable.object.bind(py).cast::<Handle>() {
+        Handle::show(handle);
+        return Ok(handle.clone().into_any());
     }
     if is_done_callback(runnable.kind) {
         return (runnable.kind.describe)(py, &runnable);
@@ -55,7 +56,7 @@ fn as_handle<'py>(
             Handle::create(callback, CallbackArguments::Empty, event_loop, None, false)?
         }
     };
-    Ok(Bound::new(py, handle)?.into_any())
+    Ok(handle.into_any())
 }
 
 /// Something queued that is no Python callable, as one: shown as the method that asyncio would

@@ -288,6 +288,82 @@ def test_a_handle_in_a_cycle_is_collected(loop):
     assert gone() is None
 
 
+@pytest.mark.parametrize("method", ["call_soon", "call_later"])
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_cycle_through_the_context_is_collected(loop, method, cancelled):
+    class Payload:
+        pass
+
+    held = contextvars.ContextVar("held")
+
+    def schedule():
+        # The context copied for the handle keeps what keeps the handle.
+        payload = Payload()
+        held.set(payload)
+        arguments = (3600,) if method == "call_later" else ()
+        payload.handle = getattr(loop, method)(*arguments, callback)
+        if cancelled:
+            payload.handle.cancel()
+        loop.stop()
+        return weakref.ref(payload)
+
+    references = []
+    loop.call_soon(lambda: references.append(contextvars.Context().run(schedule)))
+    loop.run_forever()
+    if method == "call_soon":
+        # One more turn, which runs it.
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    else:
+        loop.close()
+    gc.collect()
+    assert [reference() for reference in references] == [None]
+
+
+def test_contexts_of_many_queued_handles(run):
+    # More than the interpreter and the loop keep for the next time, with tokens and copies
+    # that outlive the handles.
+    number = contextvars.ContextVar("number", default=None)
+    tokens, seen = [], []
+
+    def change(value):
+        seen.append(number.get())
+        if value % 1000 == 0:
+            tokens.append(number.set(value))
+            seen.append(contextvars.copy_context()[number])
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        count = 2_000 if loop.get_debug() else 20_000
+        handles = []
+        for value in range(count):
+            number.set(-value)
+            handle = loop.call_soon(change, value)
+            if value % 700 == 0:
+                handles.append((value, handle))
+        gc.collect()
+        for value, handle in handles[::2]:
+            assert handle._context[number] == -value
+            handle.cancel()
+        await asyncio.sleep(0)
+        gc.collect()
+        cancelled = {value for value, _ in handles[::2]}
+        expected = []
+        for value in range(count):
+            if value not in cancelled:
+                expected += [-value, value] if value % 1000 == 0 else [-value]
+        assert seen == expected
+        assert [handle._context[number] for _, handle in handles] == [
+            value if value % 1000 == 0 and value not in cancelled else -value
+            for value, _ in handles
+        ]
+        assert [token.old_value for token in tokens] == [
+            -value for value in range(0, count, 1000) if value not in cancelled
+        ]
+
+    run(main())
+
+
 def test_asyncio_handles_work_on_the_loop(loop):
     """A handle that a program made itself runs and cancels as ever."""
     seen = []
