@@ -21,6 +21,7 @@ mod subprocess;
 mod sys;
 mod task;
 mod transport;
+mod watchdog;
 
 /// The native half of the Python package `ferroloop`.
 #[pymodule(gil_used = true)]
@@ -43,6 +44,8 @@ pub mod _ferroloop {
     use super::transport::{
         DatagramTransport, ReadPipeTransport, StreamTransport, Transport, WritePipeTransport,
     };
+    #[pymodule_export]
+    use super::watchdog::Watchdog;
 
     /// The tasks of this crate that are not done, of all loops.
     #[pyfunction]
@@ -53,7 +56,7 @@ pub mod _ferroloop {
     /// The event loops that ran and are not closed.
     #[pyfunction]
     fn live_loops(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
-        event_loop::LOOPS.snapshot(py)
+        scheduler::LOOPS.snapshot(py)
     }
 
     /// To be called in a forked child, before anything else of this module.

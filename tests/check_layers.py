@@ -27,6 +27,7 @@ LAYERS = {
     "signals": 4,
     "subprocess": 4,
     "transport": 4,
+    "watchdog": 4,
     "event_loop": 5,
     "lib": 6,
 }

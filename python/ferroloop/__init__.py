@@ -9,6 +9,7 @@ ferroloop.install(); asyncio.run(main())                     # by policy
 
 from . import _introspection as _introspection
 from ._ferroloop import Future, Handle, Task, TimerHandle, __version__
+from .diagnostics import watch
 from .loop import EventLoop, Loop, new_event_loop
 from .policy import EventLoopPolicy, install, uninstall
 from .runner import run
@@ -26,4 +27,5 @@ __all__ = [
     "new_event_loop",
     "run",
     "uninstall",
+    "watch",
 ]

@@ -16,7 +16,7 @@ from asyncio import constants, sslproto
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
-from . import _ferroloop
+from . import _ferroloop, diagnostics
 from .subprocesses import _UnixSubprocessTransport, has_chosen_watcher, watch_exit
 from .transports import TransportTable
 
@@ -96,6 +96,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         if sys.version_info >= (3, 13):
             self._unix_server_sockets: dict[socket.socket, int] = {}
+        diagnostics.loop_made(self)
 
     # Kept here since a forgotten loop is closed when modules may be gone already.
     _base_close = asyncio.BaseEventLoop.close

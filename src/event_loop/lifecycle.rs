@@ -13,6 +13,7 @@ use crate::interop::imports;
 use crate::reactor::clock;
 use crate::scheduler::{Scheduler, current_thread, turn};
 use crate::signals;
+use crate::watchdog;
 
 #[pymethods]
 impl EventLoop {
@@ -50,7 +51,8 @@ impl EventLoop {
         imports::set_asyncgen_hooks(py)?.call((), Some(&keywords))?;
         imports::set_running_loop(py)?.call1((slf,))?;
         scheduler.before_sleep.set(py, Some(signals::arm));
-        slf.get().membership.enroll(slf);
+        scheduler.membership.enroll(slf.as_super());
+        watchdog::loop_runs(py, &scheduler.metrics);
         scheduler.patches.run_in_handle.set(py, Some(run_in_handle));
         scheduler.metrics.run_begins(clock::nanoseconds());
         Ok(())
@@ -124,7 +126,7 @@ impl EventLoop {
             return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
         }
         scheduler.closed.set(py, true);
-        slf.get().membership.resign(py);
+        scheduler.membership.resign(py);
         scheduler.dispose(py);
         Ok(())
     }

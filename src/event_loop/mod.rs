@@ -25,12 +25,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::ffi::cell::AttachedCell;
-use crate::ffi::live::{LiveSet, Membership};
 use crate::ffi::method;
 use crate::scheduler::Scheduler;
-
-/// The loops that ran and are not closed.
-pub static LOOPS: LiveSet = LiveSet::new();
 
 /// Native half of `ferroloop.EventLoop`.
 #[pyclass(frozen, extends = Scheduler, subclass, module = "ferroloop._ferroloop", name = "EventLoop")]
@@ -39,8 +35,6 @@ pub struct EventLoop {
     /// Hooks for asynchronous generators that were installed before the loop ran.
     saved_asyncgen_hooks: AttachedCell<Option<Py<PyAny>>>,
     default_executor: executor::DefaultExecutor,
-    /// In [`LOOPS`].
-    membership: Membership,
 }
 
 /// Puts the hand-written methods into the class.
@@ -67,7 +61,6 @@ impl EventLoop {
             task_factory: AttachedCell::new(None),
             saved_asyncgen_hooks: AttachedCell::new(None),
             default_executor: executor::DefaultExecutor::default(),
-            membership: Membership::new(&LOOPS),
         };
         let scheduler = Scheduler::new(cls.py())?;
         Self::look_at_methods(cls.py(), &scheduler, cls)?;

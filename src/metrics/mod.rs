@@ -6,19 +6,22 @@
 //!
 //! * `counter.rs`: the words;
 //! * `histogram.rs`: how often something took how long;
-//! * `open.rs`: what is open now, counted by guards.
+//! * `open.rs`: what is open now, counted by guards;
+//! * `stall.rs`: whether the loop still turns.
 
 #![forbid(unsafe_code)]
 
 mod counter;
 mod histogram;
 mod open;
+mod stall;
 
 use std::sync::Arc;
 
 pub use counter::Counter;
 pub use histogram::Histogram;
 pub use open::{Open, TransportClass};
+pub use stall::{Finding, StallDetector};
 
 /// A busy loop that neither polls nor has timers looks at the clock once in so many turns.
 pub const TURNS_BETWEEN_READINGS: u64 = 64;
@@ -88,6 +91,8 @@ pub struct Pulse {
     pub read_at: u64,
     /// See there.
     pub read_turn: u64,
+    /// When the sleep that lasts began; 0 while awake.
+    pub idle_since: u64,
 }
 
 impl Metrics {
@@ -169,9 +174,11 @@ impl Metrics {
 
     /// A look at the loop's progress.
     pub fn pulse(&self) -> Pulse {
+        let idle_since = self.idle_since.get();
         Pulse {
             turn: self.turns.get(),
-            busy: self.running_since.get() != 0 && self.idle_since.get() == 0,
+            busy: self.running_since.get() != 0 && idle_since == 0,
+            idle_since,
             read_at: self.read_at.get(),
             read_turn: self.read_turn.get(),
         }

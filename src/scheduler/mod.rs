@@ -24,6 +24,7 @@ use pyo3::prelude::*;
 
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::live::{LiveSet, Membership};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::Metrics;
@@ -33,6 +34,9 @@ use patches::Patches;
 use ready::ReadyQueue;
 pub use runnable::{Runnable, RunnableKind};
 use watch::Watches;
+
+/// The loops that ran and are not closed.
+pub static LOOPS: LiveSet = LiveSet::new();
 
 /// Ends the current task set by the last step; see `task::current`.
 pub type LeaveTask = for<'py> fn(&Bound<'py, Scheduler>);
@@ -45,6 +49,8 @@ pub type BeforeSleep = for<'py> fn(&Bound<'py, Scheduler>) -> PyOutcome<'py, ()>
 /// Not for direct use: `ferroloop.EventLoop` is the class that programs see.
 #[pyclass(frozen, subclass, weakref, module = "ferroloop._ferroloop")]
 pub struct Scheduler {
+    /// In [`LOOPS`].
+    pub(crate) membership: Membership,
     pub(crate) ready: ReadyQueue,
     pub(crate) timers: AttachedRefCell<Timers<Runnable>>,
     pub(crate) watches: AttachedRefCell<Watches>,
@@ -91,6 +97,7 @@ impl Scheduler {
         let alarm = Arc::new(Alarm::new(poller.waker()));
         let watches = Watches::new(poller.registrar());
         Ok(Self {
+            membership: Membership::new(&LOOPS),
             ready: ReadyQueue::default(),
             timers: AttachedRefCell::new(Timers::new()),
             watches: AttachedRefCell::new(watches),

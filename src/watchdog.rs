@@ -1,0 +1,223 @@
+//! A thread that notices, while it lasts, that a loop does not turn.
+//!
+//! It watches the loops' counters without the GIL, and takes the GIL only to report: then the
+//! thread of the loop stands still and its stack can be read. The report itself is Python
+//! (`ferroloop.watchdog`). The thread is a `threading.Thread` with a native target, as the pool's
+//! are; who makes it sees to it that it ends before the interpreter does.
+
+#![forbid(unsafe_code)]
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::exception::{Raised, write_unraisable};
+use crate::metrics::{Finding, Metrics, StallDetector};
+use crate::reactor::clock;
+use crate::scheduler::{LOOPS, Scheduler};
+use crate::sys::fork::Generation;
+
+/// Looks within a threshold.
+const LOOKS: u32 = 4;
+/// Longest time between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// The watchdogs that want to know of new loops.
+static WATCHDOGS: AttachedRefCell<Vec<Weak<Shared>>> = AttachedRefCell::new(Vec::new());
+
+/// To be called whenever a loop begins to run.
+pub fn loop_runs(py: Python<'_>, metrics: &Arc<Metrics>) {
+    WATCHDOGS.with(py, |watchdogs| {
+        watchdogs.retain(|watchdog| watchdog.strong_count() > 0);
+        for watchdog in watchdogs.iter().filter_map(Weak::upgrade) {
+            watchdog.watch(metrics);
+        }
+    });
+}
+
+/// What the thread and its owner share.
+struct Shared {
+    threshold: Duration,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// In a fork's child there is no thread, and its lock may be held for ever.
+    generation: Generation,
+}
+
+struct State {
+    stopping: bool,
+    watched: Vec<Watched>,
+}
+
+struct Watched {
+    metrics: Arc<Metrics>,
+    detector: StallDetector,
+}
+
+/// What the thread found.
+enum News {
+    Stop,
+    Of(Arc<Metrics>, Finding),
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self, metrics: &Arc<Metrics>) {
+        if !self.generation.is_current() {
+            return;
+        }
+        let mut state = self.lock();
+        if !state.watched.iter().any(|watched| Arc::ptr_eq(&watched.metrics, metrics)) {
+            let detector = StallDetector::new(self.threshold.as_nanos() as u64);
+            state.watched.push(Watched { metrics: metrics.clone(), detector });
+        }
+    }
+
+    /// Blocks until there is something to tell. Without the GIL.
+    fn wait_for_news(&self) -> News {
+        let pause = (self.threshold / LOOKS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        let mut state = self.lock();
+        loop {
+            if state.stopping {
+                return News::Stop;
+            }
+            // Loops whose objects are gone.
+            state.watched.retain(|watched| Arc::strong_count(&watched.metrics) > 1);
+            let now = clock::nanoseconds();
+            for watched in &mut state.watched {
+                match watched.detector.look(watched.metrics.pulse(), now) {
+                    Finding::Nothing => {}
+                    finding => return News::Of(watched.metrics.clone(), finding),
+                }
+            }
+            let waited = self.changed.wait_timeout(state, pause);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Whether the stall is over that the detector has just told of.
+    fn look_again(&self, metrics: &Arc<Metrics>) -> Finding {
+        let mut state = self.lock();
+        let same = |watched: &&mut Watched| Arc::ptr_eq(&watched.metrics, metrics);
+        match state.watched.iter_mut().find(same) {
+            Some(watched) => watched.detector.look(metrics.pulse(), clock::nanoseconds()),
+            None => Finding::Nothing,
+        }
+    }
+}
+
+/// Watches loops; the target of a `threading.Thread`.
+///
+/// Args:
+///     threshold: seconds that a turn may last.
+///     report: called in the thread as `report(loop, seconds, sampled, over)`. A stall that lasts
+///         is told by `sampled` and not `over`, while the loop's thread stands still; its end by
+///         `over` and not `sampled`; one that was over before its stack could be read by neither.
+///     loop: the one loop to watch; all that run by default.
+#[pyclass(frozen, module = "ferroloop._ferroloop", name = "Watchdog")]
+pub struct Watchdog {
+    shared: Arc<Shared>,
+    report: AttachedCell<Option<Py<PyAny>>>,
+}
+
+#[pymethods]
+impl Watchdog {
+    #[new]
+    #[pyo3(signature = (threshold, report, r#loop=None))]
+    fn new(
+        py: Python<'_>,
+        threshold: f64,
+        report: Bound<'_, PyAny>,
+        r#loop: Option<Bound<'_, Scheduler>>,
+    ) -> PyResult<Self> {
+        let threshold = Duration::try_from_secs_f64(threshold).ok().filter(|it| !it.is_zero());
+        let Some(threshold) = threshold else {
+            return Err(PyValueError::new_err("threshold must be a positive number of seconds"));
+        };
+        let shared = Arc::new(Shared {
+            threshold,
+            state: Mutex::new(State { stopping: false, watched: Vec::new() }),
+            changed: Condvar::new(),
+            generation: Generation::current(),
+        });
+        match r#loop {
+            Some(scheduler) => shared.watch(&scheduler.get().metrics),
+            None => {
+                for found in LOOPS.snapshot(py) {
+                    shared.watch(&found.cast::<Scheduler>()?.get().metrics);
+                }
+                let entry = Arc::downgrade(&shared);
+                WATCHDOGS.with(py, |watchdogs| watchdogs.push(entry));
+            }
+        }
+        Ok(Self { shared, report: AttachedCell::new(Some(report.unbind())) })
+    }
+
+    /// Watch until `stop()` is called.
+    fn __call__(&self, py: Python<'_>) {
+        while let News::Of(metrics, finding) = py.detach(|| self.shared.wait_for_news()) {
+            if let Err(error) = self.tell(py, &metrics, finding) {
+                let raised = Raised::from(error.into_value(py).into_bound(py));
+                write_unraisable(raised, py.None().bind(py));
+            }
+            // The reporter may have forked; the child has no business here.
+            if !self.shared.generation.is_current() {
+                return;
+            }
+        }
+    }
+
+    /// End the thread. It may still report what it has found.
+    fn stop(&self) {
+        if self.shared.generation.is_current() {
+            self.shared.lock().stopping = true;
+            self.shared.changed.notify_all();
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.report.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| drop(self.report.take(py)));
+    }
+}
+
+impl Watchdog {
+    fn tell(&self, py: Python<'_>, metrics: &Arc<Metrics>, finding: Finding) -> PyResult<()> {
+        let Some(report) = self.report.get_bound(py) else { return Ok(()) };
+        let (since, until, sampled, over) = match finding {
+            Finding::Nothing => return Ok(()),
+            Finding::Over { since, until } => (since, until, false, true),
+            // While this thread waited for the GIL the turn may have ended.
+            Finding::Stalled { since } => match self.shared.look_again(metrics) {
+                Finding::Over { since, until } => (since, until, false, false),
+                _ => (since, clock::nanoseconds(), true, false),
+            },
+        };
+        let Some(event_loop) = loop_of(py, metrics) else { return Ok(()) };
+        let seconds = clock::seconds(until.saturating_sub(since));
+        if over {
+            tracing::warn!(target: "ferroloop::watchdog", seconds, "the loop turns again");
+        } else {
+            tracing::warn!(target: "ferroloop::watchdog", seconds, "the loop does not turn");
+        }
+        report.call1((event_loop, seconds, sampled, over)).map(drop)
+    }
+}
+
+/// The loop whose counters these are, if it is not closed.
+fn loop_of<'py>(py: Python<'py>, metrics: &Arc<Metrics>) -> Option<Bound<'py, PyAny>> {
+    LOOPS.snapshot(py).into_iter().find(|found| {
+        found.cast::<Scheduler>().is_ok_and(|found| Arc::ptr_eq(&found.get().metrics, metrics))
+    })
+}
