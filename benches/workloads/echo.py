@@ -237,3 +237,21 @@ for name, serve in {"protocol": TCP_STYLES["protocol"], "streams": TCP_STYLES["s
         "1000",
         unit="bytes",
     )
+
+
+@contextlib.asynccontextmanager
+async def busily_polling(endpoint):
+    loop = asyncio.get_running_loop()
+    if hasattr(loop, "busy_poll"):
+        loop.busy_poll = 50e-6
+    async with tcp(endpoint, "protocol") as address:
+        yield address
+
+
+served(
+    "tcp-protocol-1k-1-busy",
+    "tcp",
+    "TCP protocol echo, 1 KiB, 1 connection, polling for 50 µs before a sleep where it can",
+    busily_polling,
+    *echo_load(1024, 1),
+)

@@ -6,6 +6,7 @@ primitives, so that it behaves as users of that version expect.
 """
 
 import asyncio
+import functools
 import os
 import selectors
 import socket
@@ -16,7 +17,7 @@ from asyncio import constants, sslproto
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
-from . import _ferroloop, diagnostics
+from . import _ferroloop, connecting, diagnostics
 from .subprocesses import _UnixSubprocessTransport, has_chosen_watcher, watch_exit
 from .transports import TransportTable
 
@@ -169,6 +170,22 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         )
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
         return ssl_protocol._app_transport
+
+    if not TYPE_CHECKING:  # its type is that of asyncio's
+
+        @functools.wraps(asyncio.BaseEventLoop.create_connection)
+        async def create_connection(
+            self,
+            protocol_factory: Callable[[], asyncio.BaseProtocol],
+            host: Any = None,
+            port: Any = None,
+            **options: Any,
+        ) -> Any:
+            found = self._literal_address(host, port)
+            # In debug mode asyncio logs the connection.
+            if found is None or self.get_debug() or not connecting.is_plain(options):
+                return await super().create_connection(protocol_factory, host, port, **options)
+            return await connecting.connect(self, protocol_factory, *found)
 
     async def getaddrinfo(
         self,

@@ -4,11 +4,11 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyInt, PyString, PyTuple};
 
 use super::EventLoop;
 use crate::ffi::socket::PythonSocket;
-use crate::interop::imports;
+use crate::interop::{address, imports};
 use crate::transport::{Action, SocketOperation};
 
 impl EventLoop {
@@ -126,6 +126,34 @@ impl EventLoop {
         Self::operation_or_asyncio(slf, "sock_sendto", action, &[sock, data, address])
     }
 
+    /// Connect a socket. A name is looked up by asyncio's own coroutine.
+    fn sock_connect<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        address: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let action = literal(sock, address)?.map(|to| Action::Connect(to.unbind(), false));
+        Self::operation_or_asyncio(slf, "sock_connect", action, &[sock, address])
+    }
+
+    /// The family and the address that `create_connection()` would find for a host and a port;
+    /// None if that takes more than to read a usual literal.
+    fn _literal_address<'py>(
+        &self,
+        host: &Bound<'py, PyAny>,
+        port: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<(i32, Bound<'py, PyAny>)>> {
+        let (Ok(text), true) =
+            (host.cast_exact::<PyString>(), port.is_exact_instance_of::<PyInt>())
+        else {
+            return Ok(None);
+        };
+        let is_v6 = text.to_str().is_ok_and(|text| text.contains(':'));
+        let family = if is_v6 { libc::AF_INET6 } else { libc::AF_INET };
+        let given = PyTuple::new(host.py(), [host, port])?;
+        Ok(resolved(family, given.as_any())?.map(|address| (family, address)))
+    }
+
     /// Accept a connection; the result is a pair of the new socket and the peer's address.
     fn sock_accept<'py>(
         slf: &Bound<'py, Self>,
@@ -133,6 +161,36 @@ impl EventLoop {
     ) -> PyResult<Bound<'py, PyAny>> {
         let action = knows_addresses(sock).then_some(Action::Accept);
         Self::operation_or_asyncio(slf, "sock_accept", action, &[sock])
+    }
+}
+
+/// What asyncio would connect `sock` to without looking up a name.
+fn literal<'py>(
+    sock: &Bound<'py, PyAny>,
+    address: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let family = sock.getattr(intern!(sock.py(), "family")).and_then(|family| family.extract());
+    match family {
+        Ok(libc::AF_UNIX) => Ok(Some(address.clone())),
+        Ok(family) => resolved(family, address),
+        Err(_) => Ok(None),
+    }
+}
+
+/// An Internet address as asyncio completes it; `None` if there is a name to look up, or anything
+/// unusual.
+fn resolved<'py>(family: i32, given: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Ok(tuple) = given.cast_exact::<PyTuple>() else { return Ok(None) };
+    if address::from_python(given, family).is_none() {
+        return Ok(None);
+    }
+    match (family, tuple.len()) {
+        (libc::AF_INET6, 2) => {
+            let (host, port) = (tuple.get_item(0)?, tuple.get_item(1)?);
+            Ok(Some((host, port, 0, 0).into_pyobject(given.py())?.into_any()))
+        }
+        (libc::AF_INET6, 3) => Ok(None),
+        _ => Ok(Some(given.clone())),
     }
 }
 

@@ -111,6 +111,17 @@ pub(crate) fn set_no_delay(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }
 
+/// What has become of an attempt to connect: the pending error, which is cleared.
+pub(crate) fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
+    let mut error: libc::c_int = 0;
+    let mut size = mem::size_of_val(&error) as libc::socklen_t;
+    let value = (&raw mut error).cast();
+    // SAFETY: the kernel writes at most `size` bytes to a live int of that size.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, value, &raw mut size) }
+        as isize)?;
+    Ok((error != 0).then(|| io::Error::from_raw_os_error(error)))
+}
+
 fn set_option(
     fd: RawFd,
     level: libc::c_int,

@@ -11,7 +11,10 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::AtomicPtr;
 
-use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyValueError};
+use pyo3::exceptions::{
+    PyBlockingIOError, PyInterruptedError, PyOSError, PyRuntimeError, PyRuntimeWarning,
+    PyValueError,
+};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -53,6 +56,8 @@ pub enum Action {
     SendAll(Py<PyAny>, usize),
     /// `sock_sendto(sock, data, address)`.
     SendTo(Py<PyAny>, Py<PyAny>),
+    /// `sock_connect(sock, address)`; whether the attempt is under way.
+    Connect(Py<PyAny>, bool),
 }
 
 impl Action {
@@ -65,11 +70,12 @@ impl Action {
             Self::Accept => "sock_accept",
             Self::SendAll(..) => "sock_sendall",
             Self::SendTo(..) => "sock_sendto",
+            Self::Connect(..) => "sock_connect",
         }
     }
 
     fn writes(&self) -> bool {
-        matches!(self, Self::SendAll(..) | Self::SendTo(..))
+        matches!(self, Self::SendAll(..) | Self::SendTo(..) | Self::Connect(..))
     }
 }
 
@@ -79,7 +85,8 @@ impl Traverse for Action {
             Self::Receive(_) | Self::ReceiveFrom(_) | Self::Accept => Ok(()),
             Self::ReceiveInto(object)
             | Self::ReceiveFromInto(object, _)
-            | Self::SendAll(object, _) => visit.call(object),
+            | Self::SendAll(object, _)
+            | Self::Connect(object, _) => visit.call(object),
             Self::SendTo(data, address) => {
                 visit.call(data)?;
                 visit.call(address)
@@ -167,6 +174,7 @@ impl SocketOperation {
             Accept,
             SendAll(Bound<'py, PyAny>, usize),
             SendTo(Bound<'py, PyAny>, Bound<'py, PyAny>),
+            Connect(Bound<'py, PyAny>, bool),
         }
         let plan = self.action.inspect(py, |action| match action {
             Action::Receive(size) => Plan::Receive(*size),
@@ -178,6 +186,7 @@ impl SocketOperation {
             Action::Accept => Plan::Accept,
             Action::SendAll(data, sent) => Plan::SendAll(data.bind(py).clone(), *sent),
             Action::SendTo(data, to) => Plan::SendTo(data.bind(py).clone(), to.bind(py).clone()),
+            Action::Connect(to, begun) => Plan::Connect(to.bind(py).clone(), *begun),
         });
         match plan {
             Plan::Receive(size) => {
@@ -233,6 +242,8 @@ impl SocketOperation {
             Plan::Accept => self.accept(py),
             Plan::SendAll(data, sent) => self.send_all(&data, sent),
             Plan::SendTo(data, to) => self.send_to(&data, &to),
+            Plan::Connect(to, false) => self.connect(&to),
+            Plan::Connect(to, true) => self.connected(&to),
         }
     }
 
@@ -280,21 +291,38 @@ impl SocketOperation {
         data: &Bound<'py, PyAny>,
         to: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, Attempt<'py>> {
-        use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError};
         let py = data.py();
         let socket = self.socket.object().bind(py);
-        match call::call_method(socket, intern!(py, "sendto"), [data, to]) {
-            Ok(sent) => {
-                self.note_sent(sent.extract().unwrap_or(0));
-                Ok(Some(sent))
+        let sent = unless_blocking(call::call_method(socket, intern!(py, "sendto"), [data, to]))?;
+        if let Some(sent) = &sent {
+            self.note_sent(sent.extract().unwrap_or(0));
+        }
+        Ok(sent)
+    }
+
+    /// By the socket object as well: it raises the audit event.
+    fn connect<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, Attempt<'py>> {
+        let py = to.py();
+        let begun = Action::Connect(to.clone().unbind(), true);
+        drop(self.action.replace(py, begun));
+        let socket = self.socket.object().bind(py);
+        unless_blocking(call::call_method(socket, intern!(py, "connect"), [to]))
+    }
+
+    /// What has come of the attempt to connect.
+    fn connected<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, Attempt<'py>> {
+        let py = to.py();
+        let failure = outcome(
+            py,
+            socket::take_error(self.socket.descriptor()).map_err(|e| os_error(py, &e)),
+        )?;
+        match failure {
+            None => Ok(Some(py.None().into_bound(py))),
+            Some(error) if is_not_ready(&error) => Ok(None),
+            Some(error) => {
+                let text = format!("Connect call failed {to}");
+                outcome(py, Err(PyOSError::new_err((error.raw_os_error(), text))))
             }
-            Err(raised)
-                if raised.value().is_instance_of::<PyBlockingIOError>()
-                    || raised.value().is_instance_of::<PyInterruptedError>() =>
-            {
-                Ok(None)
-            }
-            Err(raised) => Err(raised),
         }
     }
 
@@ -472,6 +500,20 @@ impl Finalize for SocketOperation {
         if let Err(error) = warned {
             write_unraisable(Raised::from(error.into_value(py).into_bound(py)), slf);
         }
+    }
+}
+
+/// The value of a call of a Python method, `None` if it would block.
+fn unless_blocking<'py>(called: PyOutcome<'py, Bound<'py, PyAny>>) -> PyOutcome<'py, Attempt<'py>> {
+    match called {
+        Ok(value) => Ok(Some(value)),
+        Err(raised)
+            if raised.value().is_instance_of::<PyBlockingIOError>()
+                || raised.value().is_instance_of::<PyInterruptedError>() =>
+        {
+            Ok(None)
+        }
+        Err(raised) => Err(raised),
     }
 }
 

@@ -1,0 +1,59 @@
+"""Connecting to a literal address, which needs little of what `create_connection()` is for: no
+look-up, no choice between addresses, no TLS.
+"""
+
+import asyncio
+import inspect
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .loop import EventLoop
+
+#: The keywords of the running version.
+_KEYWORDS = inspect.signature(asyncio.BaseEventLoop.create_connection).parameters.keys()
+#: Those whose default is zero.
+_NUMBERS = frozenset(("family", "proto", "flags"))
+
+_NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
+
+
+def is_plain(options: dict[str, Any]) -> bool:
+    """Whether the keywords of `create_connection()` ask for nothing but a connection."""
+    for name, value in options.items():
+        if value is None or (name == "ssl" and value is False):
+            continue
+        if name not in _NUMBERS or value != 0:
+            return False
+    return options.keys() <= _KEYWORDS
+
+
+async def connect(
+    loop: "EventLoop",
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    family: int,
+    address: Any,
+) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+    """Connect to one address, as `create_connection()` does in the end.
+
+    Raises:
+        OSError: the connection failed.
+    """
+    sock = socket.socket(family, socket.SOCK_STREAM | _NON_BLOCKING, socket.IPPROTO_TCP)
+    try:
+        if not _NON_BLOCKING:
+            sock.setblocking(False)
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    protocol = protocol_factory()
+    waiter = loop.create_future()
+    transport = loop._make_socket_transport(sock, protocol, waiter)
+    try:
+        await waiter
+    except BaseException:
+        transport.close()
+        raise
+    return transport, protocol
