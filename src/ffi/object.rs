@@ -115,6 +115,21 @@ pub fn dict_discard(dict: &Bound<'_, pyo3::types::PyDict>, key: &Bound<'_, PyAny
     if error.is_instance_of::<pyo3::exceptions::PyKeyError>(py) { Ok(()) } else { Err(error) }
 }
 
+/// Asks the processor to fetch an object of at most two cache lines, header included.
+#[inline(always)]
+pub fn prefetch<T>(object: &Py<T>) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing; both addresses are inside or right behind a live object.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let start = object.as_ptr().cast::<i8>();
+        _mm_prefetch::<_MM_HINT_T0>(start);
+        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = object;
+}
+
 /// Hides an object from the cyclic collector: for objects that another one of ours owns and
 /// reports in their place.
 #[inline(always)]

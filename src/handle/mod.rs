@@ -27,14 +27,14 @@ use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 /// How the ready queue and the timers run a handle.
 pub const HANDLE_KIND: RunnableKind = RunnableKind {
     run: run_queued,
-    cancelled: |py, runnable| {
-        runnable.object.bind(py).cast::<Handle>().is_ok_and(|handle| handle.get().cancelled.get(py))
+    cancelled: |object| {
+        object.cast::<Handle>().is_ok_and(|handle| handle.get().cancelled.get(object.py()))
     },
     sets_current_task: false,
     describe: describe_object,
     left_timers: nothing_to_note,
-    show: |py, runnable| {
-        if let Ok(handle) = runnable.object.bind(py).cast::<Handle>() {
+    show: |object| {
+        if let Ok(handle) = object.cast::<Handle>() {
             Handle::show(handle);
         }
     },

@@ -14,7 +14,7 @@ use crate::ffi::object;
 use crate::ffi::reuse::{self, Graveyard, Reused};
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{RunnableKind, Scheduler, Timer};
 
 /// How the ready queue and the timers run a timer handle.
 pub static TIMER: RunnableKind = RunnableKind {
@@ -23,9 +23,9 @@ pub static TIMER: RunnableKind = RunnableKind {
         let timer = outcome(scheduler.py(), object::cast_into::<TimerHandle>(timer))?;
         run_owned(timer.as_super())
     },
-    left_timers: |py, runnable| {
-        if let Ok(timer) = runnable.object.bind(py).cast::<TimerHandle>() {
-            timer.get().scheduled.set(py, false);
+    left_timers: |object| {
+        if let Ok(timer) = object.cast::<TimerHandle>() {
+            timer.get().scheduled.set(object.py(), false);
         }
     },
     ..HANDLE_KIND
@@ -107,8 +107,8 @@ impl TimerHandle {
     pub fn arm<'py>(slf: &Bound<'py, Self>, scheduler: &Bound<'py, Scheduler>, deadline: f64) {
         let py = slf.py();
         slf.get().scheduled.set(py, true);
-        let runnable = Runnable::new(&TIMER, slf.clone());
-        scheduler.get().timers.with(py, |timers| timers.push(deadline, runnable));
+        let timer = Timer { kind: &TIMER, object: slf.clone().into_any().unbind() };
+        scheduler.get().timers.with(py, |timers| timers.push(deadline, timer));
     }
 
     fn when<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {

@@ -5,12 +5,20 @@
 //!   cancelled entries are the majority ([`Timers::purge`]): amortised constant time and memory
 //!   bounded by twice the live entries. The usual case, a time-out that is scheduled last and
 //!   cancelled first, leaves at once ([`Timers::take_last_if`]).
+//! - When a good part of the heap is due at once, it is sorted rather than popped
+//!   ([`Timers::take_due_in_bulk`]): a heap that no longer fits in a cache pays for every level.
 //! - Entries are moved out to the caller, never dropped here. The predicates given must only
 //!   look: they run while the heap is borrowed.
 #![forbid(unsafe_code)]
 
+use std::cmp::Ordering;
+
 /// Below this many entries cancelled ones are not worth a [`Timers::purge`].
 const PURGE_MINIMUM: usize = 100;
+/// Below this many due entries sorting is not worth it.
+const BULK_MINIMUM: usize = 64;
+/// Sorting pays if at least one in so many entries is due, as it looks at all of them.
+const BULK_SHARE: usize = 8;
 /// Children per node: a shallower heap than a binary one, each level within two cache lines.
 const ARITY: usize = 4;
 
@@ -30,14 +38,16 @@ struct Entry<T> {
 }
 
 impl<T> Entry<T> {
+    /// By deadline, then in the order of scheduling.
+    #[inline]
+    fn order(&self, other: &Entry<T>) -> Ordering {
+        self.deadline.total_cmp(&other.deadline).then(self.sequence.cmp(&other.sequence))
+    }
+
     /// Whether this entry comes out before `other`.
     #[inline]
     fn precedes(&self, other: &Entry<T>) -> bool {
-        match self.deadline.total_cmp(&other.deadline) {
-            std::cmp::Ordering::Less => true,
-            std::cmp::Ordering::Equal => self.sequence < other.sequence,
-            std::cmp::Ordering::Greater => false,
-        }
+        self.order(other) == Ordering::Less
     }
 }
 
@@ -90,11 +100,55 @@ impl<T> Timers<T> {
     }
 
     /// Takes the earliest item out if its deadline is before `end_time`, which in asyncio is the
-    /// time plus the clock's resolution. Call [`Timers::pop_cancelled_head`] until it is `None`
-    /// first, each time: this does not count cancelled entries.
+    /// time plus the clock's resolution. A cancelled one is counted down.
     #[inline]
-    pub fn pop_due(&mut self, end_time: f64) -> Option<T> {
-        if self.next_deadline()? < end_time { self.pop_head() } else { None }
+    pub fn pop_due(&mut self, end_time: f64, is_cancelled: impl FnOnce(&T) -> bool) -> Option<T> {
+        if self.next_deadline()? >= end_time {
+            return None;
+        }
+        let due = self.pop_head()?;
+        if self.cancelled > 0 && is_cancelled(&due) {
+            self.cancelled -= 1;
+        }
+        Some(due)
+    }
+
+    /// Takes all items out whose deadline is before `end_time`, in order, if there are so many that
+    /// this is faster than one by one; none otherwise. Cancelled ones are counted down.
+    pub fn take_due_in_bulk(&mut self, end_time: f64, is_cancelled: impl Fn(&T) -> bool) -> Vec<T> {
+        if !self.are_many_due(end_time) {
+            return Vec::new();
+        }
+        let (mut due, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.heap).into_iter().partition(|e| e.deadline < end_time);
+        self.heap = rest;
+        self.restore_order();
+        due.sort_unstable_by(Entry::order);
+        let due: Vec<T> = due.into_iter().map(|entry| entry.item).collect();
+        if self.cancelled > 0 {
+            self.cancelled -= due.iter().filter(|item| is_cancelled(item)).count();
+        }
+        due
+    }
+
+    /// Whether enough entries are due. They form a tree at the root of the heap.
+    fn are_many_due(&self, end_time: f64) -> bool {
+        let enough = (self.heap.len() / BULK_SHARE).max(BULK_MINIMUM);
+        if self.heap.len() < enough || self.heap[0].deadline >= end_time {
+            return false;
+        }
+        let mut found = 0;
+        let mut pending = vec![0];
+        while let Some(index) = pending.pop() {
+            found += 1;
+            if found == enough {
+                return true;
+            }
+            let first = index * ARITY + 1;
+            let children = first..self.heap.len().min(first + ARITY);
+            pending.extend(children.filter(|&child| self.heap[child].deadline < end_time));
+        }
+        false
     }
 
     /// Takes the earliest item out if it is cancelled.
@@ -225,7 +279,7 @@ mod tests {
     }
 
     fn pop_all<T>(timers: &mut Timers<T>) -> Vec<T> {
-        std::iter::from_fn(|| timers.pop_due(f64::INFINITY)).collect()
+        std::iter::from_fn(|| timers.pop_due(f64::INFINITY, |_| false)).collect()
     }
 
     #[test]
@@ -244,9 +298,9 @@ mod tests {
     fn due_means_before_the_end_time() {
         let mut timers = Timers::new();
         timers.push(2.0, ());
-        assert_eq!(timers.pop_due(1.0), None);
-        assert_eq!(timers.pop_due(2.0), None);
-        assert_eq!(timers.pop_due(2.0_f64.next_up()), Some(()));
+        assert_eq!(timers.pop_due(1.0, |_| false), None);
+        assert_eq!(timers.pop_due(2.0, |_| false), None);
+        assert_eq!(timers.pop_due(2.0_f64.next_up(), |_| false), Some(()));
     }
 
     #[test]
@@ -384,6 +438,19 @@ mod tests {
                             timers.note_cancelled();
                         }
                     }
+                    8 if random.below(4) == 0 => {
+                        let end_time = random.below(200);
+                        let due = timers.take_due_in_bulk(end_time as f64, is_cancelled);
+                        let later = model.split_off(&(end_time, 0));
+                        let expected = std::mem::replace(&mut model, later);
+                        if due.is_empty() {
+                            assert!(expected.len() < BULK_MINIMUM.max(timers.len() / BULK_SHARE));
+                            model.extend(expected);
+                        } else {
+                            assert!(due.iter().map(|i| i.id).eq(expected.keys().map(|k| k.1)));
+                            dropped += due.len();
+                        }
+                    }
                     8 => {
                         let removed = timers.purge(is_cancelled);
                         for item in &removed {
@@ -397,7 +464,7 @@ mod tests {
                             dropped += 1;
                         }
                         let end_time = random.below(100);
-                        let due = timers.pop_due(end_time as f64);
+                        let due = timers.pop_due(end_time as f64, is_cancelled);
                         let expected = model.first_key_value().filter(|(key, _)| key.0 < end_time);
                         assert_eq!(
                             due.as_ref().map(|item| item.id),

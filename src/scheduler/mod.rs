@@ -32,7 +32,7 @@ use crate::reactor::{Poller, Timers};
 pub use alarm::Alarm;
 use patches::Patches;
 use ready::ReadyQueue;
-pub use runnable::{Runnable, RunnableKind};
+pub use runnable::{Runnable, RunnableKind, Timer};
 use watch::Watches;
 
 /// The loops that ran and are not closed.
@@ -52,7 +52,7 @@ pub struct Scheduler {
     /// In [`LOOPS`].
     pub(crate) membership: Membership,
     pub(crate) ready: ReadyQueue,
-    pub(crate) timers: AttachedRefCell<Timers<Runnable>>,
+    pub(crate) timers: AttachedRefCell<Timers<Timer>>,
     pub(crate) watches: AttachedRefCell<Watches>,
     /// Taken out while the loop polls, so that polling needs no borrow of the scheduler.
     poller: AttachedCell<Option<Box<Poller>>>,
@@ -217,9 +217,10 @@ impl Scheduler {
     /// Shows what is queued to the collector again. Handles are hidden only while the loop runs:
     /// then it is alive, and they are no garbage.
     pub fn unhide_scheduled(&self, py: Python<'_>) {
-        let show = |runnable: &Runnable| (runnable.kind.show)(py, runnable);
-        self.ready.for_each(py, show);
-        self.timers.with(py, |timers| timers.iter().for_each(show));
+        self.ready.for_each(py, |runnable| (runnable.kind.show)(runnable.object.bind(py)));
+        self.timers.with(py, |timers| {
+            timers.iter().for_each(|timer| (timer.kind.show)(timer.object.bind(py)));
+        });
     }
 
     /// Drops everything scheduled and the poller. The loop must not be running.
@@ -238,7 +239,7 @@ impl Scheduler {
         self.ready.traverse(visit)?;
         self.patches.visit(visit)?;
         self.timers
-            .traverse(|timers| timers.iter().try_for_each(|runnable| runnable.traverse(visit)))?;
+            .traverse(|timers| timers.iter().try_for_each(|timer| visit.call(&timer.object)))?;
         self.watches.traverse(|watches| watches.traverse(visit))
     }
 }

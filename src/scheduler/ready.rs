@@ -9,6 +9,10 @@ use pyo3::prelude::*;
 
 use super::Runnable;
 use crate::ffi::cell::AttachedRefCell;
+use crate::ffi::object;
+
+/// How many callbacks before its turn an object is fetched into the cache.
+const AHEAD: usize = 4;
 
 /// Runnables in the order in which they were scheduled, whatever their kind and origin.
 #[derive(Default)]
@@ -25,6 +29,17 @@ impl ReadyQueue {
     #[inline(always)]
     pub fn pop(&self, py: Python<'_>) -> Option<Runnable> {
         self.0.with(py, VecDeque::pop_front)
+    }
+
+    /// Lets the processor fetch the object that is run a few entries later, unless it is at hand:
+    /// a long queue's objects are not.
+    #[inline(always)]
+    pub fn prefetch(&self, py: Python<'_>) {
+        self.0.with(py, |queue| {
+            if let Some(runnable) = queue.get(AHEAD) {
+                object::prefetch(&runnable.object);
+            }
+        });
     }
 
     /// Number of entries.

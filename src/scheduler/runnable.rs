@@ -16,7 +16,7 @@ pub struct RunnableKind {
     /// a broken exception handler raises.
     pub run: for<'py> fn(&Bound<'py, Scheduler>, Runnable) -> PyOutcome<'py, ()>,
     /// Whether it was cancelled and will do nothing. Runs no Python code.
-    pub cancelled: fn(Python<'_>, &Runnable) -> bool,
+    pub cancelled: fn(&Bound<'_, PyAny>) -> bool,
     /// Whether it may run while the current task of the previous step is still set, because it
     /// sets its own.
     pub sets_current_task: bool,
@@ -24,12 +24,33 @@ pub struct RunnableKind {
     pub describe: for<'py> fn(Python<'py>, &Runnable) -> PyResult<Bound<'py, PyAny>>,
     /// Shows the object to the collector again, if it may be hidden, as handles are while the loop
     /// runs. Runs no Python code.
-    pub show: fn(Python<'_>, &Runnable),
+    pub show: fn(&Bound<'_, PyAny>),
     /// Told when a timer leaves the timers, due or cancelled. Runs no Python code.
-    pub left_timers: fn(Python<'_>, &Runnable),
+    pub left_timers: fn(&Bound<'_, PyAny>),
 }
 
-/// One entry of the ready queue or of the timers.
+/// One entry of the timers: half the size of what it becomes when it is due.
+pub struct Timer {
+    /// How to run it.
+    pub kind: &'static RunnableKind,
+    /// What is run.
+    pub object: Py<PyAny>,
+}
+
+impl Timer {
+    /// Whether it was cancelled. Runs no Python code.
+    pub fn is_cancelled(&self, py: Python<'_>) -> bool {
+        (self.kind.cancelled)(self.object.bind(py))
+    }
+
+    /// For the ready queue.
+    #[inline(always)]
+    pub fn into_runnable(self) -> Runnable {
+        Runnable { kind: self.kind, object: self.object, argument: None, context: None }
+    }
+}
+
+/// One entry of the ready queue.
 pub struct Runnable {
     /// How to run it.
     pub kind: &'static RunnableKind,
@@ -73,7 +94,7 @@ impl Traverse for Option<Runnable> {
 }
 
 /// For kinds that cannot be cancelled.
-pub fn never_cancelled(_py: Python<'_>, _runnable: &Runnable) -> bool {
+pub fn never_cancelled(_object: &Bound<'_, PyAny>) -> bool {
     false
 }
 
@@ -83,4 +104,4 @@ pub fn describe_object<'py>(py: Python<'py>, runnable: &Runnable) -> PyResult<Bo
 }
 
 /// For kinds that are never hidden, or do not care when they leave the timers.
-pub fn nothing_to_note(_py: Python<'_>, _runnable: &Runnable) {}
+pub fn nothing_to_note(_object: &Bound<'_, PyAny>) {}

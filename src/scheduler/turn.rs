@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use super::report::{is_slow, slow_callback};
 use super::watch::Watches;
-use super::{Runnable, Scheduler};
+use super::{Runnable, Scheduler, Timer};
 use crate::ffi::exception::{PyOutcome, Raised, check_signals};
 use crate::interop::error::os_error;
 use crate::metrics::TURNS_BETWEEN_READINGS;
@@ -83,6 +83,7 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         if left == 0 {
             break Ok(());
         }
+        this.ready.prefetch(py);
         let Some(runnable) = this.ready.pop(py) else { break Ok(()) };
         left -= 1;
         let result = if this.careful.get(py) {
@@ -138,7 +139,7 @@ fn run_all_afterwards<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, 
 fn run_carefully<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
-    if (runnable.kind.cancelled)(py, &runnable) {
+    if (runnable.kind.cancelled)(runnable.object.bind(py)) {
         return Ok(());
     }
     leave_task(scheduler);
@@ -366,26 +367,34 @@ fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> Py
         clock::seconds(time)
     };
     let end_time = now + clock::RESOLUTION;
-    while let Some(runnable) = this.timers.with(py, |timers| timers.pop_due(end_time)) {
-        (runnable.kind.left_timers)(py, &runnable);
-        this.ready.push(py, runnable);
+    let is_cancelled = |timer: &Timer| timer.is_cancelled(py);
+    let due = this.timers.with(py, |timers| timers.take_due_in_bulk(end_time, is_cancelled));
+    due.into_iter().for_each(|timer| queue_timer(py, this, timer));
+    while let Some(timer) = this.timers.with(py, |timers| timers.pop_due(end_time, is_cancelled)) {
+        queue_timer(py, this, timer);
     }
     Ok(())
 }
 
+#[inline(always)]
+fn queue_timer(py: Python<'_>, this: &Scheduler, timer: Timer) {
+    (timer.kind.left_timers)(timer.object.bind(py));
+    this.ready.push(py, timer.into_runnable());
+}
+
 /// Keeps memory bounded when timers are cancelled before they fire, as most are.
 fn discard_cancelled_timers(py: Python<'_>, this: &Scheduler) {
-    let cancelled = |runnable: &Runnable| (runnable.kind.cancelled)(py, runnable);
+    let cancelled = |timer: &Timer| timer.is_cancelled(py);
     loop {
         let head = this.timers.with(py, |timers| timers.pop_cancelled_head(cancelled));
-        let Some(runnable) = head else { break };
-        (runnable.kind.left_timers)(py, &runnable);
+        let Some(timer) = head else { break };
+        (timer.kind.left_timers)(timer.object.bind(py));
     }
     let purged = this
         .timers
         .with(py, |timers| if timers.wants_purge() { timers.purge(cancelled) } else { Vec::new() });
-    for runnable in purged {
-        (runnable.kind.left_timers)(py, &runnable);
+    for timer in purged {
+        (timer.kind.left_timers)(timer.object.bind(py));
     }
 }
 
