@@ -9,7 +9,7 @@ ferroloop.install(); asyncio.run(main())                     # by policy
 
 from . import _introspection as _introspection
 from ._ferroloop import Future, Handle, Task, TimerHandle, __version__
-from .diagnostics import watch
+from .diagnostics import serve_introspection, watch
 from .loop import EventLoop, Loop, new_event_loop
 from .policy import EventLoopPolicy, install, uninstall
 from .runner import run
@@ -26,6 +26,7 @@ __all__ = [
     "install",
     "new_event_loop",
     "run",
+    "serve_introspection",
     "uninstall",
     "watch",
 ]

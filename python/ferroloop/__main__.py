@@ -15,9 +15,12 @@ usage: python -m ferroloop [-h | -V]
        python -m ferroloop SCRIPT [ARGUMENT ...]
        python -m ferroloop -m MODULE [ARGUMENT ...]
        python -m ferroloop -c CODE [ARGUMENT ...]
+       python -m ferroloop top|ps PID|SOCKET [-h]
+       python -m ferroloop stack PID|SOCKET TASK [-h]
 
 Run an asyncio program with ferroloop as its event loop. Without arguments,
-open the asyncio REPL on it.
+open the asyncio REPL on it. top, ps and stack look at a running program
+(a script of that name is run as ./top).
 """
 
 
@@ -77,6 +80,10 @@ def main(arguments: Sequence[str]) -> None:
         install()
         sys.argv = ["-c", *rest[1:]]
         _run_code(rest[0], "<string>", "")
+    elif first in {"top", "ps", "stack"}:
+        from .inspect_process import main as inspect_process
+
+        inspect_process(arguments)
     elif first.startswith("-") and first != "-":
         sys.stderr.write(f"Unknown option: {first}\n{_USAGE}")
         _exit(2)

@@ -3,6 +3,7 @@
 The modules behind it are imported when they are used: most programs never need them.
 
     FERROLOOP_WATCH=0.1        watch every loop; the threshold in seconds
+    FERROLOOP_INTROSPECT=1     serve `python -m ferroloop top` and its like; or the socket's path
     FERROLOOP_SLOW_CALLBACKS=1 report slow callbacks outside of debug mode
 """
 
@@ -10,12 +11,13 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .introspection import Introspection
     from .loop import EventLoop
     from .watchdog import Watch
 
 _asked = tuple(
     name
-    for name in ("FERROLOOP_WATCH", "FERROLOOP_SLOW_CALLBACKS")
+    for name in ("FERROLOOP_WATCH", "FERROLOOP_INTROSPECT", "FERROLOOP_SLOW_CALLBACKS")
     if os.environ.get(name, "0") not in ("", "0")
 )
 
@@ -49,6 +51,28 @@ def watch(
     return Watch(threshold, interval, loop)
 
 
+def serve_introspection(path: str | os.PathLike[str] | None = None) -> "Introspection":
+    """Let the same user look at this process: `python -m ferroloop top`, `ps` and `stack`.
+
+    A thread serves a UNIX socket that only this user can open and that only reads, until
+    `close()`. It answers while the loop is blocked, unless the GIL is.
+
+    Args:
+        path: where the socket is made; by default where those commands find it by the number of
+            the process.
+
+    Returns a `ferroloop.introspection.Introspection`, which is a context manager, too.
+
+    Raises:
+        OSError: the socket cannot be made there, or somebody serves it already.
+
+    `FERROLOOP_INTROSPECT=1` (or a path) in the environment does the same.
+    """
+    from .introspection import Introspection
+
+    return Introspection(path)
+
+
 def loop_made(loop: "EventLoop") -> None:
     """Do what the environment asks for, when the first loop of a process is made."""
     if not _asked:
@@ -62,6 +86,9 @@ def loop_made(loop: "EventLoop") -> None:
         _running[os.getpid()] = started
         if "FERROLOOP_WATCH" in _asked:
             started.append(watch(_seconds(os.environ["FERROLOOP_WATCH"])))
+        if "FERROLOOP_INTROSPECT" in _asked:
+            path = os.environ["FERROLOOP_INTROSPECT"]
+            started.append(serve_introspection(None if path == "1" else path))
 
 
 def _seconds(text: str) -> float:

@@ -1,0 +1,351 @@
+"""``python -m ferroloop top | ps | stack``: looks at a process that serves its introspection."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import socket
+import stat
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .introspection import peer_of, runtime_directories, socket_name
+
+COMMANDS = ("top", "ps", "stack")
+SECONDS = 10.0
+
+
+class Unreachable(Exception):
+    """The process cannot be looked at; the text says why."""
+
+
+def find_socket(target: str) -> tuple[str, int | None]:
+    """Return the path of the socket, and the process that must be behind it, if known.
+
+    Args:
+        target: the number of a process, or the path of its socket.
+
+    Raises:
+        Unreachable: there is none.
+    """
+    if not target.isdecimal():
+        return target, None
+    pid = int(target)
+    try:
+        owner = os.stat(f"/proc/{pid}").st_uid if os.path.isdir("/proc/self") else os.getuid()
+    except FileNotFoundError:
+        raise Unreachable(f"there is no process {pid}") from None
+    for directory in runtime_directories(owner):
+        path = directory / socket_name(pid)
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            if stat.S_ISSOCK(found.st_mode) and found.st_uid == owner:
+                return str(path), pid
+    raise Unreachable(
+        f"process {pid} does not serve introspection: it has to call "
+        "ferroloop.serve_introspection(), or to be started with FERROLOOP_INTROSPECT=1"
+    )
+
+
+def ask(target: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Send a request to a process and return its answer.
+
+    Raises:
+        Unreachable: it cannot be reached, does not answer, or refuses.
+    """
+    path, pid = find_socket(target)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(SECONDS)
+        try:
+            connection.connect(path)
+            peer = peer_of(connection)
+            if pid is not None and peer is not None and peer[0] != pid:
+                raise Unreachable(f"{path} is served by process {peer[0]}, not {pid}")
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        except TimeoutError:
+            text = f"no answer within {SECONDS:.0f} seconds: something holds the GIL there"
+            raise Unreachable(text) from None
+        except OSError as error:
+            raise Unreachable(f"{path}: {error.strerror}") from None
+    if not received:
+        raise Unreachable(f"{path}: no answer, as for other users")
+    answer: dict[str, Any] = json.loads(received)
+    if not answer["ok"]:
+        raise Unreachable(answer["error"])
+    return answer
+
+
+def _place(task: dict[str, Any]) -> str:
+    """Where it is in the program's own code, and in which function of asyncio, if in any."""
+    where, caller = task["where"], task["caller"]
+    location = caller or where
+    if location is None:
+        return "-"
+    place = f"{location['function']} ({Path(location['file']).name}:{location['line']})"
+    return place if where == location else f"{place} > {where['function']}"
+
+
+def render_ps(answer: dict[str, Any]) -> Iterator[str]:
+    """The tasks as a table."""
+    rows = [("NAME", "ID", "STATE", "COROUTINE", "AWAITS", "AT")]
+    for task in answer["tasks"]:
+        rows.append(
+            (
+                task["name"],
+                task["id"],
+                task["state"],
+                task["coroutine"],
+                task["awaits"] or "-",
+                _place(task),
+            )
+        )
+    yield from _table(rows)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def render_stack(answer: dict[str, Any]) -> Iterator[str]:
+    """Whole stacks, innermost last as in tracebacks."""
+    for number, task in enumerate(answer["tasks"]):
+        if number:
+            yield ""
+        yield f"task {task['name']} ({task['coroutine']}), {task['state']}, {task['id']}"
+        for location in task["stack"]:
+            yield f'  File "{location["file"]}", line {location["line"]}, in {location["function"]}'
+        if task["awaits"]:
+            yield f"  waits for {task['awaits']}"
+        if task["await_chain"]:
+            yield "  awaited by " + ", awaited by ".join(task["await_chain"])
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _quantile(buckets: Counter[float], share: float) -> float:
+    wanted, seen = share * sum(buckets.values()), 0
+    for bound, count in sorted(buckets.items()):
+        seen += count
+        if seen >= wanted:
+            return bound
+    return 0.0
+
+
+def _lag_buckets(metrics: dict[str, Any]) -> Counter[float]:
+    lag = metrics["lag"]
+    return Counter({lag["max"] if bound is None else bound: n for bound, n in lag["buckets"]})
+
+
+def render_loop(before: dict[str, Any], now: dict[str, Any], seconds: float) -> Iterator[str]:
+    """One loop: what it did between two samples of its metrics."""
+
+    def rate(name: str) -> float:
+        return max(0.0, float(now[name] - before[name]) / seconds)
+
+    ran = now["time_running"] - before["time_running"]
+    busy = (now["time_busy"] - before["time_busy"]) / ran if ran > 0 else 0.0
+    yield (
+        f"  utilization {min(busy, 1.0):6.1%}   turns {rate('turns'):.0f}/s   "
+        f"callbacks {rate('callbacks'):.0f}/s   task steps {rate('task_steps'):.0f}/s   "
+        f"polls {rate('polls'):.0f}/s"
+    )
+    lag = _lag_buckets(now) - _lag_buckets(before)
+    shown = "   ".join(
+        f"p{share} {_milliseconds(_quantile(lag, share / 100))}" for share in (50, 90, 99)
+    )
+    yield f"  lag         {shown}   max ever {_milliseconds(now['lag']['max'])}"
+    yield (
+        f"  queue       ready {now['ready']} (max {now['ready_max']})   timers {now['timers']} "
+        f"(+{now['timers_cancelled']} cancelled)   slow callbacks {now['slow_callbacks']}"
+    )
+    kinds = "   ".join(f"{kind} {count}" for kind, count in now["transports"].items())
+    yield (
+        f"  transports  {kinds}   accepts {rate('accepts'):.0f}/s   "
+        f"in {_size(rate('bytes_received'))}/s   out {_size(rate('bytes_sent'))}/s"
+    )
+    pool = now["pool"]
+    if pool is not None:
+        jobs = pool["jobs"] - (before["pool"]["jobs"] if before["pool"] else 0)
+        yield (
+            f"  pool        threads {pool['threads']} of {pool['limit']} ({pool['idle']} idle)   "
+            f"queued {pool['queued']}   jobs {jobs / seconds:.0f}/s"
+        )
+
+
+def _kind(awaits: str | None) -> str:
+    """What is awaited, with the numbers of tasks left out: many wait for one each."""
+    if awaits is None:
+        return "-"
+    return "a task" if awaits.startswith("Task-") else awaits
+
+
+def render_top(
+    before: dict[str, Any], now: dict[str, Any], tasks: dict[str, Any], seconds: float
+) -> Iterator[str]:
+    """The whole picture."""
+    yield (
+        f"process {now['pid']}   {now['program']}   ferroloop {now['ferroloop']}   "
+        f"Python {now['python']}"
+    )
+    earlier = {loop["id"]: loop["metrics"] for loop in before["loops"]}
+    for loop in now["loops"]:
+        yield ""
+        state = "running" if loop["running"] else "stopped"
+        yield f"loop {loop['id']}   {state}{', debug mode' if loop['debug'] else ''}"
+        metrics = loop["metrics"]
+        yield from render_loop(earlier.get(loop["id"], metrics), metrics, seconds)
+    groups = Counter(
+        (task["coroutine"], task["state"], _kind(task["awaits"]), _place(task))
+        for task in tasks["tasks"]
+    )
+    yield ""
+    yield f"{len(tasks['tasks'])} tasks"
+    rows = [("COUNT", "COROUTINE", "STATE", "AWAITS", "AT")]
+    rows += [(str(count), *group) for group, count in groups.most_common()]
+    yield from _table(rows)
+
+
+class _Terminal:
+    """The terminal while `top` runs: one screen, keys without Enter, all put back at the end."""
+
+    def __init__(self) -> None:
+        self.live = sys.stdout.isatty()
+        self._saved: Any = None
+
+    def __enter__(self) -> _Terminal:
+        if self.live:
+            sys.stdout.write("\x1b[?1049h\x1b[?25l")
+        if sys.stdin.isatty():
+            import termios
+            import tty
+
+            self._saved = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._saved is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._saved)
+        if self.live:
+            sys.stdout.write("\x1b[?25h\x1b[?1049l")
+            sys.stdout.flush()
+
+    def show(self, lines: list[str]) -> None:
+        if self.live:
+            size = os.get_terminal_size(sys.stdout.fileno())
+            # A terminal may not know its size.
+            width, height = size.columns or None, max(1, size.lines - 1) if size.lines else None
+            lines = [line[:width] for line in lines[:height]]
+            # Each line is cleared to its end, and what is below: no flicker.
+            sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
+        else:
+            sys.stdout.write("\n".join(lines) + "\n\n")
+        sys.stdout.flush()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; whether `q` was pressed."""
+        if self._saved is None:
+            time.sleep(seconds)
+            return False
+        ready, _, _ = select.select([sys.stdin], [], [], seconds)
+        return bool(ready) and os.read(sys.stdin.fileno(), 1) in (b"q", b"Q", b"")
+
+
+def top(target: str, interval: float, once: bool, as_json: bool) -> None:
+    """Show the process until `q` or Ctrl-C, or until it ends."""
+    before, sampled = ask(target, {"command": "metrics"}), time.monotonic()
+    if as_json:
+        tasks = ask(target, {"command": "tasks"})
+        print(json.dumps({**before, "tasks": tasks["tasks"]}, indent=2))
+        return
+    if once:
+        time.sleep(interval)
+        now = ask(target, {"command": "metrics"})
+        tasks = ask(target, {"command": "tasks"})
+        print("\n".join(render_top(before, now, tasks, time.monotonic() - sampled)))
+        return
+    pause = min(interval, 0.25)  # the first picture comes soon
+    with _Terminal() as terminal, contextlib.suppress(KeyboardInterrupt):
+        while not terminal.wait(pause):
+            now, time_now = ask(target, {"command": "metrics"}), time.monotonic()
+            tasks = ask(target, {"command": "tasks"})
+            terminal.show(list(render_top(before, now, tasks, time_now - sampled)))
+            before, sampled, pause = now, time_now, interval
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.05 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError("from 0.05 to 3600 seconds")
+    return seconds
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Run `top`, `ps` or `stack`, and exit.
+
+    Args:
+        arguments: the command and what follows it on the command line.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m ferroloop",
+        description="Look at a running program that serves its introspection "
+        "(ferroloop.serve_introspection(), or FERROLOOP_INTROSPECT=1).",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("top", "a live view: load, lag, transports, pool, and tasks by where they wait"),
+        ("ps", "all tasks, and where each waits"),
+        ("stack", "the whole stack of a task, and who awaits it"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("target", metavar="PID|SOCKET", help="a process, or its socket's path")
+        if name == "stack":
+            command.add_argument("task", metavar="TASK", help="a task's name or id")
+        if name == "top":
+            command.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS")
+            command.add_argument("--once", action="store_true", help="print one picture and exit")
+        command.add_argument("--json", action="store_true", help="one snapshot as JSON")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "top":
+            top(options.target, options.interval, options.once, options.json)
+        else:
+            request = {"command": "tasks"}
+            if options.command == "stack":
+                request = {"command": "stack", "task": options.task}
+            answer = ask(options.target, request)
+            if options.json:
+                print(json.dumps(answer, indent=2))
+            else:
+                render = render_stack if options.command == "stack" else render_ps
+                print("\n".join(render(answer)))
+    except Unreachable as error:
+        sys.exit(f"ferroloop: {error}")
+    except BrokenPipeError:
+        # The reader has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)
