@@ -70,6 +70,28 @@ pub(crate) fn write_vectored(fd: RawFd, slices: &[io::IoSlice<'_>]) -> io::Resul
     check(unsafe { libc::writev(fd, slices.as_ptr().cast(), count) })
 }
 
+/// What a pipe holds unless somebody has chosen a size.
+pub(crate) const DEFAULT_CAPACITY: usize = 64 * 1024;
+/// What a pipe for much data holds.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const WIDE_CAPACITY: usize = 256 * 1024;
+
+/// Makes room for more in a pipe of the default size. One whose size somebody has chosen stays as
+/// it is, and so does one for which the user's quota is spent.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn widen(fd: RawFd) {
+    // SAFETY: fcntl with plain numbers that the kernel checks.
+    unsafe {
+        if libc::fcntl(fd, libc::F_GETPIPE_SZ) == DEFAULT_CAPACITY as libc::c_int {
+            libc::fcntl(fd, libc::F_SETPIPE_SZ, WIDE_CAPACITY as libc::c_int);
+        }
+    }
+}
+
+/// Other systems size pipes by themselves.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn widen(_fd: RawFd) {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +118,23 @@ mod tests {
         assert_eq!(file_kind(device.as_raw_fd()).ok(), Some(FileKind::CharacterDevice));
         assert_eq!(file_kind(directory.as_raw_fd()).ok(), Some(FileKind::Other));
         assert!(file_kind(-1).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_chosen_size_stays() {
+        // SAFETY: fcntl with plain numbers.
+        let size = |fd: &OwnedFd| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETPIPE_SZ) };
+        let (reader, writer) = pipe();
+        // SAFETY: as above.
+        unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETPIPE_SZ, 8192) };
+        widen(writer.as_raw_fd());
+        assert_eq!(size(&reader), 8192);
+        let (reader, writer) = pipe();
+        let before = size(&reader) as usize;
+        widen(writer.as_raw_fd());
+        // Small from the start if the user's quota is spent.
+        assert!(before != DEFAULT_CAPACITY || size(&reader) as usize >= before);
     }
 
     #[test]

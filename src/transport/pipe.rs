@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::RawFd;
+
 use pyo3::exceptions::PyAttributeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -11,6 +13,29 @@ use super::{Endpoint, Parts, Transport};
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::scheduler::watch::Direction;
+use crate::sys::pipe;
+
+/// How often in a row a pipe was found full: what carries much data is given more room, which
+/// makes for fewer and larger pieces.
+#[derive(Clone, Copy, Default)]
+pub struct Crowding(u8);
+
+impl Crowding {
+    /// Times before the pipe is widened.
+    const PATIENCE: u8 = 4;
+
+    /// Notes whether the pipe at `fd` was full this time.
+    #[inline]
+    pub fn note(&mut self, fd: RawFd, full: bool) {
+        if self.0 > Self::PATIENCE {
+            return;
+        }
+        self.0 = if full { self.0 + 1 } else { 0 };
+        if self.0 > Self::PATIENCE {
+            pipe::widen(fd);
+        }
+    }
+}
 
 impl Transport {
     /// A line in asyncio's log about the other end, in debug mode.

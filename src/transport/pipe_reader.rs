@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use super::event::{EVENT, NEVER, run_event};
 use super::lifecycle::describe_event;
+use super::pipe::Crowding;
 use super::receive::ReadSize;
 use super::stream::{is_not_ready, raised_by_system};
 use super::{Parts, Transport, TransportKind};
@@ -54,6 +55,7 @@ static ON_READ: RunnableKind = RunnableKind {
 #[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
 pub struct ReadPipeTransport {
     read_size: AttachedCell<ReadSize>,
+    crowding: AttachedCell<Crowding>,
 }
 
 impl ReadPipeTransport {
@@ -77,7 +79,10 @@ impl ReadPipeTransport {
         }
         pipe::set_non_blocking(fd).map_err(|error| os_error(py, &error))?;
         let protocol = parts.protocol.clone();
-        let reader = Self { read_size: AttachedCell::new(ReadSize::default()) };
+        let reader = Self {
+            read_size: AttachedCell::new(ReadSize::default()),
+            crowding: AttachedCell::new(Crowding::default()),
+        };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
         let reader = Bound::new(py, base.add_subclass(reader))?;
         reader.as_super().get().bind_protocol(protocol)?;
@@ -99,7 +104,11 @@ impl ReadPipeTransport {
         match received {
             Ok(data) if data.as_bytes().is_empty() => outcome(py, Self::end(slf, &protocol)),
             Ok(data) => {
-                base.note_received(py, data.as_bytes().len());
+                let length = data.as_bytes().len();
+                base.note_received(py, length);
+                let mut crowding = slf.get().crowding.get(py);
+                crowding.note(base.descriptor(py), length >= pipe::DEFAULT_CAPACITY);
+                slf.get().crowding.set(py, crowding);
                 let method = intern!(py, "data_received");
                 call::call_method(&protocol, method, [data.as_any()]).map(drop)
             }

@@ -13,6 +13,7 @@ use pyo3::types::{PyByteArray, PyBytes};
 
 use super::event::{EVENT, run_event};
 use super::lifecycle::{FORGIVEN_WRITES, describe_event};
+use super::pipe::Crowding;
 use super::stream::raised_by_system;
 use super::stream_methods::is_data;
 use super::write_queue::{self, WriteQueue};
@@ -74,6 +75,7 @@ static ON_WRITE: RunnableKind = RunnableKind {
 #[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
 pub struct WritePipeTransport {
     queue: AttachedRefCell<WriteQueue>,
+    crowding: AttachedCell<Crowding>,
     /// Writes that failed or came too late.
     lost_writes: AttachedCell<u32>,
 }
@@ -104,6 +106,7 @@ impl WritePipeTransport {
         let protocol = parts.protocol.clone();
         let writer = Self {
             queue: AttachedRefCell::new(WriteQueue::default()),
+            crowding: AttachedCell::new(Crowding::default()),
             lost_writes: AttachedCell::new(0),
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
@@ -183,7 +186,11 @@ impl WritePipeTransport {
             this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
             return Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED);
         }
-        if !is_empty() {
+        let left = !is_empty();
+        let mut crowding = this.crowding.get(py);
+        crowding.note(fd, left);
+        this.crowding.set(py, crowding);
+        if left {
             return Ok(());
         }
         base.unwatch(py, Direction::Write);

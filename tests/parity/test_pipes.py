@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import fcntl
 import gc
 import logging
 import os
@@ -784,5 +785,32 @@ def test_reading_from_a_thread(run):
         assert await received.done is None
         assert received.received == BIG * 16
         await asyncio.to_thread(thread.join)
+
+    run(main())
+
+
+@pytest.mark.only("ferroloop")  # asyncio leaves pipes as they are
+@pytest.mark.parametrize("chosen", [None, 16 * 1024])
+def test_a_pipe_that_carries_much_is_widened(run, chosen):
+    """Unless somebody has chosen its size."""
+
+    async def main():
+        read, write = pipe_ends()
+        if chosen:
+            fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, chosen)
+        before = fcntl.fcntl(read, fcntl.F_GETPIPE_SZ)
+        reader, received = await reading(read)
+        writer, written = await writing(write)
+        writer.write(b"little")
+        await received.until(lambda: received.received)
+        assert fcntl.fcntl(read, fcntl.F_GETPIPE_SZ) == before
+        for _ in range(4):
+            writer.write(BIG)
+        await received.until(lambda: len(received.received) == 6 + 4 * len(BIG))
+        after = fcntl.fcntl(read, fcntl.F_GETPIPE_SZ)
+        # Not the default size, if the user's quota of large pipes was spent before the test.
+        assert after == (256 * 1024 if before == 64 * 1024 else before)
+        writer.close()
+        await received.done
 
     run(main())
