@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 
 use super::exception::{PyOutcome, Raised};
 
@@ -55,6 +55,51 @@ pub fn bytes_filled_by<'py>(
             Ok(Err(error))
         }
     }
+}
+
+/// Whether somebody has a view of the array's memory, so that it cannot grow.
+#[inline]
+pub fn is_exported(array: &Bound<'_, PyByteArray>) -> bool {
+    // SAFETY: a live bytearray, whose structure is public.
+    unsafe { (*array.as_ptr().cast::<ffi::PyByteArrayObject>()).ob_exports != 0 }
+}
+
+/// Appends at most `capacity` bytes, which `fill` writes in place.
+///
+/// `fill` says how many bytes it initialised, from the first on; it must not run Python code.
+/// Runs no Python code itself, provided that the array is not exported.
+pub fn append_filled_by<'py>(
+    array: &Bound<'py, PyByteArray>,
+    capacity: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+) -> PyOutcome<'py, io::Result<usize>> {
+    let py = array.py();
+    let start = array.len();
+    let resize = |size: usize| {
+        // SAFETY: a live bytearray; a size that does not fit is refused as negative.
+        match unsafe { ffi::PyByteArray_Resize(array.as_ptr(), size as ffi::Py_ssize_t) } {
+            0 => Ok(()),
+            _ => Err(Raised::take(py)),
+        }
+    };
+    resize(start.saturating_add(capacity))?;
+    // SAFETY: the array has `start + capacity` bytes, and nobody looks at it while `fill` runs,
+    // since the GIL is held and no Python code runs.
+    let room = unsafe {
+        let content = ffi::PyByteArray_AsString(array.as_ptr()).cast::<MaybeUninit<u8>>();
+        std::slice::from_raw_parts_mut(content.add(start), capacity)
+    };
+    let filled = fill(room);
+    let length = *filled.as_ref().unwrap_or(&0);
+    assert!(length <= capacity, "more bytes written than there is room for");
+    if length < capacity
+        && let Err(raised) = resize(start + length)
+    {
+        // The array kept its size: what nobody wrote must not be read.
+        room[length..].fill(MaybeUninit::new(0));
+        return Err(raised);
+    }
+    Ok(filled)
 }
 
 /// A borrowed view of an object's memory, given back when dropped.

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 pub mod attach;
+pub mod attribute;
 pub mod buffer;
 pub mod call;
 pub mod cell;

@@ -65,6 +65,8 @@ imports! {
     datagram_transport = "asyncio.selector_events": "_SelectorDatagramTransport";
     read_pipe_transport = "asyncio.unix_events": "_UnixReadPipeTransport";
     write_pipe_transport = "asyncio.unix_events": "_UnixWritePipeTransport";
+    stream_reader = "asyncio.streams": "StreamReader";
+    stream_reader_protocol = "asyncio.streams": "StreamReaderProtocol";
     sendfile_mode = "asyncio.constants": "_SendfileMode";
     constants = "asyncio": "constants";
     selector_event_loop = "asyncio.selector_events": "BaseSelectorEventLoop";

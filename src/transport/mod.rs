@@ -5,6 +5,7 @@
 //! * `lifecycle.rs`: opening, closing, the protocol's last call;
 //! * `flow_control.rs`: water marks; `write_queue.rs`: what could not be sent at once;
 //! * `receive.rs`: receiving into new bytes objects;
+//! * `reader_feed.rs`: feeding asyncio's StreamReader without its Python code;
 //! * `endpoint.rs`: the socket, as Python's object or as a bare descriptor;
 //! * `information.rs`: `get_extra_info()`;
 //! * `methods.rs`: what Python sees of every transport;
@@ -34,6 +35,7 @@ mod methods;
 mod pipe;
 mod pipe_reader;
 mod pipe_writer;
+mod reader_feed;
 mod receive;
 mod server;
 mod socket_operation;

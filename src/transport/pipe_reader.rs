@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::io;
+
 use pyo3::PyClassInitializer;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
@@ -12,6 +14,7 @@ use pyo3::prelude::*;
 use super::event::{EVENT, NEVER, run_event};
 use super::lifecycle::describe_event;
 use super::pipe::Crowding;
+use super::reader_feed::Feed;
 use super::receive::ReadSize;
 use super::stream::{is_not_ready, raised_by_system};
 use super::{Parts, Transport, TransportKind};
@@ -98,25 +101,60 @@ impl ReadPipeTransport {
             return Ok(());
         }
         let Some(protocol) = base.protocol.get_bound(py) else { return Ok(()) };
+        if let Some(feed) = Feed::of(&protocol) {
+            return Self::read_into_stream(slf, feed, &protocol);
+        }
         let mut read_size = slf.get().read_size.get(py);
         let received = read_size.receive(py, base.descriptor(py), pipe::read)?;
         slf.get().read_size.set(py, read_size);
         match received {
             Ok(data) if data.as_bytes().is_empty() => outcome(py, Self::end(slf, &protocol)),
             Ok(data) => {
-                let length = data.as_bytes().len();
-                base.note_received(py, length);
-                let mut crowding = slf.get().crowding.get(py);
-                crowding.note(base.descriptor(py), length >= pipe::DEFAULT_CAPACITY);
-                slf.get().crowding.set(py, crowding);
+                Self::note(slf, data.as_bytes().len());
                 let method = intern!(py, "data_received");
                 call::call_method(&protocol, method, [data.as_any()]).map(drop)
             }
-            Err(error) if is_not_ready(&error) => Ok(()),
-            Err(error) => {
-                outcome(py, Self::fatal_error(slf, &raised_by_system(py, &error), READ_FAILED))
-            }
+            Err(error) => Self::read_failed(slf, &error),
         }
+    }
+
+    /// As `read_ready()`, for the protocol of asyncio's streams.
+    fn read_into_stream<'py>(
+        slf: &Bound<'py, Self>,
+        feed: Feed<'py>,
+        protocol: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let fd = slf.as_super().get().descriptor(py);
+        let mut read_size = slf.get().read_size.get(py);
+        let received = read_size.receive_into(&feed.buffer, fd, pipe::read)?;
+        slf.get().read_size.set(py, read_size);
+        match received {
+            Ok(0) => outcome(py, Self::end(slf, protocol)),
+            Ok(length) => {
+                Self::note(slf, length);
+                outcome(py, feed.announce())
+            }
+            Err(error) => Self::read_failed(slf, &error),
+        }
+    }
+
+    fn note(slf: &Bound<'_, Self>, length: usize) {
+        let py = slf.py();
+        let base = slf.as_super().get();
+        base.note_received(py, length);
+        let mut crowding = slf.get().crowding.get(py);
+        crowding.note(base.descriptor(py), length >= pipe::DEFAULT_CAPACITY);
+        slf.get().crowding.set(py, crowding);
+    }
+
+    #[cold]
+    fn read_failed<'py>(slf: &Bound<'py, Self>, error: &io::Error) -> PyOutcome<'py, ()> {
+        if is_not_ready(error) {
+            return Ok(());
+        }
+        let py = slf.py();
+        outcome(py, Self::fatal_error(slf, &raised_by_system(py, error), READ_FAILED))
     }
 
     fn end(slf: &Bound<'_, Self>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -11,9 +11,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 
-use crate::ffi::buffer::bytes_filled_by;
+use crate::ffi::buffer::{append_filled_by, bytes_filled_by};
 use crate::ffi::cell::AttachedRefCell;
 use crate::ffi::exception::PyOutcome;
 use crate::sys::address::SocketAddress;
@@ -48,6 +48,40 @@ impl ReadSize {
         }
     }
 
+    /// As [`ReadSize::receive`], appending to an array of which nobody has a view. 0 means that the
+    /// peer has ended the stream.
+    #[inline]
+    pub fn receive_into<'py>(
+        &mut self,
+        array: &Bound<'py, PyByteArray>,
+        fd: RawFd,
+        receive: impl FnOnce(RawFd, &mut [MaybeUninit<u8>]) -> io::Result<usize>,
+    ) -> PyOutcome<'py, io::Result<usize>> {
+        if self.0 != 0 {
+            let capacity = self.0 as usize;
+            let received = append_filled_by(array, capacity, |room| receive(fd, room));
+            if let Ok(Ok(length)) = &received {
+                self.note_in_place(capacity, *length);
+            }
+            return received;
+        }
+        BUFFER.with(array.py(), |buffer| {
+            let buffer = shared(buffer);
+            let length = match receive(fd, buffer) {
+                Ok(length) => length,
+                Err(error) => return Ok(Err(error)),
+            };
+            self.note_shared(length);
+            if length == 0 {
+                return Ok(Ok(0));
+            }
+            append_filled_by(array, length, |room| {
+                room.copy_from_slice(&buffer[..length]);
+                Ok(length)
+            })
+        })
+    }
+
     fn receive_shared<'py>(
         &mut self,
         py: Python<'py>,
@@ -59,10 +93,7 @@ impl ReadSize {
                 Ok(length) => length,
                 Err(error) => return Ok(Err(error)),
             };
-            if length == SHARED {
-                self.0 = 2 * SHARED as u32;
-                prepare_allocator();
-            }
+            self.note_shared(length);
             bytes_filled_by(py, length.max(2), |bytes| {
                 bytes[..length].copy_from_slice(&buffer[..length]);
                 Ok(length)
@@ -78,14 +109,24 @@ impl ReadSize {
         let capacity = self.0 as usize;
         let received = bytes_filled_by(py, capacity, receive);
         if let Ok(Ok(bytes)) = &received {
-            let length = bytes.as_bytes().len();
-            if length == capacity {
-                self.0 = (2 * capacity).min(LARGEST) as u32;
-            } else if length < SHARED / 2 {
-                self.0 = 0;
-            }
+            self.note_in_place(capacity, bytes.as_bytes().len());
         }
         received
+    }
+
+    fn note_shared(&mut self, length: usize) {
+        if length == SHARED {
+            self.0 = 2 * SHARED as u32;
+            prepare_allocator();
+        }
+    }
+
+    fn note_in_place(&mut self, capacity: usize, length: usize) {
+        if length == capacity {
+            self.0 = (2 * capacity).min(LARGEST) as u32;
+        } else if length < SHARED / 2 {
+            self.0 = 0;
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use pyo3::types::PyBytes;
 
 use super::event::{EVENT, run_event};
 use super::lifecycle::describe_event;
+use super::reader_feed::Feed;
 use super::receive::ReadSize;
 use super::write_queue::{self, WriteQueue};
 use super::{Parts, Transport, TransportKind};
@@ -31,6 +32,7 @@ use crate::scheduler::{Runnable, RunnableKind};
 use crate::sys::socket;
 
 const READ_FAILED: &str = "Fatal read error on socket transport";
+const DELIVERY_FAILED: &str = "Fatal error: protocol.data_received() call failed.";
 const WRITE_FAILED: &str = "Fatal write error on socket transport";
 
 static KIND: TransportKind = TransportKind {
@@ -178,6 +180,9 @@ impl StreamTransport {
         if base.state.get(py).buffered_protocol {
             return Self::read_into_buffer(slf, &protocol);
         }
+        if let Some(feed) = Feed::of(&protocol) {
+            return Self::read_into_stream(slf, feed, &protocol);
+        }
         let mut read_size = slf.get().read_size.get(py);
         let received = read_size.receive(py, base.descriptor(py), socket::receive)?;
         slf.get().read_size.set(py, read_size);
@@ -191,11 +196,31 @@ impl StreamTransport {
         base.note_received(py, data.as_bytes().len());
         match call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]) {
             Ok(_) => Ok(()),
-            Err(raised) => Transport::fatal_error(
-                transport,
-                raised,
-                "Fatal error: protocol.data_received() call failed.",
-            ),
+            Err(raised) => Transport::fatal_error(transport, raised, DELIVERY_FAILED),
+        }
+    }
+
+    /// As `read_ready()`, for the protocol of asyncio's streams.
+    fn read_into_stream<'py>(
+        slf: &Bound<'py, Self>,
+        feed: Feed<'py>,
+        protocol: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let mut read_size = slf.get().read_size.get(py);
+        let fd = transport.get().descriptor(py);
+        let received = read_size.receive_into(&feed.buffer, fd, socket::receive)?;
+        slf.get().read_size.set(py, read_size);
+        let length = match received {
+            Ok(0) => return Self::read_eof(slf, protocol),
+            Ok(length) => length,
+            Err(error) => return Self::read_failed(slf, &error),
+        };
+        transport.get().note_received(py, length);
+        match outcome(py, feed.announce()) {
+            Ok(()) => Ok(()),
+            Err(raised) => Transport::fatal_error(transport, raised, DELIVERY_FAILED),
         }
     }
 

@@ -1,7 +1,9 @@
 """open_connection, start_server, StreamReader and StreamWriter."""
 
 import asyncio
+import contextlib
 import gc
+import socket
 import threading
 
 import pytest
@@ -270,3 +272,292 @@ def test_unix_sockets(run, tmp_path):
         return found
 
     assert run(main()) == b"OVER UNIX\n"
+
+
+# --- the stock classes are fed natively; nothing else is -------------------------------------
+
+
+def note(calls, name, original):
+    """A replacement of a method that says so and does the same."""
+
+    def replacement(*args):
+        calls.append(name)
+        return original(*args)
+
+    return replacement
+
+
+PATCHED = [
+    (asyncio.StreamReaderProtocol, "data_received"),
+    (asyncio.StreamReader, "feed_data"),
+    (asyncio.StreamReader, "_wakeup_waiter"),
+]
+
+
+async def exchange(prepare=lambda reader, writer: None):
+    """Two messages read by a server after `prepare` saw its streams."""
+
+    async def serve(reader, writer):
+        prepare(reader, writer)
+        writer.write(await reader.readexactly(3) + await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        await asyncio.sleep(0.01)
+        writer.write(b"one")
+        await asyncio.sleep(0.01)
+        writer.write(b"two\n")
+        assert await reader.read() == b"onetwo\n"
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize(("owner", "name"), PATCHED)
+def test_methods_replaced_on_the_class(run, monkeypatch, owner, name):
+    calls = []
+    monkeypatch.setattr(owner, name, note(calls, name, getattr(owner, name)))
+    run(exchange())
+    assert calls.count(name) >= 3
+    monkeypatch.undo()
+    seen = len(calls)
+    run(exchange())
+    assert len(calls) == seen
+
+
+@pytest.mark.parametrize(("owner", "name"), PATCHED)
+def test_methods_replaced_on_the_instance(run, owner, name):
+    calls = []
+
+    def prepare(reader, writer):
+        protocol = writer.transport.get_protocol()
+        target = reader if owner is asyncio.StreamReader else protocol
+        setattr(target, name, note(calls, name, getattr(target, name)))
+
+    run(exchange(prepare))
+    # The end of the stream wakes the waiter as well.
+    assert calls.count(name) >= 2
+
+
+def test_property_replaced_on_the_class(run, monkeypatch):
+    calls = []
+    original = asyncio.StreamReaderProtocol._stream_reader
+    monkeypatch.setattr(
+        asyncio.StreamReaderProtocol,
+        "_stream_reader",
+        property(note(calls, "_stream_reader", original.fget)),
+    )
+    run(exchange())
+    assert len(calls) >= 3
+
+
+def test_attribute_hook_on_the_class(run, monkeypatch):
+    seen = set()
+
+    def hook(self, name):
+        seen.add(name)
+        return object.__getattribute__(self, name)
+
+    monkeypatch.setattr(asyncio.StreamReader, "__getattribute__", hook, raising=False)
+    run(exchange())
+    assert {"feed_data", "_wakeup_waiter", "_buffer"} <= seen
+
+
+def test_subclasses(run):
+    calls = []
+
+    class Reader(asyncio.StreamReader):
+        def feed_data(self, data):
+            calls.append(("feed_data", type(data), bytes(data)))
+            super().feed_data(data)
+
+    class Protocol(asyncio.StreamReaderProtocol):
+        def data_received(self, data):
+            calls.append(("data_received", type(data), bytes(data)))
+            super().data_received(data)
+
+    async def main():
+        ours, peer = socket.socketpair()
+        with peer:
+            reader = Reader()
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_unix_connection(
+                lambda: asyncio.StreamReaderProtocol(reader), sock=ours
+            )
+            peer.send(b"one")
+            assert await reader.read(10) == b"one"
+            stock = asyncio.StreamReader()
+            protocol = Protocol(stock)
+            transport.set_protocol(protocol)
+            peer.send(b"two")
+            assert await stock.read(10) == b"two"
+            transport.close()
+            await asyncio.sleep(0)
+
+    run(main())
+    assert calls == [("feed_data", bytes, b"one"), ("data_received", bytes, b"two")]
+
+
+class Bytes(bytearray):
+    """Not exactly a bytearray."""
+
+
+@pytest.mark.parametrize("kind", ["subclass", "exported"])
+def test_buffers_that_are_not_plain(run, kind):
+    """A subclass is extended by its own method; one with a view cannot grow, which is fatal."""
+
+    async def main():
+        reported = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: reported.append(context))
+        ours, peer = socket.socketpair()
+        with peer:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            peer.send(b"one")
+            while len(reader._buffer) < 3:
+                await asyncio.sleep(0.001)
+            if kind == "subclass":
+                reader._buffer = Bytes(reader._buffer)
+            else:
+                view = memoryview(reader._buffer)
+            peer.send(b"two")
+            if kind == "subclass":
+                assert await reader.readexactly(6) == b"onetwo"
+                assert isinstance(reader._buffer, Bytes)
+            else:
+                while not reported:
+                    await asyncio.sleep(0.001)
+                assert isinstance(reported[0]["exception"], BufferError)
+                assert reported[0]["message"] == (
+                    "Fatal error: protocol.data_received() call failed."
+                )
+                view.release()
+                with pytest.raises(BufferError):
+                    await reader.readexactly(6)
+            writer.close()
+            with contextlib.suppress(BufferError):
+                await writer.wait_closed()
+        loop.set_exception_handler(None)
+        assert len(reported) == (kind == "exported")
+
+    run(main())
+
+
+def test_waiters_of_any_kind(run):
+    """One that is done or cancelled, and one that is no future of the loop."""
+
+    class Foreign:
+        result = "none"
+
+        def cancelled(self):
+            return False
+
+        def set_result(self, value):
+            self.result = value
+
+    async def main():
+        reported = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: reported.append(context))
+        ours, peer = socket.socketpair()
+        with peer:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            foreign = Foreign()
+            cancelled, done = loop.create_future(), loop.create_future()
+            cancelled.cancel()
+            done.set_result(None)
+            for number, waiter in enumerate((foreign, cancelled, done), 1):
+                reader._waiter = waiter
+                peer.send(b"x")
+                while len(reader._buffer) < number:
+                    await asyncio.sleep(0.001)
+                assert reader._waiter is None
+            assert foreign.result is None
+            (context,) = reported
+            assert isinstance(context["exception"], asyncio.InvalidStateError)
+            assert context["message"] == "Fatal error: protocol.data_received() call failed."
+            assert writer.is_closing()
+            with pytest.raises(asyncio.InvalidStateError):
+                await writer.wait_closed()
+        loop.set_exception_handler(None)
+
+    run(main())
+
+
+def test_pausing_at_twice_the_limit(run):
+    """And at any size if the transport can't be paused; the limit may change meanwhile."""
+
+    async def main():
+        ours, peer = socket.socketpair()
+        with peer:
+            peer.setblocking(False)
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=100)
+            peer.send(b"x" * 200)
+            while len(reader._buffer) < 200:
+                await asyncio.sleep(0.001)
+            assert not reader._paused
+            peer.send(b"x")
+            while not reader._paused:
+                await asyncio.sleep(0.001)
+            assert not writer.transport.is_reading()
+            assert len(await reader.read(150)) == 150
+            assert writer.transport.is_reading()
+            reader._limit = 10
+            peer.send(b"x" * 10)
+            while not reader._paused:
+                await asyncio.sleep(0.001)
+            await reader.read(1000)
+
+            class Restless:
+                def pause_reading(self):
+                    raise NotImplementedError
+
+            reader._transport = Restless()
+            peer.send(b"x" * 1000)
+            while len(reader._buffer) < 1000:
+                await asyncio.sleep(0.001)
+            assert reader._transport is None
+            writer.close()
+            await writer.wait_closed()
+
+    run(main())
+
+
+def test_feeding_after_the_end(run):
+    async def main():
+        reported = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: reported.append(context))
+        ours, peer = socket.socketpair()
+        with peer:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            reader.feed_eof()
+            peer.send(b"late")
+            while not reported:
+                await asyncio.sleep(0.001)
+            assert str(reported[0]["exception"]) == "feed_data after feed_eof"
+            with pytest.raises(AssertionError):
+                await writer.wait_closed()
+        loop.set_exception_handler(None)
+
+    run(main())
+
+
+def test_a_reader_that_nobody_holds(run):
+    """What comes for it is dropped."""
+
+    async def main():
+        ours, peer = socket.socketpair()
+        with peer:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            writer._reader = None
+            del reader
+            peer.send(b"data")
+            await asyncio.sleep(0.01)
+            assert writer.transport.get_protocol()._stream_reader is None
+            assert not writer.is_closing()
+            writer.close()
+            await asyncio.sleep(0.01)
+
+    run(main())
