@@ -1,7 +1,7 @@
 //! ferroloop: asyncio's event loop, `Task` and `Future` in Rust.
 //!
 //! Layers, arrows point down only:
-//! `lib → event_loop → {transport, tls, subprocess, signals} → {handle, future, task}
+//! `lib → event_loop → {tls → transport, subprocess, signals} → {handle, future, task}
 //! → scheduler → {reactor, pool, interop, error} → {ffi, sys}`.
 
 use pyo3::prelude::*;
@@ -20,6 +20,7 @@ mod signals;
 mod subprocess;
 mod sys;
 mod task;
+mod tls;
 mod transport;
 mod watchdog;
 
@@ -40,6 +41,8 @@ pub mod _ferroloop {
     use super::scheduler::Scheduler;
     #[pymodule_export]
     use super::task::Task;
+    #[pymodule_export]
+    use super::tls::{TlsProtocol, TlsTransport};
     #[pymodule_export]
     use super::transport::{
         DatagramTransport, ReadPipeTransport, StreamTransport, Transport, WritePipeTransport,
@@ -84,6 +87,7 @@ pub mod _ferroloop {
         ffi::slots::install_finalizer::<DatagramTransport>(py);
         ffi::slots::install_finalizer::<ReadPipeTransport>(py);
         ffi::slots::install_finalizer::<WritePipeTransport>(py);
+        ffi::slots::install_finalizer::<TlsTransport>(py);
         event_loop::install(py)?;
         executor::install(py)?;
         interop::imports::load(py)?;

@@ -26,6 +26,7 @@ LAYERS = {
     "executor": 4,
     "signals": 4,
     "subprocess": 4,
+    "tls": 4,
     "transport": 4,
     "watchdog": 4,
     "event_loop": 5,
@@ -33,7 +34,7 @@ LAYERS = {
 }
 
 # Modules of one layer that may use each other, and in which direction.
-SIBLINGS = {("future", "handle"), ("task", "future"), ("task", "handle")}
+SIBLINGS = {("future", "handle"), ("task", "future"), ("task", "handle"), ("tls", "transport")}
 
 # No Python in these: they are tested without an interpreter.
 PURE = {"metrics", "pool", "reactor", "sys"}

@@ -5,6 +5,7 @@ The native classes answer isinstance() as asyncio's do, so they are declared as 
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
@@ -39,6 +40,17 @@ class EventLoop:
         sock: socket.socket,
         server: object,
         backlog: int,
+        /,
+    ) -> None: ...
+    def _listen_tls(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: object,
+        server: object,
+        backlog: int,
+        ssl_handshake_timeout: float | None,
+        ssl_shutdown_timeout: float | None,
         /,
     ) -> None: ...
     def _make_socket_transport(
@@ -99,6 +111,28 @@ class Handle(asyncio.Handle): ...
 class TimerHandle(asyncio.TimerHandle): ...
 class Transport(asyncio.Transport): ...
 class StreamTransport(Transport): ...
+class TlsTransport(asyncio.Transport): ...
+
+class TlsProtocol(asyncio.BufferedProtocol):
+    """TLS, as the protocol of a transport; stands in for asyncio.sslproto.SSLProtocol."""
+
+    def __new__(
+        cls,
+        loop: EventLoop,
+        app_protocol: object,
+        sslcontext: object,
+        waiter: asyncio.Future[None] | None,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        call_connection_made: bool = True,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Self: ...
+    @property
+    def _app_transport(self) -> TlsTransport | None: ...
+    @property
+    def _incoming(self) -> ssl.MemoryBIO: ...
+
 class DatagramTransport(Transport, asyncio.DatagramTransport): ...
 class ReadPipeTransport(asyncio.ReadTransport): ...
 class WritePipeTransport(asyncio.WriteTransport): ...

@@ -13,7 +13,6 @@ import socket
 import sys
 import warnings
 import weakref
-from asyncio import constants, sslproto
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
@@ -138,38 +137,72 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         if sslcontext is None:
             self._listen(protocol_factory, sock, server, backlog)
         else:
-            # TLS takes a handshake, and so a task, per connection.
-            super()._start_serving(  # type: ignore[misc]
-                protocol_factory, sock, sslcontext, server, backlog, *timeouts, **named_timeouts
+            handshake, shutdown = self._tls_timeouts(*timeouts, **named_timeouts)
+            self._listen_tls(
+                protocol_factory, sock, sslcontext, server, backlog, handshake, shutdown
             )
 
-    def _make_ssl_transport(
+    @staticmethod
+    def _tls_timeouts(
+        ssl_handshake_timeout: float | None = None, ssl_shutdown_timeout: float | None = None
+    ) -> tuple[float | None, float | None]:
+        return ssl_handshake_timeout, ssl_shutdown_timeout
+
+    async def start_tls(
         self,
-        rawsock: socket.socket,
-        protocol: asyncio.BaseProtocol,
+        transport: Any,
+        protocol: Any,
         sslcontext: Any,
-        waiter: Any = None,
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
-        extra: dict[str, Any] | None = None,
-        server: Any = None,
-        ssl_handshake_timeout: Any = constants.SSL_HANDSHAKE_TIMEOUT,
-        ssl_shutdown_timeout: Any = constants.SSL_SHUTDOWN_TIMEOUT,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
     ) -> Any:
-        self._ensure_fd_no_transport(rawsock)
-        ssl_protocol = sslproto.SSLProtocol(
+        """Upgrade a transport to TLS; return the transport that the protocol must use from now on.
+
+        Raises:
+            TypeError: the context is no ssl.SSLContext, or the transport cannot be upgraded.
+        """
+        import ssl  # an interpreter may be without it
+
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(
+                f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}"
+            )
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        waiter = self.create_future()
+        tls = _ferroloop.TlsProtocol(
             self,
             protocol,
             sslcontext,
             waiter,
             server_side,
             server_hostname,
+            call_connection_made=False,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
-        return ssl_protocol._app_transport
+        # Not read before connection_made() is called.
+        transport.pause_reading()
+        if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
+            # What the client sent right after its last plain message is TLS already.
+            reader: Any = getattr(protocol, "_stream_reader", None)
+            if reader is not None and reader._buffer:
+                tls._incoming.write(reader._buffer)
+                reader._buffer.clear()
+        transport.set_protocol(tls)
+        made = self.call_soon(tls.connection_made, transport)
+        resumed = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            made.cancel()
+            resumed.cancel()
+            raise
+        return tls._app_transport
 
     if not TYPE_CHECKING:  # its type is that of asyncio's
 

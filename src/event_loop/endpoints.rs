@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyInt};
 use super::EventLoop;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
+use crate::tls::{self, AcceptSettings, TlsProtocol, TlsTransport};
 use crate::transport::{
     DatagramTransport, Endpoint, Listener, OWNERS, Parts, ReadPipeTransport, StreamTransport,
     Transport, WritePipeTransport,
@@ -164,6 +165,65 @@ impl EventLoop {
         WritePipeTransport::open(Transport::pipe_parts(scheduler, pipe, protocol, extra)?, waiter)
     }
 
+    /// TLS over a connected stream socket: the transport for `protocol`.
+    #[pyo3(signature = (
+        rawsock, protocol, sslcontext, waiter=None, *, server_side=false, server_hostname=None,
+        extra=None, server=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
+    fn _make_ssl_transport<'py>(
+        slf: &Bound<'py, Self>,
+        rawsock: Bound<'py, PyAny>,
+        protocol: Bound<'py, PyAny>,
+        sslcontext: Bound<'py, PyAny>,
+        waiter: Option<Bound<'py, PyAny>>,
+        server_side: bool,
+        server_hostname: Option<Bound<'py, PyAny>>,
+        extra: Option<Bound<'py, PyDict>>,
+        server: Option<Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, TlsTransport>>> {
+        Self::_ensure_fd_no_transport(slf, &rawsock)?;
+        let tls = TlsProtocol::create(tls::Parts {
+            scheduler: slf.as_super().clone(),
+            protocol,
+            context: sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made: true,
+            handshake_timeout: ssl_handshake_timeout,
+            shutdown_timeout: ssl_shutdown_timeout,
+            accepting: false,
+        })?;
+        let protocol = tls.clone().into_any();
+        Self::_make_socket_transport(slf, rawsock, protocol, None, extra, server)?;
+        Ok(TlsProtocol::transport(&tls))
+    }
+
+    /// Accepts connections on a listening socket and serves them over TLS.
+    #[expect(clippy::too_many_arguments, reason = "those of asyncio's _start_serving")]
+    fn _listen_tls<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Bound<'py, PyAny>,
+        sock: &Bound<'py, PyAny>,
+        sslcontext: Bound<'py, PyAny>,
+        server: Option<Bound<'py, PyAny>>,
+        backlog: &Bound<'py, PyAny>,
+        ssl_handshake_timeout: Option<Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let layer = AcceptSettings {
+            context: sslcontext.unbind(),
+            handshake_timeout: ssl_handshake_timeout.map(Bound::unbind),
+            shutdown_timeout: ssl_shutdown_timeout.map(Bound::unbind),
+        };
+        let backlog = backlog.extract().unwrap_or(u32::MAX);
+        let layer = Some(Box::new(layer) as _);
+        Listener::start(slf.as_super(), protocol_factory, sock, server, backlog, layer)
+    }
+
     /// Accepts connections on a listening socket and serves them, without TLS.
     fn _listen<'py>(
         slf: &Bound<'py, Self>,
@@ -173,7 +233,7 @@ impl EventLoop {
         backlog: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
         let backlog = backlog.extract().unwrap_or(u32::MAX);
-        Listener::start(slf.as_super(), protocol_factory, sock, server, backlog)
+        Listener::start(slf.as_super(), protocol_factory, sock, server, backlog, None)
     }
 }
 

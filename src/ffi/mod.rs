@@ -27,3 +27,4 @@ pub mod reuse;
 pub mod signals;
 pub mod slots;
 pub mod socket;
+pub mod window;

@@ -72,6 +72,8 @@ imports! {
     selector_event_loop = "asyncio.selector_events": "BaseSelectorEventLoop";
     logger = "asyncio.log": "logger";
     socket_class = "socket": "socket";
+    ssl_protocol = "asyncio.sslproto": "SSLProtocol";
+    ssl_transport = "asyncio.sslproto": "_SSLProtocolTransport";
     warn = "warnings": "warn";
 }
 

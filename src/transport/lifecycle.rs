@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use super::{Endpoint, Transport};
+use super::{Endpoint, NativeProtocol, Transport};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::{call, context};
 use crate::future::Future;
@@ -247,8 +247,10 @@ impl Transport {
     /// `set_protocol()`: finds out which kind of protocol it is.
     pub fn bind_protocol<'py>(&self, protocol: Bound<'py, PyAny>) -> PyResult<()> {
         let py = protocol.py();
-        let buffered = protocol.is_instance(imports::buffered_protocol(py)?)?;
+        let native = protocol.is_instance_of::<NativeProtocol>();
+        let buffered = !native && protocol.is_instance(imports::buffered_protocol(py)?)?;
         self.update_state(py, |state| {
+            state.native_protocol = native;
             state.buffered_protocol = buffered;
             state.connected = true;
         });

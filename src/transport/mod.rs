@@ -9,6 +9,7 @@
 //! * `endpoint.rs`: the socket, as Python's object or as a bare descriptor;
 //! * `information.rs`: `get_extra_info()`;
 //! * `methods.rs`: what Python sees of every transport;
+//! * `native_protocol.rs`: protocols written in Rust (TLS), which get bytes without an object;
 //! * `stream.rs`, `stream_methods.rs`: TCP and UNIX streams;
 //! * `server.rs`: accepting them;
 //! * `datagram.rs`, `datagram_methods.rs`, `familiar.rs`: UDP and UNIX datagrams;
@@ -32,6 +33,7 @@ mod flow_control;
 mod information;
 mod lifecycle;
 mod methods;
+mod native_protocol;
 mod pipe;
 mod pipe_reader;
 mod pipe_writer;
@@ -54,9 +56,10 @@ use pyo3::types::PyDict;
 pub use datagram::DatagramTransport;
 pub use endpoint::Endpoint;
 use flow_control::FlowControl;
+pub use native_protocol::{NativeProtocol, NativeProtocolKind};
 pub use pipe_reader::ReadPipeTransport;
 pub use pipe_writer::WritePipeTransport;
-pub use server::Listener;
+pub use server::{ConnectionLayer, Listener};
 pub use socket_operation::{Action, SocketOperation};
 pub use socket_reader::is_parked;
 pub use stream::StreamTransport;
@@ -104,6 +107,8 @@ struct State {
     paused: bool,
     /// The protocol is a BufferedProtocol.
     buffered_protocol: bool,
+    /// The protocol is a native one.
+    native_protocol: bool,
     /// A protocol was set.
     connected: bool,
 }

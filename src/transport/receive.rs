@@ -22,7 +22,7 @@ use crate::sys::socket;
 /// Size of the shared buffer.
 const SHARED: usize = 64 * 1024;
 /// Largest size that is received at once, as asyncio's `max_size`.
-const LARGEST: usize = 256 * 1024;
+pub const LARGEST: usize = 256 * 1024;
 
 static BUFFER: AttachedRefCell<Vec<MaybeUninit<u8>>> = AttachedRefCell::new(Vec::new());
 

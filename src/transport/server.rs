@@ -55,6 +55,25 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
     show: nothing_to_note,
 };
 
+/// What stands between the transport of an accepted connection and the protocol of its factory.
+pub trait ConnectionLayer: Send {
+    /// The protocol that the transport gets, which serves `protocol`.
+    ///
+    /// # Errors
+    /// As those of the factory: the connection is dropped.
+    fn wrap<'py>(
+        &self,
+        scheduler: &Bound<'py, Scheduler>,
+        protocol: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>>;
+
+    /// Reports its objects to the cyclic collector.
+    ///
+    /// # Errors
+    /// Those of `visit`.
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError>;
+}
+
 /// A listening socket and who serves its connections.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct Listener {
@@ -63,6 +82,7 @@ pub struct Listener {
     socket: AttachedCell<Endpoint>,
     factory: AttachedCell<Option<Py<PyAny>>>,
     server: AttachedCell<Option<Py<PyAny>>>,
+    layer: Option<Box<dyn ConnectionLayer + Sync>>,
     fd: RawFd,
     backlog: u32,
     family: i32,
@@ -90,6 +110,7 @@ impl Listener {
         sock: &Bound<'py, PyAny>,
         server: Option<Bound<'py, PyAny>>,
         backlog: u32,
+        layer: Option<Box<dyn ConnectionLayer + Sync>>,
     ) -> PyResult<()> {
         let py = scheduler.py();
         scheduler.get().check_open(py)?;
@@ -105,6 +126,7 @@ impl Listener {
             socket: AttachedCell::new(endpoint),
             factory: AttachedCell::new(Some(factory.unbind())),
             server: AttachedCell::new(server.map(Bound::unbind)),
+            layer,
             fd,
             backlog,
             family,
@@ -200,6 +222,10 @@ impl Listener {
             };
             let made = call::call0(&factory)?;
             protocol = Some(made.clone());
+            let made = match &self.layer {
+                Some(layer) => outcome(py, layer.wrap(scheduler, made))?,
+                None => made,
+            };
             let parts = Parts {
                 scheduler: scheduler.clone(),
                 endpoint,
@@ -304,6 +330,9 @@ impl Listener {
         self.event_loop.visit(&visit)?;
         self.socket.visit_with(&visit)?;
         self.factory.visit(&visit)?;
+        if let Some(layer) = &self.layer {
+            layer.traverse(&visit)?;
+        }
         self.server.visit(&visit)
     }
 

@@ -16,12 +16,14 @@ use pyo3::types::PyBytes;
 
 use super::event::{EVENT, run_event};
 use super::lifecycle::describe_event;
+use super::native_protocol::NativeProtocol;
 use super::reader_feed::Feed;
-use super::receive::ReadSize;
+use super::receive::{LARGEST, ReadSize};
 use super::write_queue::{self, WriteQueue};
 use super::{Parts, Transport, TransportKind};
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::window::Taken;
 use crate::ffi::{buffer, call, context};
 use crate::interop::error::os_error;
 use crate::interop::imports;
@@ -177,8 +179,12 @@ impl StreamTransport {
             return Ok(());
         }
         let Some(protocol) = base.protocol.get_bound(py) else { return Ok(()) };
-        if base.state.get(py).buffered_protocol {
+        let state = base.state.get(py);
+        if state.buffered_protocol {
             return Self::read_into_buffer(slf, &protocol);
+        }
+        if state.native_protocol {
+            return Self::read_for_native(slf, &protocol);
         }
         if let Some(feed) = Feed::of(&protocol) {
             return Self::read_into_stream(slf, feed, &protocol);
@@ -258,6 +264,31 @@ impl StreamTransport {
         let length = outcome(py, length.into_pyobject(py).map_err(PyErr::from))?;
         match call::call_method(protocol, intern!(py, "buffer_updated"), [length.as_any()]) {
             Ok(_) => Ok(()),
+            Err(raised) => Transport::fatal_error(
+                transport,
+                raised,
+                "Fatal error: protocol.buffer_updated() call failed.",
+            ),
+        }
+    }
+
+    fn read_for_native<'py>(
+        slf: &Bound<'py, Self>,
+        protocol: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let native = outcome(py, protocol.cast::<NativeProtocol>().map_err(PyErr::from))?;
+        let fd = transport.get().descriptor(py);
+        let window = Taken::new(py)?;
+        let length = match window.fill(LARGEST, |bytes| socket::receive(fd, bytes))? {
+            Ok(0) => return Self::read_eof(slf, protocol),
+            Ok(length) => length,
+            Err(error) => return Self::read_failed(slf, &error),
+        };
+        transport.get().note_received(py, length);
+        match NativeProtocol::received(native, &window, length) {
+            Ok(()) => Ok(()),
             Err(raised) => Transport::fatal_error(
                 transport,
                 raised,
@@ -393,6 +424,15 @@ impl StreamTransport {
                 Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
             }
         }
+    }
+
+    /// `write()` for native protocols: refuses what Python's `write()` refuses.
+    pub fn write_checked<'py>(
+        slf: &Bound<'py, Self>,
+        data: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        outcome(slf.py(), slf.get().check_writable(slf.py(), "write"))?;
+        Self::write(slf, data)
     }
 
     /// Sends several chunks, gathered.

@@ -32,7 +32,7 @@ pub fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 impl StreamTransport {
-    fn check_writable(&self, py: Python<'_>, method: &str) -> PyResult<()> {
+    pub(super) fn check_writable(&self, py: Python<'_>, method: &str) -> PyResult<()> {
         if self.eof.get(py) {
             let message = format!("Cannot call {method}() after write_eof()");
             return Err(PyRuntimeError::new_err(message));

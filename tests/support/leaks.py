@@ -20,9 +20,12 @@ THREADS_GRACE = 3.0
 
 def watched_classes(modules: Iterable[object]) -> tuple[type, ...]:
     """The classes whose instances are counted."""
+    modules = list(modules)
     names = ("Future", "Task", "Handle", "TimerHandle", "EventLoop")
     found = [asyncio.Future, asyncio.Task, asyncio.Handle, asyncio.BaseEventLoop]
     found += [asyncio.futures._PyFuture, asyncio.tasks._PyTask, asyncio.BaseTransport]
+    native = ("Transport", "TlsProtocol", "TlsTransport")
+    found += [getattr(m._ferroloop, n) for m in modules if m is not asyncio for n in native]
     # asyncio has the name EventLoop since 3.12.1; it is there as BaseEventLoop.
     found += [getattr(m, name) for m in modules for name in names if m is not asyncio]
     return tuple(dict.fromkeys(found))

@@ -1,0 +1,153 @@
+//! From `connection_made()` of the transport below to `connection_made()` of the application.
+
+#![forbid(unsafe_code)]
+
+use pyo3::exceptions::PyConnectionAbortedError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyFloat;
+
+use super::{AppState, Phase, TlsProtocol, cancel_timer, is_ordinary, modules};
+use crate::ffi::call;
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::scheduler::report::outcome;
+
+impl TlsProtocol {
+    /// The transport below is connected: starts the handshake.
+    pub fn lower_made<'py>(
+        slf: &Bound<'py, Self>,
+        lower: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        this.lower.store(py, Some(lower.clone()));
+        // What came before TLS may have been put into the BIO already.
+        if outcome(py, this.session.incoming_size(py))? > 0 {
+            this.session.stop_counting(py);
+        }
+        outcome(py, this.debug_log(slf, "%r starts SSL handshake", &[], None))?;
+        let start = if this.debug(py) { Some(outcome(py, this.loop_time(py))?) } else { None };
+        this.handshake_start.set(py, start);
+        this.set_phase(py, Phase::Handshake);
+        let check = intern!(py, "_check_handshake_timeout");
+        let timer = Self::call_later(slf, &this.handshake_timeout, check)?;
+        this.handshake_timer.store(py, Some(timer));
+        Self::do_handshake(slf)
+    }
+
+    fn loop_time(&self, py: Python<'_>) -> PyResult<f64> {
+        self.event_loop(py).call_method0(intern!(py, "time"))?.extract()
+    }
+
+    /// The time for the handshake is over.
+    pub fn check_handshake_timeout<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        if slf.get().phase(py) != Phase::Handshake {
+            return Ok(());
+        }
+        let seconds = outcome(py, slf.get().handshake_timeout.bind(py).str())?;
+        let error = PyConnectionAbortedError::new_err(format!(
+            "SSL handshake is taking longer than {seconds} seconds: aborting the connection"
+        ));
+        let raised = Raised::from(error.into_value(py).into_bound(py));
+        Self::fatal_error(slf, &raised, "Fatal error on transport")
+    }
+
+    /// One step of the handshake.
+    pub fn do_handshake<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let object = slf.get().session.object(py);
+        match call::call_method(&object, intern!(py, "do_handshake"), []) {
+            Ok(_) => Self::handshake_complete(slf),
+            Err(raised) if outcome(py, modules::asks_for_more(&raised))? => {
+                Self::process_outgoing(slf)
+            }
+            Err(raised) if outcome(py, modules::is_ssl_error(&raised))? => {
+                Self::handshake_failed(slf, raised)
+            }
+            Err(raised) => Err(raised),
+        }
+    }
+
+    fn handshake_complete<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        cancel_timer(py, &this.handshake_timer)?;
+        this.update(py, |status| {
+            status.phase = Phase::Wrapped;
+            status.established = true;
+        });
+        outcome(py, this.session.lose_count(py))?;
+        if let Some(start) = this.handshake_start.get(py) {
+            let took = (outcome(py, this.loop_time(py))? - start) * 1e3;
+            let took = PyFloat::new(py, took);
+            let format = "%r: SSL handshake took %.1f ms";
+            outcome(py, this.debug_log(slf, format, &[took.as_any()], None))?;
+        }
+        if this.status.inspect(py, |status| status.app == AppState::Init) {
+            this.update(py, |status| status.app = AppState::Made);
+            let protocol = this.app_protocol.get_bound(py);
+            let transport = this.app_transport.get_bound(py);
+            if let (Some(protocol), Some(transport)) = (protocol, transport) {
+                let name = intern!(py, "connection_made");
+                call::call_method(&protocol, name, [transport.as_any()])?;
+            }
+        }
+        outcome(py, Self::wake_waiter(slf, None))?;
+        Self::do_read(slf)?;
+        // A protocol that does not read must not keep the end of the handshake from the peer.
+        if this.status.inspect(py, |status| status.app_reading_paused)
+            && this.phase(py) == Phase::Wrapped
+        {
+            return Self::process_outgoing(slf);
+        }
+        Ok(())
+    }
+
+    /// The handshake failed: closes, and tells whoever waits.
+    pub fn handshake_failed<'py>(
+        slf: &Bound<'py, Self>,
+        raised: Raised<'py>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        cancel_timer(py, &this.handshake_timer)?;
+        if !is_ordinary(&raised) {
+            return Err(raised);
+        }
+        this.set_phase(py, Phase::Unwrapped);
+        let certificate_error = outcome(py, modules::certificate_error(py))?;
+        let message = if outcome(py, raised.value().is_instance(certificate_error))? {
+            "SSL handshake failed on verifying the certificate"
+        } else {
+            "SSL handshake failed"
+        };
+        Self::fatal_error(slf, &raised, message)?;
+        outcome(py, Self::wake_waiter(slf, Some(raised.value().as_any())))
+    }
+
+    /// Tells whoever waits for the handshake, once.
+    pub fn wake_waiter<'py>(
+        slf: &Bound<'py, Self>,
+        exception: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if this.status.inspect(py, |status| status.accepting) {
+            this.update(py, |status| status.accepting = false);
+            if let Some(exception) = exception {
+                Self::schedule_accept_failure(slf, exception)?;
+            }
+        }
+        let Some(waiter) = this.waiter.take(py) else { return Ok(()) };
+        let waiter = waiter.bind(py);
+        if waiter.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
+            return Ok(());
+        }
+        match exception {
+            Some(exception) => waiter.call_method1(intern!(py, "set_exception"), (exception,)),
+            None => waiter.call_method1(intern!(py, "set_result"), (py.None(),)),
+        }
+        .map(drop)
+    }
+}

@@ -1,0 +1,453 @@
+//! TLS between a transport and the protocol of the user.
+//!
+//! [`TlsProtocol`] is the protocol of the transport below, [`TlsTransport`] the transport that the
+//! user's protocol sees. Both behave as asyncio's `SSLProtocol` and `_SSLProtocolTransport`, whose
+//! states and names they have; `ssl.SSLContext` stays the authority for everything in TLS.
+//!
+//! * `session.rs`: the SSL object and its memory BIOs; `records.rs`: when there is something to
+//!   read; `modules.rs`: the names of `ssl`;
+//! * `handshake.rs`, `shutdown.rs`: how the connection begins and ends;
+//! * `reading.rs`, `writing.rs`: application data; `flow_control.rs`: water marks of both;
+//! * `protocol_methods.rs`, `transport.rs`: what Python sees of the two;
+//! * `accept.rs`: TLS for the connections of a server.
+//!
+//! Ciphertext goes from the receive buffer that all connections share into the BIO, and decrypted
+//! records into another shared buffer, out of which the protocol gets one bytes object for all
+//! that came in a turn. An idle connection owns no buffer but OpenSSL's.
+//!
+//! Invariants: as `transport/`: all on the loop's thread, nothing lent while Python code runs.
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod flow_control;
+mod handshake;
+mod modules;
+mod protocol_methods;
+mod reading;
+mod records;
+mod session;
+mod shutdown;
+mod transport;
+mod writing;
+
+use pyo3::PyClassInitializer;
+use pyo3::exceptions::{PyException, PyOSError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+pub use accept::AcceptSettings;
+use flow_control::Limits;
+use session::Session;
+pub use transport::TlsTransport;
+use writing::Backlog;
+
+use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::object::is_exactly;
+use crate::interop::imports;
+use crate::scheduler::Scheduler;
+use crate::scheduler::report::{outcome, report_raised};
+use crate::transport::{NativeProtocol, NativeProtocolKind, StreamTransport, Transport};
+
+/// asyncio's `SSLProtocolState`.
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    Unwrapped,
+    Handshake,
+    Wrapped,
+    Flushing,
+    Shutdown,
+}
+
+/// asyncio's `AppProtocolState`.
+#[derive(Clone, Copy, PartialEq)]
+enum AppState {
+    Init,
+    Made,
+    Eof,
+    Lost,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy)]
+struct Status {
+    phase: Phase,
+    app: AppState,
+    /// Counts writes once the connection is lost, to warn of them.
+    lost: u32,
+    /// The transport below has ended.
+    eof_received: bool,
+    /// The application does not want data.
+    app_reading_paused: bool,
+    /// The application was told to stop writing.
+    app_writing_paused: bool,
+    /// The transport below was told to stop reading.
+    reading_paused: bool,
+    /// The transport below does not want data.
+    writing_paused: bool,
+    /// The application's protocol is a BufferedProtocol.
+    buffered: bool,
+    /// A handshake was completed.
+    established: bool,
+    /// A server accepted the connection, and nobody waits for it but its log.
+    accepting: bool,
+}
+
+/// TLS, as the protocol of a transport. The parameters are those of asyncio's `SSLProtocol`.
+///
+/// See `asyncio/sslproto.py` of the running version.
+#[pyclass(frozen, extends = NativeProtocol, weakref, module = "ferroloop._ferroloop")]
+pub struct TlsProtocol {
+    scheduler: Py<Scheduler>,
+    context: Py<PyAny>,
+    session: Session,
+    server_side: bool,
+    server_hostname: Option<Py<PyAny>>,
+    handshake_timeout: Py<PyAny>,
+    shutdown_timeout: Py<PyAny>,
+    /// The transport below.
+    lower: AttachedCell<Option<Py<PyAny>>>,
+    app_protocol: AttachedCell<Option<Py<PyAny>>>,
+    app_transport: AttachedCell<Option<Py<TlsTransport>>>,
+    waiter: AttachedCell<Option<Py<PyAny>>>,
+    handshake_timer: AttachedCell<Option<Py<PyAny>>>,
+    shutdown_timer: AttachedCell<Option<Py<PyAny>>>,
+    handshake_start: AttachedCell<Option<f64>>,
+    /// What `get_extra_info()` has found so far.
+    extra: AttachedCell<Option<Py<PyDict>>>,
+    status: AttachedCell<Status>,
+    write_limits: AttachedCell<Limits>,
+    read_limits: AttachedCell<Limits>,
+    backlog: AttachedRefCell<Backlog>,
+    /// Lent to a transport that is not ours and asked for a buffer.
+    lent: AttachedCell<Option<Py<PyAny>>>,
+}
+
+static KIND: NativeProtocolKind = NativeProtocolKind {
+    received: |protocol, window, length| match protocol.cast::<TlsProtocol>() {
+        Ok(protocol) => TlsProtocol::received_window(protocol, window, length),
+        Err(_) => Ok(()),
+    },
+};
+
+/// What a TLS connection is made of.
+pub struct Parts<'py> {
+    /// The loop.
+    pub scheduler: Bound<'py, Scheduler>,
+    /// The protocol of the user.
+    pub protocol: Bound<'py, PyAny>,
+    /// The `ssl.SSLContext`; a false value means the default one.
+    pub context: Bound<'py, PyAny>,
+    /// Told when the handshake has ended.
+    pub waiter: Option<Bound<'py, PyAny>>,
+    /// Whether it is the server's side.
+    pub server_side: bool,
+    /// The name that the peer's certificate must have.
+    pub server_hostname: Option<Bound<'py, PyAny>>,
+    /// Whether the protocol is to be told of the connection.
+    pub call_connection_made: bool,
+    /// Seconds.
+    pub handshake_timeout: Option<Bound<'py, PyAny>>,
+    /// Seconds.
+    pub shutdown_timeout: Option<Bound<'py, PyAny>>,
+    /// Accepted by a server.
+    pub accepting: bool,
+}
+
+impl TlsProtocol {
+    /// A TLS protocol and its transport, which wait for `connection_made()`.
+    ///
+    /// # Errors
+    /// ValueError for a time-out that is not positive; those of the context.
+    pub fn create(parts: Parts<'_>) -> PyResult<Bound<'_, Self>> {
+        let py = parts.scheduler.py();
+        let handshake_timeout = timeout(parts.handshake_timeout, py, "handshake")?;
+        let shutdown_timeout = timeout(parts.shutdown_timeout, py, "shutdown")?;
+        let context = if parts.context.is_truthy()? {
+            parts.context
+        } else {
+            modules::create_transport_context(py)?
+                .call1((parts.server_side, parts.server_hostname.as_ref()))?
+        };
+        let mut server_hostname = None;
+        if !parts.server_side
+            && let Some(name) = parts.server_hostname
+            && name.is_truthy()?
+        {
+            server_hostname = Some(name);
+        }
+        let session = Session::new(&context, parts.server_side, server_hostname.as_ref())?;
+        let status = Status {
+            phase: Phase::Unwrapped,
+            app: if parts.call_connection_made { AppState::Init } else { AppState::Made },
+            lost: 0,
+            eof_received: false,
+            app_reading_paused: false,
+            app_writing_paused: false,
+            reading_paused: false,
+            writing_paused: false,
+            buffered: false,
+            established: false,
+            accepting: parts.accepting,
+        };
+        let protocol = Self {
+            scheduler: parts.scheduler.unbind(),
+            context: context.unbind(),
+            session,
+            server_side: parts.server_side,
+            server_hostname: server_hostname.map(Bound::unbind),
+            handshake_timeout: handshake_timeout.unbind(),
+            shutdown_timeout: shutdown_timeout.unbind(),
+            lower: AttachedCell::new(None),
+            app_protocol: AttachedCell::new(None),
+            app_transport: AttachedCell::new(None),
+            waiter: AttachedCell::new(parts.waiter.map(Bound::unbind)),
+            handshake_timer: AttachedCell::new(None),
+            shutdown_timer: AttachedCell::new(None),
+            handshake_start: AttachedCell::new(None),
+            extra: AttachedCell::new(None),
+            status: AttachedCell::new(status),
+            write_limits: AttachedCell::new(Limits::of_kibibytes(512)),
+            read_limits: AttachedCell::new(Limits::of_kibibytes(256)),
+            backlog: AttachedRefCell::default(),
+            lent: AttachedCell::new(None),
+        };
+        protocol.bind_app_protocol(parts.protocol)?;
+        let base = PyClassInitializer::from(NativeProtocol::new(&KIND));
+        let protocol = Bound::new(py, base.add_subclass(protocol))?;
+        let transport = Bound::new(py, TlsTransport::new(&protocol))?;
+        protocol.get().app_transport.store(py, Some(transport));
+        Ok(protocol)
+    }
+
+    /// The transport for the user's protocol, until the connection is lost.
+    pub fn transport<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, TlsTransport>> {
+        slf.get().app_transport.get_bound(slf.py())
+    }
+
+    /// The loop.
+    fn event_loop<'py>(&self, py: Python<'py>) -> Bound<'py, Scheduler> {
+        self.scheduler.bind(py).clone()
+    }
+
+    fn debug(&self, py: Python<'_>) -> bool {
+        self.scheduler.get().debug.get(py)
+    }
+
+    fn phase(&self, py: Python<'_>) -> Phase {
+        self.status.inspect(py, |status| status.phase)
+    }
+
+    fn set_phase(&self, py: Python<'_>, phase: Phase) {
+        self.update(py, |status| status.phase = phase);
+    }
+
+    #[inline(always)]
+    fn update(&self, py: Python<'_>, update: impl FnOnce(&mut Status)) {
+        let mut status = self.status.get(py);
+        update(&mut status);
+        self.status.set(py, status);
+    }
+
+    /// Sets the protocol of the user.
+    fn bind_app_protocol(&self, protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = protocol.py();
+        // Our own takes data as it comes, although it looks like asyncio's, which is buffered.
+        let buffered = !protocol.is_instance_of::<NativeProtocol>()
+            && protocol.hasattr(intern!(py, "get_buffer"))?
+            && protocol.is_instance(imports::buffered_protocol(py)?)?;
+        self.update(py, |status| status.buffered = buffered);
+        self.app_protocol.store(py, Some(protocol));
+        Ok(())
+    }
+
+    /// Gives ciphertext to the transport below.
+    fn send_below<'py>(&self, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+        let py = data.py();
+        let Some(lower) = self.lower.get_bound(py) else { return Ok(()) };
+        if is_exactly::<StreamTransport>(&lower)
+            && let Ok(stream) = lower.cast::<StreamTransport>()
+        {
+            return StreamTransport::write_checked(stream, data);
+        }
+        crate::ffi::call::call_method(&lower, intern!(py, "write"), [data]).map(drop)
+    }
+
+    /// Calls a method of the transport below, if there is one.
+    fn tell_below<'py>(
+        &self,
+        py: Python<'py>,
+        method: &Bound<'py, PyString>,
+    ) -> PyOutcome<'py, ()> {
+        match self.lower.get_bound(py) {
+            Some(lower) => crate::ffi::call::call_method(&lower, method, []).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the transport below at once.
+    fn force_close_below<'py>(
+        &self,
+        py: Python<'py>,
+        exception: Option<&Bound<'py, PyAny>>,
+    ) -> PyOutcome<'py, ()> {
+        let Some(lower) = self.lower.get_bound(py) else { return Ok(()) };
+        if is_exactly::<StreamTransport>(&lower)
+            && let Ok(stream) = lower.cast::<StreamTransport>()
+        {
+            return outcome(py, Transport::force_close(stream.as_super(), exception.cloned()));
+        }
+        let called = match exception {
+            Some(exception) => lower.call_method1(intern!(py, "_force_close"), (exception,)),
+            None => lower.call_method0(intern!(py, "abort")),
+        };
+        outcome(py, called.map(drop))
+    }
+
+    /// Marks the transport as closed, so that it does not complain when it goes away.
+    fn mark_transport_closed(&self, py: Python<'_>) {
+        if let Some(transport) = self.app_transport.get_bound(py) {
+            transport.get().mark_closed(py);
+        }
+    }
+
+    /// asyncio's `_fatal_error()`: closes, and reports what is not the network's business.
+    fn fatal_error<'py>(
+        slf: &Bound<'py, Self>,
+        raised: &Raised<'py>,
+        message: &str,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let exception = raised.value();
+        this.force_close_below(py, Some(exception.as_any()))?;
+        let reported = if exception.is_instance_of::<PyOSError>() {
+            this.debug_log(slf, "%r: %s", &[PyString::new(py, message).as_any()], Some(raised))
+        } else if outcome(py, exception.is_instance(outcome(py, imports::cancelled_error(py))?))? {
+            Ok(())
+        } else {
+            Self::report(slf, message, raised, this.lower.get_bound(py).as_ref())
+        };
+        outcome(py, reported)
+    }
+
+    /// Hands an exception to the loop's exception handler.
+    fn report<'py>(
+        slf: &Bound<'py, Self>,
+        message: &str,
+        raised: &Raised<'py>,
+        transport: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let none = py.None().into_bound(py);
+        let message = PyString::new(py, message);
+        report_raised(
+            slf.get().event_loop(py).as_any(),
+            raised,
+            &[
+                ("message", Some(message.as_any())),
+                ("exception", Some(raised.value())),
+                ("transport", Some(transport.unwrap_or(&none))),
+                ("protocol", Some(slf.as_any())),
+            ],
+        )
+    }
+
+    /// A line in asyncio's log, in debug mode.
+    fn debug_log<'py>(
+        &self,
+        slf: &Bound<'py, Self>,
+        format: &str,
+        arguments: &[&Bound<'py, PyAny>],
+        raised: Option<&Raised<'py>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        if !self.debug(py) {
+            return Ok(());
+        }
+        let mut all = vec![PyString::new(py, format).into_any(), slf.clone().into_any()];
+        all.extend(arguments.iter().map(|argument| (*argument).clone()));
+        let keywords = PyDict::new(py);
+        if let Some(raised) = raised {
+            keywords.set_item(intern!(py, "exc_info"), raised.value())?;
+        }
+        let debug = imports::logger(py)?.getattr(intern!(py, "debug"))?;
+        debug.call(pyo3::types::PyTuple::new(py, all)?, Some(&keywords))?;
+        Ok(())
+    }
+
+    /// `loop.call_soon(self.method)`.
+    fn call_soon<'py>(slf: &Bound<'py, Self>, method: &Bound<'py, PyString>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let queued = slf.as_any().getattr(method).and_then(|method| {
+            slf.get().event_loop(py).call_method1(intern!(py, "call_soon"), (method,))
+        });
+        outcome(py, queued.map(drop))
+    }
+
+    /// `loop.call_later(seconds, self.method)`.
+    fn call_later<'py>(
+        slf: &Bound<'py, Self>,
+        seconds: &Py<PyAny>,
+        method: &Bound<'py, PyString>,
+    ) -> PyOutcome<'py, Bound<'py, PyAny>> {
+        let py = slf.py();
+        let timer = slf.as_any().getattr(method).and_then(|method| {
+            slf.get().event_loop(py).call_method1(intern!(py, "call_later"), (seconds, method))
+        });
+        outcome(py, timer)
+    }
+
+    fn traverse_parts(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.scheduler)?;
+        visit.call(&self.context)?;
+        self.session.traverse(visit)?;
+        visit.call(&self.server_hostname)?;
+        self.lower.visit(visit)?;
+        self.app_protocol.visit(visit)?;
+        self.app_transport.visit(visit)?;
+        self.waiter.visit(visit)?;
+        self.handshake_timer.visit(visit)?;
+        self.shutdown_timer.visit(visit)?;
+        self.extra.visit(visit)?;
+        self.lent.visit(visit)
+    }
+}
+
+/// Cancels a timer, if there is one.
+fn cancel_timer<'py>(
+    py: Python<'py>,
+    timer: &AttachedCell<Option<Py<PyAny>>>,
+) -> PyOutcome<'py, ()> {
+    match timer.take(py) {
+        Some(timer) => outcome(py, timer.call_method0(py, intern!(py, "cancel")).map(drop)),
+        None => Ok(()),
+    }
+}
+
+/// Whether asyncio's code would catch it by `except Exception`.
+fn is_ordinary(raised: &Raised<'_>) -> bool {
+    raised.value().is_instance_of::<PyException>()
+}
+
+/// A time-out as given, or asyncio's.
+fn timeout<'py>(
+    given: Option<Bound<'py, PyAny>>,
+    py: Python<'py>,
+    of: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    match given {
+        None => {
+            let name = format!("SSL_{}_TIMEOUT", of.to_uppercase());
+            imports::constants(py)?.getattr(name.as_str())
+        }
+        Some(given) if given.le(0)? => Err(PyValueError::new_err(format!(
+            "ssl_{of}_timeout should be a positive number, got {}",
+            given.str()?
+        ))),
+        Some(given) => Ok(given),
+    }
+}

@@ -1,0 +1,58 @@
+//! Names of the module `ssl`, found when TLS is first used: an interpreter may be without it.
+
+#![forbid(unsafe_code)]
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::ffi::exception::Raised;
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident = $module:literal : $attribute:literal;)*) => {$(
+        $(#[$doc])*
+        #[doc = concat!("`", $module, ".", $attribute, "`.")]
+        pub fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+            static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+            CELL.import(py, $module, $attribute)
+        }
+    )*};
+}
+
+names! {
+    memory_bio = "ssl": "MemoryBIO";
+    ssl_object = "ssl": "SSLObject";
+    ssl_error = "ssl": "SSLError";
+    want_read_error = "ssl": "SSLWantReadError";
+    syscall_error = "ssl": "SSLSyscallError";
+    certificate_error = "ssl": "CertificateError";
+    create_transport_context = "asyncio.sslproto": "_create_transport_context";
+    add_flowcontrol_defaults = "asyncio.sslproto": "add_flowcontrol_defaults";
+    protocol_state = "asyncio.sslproto": "SSLProtocolState";
+    app_protocol_state = "asyncio.sslproto": "AppProtocolState";
+    timeout_error = "asyncio.exceptions": "TimeoutError";
+}
+
+/// Whether a transport counts as closing with the one below it, as in later versions of asyncio.
+pub fn closing_follows_the_lower_transport(py: Python<'_>) -> PyResult<bool> {
+    static CELL: PyOnceLock<bool> = PyOnceLock::new();
+    CELL.get_or_try_init(py, || {
+        let class = crate::interop::imports::ssl_protocol(py)?;
+        class.hasattr(pyo3::intern!(py, "_is_transport_closing"))
+    })
+    .copied()
+}
+
+/// Whether an SSL object raised to say that it needs more from the other side.
+pub fn asks_for_more(raised: &Raised<'_>) -> PyResult<bool> {
+    let value = raised.value();
+    let py = value.py();
+    if value.get_type().is(want_read_error(py)?) {
+        return Ok(true);
+    }
+    Ok(value.is_instance(want_read_error(py)?)? || value.is_instance(syscall_error(py)?)?)
+}
+
+/// Whether an SSL object raised because TLS itself failed.
+pub fn is_ssl_error(raised: &Raised<'_>) -> PyResult<bool> {
+    raised.value().is_instance(ssl_error(raised.value().py())?)
+}

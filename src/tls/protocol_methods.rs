@@ -1,0 +1,353 @@
+//! What Python sees of [`TlsProtocol`]: the calls of the transport below, and asyncio's names.
+
+#![forbid(unsafe_code)]
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyMemoryView, PyString};
+
+use super::{AppState, Parts, Phase, TlsProtocol, TlsTransport, modules};
+use crate::ffi::exception::Raised;
+use crate::interop::imports;
+use crate::scheduler::Scheduler;
+
+/// Bytes that a transport which is not ours may receive at once.
+const LENT: usize = 64 * 1024;
+
+impl TlsProtocol {
+    /// `get_extra_info()` of the transport.
+    pub fn extra_info<'py>(
+        &self,
+        name: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = name.py();
+        if let Some(own) = self.own_extra(name)? {
+            return Ok(Some(own));
+        }
+        match self.lower.get_bound(py) {
+            Some(lower) => {
+                lower.call_method1(intern!(py, "get_extra_info"), (name, default)).map(Some)
+            }
+            None => Ok(default),
+        }
+    }
+
+    /// What TLS itself knows, found when someone asks and remembered.
+    fn own_extra<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = name.py();
+        let Ok(key) = name.extract::<&str>() else { return Ok(None) };
+        if key == "sslcontext" {
+            return Ok(Some(self.context.bind(py).clone()));
+        }
+        if !self.status.inspect(py, |status| status.established) {
+            return Ok(None);
+        }
+        let method = match key {
+            "ssl_object" => return Ok(Some(self.session.object(py))),
+            "peercert" => intern!(py, "getpeercert"),
+            "cipher" => intern!(py, "cipher"),
+            "compression" => intern!(py, "compression"),
+            _ => return Ok(None),
+        };
+        let extra = self.extra.get_bound(py).unwrap_or_else(|| {
+            let extra = PyDict::new(py);
+            self.extra.store(py, Some(extra.clone()));
+            extra
+        });
+        if let Some(value) = extra.get_item(name)? {
+            return Ok(Some(value));
+        }
+        let value = self.session.object(py).call_method0(method)?;
+        extra.set_item(name, &value)?;
+        Ok(Some(value))
+    }
+}
+
+#[pymethods]
+impl TlsProtocol {
+    #[classattr]
+    fn max_size() -> usize {
+        256 * 1024
+    }
+
+    #[new]
+    #[pyo3(signature = (
+        r#loop, app_protocol, sslcontext, waiter, server_side=false, server_hostname=None,
+        call_connection_made=true, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
+    fn new<'py>(
+        r#loop: Bound<'py, Scheduler>,
+        app_protocol: Bound<'py, PyAny>,
+        sslcontext: Bound<'py, PyAny>,
+        waiter: Option<Bound<'py, PyAny>>,
+        server_side: bool,
+        server_hostname: Option<Bound<'py, PyAny>>,
+        call_connection_made: bool,
+        ssl_handshake_timeout: Option<Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        Self::create(Parts {
+            scheduler: r#loop,
+            protocol: app_protocol,
+            context: sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made,
+            handshake_timeout: ssl_handshake_timeout,
+            shutdown_timeout: ssl_shutdown_timeout,
+            accepting: false,
+        })
+    }
+
+    /// asyncio's class, so that `isinstance(protocol, asyncio.BufferedProtocol)` holds.
+    #[getter(__class__)]
+    fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        imports::ssl_protocol(slf.py()).cloned()
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> String {
+        format!("<asyncio.sslproto.SSLProtocol object at {:#x}>", slf.as_ptr() as usize)
+    }
+
+    /// The transport below is connected: starts the handshake.
+    fn connection_made(slf: &Bound<'_, Self>, transport: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::lower_made(slf, transport).map_err(PyErr::from)
+    }
+
+    /// The transport below is closed.
+    fn connection_lost<'py>(
+        slf: &Bound<'py, Self>,
+        exc: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let exception = exc.unwrap_or_else(|| slf.py().None().into_bound(slf.py()));
+        Self::lower_lost(slf, &exception).map_err(PyErr::from)
+    }
+
+    /// Ciphertext has come.
+    fn data_received(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::received_object(slf, data).map_err(PyErr::from)
+    }
+
+    /// A buffer for ciphertext, valid until `buffer_updated()`.
+    fn get_buffer<'py>(&self, py: Python<'py>, _sizehint: isize) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(lent) = self.lent.get_bound(py) {
+            return Ok(lent);
+        }
+        let buffer = pyo3::types::PyByteArray::new(py, &[]);
+        buffer.resize(LENT)?;
+        let view = PyMemoryView::from(buffer.as_any())?.into_any();
+        self.lent.store(py, Some(view.clone()));
+        Ok(view)
+    }
+
+    /// Ciphertext has come, into the buffer that was lent.
+    fn buffer_updated(slf: &Bound<'_, Self>, nbytes: usize) -> PyResult<()> {
+        let py = slf.py();
+        let Some(lent) = slf.get().lent.get_bound(py) else {
+            return Err(PyRuntimeError::new_err("buffer_updated() without get_buffer()"));
+        };
+        let received = super::session::slice(&lent, 0..nbytes)?;
+        Self::received_object(slf, &received).map_err(PyErr::from)
+    }
+
+    /// The peer of the transport below is done sending.
+    fn eof_received(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        Self::lower_eof(slf).map_err(PyErr::from)
+    }
+
+    /// The transport below wants no more for now.
+    fn pause_writing(&self, py: Python<'_>) {
+        self.pause_below(py);
+    }
+
+    /// The transport below wants more.
+    fn resume_writing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::resume_below(slf).map_err(PyErr::from)
+    }
+
+    fn _check_handshake_timeout(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_handshake_timeout(slf).map_err(PyErr::from)
+    }
+
+    fn _check_shutdown_timeout(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_shutdown_timeout(slf).map_err(PyErr::from)
+    }
+
+    fn _accept_failed<'py>(
+        slf: &Bound<'py, Self>,
+        exception: Bound<'py, PyAny>,
+        protocol: Option<Bound<'py, PyAny>>,
+        transport: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let raised = Raised::from(exception.cast_into()?);
+        Self::accept_failed(slf, &raised, protocol.as_ref(), transport.as_ref())
+            .map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_resume")]
+    fn resume_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::resume(slf).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_do_read")]
+    fn do_read_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::do_read(slf).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_start_shutdown")]
+    fn start_shutdown_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::start_shutdown(slf).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_abort", signature = (exc=None))]
+    fn abort_py<'py>(slf: &Bound<'py, Self>, exc: Option<Bound<'py, PyAny>>) -> PyResult<()> {
+        slf.get().abort(slf.py(), exc.as_ref()).map_err(PyErr::from)
+    }
+
+    #[pyo3(signature = (name, default=None))]
+    fn _get_extra_info<'py>(
+        &self,
+        name: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.extra_info(name, default)
+    }
+
+    #[getter(_loop)]
+    fn loop_py<'py>(&self, py: Python<'py>) -> Bound<'py, Scheduler> {
+        self.event_loop(py)
+    }
+
+    #[getter(_app_transport)]
+    fn app_transport_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, TlsTransport>> {
+        self.app_transport.get_bound(py)
+    }
+
+    #[getter(_app_protocol)]
+    fn app_protocol_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.app_protocol.get_bound(py)
+    }
+
+    fn _set_app_protocol(&self, app_protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        self.bind_app_protocol(app_protocol)
+    }
+
+    #[getter(_transport)]
+    fn transport_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.lower.get_bound(py)
+    }
+
+    #[getter(_waiter)]
+    fn waiter_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.waiter.get_bound(py)
+    }
+
+    #[getter(_sslcontext)]
+    fn context_py<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.context.bind(py).clone()
+    }
+
+    #[getter(_sslobj)]
+    fn object_py<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.session.object(py)
+    }
+
+    #[getter(_incoming)]
+    fn incoming_py<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.session.incoming(py)
+    }
+
+    #[getter(_outgoing)]
+    fn outgoing_py<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.session.outgoing(py)
+    }
+
+    #[getter(_server_side)]
+    fn server_side_py(&self) -> bool {
+        self.server_side
+    }
+
+    #[getter(_server_hostname)]
+    fn server_hostname_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.server_hostname.as_ref().map(|name| name.bind(py).clone())
+    }
+
+    #[getter(_ssl_handshake_timeout)]
+    fn handshake_timeout_py<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.handshake_timeout.bind(py).clone()
+    }
+
+    #[getter(_ssl_shutdown_timeout)]
+    fn shutdown_timeout_py<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.shutdown_timeout.bind(py).clone()
+    }
+
+    #[getter(_state)]
+    fn state_py<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        modules::protocol_state(py)?.getattr(match self.phase(py) {
+            Phase::Unwrapped => "UNWRAPPED",
+            Phase::Handshake => "DO_HANDSHAKE",
+            Phase::Wrapped => "WRAPPED",
+            Phase::Flushing => "FLUSHING",
+            Phase::Shutdown => "SHUTDOWN",
+        })
+    }
+
+    #[getter(_app_state)]
+    fn app_state_py<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        modules::app_protocol_state(py)?.getattr(match self.status.get(py).app {
+            AppState::Init => "STATE_INIT",
+            AppState::Made => "STATE_CON_MADE",
+            AppState::Eof => "STATE_EOF",
+            AppState::Lost => "STATE_CON_LOST",
+        })
+    }
+
+    #[getter(_extra)]
+    fn extra_py<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let all = PyDict::new(py);
+        for name in ["sslcontext", "peercert", "cipher", "compression", "ssl_object"] {
+            if let Some(value) = self.own_extra(PyString::intern(py, name).as_any())? {
+                all.set_item(name, value)?;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Queues data without sending it; for CPython's tests.
+    fn _append_write_backlog(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        match data.cast::<PyBytes>() {
+            Ok(data) => {
+                self.backlog.with(data.py(), |backlog| backlog.append(data));
+                Ok(())
+            }
+            Err(_) => Err(PyTypeError::new_err("data must be bytes")),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.traverse_parts(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            drop((
+                self.lower.take(py),
+                self.app_protocol.take(py),
+                self.app_transport.take(py),
+                self.waiter.take(py),
+            ));
+            drop((
+                self.handshake_timer.take(py),
+                self.shutdown_timer.take(py),
+                self.extra.take(py),
+                self.lent.take(py),
+            ));
+        });
+    }
+}

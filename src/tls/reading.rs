@@ -1,0 +1,319 @@
+//! Application data on its way in.
+
+#![forbid(unsafe_code)]
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::session::{RECORD, Read, slice};
+use super::{AppState, Phase, TlsProtocol, is_ordinary};
+use crate::ffi::call;
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::window::{CAPACITY, Taken};
+use crate::interop::imports;
+use crate::scheduler::report::outcome;
+use crate::transport::NativeProtocol;
+
+/// Ciphertext that is fed at a time: it stays in the processor's cache, and a BIO never shrinks.
+const STEP: usize = 64 * 1024;
+
+/// Ciphertext that is to be fed.
+struct Input<'a, 'py> {
+    window: &'a Taken<'py>,
+    next: usize,
+    end: usize,
+}
+
+/// Why decrypting stopped.
+enum Stopped<'py> {
+    /// No whole record is left.
+    Drained,
+    /// The buffer is full.
+    Full,
+    /// The peer has closed its side.
+    Closed,
+    /// The SSL object raised.
+    Failed(Raised<'py>),
+}
+
+impl TlsProtocol {
+    /// Ciphertext has come, in a window.
+    pub fn received_window<'py>(
+        slf: &Bound<'py, Self>,
+        window: &Taken<'py>,
+        length: usize,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let status = slf.get().status.get(py);
+        if status.phase == Phase::Wrapped && !status.app_reading_paused && !status.buffered {
+            let mut input = Input { window, next: 0, end: length };
+            return Self::read_guarded(slf, Some(&mut input));
+        }
+        slf.get().session.feed_window(py, window, 0..length)?;
+        Self::received_in_phase(slf)
+    }
+
+    /// Ciphertext has come, in an object.
+    pub fn received_object<'py>(
+        slf: &Bound<'py, Self>,
+        data: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        slf.get().session.feed(data)?;
+        Self::received_in_phase(slf)
+    }
+
+    /// asyncio's `buffer_updated()` after it has fed the BIO.
+    pub fn received_in_phase<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        match slf.get().phase(slf.py()) {
+            Phase::Handshake => Self::do_handshake(slf),
+            Phase::Wrapped => Self::do_read(slf),
+            Phase::Flushing => Self::do_flush(slf),
+            Phase::Shutdown => Self::do_shutdown(slf),
+            Phase::Unwrapped => Ok(()),
+        }
+    }
+
+    /// asyncio's `_do_read()`.
+    pub fn do_read<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        if !matches!(slf.get().phase(slf.py()), Phase::Wrapped | Phase::Flushing) {
+            return Ok(());
+        }
+        Self::read_guarded(slf, None)
+    }
+
+    fn read_guarded<'py>(
+        slf: &Bound<'py, Self>,
+        input: Option<&mut Input<'_, 'py>>,
+    ) -> PyOutcome<'py, ()> {
+        match Self::read_application_data(slf, input) {
+            Err(raised) if is_ordinary(&raised) => {
+                Self::fatal_error(slf, &raised, "Fatal error on SSL protocol")
+            }
+            other => other,
+        }
+    }
+
+    fn read_application_data<'py>(
+        slf: &Bound<'py, Self>,
+        input: Option<&mut Input<'_, 'py>>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let status = this.status.get(py);
+        if !status.app_reading_paused {
+            if status.buffered {
+                Self::read_into_protocol(slf)?;
+            } else {
+                Self::read_and_deliver(slf, input)?;
+            }
+            if this.backlog.with(py, |backlog| backlog.len()) > 0 {
+                Self::do_write(slf)?;
+            } else {
+                Self::process_outgoing(slf)?;
+            }
+        }
+        // Less than a record is left unless the application has paused.
+        let status = this.status.get(py);
+        if status.app_reading_paused
+            || status.reading_paused
+            || this.read_limits.inspect(py, |limits| limits.high <= 2 * RECORD)
+        {
+            return Self::control_reading(slf);
+        }
+        Ok(())
+    }
+
+    /// Decrypts all that has come and gives it to a protocol in one piece, if it fits.
+    fn read_and_deliver<'py>(
+        slf: &Bound<'py, Self>,
+        mut input: Option<&mut Input<'_, 'py>>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        loop {
+            let plaintext = Taken::new(py)?;
+            let mut filled = 0;
+            let stopped = loop {
+                match this.decrypt(py, &plaintext, &mut filled) {
+                    Stopped::Drained => {}
+                    other => break other,
+                }
+                match &mut input {
+                    Some(input) if input.next < input.end => {
+                        let end = input.end.min(input.next + STEP);
+                        this.session.feed_window(py, input.window, input.next..end)?;
+                        input.next = end;
+                    }
+                    _ => break Stopped::Drained,
+                }
+            };
+            Self::deliver(slf, plaintext, filled)?;
+            match stopped {
+                Stopped::Drained => return Ok(()),
+                Stopped::Full => {}
+                Stopped::Closed => return Self::peer_closed(slf),
+                Stopped::Failed(raised) => return Err(raised),
+            }
+            // The application may have paused, closed, or become another protocol.
+            let status = this.status.get(py);
+            let reads = matches!(status.phase, Phase::Wrapped | Phase::Flushing);
+            if !reads || status.app_reading_paused || status.buffered {
+                if let Some(input) = &mut input {
+                    this.session.feed_window(py, input.window, input.next..input.end)?;
+                    input.next = input.end;
+                }
+                if reads && status.buffered && !status.app_reading_paused {
+                    return Self::call_soon(slf, intern!(py, "_do_read"));
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Decrypts whole records into `window`, from `filled` on.
+    fn decrypt<'py>(
+        &self,
+        py: Python<'py>,
+        window: &Taken<'py>,
+        filled: &mut usize,
+    ) -> Stopped<'py> {
+        while self.session.has_unread(py) {
+            if CAPACITY - *filled < RECORD {
+                return Stopped::Full;
+            }
+            match self.session.read(CAPACITY - *filled, window.expose(*filled..CAPACITY)) {
+                Ok(Read::Data(count)) => *filled += count,
+                Ok(Read::Drained) => return Stopped::Drained,
+                Ok(Read::Closed) => return Stopped::Closed,
+                Err(raised) => return Stopped::Failed(raised),
+            }
+        }
+        Stopped::Drained
+    }
+
+    fn deliver<'py>(
+        slf: &Bound<'py, Self>,
+        plaintext: Taken<'py>,
+        length: usize,
+    ) -> PyOutcome<'py, ()> {
+        if length == 0 {
+            return Ok(());
+        }
+        let py = slf.py();
+        let Some(protocol) = slf.get().app_protocol.get_bound(py) else { return Ok(()) };
+        if let Ok(protocol) = protocol.cast::<NativeProtocol>() {
+            return NativeProtocol::received(protocol, &plaintext, length);
+        }
+        let data = plaintext.to_bytes(0..length)?;
+        drop(plaintext);
+        call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]).map(drop)
+    }
+
+    /// Decrypts into the buffer of a BufferedProtocol.
+    fn read_into_protocol<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        if !this.session.has_unread(py) {
+            return Ok(());
+        }
+        let Some(protocol) = this.app_protocol.get_bound(py) else { return Ok(()) };
+        let hint = outcome(py, this.session.incoming_size(py))?;
+        let hint = outcome(py, hint.into_pyobject(py).map_err(PyErr::from))?;
+        let target = call::call_method(&protocol, intern!(py, "get_buffer"), [hint.as_any()])?;
+        let room = outcome(py, target.len())?;
+        let mut filled = 0;
+        let mut closed = false;
+        let mut failed = None;
+        loop {
+            let read = if filled == 0 {
+                this.session.read(room, &target)
+            } else {
+                slice(&target, filled..room)
+                    .and_then(|rest| this.session.read(room - filled, &rest))
+            };
+            match read {
+                Ok(Read::Data(count)) => filled += count,
+                Ok(Read::Drained) => break,
+                Ok(Read::Closed) => closed = true,
+                Err(raised) => failed = Some(raised),
+            }
+            if closed || failed.is_some() {
+                break;
+            }
+            if filled >= room {
+                Self::call_soon(slf, intern!(py, "_do_read"))?;
+                break;
+            }
+            if !this.session.has_unread(py) {
+                break;
+            }
+        }
+        drop(target);
+        if filled > 0 {
+            let filled = outcome(py, filled.into_pyobject(py).map_err(PyErr::from))?;
+            call::call_method(&protocol, intern!(py, "buffer_updated"), [filled.as_any()])?;
+        }
+        match failed {
+            Some(raised) => Err(raised),
+            None if closed => Self::peer_closed(slf),
+            None => Ok(()),
+        }
+    }
+
+    /// The peer has sent its close_notify.
+    fn peer_closed<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        Self::call_eof_received(slf)?;
+        Self::start_shutdown(slf)
+    }
+
+    /// Tells the application, once, that nothing more will come.
+    pub fn call_eof_received<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        if this.status.inspect(py, |status| status.app != AppState::Made) {
+            return Ok(());
+        }
+        this.update(py, |status| status.app = AppState::Eof);
+        let Some(protocol) = this.app_protocol.get_bound(py) else { return Ok(()) };
+        let told = call::call_method(&protocol, intern!(py, "eof_received"), [])
+            .and_then(|keep_open| outcome(py, keep_open.is_truthy()));
+        match told {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let text =
+                    intern!(py, "returning true from eof_received() has no effect when using ssl");
+                let warned = imports::logger(py)
+                    .and_then(|logger| logger.call_method1(intern!(py, "warning"), (text,)));
+                outcome(py, warned.map(drop))
+            }
+            Err(raised) if raised.stops_the_loop() => Err(raised),
+            Err(raised) => Self::fatal_error(slf, &raised, "Error calling eof_received()"),
+        }
+    }
+
+    /// `pause_reading()` of the transport.
+    pub fn pause_app_reading(&self, py: Python<'_>) {
+        self.update(py, |status| status.app_reading_paused = true);
+    }
+
+    /// `resume_reading()` of the transport: goes on in the next turn.
+    pub fn resume_app_reading<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        if !this.status.inspect(py, |status| status.app_reading_paused) {
+            return Ok(());
+        }
+        this.update(py, |status| status.app_reading_paused = false);
+        Self::call_soon(slf, intern!(py, "_resume"))
+    }
+
+    /// What was put off while the application did not read.
+    pub fn resume<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        match slf.get().phase(slf.py()) {
+            Phase::Wrapped => Self::do_read(slf),
+            Phase::Flushing => Self::do_flush(slf),
+            Phase::Shutdown => Self::do_shutdown(slf),
+            Phase::Unwrapped | Phase::Handshake => Ok(()),
+        }
+    }
+}
