@@ -12,6 +12,7 @@ mod ffi;
 mod future;
 mod handle;
 mod interop;
+mod logging;
 pub mod metrics;
 pub mod pool;
 pub mod reactor;

@@ -68,7 +68,7 @@ fn take_out_of_place(py: Python<'_>) -> PyResult<()> {
 /// Only a descriptor that was closed meanwhile is refused: then there is nothing to restore.
 fn restore(py: Python<'_>, fd: RawFd) {
     if let Err(error) = swap(py, fd) {
-        tracing::debug!(fd, %error, "the wake-up descriptor was closed");
+        tracing::debug!(target: "ferroloop::loop", fd, %error, "the wake-up descriptor was closed");
     }
 }
 
@@ -88,7 +88,7 @@ fn put_in_place(scheduler: &Bound<'_, Scheduler>) -> PyResult<bool> {
         Ok(descriptors) => descriptors,
         Err(error) => {
             // Signals interrupt the sleep itself in all cases but the one above.
-            tracing::warn!(%error, "no pipe for signals");
+            tracing::warn!(target: "ferroloop::loop", %error, "no pipe for signals");
             return Ok(false);
         }
     };

@@ -16,6 +16,7 @@ LAYERS = {
     "ffi": 0,
     "sys": 0,
     "interop": 1,
+    "logging": 1,
     "metrics": 1,
     "pool": 1,
     "reactor": 1,

@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyString, PyType};
 use super::EventLoop;
 use super::patched_run::run_in_handle;
 use crate::interop::imports;
+use crate::logging;
 use crate::reactor::clock;
 use crate::scheduler::{Scheduler, current_thread, turn};
 use crate::signals;
@@ -23,9 +24,17 @@ impl EventLoop {
     ///     RuntimeError: the loop is closed or running, or another loop runs in this thread.
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::check_may_run(slf)?;
+        logging::install(slf.py())?;
+        let id = slf.as_ptr();
+        let run = tracing::debug_span!(target: "ferroloop::loop", "run", event_loop = ?id);
+        let run = run.entered();
+        tracing::debug!(target: "ferroloop::loop", "a loop starts");
         let result = Self::_run_forever_setup(slf)
             .and_then(|()| turn::run(slf.as_super()).map_err(PyErr::from));
         let cleaned = Self::_run_forever_cleanup(slf);
+        tracing::debug!(target: "ferroloop::loop", "a loop stops");
+        drop(run);
+        logging::settle(slf.py());
         result.and(cleaned)
     }
 

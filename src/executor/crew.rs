@@ -74,6 +74,7 @@ impl Crew {
         name: &str,
         threads: &Bound<'_, PySet>,
     ) -> PyResult<()> {
+        tracing::debug!(target: "ferroloop::pool", thread = name, "a thread starts");
         let worker = Bound::new(py, Worker::of(self.clone()))?;
         let thread = match make_thread(&worker, name) {
             Ok(thread) => thread,

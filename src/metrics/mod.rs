@@ -104,6 +104,7 @@ impl Metrics {
 
     /// The loop has stopped.
     pub fn run_ends(&self, now: u64) {
+        self.note_turn(now);
         self.ran.add(now.saturating_sub(self.running_since.get()));
         self.running_since.set(0);
     }

@@ -44,7 +44,7 @@ impl Alarm {
             let Some(waker) = self.lock() else { return };
             // The only failure is a full counter, and then the loop is awake.
             if let Some(Err(error)) = waker.as_ref().map(|waker| waker.wake()) {
-                tracing::warn!(%error, "cannot wake the event loop");
+                tracing::warn!(target: "ferroloop::loop", %error, "cannot wake the event loop");
             }
         }
     }

@@ -15,6 +15,7 @@ use super::watch::Watches;
 use super::{Runnable, Scheduler, Timer};
 use crate::ffi::exception::{PyOutcome, Raised, check_signals};
 use crate::interop::error::os_error;
+use crate::logging;
 use crate::metrics::TURNS_BETWEEN_READINGS;
 use crate::reactor::{Poller, clock};
 
@@ -251,11 +252,12 @@ fn poll<'py>(
 ) -> PyOutcome<'py, u64> {
     let py = scheduler.py();
     let this = scheduler.get();
-    if timeout != Some(Duration::ZERO)
-        && let Some(before_sleep) = this.before_sleep.take(py)
-    {
-        before_sleep(scheduler)?;
-        // It runs signal handlers, which may have queued something.
+    logging::settle(py);
+    if timeout != Some(Duration::ZERO) {
+        if let Some(before_sleep) = this.before_sleep.take(py) {
+            before_sleep(scheduler)?;
+        }
+        // Signal handlers or log handlers may have queued something.
         if this.ready.len(py) != 0 || this.stopping.get(py) {
             timeout = Some(Duration::ZERO);
         }

@@ -93,7 +93,7 @@ impl Watches {
             let registered = registrar.register(fd, entry.token(), entry.interest, Trigger::Level);
             if let Err(error) = registered {
                 // As for any descriptor closed behind our back: no event will come.
-                tracing::debug!(fd, %error, "descriptor was closed while it was watched");
+                tracing::debug!(target: "ferroloop::loop", fd, %error, "descriptor was closed while it was watched");
             }
         }
         Ok(())
@@ -228,7 +228,7 @@ impl Watches {
             };
             if let Err(error) = changed {
                 // The kernel forgets closed descriptors by itself.
-                tracing::debug!(fd, %error, "descriptor was closed while it was watched");
+                tracing::debug!(target: "ferroloop::loop", fd, %error, "descriptor was closed while it was watched");
             }
         }
         if left.is_none() {

@@ -50,7 +50,7 @@ pub fn watch<'py>(
     let process = match process::open(pid) {
         Ok(process) => process,
         Err(error) => {
-            tracing::debug!(pid, %error, "no descriptor of the child");
+            tracing::debug!(target: "ferroloop::subprocess", pid, %error, "no descriptor of the child");
             return Ok(false);
         }
     };
@@ -65,6 +65,7 @@ pub fn watch<'py>(
     let runnable = Runnable::new(&EXIT, Bound::new(py, watch)?);
     let replaced = this.watches.with(py, |watches| watches.set(fd, Direction::Read, runnable));
     drop(replaced.map_err(|refused| os_error(py, &refused.error))?);
+    tracing::debug!(target: "ferroloop::subprocess", pid, "a child was started");
     Ok(true)
 }
 
@@ -94,9 +95,12 @@ fn ended<'py>(scheduler: &Bound<'py, Scheduler>, watch: &ExitWatch) -> PyOutcome
     let Some((fd, reaped)) = reaped else { return Ok(()) };
     let code = match reaped {
         Ok(None) => return Ok(()),
-        Ok(Some(code)) => Some(code),
+        Ok(Some(code)) => {
+            tracing::debug!(target: "ferroloop::subprocess", pid = watch.pid, code, "a child has ended");
+            Some(code)
+        }
         Err(error) => {
-            tracing::debug!(pid = watch.pid, %error, "the child was reaped elsewhere");
+            tracing::debug!(target: "ferroloop::subprocess", pid = watch.pid, %error, "the child was reaped elsewhere");
             None
         }
     };

@@ -226,6 +226,9 @@ impl Transport {
         if this.kind.is_socket {
             this.ownership.claim(slf, this.fd);
         }
+        let accepted = this.server.is_some(py);
+        let kind = this.kind.counted_as.name();
+        tracing::debug!(target: "ferroloop::transport", fd = this.fd, kind, accepted, "a transport opens");
         let open = scheduler.metrics.opened(this.kind.counted_as);
         drop(this.open.replace(py, Some(open)));
         let context = context::copy_current(py)?;
@@ -365,6 +368,13 @@ impl Transport {
         let py = slf.py();
         let Some(scheduler) = slf.get().scheduler(py) else { return Ok(()) };
         scheduler.get().check_usable(py)?;
+        let fd = slf.get().fd;
+        match &exception {
+            Some(error) => {
+                tracing::debug!(target: "ferroloop::transport", fd, %error, "a connection is lost");
+            }
+            None => tracing::debug!(target: "ferroloop::transport", fd, "a transport closes"),
+        }
         let context = context::copy_current(py)?;
         scheduler.get().push(
             py,

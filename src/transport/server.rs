@@ -190,6 +190,7 @@ impl Listener {
             match self.accept(py) {
                 Ok(Accepted::Connection(connection, peer)) => {
                     scheduler.get().metrics.accepts.add(1);
+                    tracing::debug!(target: "ferroloop::transport", listener = self.fd, ?peer, "a connection was accepted");
                     self.serve(scheduler, connection, peer)?;
                 }
                 Ok(Accepted::Nobody) => break,

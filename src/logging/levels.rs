@@ -1,0 +1,97 @@
+//! Which levels Python's loggers let pass.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
+use crate::ffi::exception::{Raised, write_unraisable};
+
+/// The loggers of the crate's targets.
+pub const LOGGERS: [&str; 6] = [
+    "ferroloop",
+    "ferroloop.loop",
+    "ferroloop.transport",
+    "ferroloop.tls",
+    "ferroloop.subprocess",
+    "ferroloop.pool",
+];
+
+const FILTERS: [LevelFilter; 6] = [
+    LevelFilter::OFF,
+    LevelFilter::ERROR,
+    LevelFilter::WARN,
+    LevelFilter::INFO,
+    LevelFilter::DEBUG,
+    LevelFilter::TRACE,
+];
+
+/// Index into [`FILTERS`]: the most verbose of the loggers.
+static FILTER: AtomicUsize = AtomicUsize::new(0);
+
+/// The first logger's own memory of `isEnabledFor()`. Whatever changes a level empties it.
+static CACHE: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+
+/// What passes now.
+pub fn filter() -> LevelFilter {
+    FILTERS[FILTER.load(Ordering::Relaxed)]
+}
+
+/// The number that `logging` has for a level.
+pub fn number(level: &Level) -> u8 {
+    match *level {
+        Level::ERROR => 40,
+        Level::WARN => 30,
+        Level::INFO => 20,
+        Level::DEBUG => 10,
+        Level::TRACE => 5,
+    }
+}
+
+/// Reads the levels again if any logger's may have changed.
+#[inline]
+pub fn keep_up(py: Python<'_>) {
+    let unchanged = CACHE.get(py).is_some_and(|cache| !cache.bind(py).is_empty());
+    if !unchanged {
+        read_again(py);
+    }
+}
+
+#[cold]
+fn read_again(py: Python<'_>) {
+    match read(py) {
+        Ok(true) => tracing::callsite::rebuild_interest_cache(),
+        Ok(false) => {}
+        Err(error) => {
+            let raised = Raised::from(error.into_value(py).into_bound(py));
+            write_unraisable(raised, py.None().bind(py));
+        }
+    }
+}
+
+/// Reads the levels; whether the filter has changed.
+pub fn read(py: Python<'_>) -> PyResult<bool> {
+    let get_logger = py.import("logging")?.getattr(intern!(py, "getLogger"))?;
+    let mut most = 0;
+    for name in LOGGERS {
+        let logger = get_logger.call1((name,))?;
+        for (index, number) in [(1, 40), (2, 30), (3, 20), (4, 10), (5, 5)] {
+            // Also fills the cache that is looked at.
+            let enabled = logger.call_method1(intern!(py, "isEnabledFor"), (number,))?;
+            if enabled.is_truthy()? {
+                most = most.max(index);
+            }
+        }
+        if name == LOGGERS[0] {
+            let cache = logger.getattr(intern!(py, "_cache"))?.cast_into::<PyDict>()?;
+            let _kept = CACHE.get_or_init(py, || cache.unbind());
+        }
+    }
+    Ok(FILTER.swap(most, Ordering::Relaxed) != most)
+}
