@@ -193,8 +193,10 @@ fn schedule_at<'py>(
 #[inline(always)]
 fn context_of<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let mut context = None;
+    let usual = intern!(arguments.py(), "context");
     arguments.for_each_keyword(|keyword, value| {
-        match keyword.to_str()? {
+        let name = if keyword.is(usual) { "context" } else { keyword.to_str()? };
+        match name {
             "context" => context = Some(value.to_owned()).filter(|context| !context.is_none()),
             // Taken as positional by `required`.
             "callback" | "delay" | "when" => {}

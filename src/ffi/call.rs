@@ -3,7 +3,9 @@
 //! All of these run Python code.
 
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
 use super::exception::{PyOutcome, Raised};
@@ -72,6 +74,26 @@ pub fn call_method<'py, const N: usize>(
             },
             std::ptr::null_mut(),
         )
+    })
+}
+
+/// `receiver.name(argument, context=context)` without building a tuple or a dict.
+#[inline]
+pub fn call_method_in_context<'py>(
+    receiver: &Bound<'py, PyAny>,
+    name: &Bound<'py, pyo3::types::PyString>,
+    argument: &Bound<'py, PyAny>,
+    context: &Bound<'py, PyAny>,
+) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    static KEYWORDS: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
+    let py = receiver.py();
+    let keywords = KEYWORDS
+        .get_or_try_init(py, || PyTuple::new(py, [intern!(py, "context")]).map(Bound::unbind))
+        .map_err(|error| Raised::from(error.into_value(py).into_bound(py)))?;
+    let stack = [receiver.as_ptr(), argument.as_ptr(), context.as_ptr()];
+    // SAFETY: live objects: two positional ones, then the value of the one keyword.
+    outcome(py, unsafe {
+        ffi::PyObject_VectorcallMethod(name.as_ptr(), stack.as_ptr(), 2, keywords.as_ptr())
     })
 }
 

@@ -105,18 +105,33 @@ pub trait FastMethod {
 
 /// Puts the method into its class. Called once, when the module is made.
 pub fn install<M: FastMethod>(py: Python<'_>) -> PyResult<()> {
+    let function = ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: trampoline::<M> };
+    let flags = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
+    // SAFETY: a function for these flags.
+    unsafe { install_method::<M::Class>(py, M::NAME, M::DOC, function, flags) }
+}
+
+/// # Safety
+/// `function` must be what `flags` say.
+unsafe fn install_method<T: PyClass>(
+    py: Python<'_>,
+    name: &'static CStr,
+    doc: &'static CStr,
+    function: ffi::PyMethodDefPointer,
+    flags: std::ffi::c_int,
+) -> PyResult<()> {
     let definition = Box::leak(Box::new(ffi::PyMethodDef {
-        ml_name: M::NAME.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: trampoline::<M> },
-        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-        ml_doc: M::DOC.as_ptr(),
+        ml_name: name.as_ptr(),
+        ml_meth: function,
+        ml_flags: flags,
+        ml_doc: doc.as_ptr(),
     }));
-    let class = py.get_type::<M::Class>();
+    let class = py.get_type::<T>();
     // SAFETY: the definition is leaked, so it outlives the descriptor; the class is a live type.
     let descriptor = unsafe {
         Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?
     };
-    class.setattr(PyString::from_bytes(py, M::NAME.to_bytes())?, descriptor)
+    class.setattr(PyString::from_bytes(py, name.to_bytes())?, descriptor)
 }
 
 unsafe extern "C" fn trampoline<M: FastMethod>(
@@ -157,6 +172,40 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
     };
     // SAFETY: CPython calls methods attached.
     unsafe { if M::COUNTED { entered(enter) } else { enter(Python::assume_attached()) } }
+}
+
+/// A method without arguments that answers yes or no and looks at nothing but its own state: asked
+/// so often, in loops over futures, that entering through PyO3 shows.
+pub trait Predicate {
+    /// Class that gets the method.
+    type Class: PyClass;
+    /// Name in the class.
+    const NAME: &'static CStr;
+    /// Docstring, with the signature line CPython's `inspect` reads.
+    const DOC: &'static CStr;
+
+    /// The answer. Runs no Python code and drops nothing.
+    fn holds(slf: &Bound<'_, Self::Class>) -> bool;
+}
+
+/// Puts the method into its class. Called once, when the module is made.
+pub fn install_predicate<M: Predicate>(py: Python<'_>) -> PyResult<()> {
+    let function = ffi::PyMethodDefPointer { PyCFunction: predicate::<M> };
+    // SAFETY: a function for `METH_NOARGS`.
+    unsafe { install_method::<M::Class>(py, M::NAME, M::DOC, function, ffi::METH_NOARGS) }
+}
+
+unsafe extern "C" fn predicate<M: Predicate>(
+    slf: *mut ffi::PyObject,
+    _arguments: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls methods attached, and the descriptor checked that `slf` is an instance
+    // of `M::Class`. A panic, of which there is none, would abort.
+    unsafe {
+        let py = Python::assume_attached();
+        let holds = M::holds(&Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>());
+        ffi::Py_NewRef(if holds { ffi::Py_True() } else { ffi::Py_False() })
+    }
 }
 
 /// A callable of one argument, bound to an object but not listed in its class.

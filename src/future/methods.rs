@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
+
 use pyo3::exceptions::{
     PyBaseException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
 };
@@ -12,8 +14,45 @@ use pyo3::types::{IntoPyDict, PyDict, PyFrozenSet, PyList, PyString, PyTuple, Py
 
 use super::{Callback, Callbacks, Future, FutureIterator, Outcome, invalid_state};
 use crate::ffi::context;
+use crate::ffi::method::{Predicate, install_predicate};
 use crate::ffi::slots::Finalize;
 use crate::interop::imports;
+
+/// Puts the hand-written methods into the class.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    install_predicate::<Done>(py)?;
+    install_predicate::<Cancelled>(py)
+}
+
+/// `done()`.
+struct Done;
+
+impl Predicate for Done {
+    type Class = Future;
+    const NAME: &'static CStr = c"done";
+    const DOC: &'static CStr = c"done($self, /)\n--\n\n\
+        Return True if the future has a result or an exception, or was cancelled.\n";
+
+    #[inline(always)]
+    fn holds(slf: &Bound<'_, Future>) -> bool {
+        slf.get().is_done(slf.py())
+    }
+}
+
+/// `cancelled()`.
+struct Cancelled;
+
+impl Predicate for Cancelled {
+    type Class = Future;
+    const NAME: &'static CStr = c"cancelled";
+    const DOC: &'static CStr =
+        c"cancelled($self, /)\n--\n\nReturn True if the future was cancelled.\n";
+
+    #[inline(always)]
+    fn holds(slf: &Bound<'_, Future>) -> bool {
+        slf.get().is_cancelled(slf.py())
+    }
+}
 
 #[pymethods]
 impl Future {
@@ -132,16 +171,6 @@ impl Future {
     fn cancel_py(slf: &Bound<'_, Self>, msg: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
         slf.get().event_loop(slf.py())?;
         Self::cancel(slf, msg)
-    }
-
-    /// Return True if the future was cancelled.
-    fn cancelled(&self, py: Python<'_>) -> bool {
-        self.is_cancelled(py)
-    }
-
-    /// Return True if the future has a result or an exception, or was cancelled.
-    fn done(&self, py: Python<'_>) -> bool {
-        self.is_done(py)
     }
 
     /// Return the event loop of the future.

@@ -21,7 +21,7 @@ use pyo3::{PyClass, PyClassInitializer};
 
 pub use awaiter::FutureIterator;
 pub use callbacks::{Callback, Callbacks, Waiter, is_done_callback};
-pub use methods::repr_with;
+pub use methods::{install, repr_with};
 
 use crate::ffi::cell::{AttachedCell, Traverse};
 use crate::ffi::freelist::{FreeList, Recycled};

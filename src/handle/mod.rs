@@ -70,7 +70,7 @@ pub struct Handle {
 }
 
 /// Dead handles kept for the next burst: about as many as fit in a processor's cache.
-pub(super) const DEAD_KEPT: usize = 16 * 1024;
+pub(super) const DEAD_KEPT: usize = 64 * 1024;
 
 impl Reused for Handle {
     fn graveyard() -> &'static Graveyard {

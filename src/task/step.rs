@@ -9,7 +9,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyString;
 
 use super::{Task, as_exact_future, current};
 use crate::ffi::cell::AttachedCell;
@@ -329,18 +329,21 @@ fn wait_for_foreign<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) ->
         return misuse(task, &awaited, same_loop, blocking);
     }
     awaited.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "context"), task.get().context.get_bound(py))?;
     let wakeup = wakeup_callback(task)?;
-    awaited.call_method(intern!(py, "add_done_callback"), (wakeup,), Some(&keywords))?;
+    let context = task.get().context.get_bound(py).unwrap_or_else(|| py.None().into_bound(py));
+    call::call_method_in_context(&awaited, intern!(py, "add_done_callback"), &wakeup, &context)?;
     wait_on(task, awaited)
 }
 
 /// The loop of a duck-typed future: `get_loop()`, or `_loop` of old ones.
 fn loop_of<'py>(future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    match future.getattr_opt(intern!(future.py(), "get_loop"))? {
+    let py = future.py();
+    if imports::asyncio_task(py)?.is(future.get_type()) {
+        return future.call_method0(intern!(py, "get_loop"));
+    }
+    match future.getattr_opt(intern!(py, "get_loop"))? {
         Some(get_loop) => get_loop.call0(),
-        None => future.getattr(intern!(future.py(), "_loop")),
+        None => future.getattr(intern!(py, "_loop")),
     }
 }
 
@@ -407,9 +410,9 @@ pub(super) fn schedule<'py>(
         return Ok(());
     }
     let step = Bound::new(py, TaskStep::new(task, exception))?;
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "context"), task.get().context.get_bound(py))?;
-    future.event_loop(py)?.call_method(intern!(py, "call_soon"), (step,), Some(&keywords))?;
+    let context = task.get().context.get_bound(py).unwrap_or_else(|| py.None().into_bound(py));
+    let event_loop = future.event_loop(py)?;
+    call::call_method_in_context(&event_loop, intern!(py, "call_soon"), step.as_any(), &context)?;
     Ok(())
 }
 
