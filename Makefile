@@ -12,7 +12,7 @@ develop: ## build in place for PYTHON (profile quick): then `PYTHONPATH=python $
 	tag=$$($$exe -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'); \
 	target=target/$$($$exe -c 'import sys; print("py%d.%d" % sys.version_info[:2])'); \
 	PYO3_PYTHON=$$exe CARGO_TARGET_DIR=$$target cargo build --lib --profile quick; \
-	cp $$target/quick/lib_ferroloop.so python/ferroloop/_ferroloop$$tag
+	cp $$target/quick/libferroloop.so python/ferroloop/_ferroloop$$tag
 
 # The interpreter itself: a version manager's shim would choose anew in every directory.
 EXE = $(shell $(PYTHON) -c 'import sys; print(sys.executable)')
@@ -58,7 +58,7 @@ build/lint-$(PY)/ready: tests/requirements.txt
 lint: build/lint-$(PY)/ready ## check format, lints and types of the Rust and the Python code
 	$(EXE) tests/check_layers.py
 	cargo fmt --check
-	PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo clippy --all-targets -- -D warnings
+	PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo clippy --all-targets --all-features -- -D warnings
 	build/lint-$(PY)/bin/ruff check .
 	build/lint-$(PY)/bin/ruff format --check .
 	build/lint-$(PY)/bin/mypy --python-executable build/lint-$(PY)/bin/python

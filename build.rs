@@ -1,6 +1,41 @@
-//! Passes the interpreter's version on as `cfg`s and lets `cargo test` find libpython.
+//! Passes the interpreter's version on as `cfg`s, lets `cargo test` find libpython and, for
+//! programs that embed the loop, lists the sources of the Python package.
 
-fn main() {
+use std::fmt::Write as _;
+use std::path::Path;
+use std::{env, fs, io};
+
+fn main() -> io::Result<()> {
     pyo3_build_config::use_pyo3_cfgs();
     pyo3_build_config::add_libpython_rpath_link_args();
+    if env::var_os("CARGO_FEATURE_EMBED").is_some() {
+        list_python_sources()?;
+    }
+    Ok(())
+}
+
+/// Writes a slice of `(module name, source)` for `src/embed/package.rs` to include.
+fn list_python_sources() -> io::Result<()> {
+    let variable = |name| env::var(name).map_err(io::Error::other);
+    let package = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("python/ferroloop");
+    println!("cargo::rerun-if-changed={}", package.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&package)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "py") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut list = String::from("&[\n");
+    for path in files {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let name = match stem {
+            "__init__" => "ferroloop".to_owned(),
+            stem => format!("ferroloop.{stem}"),
+        };
+        writeln!(list, "({name:?}, include_str!({path:?})),").map_err(io::Error::other)?;
+    }
+    list.push(']');
+    fs::write(Path::new(&variable("OUT_DIR")?).join("python_sources.rs"), list)
 }

@@ -6,14 +6,19 @@
 
 use pyo3::prelude::*;
 
+mod capsule;
+#[cfg(feature = "embed")]
+mod embed;
 mod event_loop;
 mod executor;
 mod ffi;
 mod future;
 mod handle;
 mod interop;
+mod local;
 mod logging;
 pub mod metrics;
+mod net;
 pub mod pool;
 pub mod reactor;
 mod scheduler;
@@ -24,6 +29,17 @@ mod task;
 mod tls;
 mod transport;
 mod watchdog;
+
+#[cfg(feature = "embed")]
+pub use embed::*;
+pub use local::*;
+pub use net::*;
+
+/// The native module as an object, for [`embed::register`].
+#[cfg(feature = "embed")]
+fn native_module(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    Ok(pyo3::wrap_pymodule!(_ferroloop)(py).into_bound(py).into_any())
+}
 
 /// The native half of the Python package `ferroloop`.
 #[pymodule(gil_used = true)]
@@ -83,6 +99,8 @@ pub mod _ferroloop {
         ffi::slots::install_finalizer::<Task>(py);
         ffi::slots::install_self_awaiting::<transport::SocketOperation>(py);
         ffi::slots::install_finalizer::<transport::SocketOperation>(py);
+        ffi::slots::install_self_awaiting::<local::RustCoroutine>(py);
+        ffi::slots::install_finalizer::<local::RustCoroutine>(py);
         ffi::slots::install_finalizer::<Transport>(py);
         ffi::slots::install_finalizer::<StreamTransport>(py);
         ffi::slots::install_finalizer::<DatagramTransport>(py);
@@ -99,6 +117,7 @@ pub mod _ferroloop {
         interop::imports::load_for_3_14(py)?;
         #[cfg(not(Py_3_14))]
         interop::imports::load_before_3_14(py)?;
+        module.add("_C_API", capsule::make(py)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

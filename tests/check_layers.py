@@ -25,13 +25,17 @@ LAYERS = {
     "handle": 3,
     "task": 3,
     "executor": 4,
+    "local": 4,
     "signals": 4,
     "subprocess": 4,
     "tls": 4,
     "transport": 4,
     "watchdog": 4,
     "event_loop": 5,
-    "lib": 6,
+    "net": 5,
+    "capsule": 6,
+    "embed": 6,
+    "lib": 7,
 }
 
 # Modules of one layer that may use each other, and in which direction.

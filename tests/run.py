@@ -115,7 +115,10 @@ class Run:
         if "rust" in steps:
             target = f"target/py{version}"
             self.step(
-                f"{name}: Rust tests", "cargo", "test", PYO3_PYTHON=path, CARGO_TARGET_DIR=target
+                f"{name}: Rust tests",
+                *("cargo", "test", "--all-features"),
+                PYO3_PYTHON=path,
+                CARGO_TARGET_DIR=target,
             )
         if "pytest" in steps:
             self.step(f"{name}: pytest", python, "-m", "pytest", "-p", "no:cacheprovider")

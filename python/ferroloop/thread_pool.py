@@ -31,11 +31,13 @@ class ThreadPool(_ferroloop.ThreadPool, concurrent.futures.ThreadPoolExecutor):
     _initializer = None
     _initargs: tuple[Any, ...] = ()
 
-    def __new__(cls) -> "ThreadPool":
-        cpus = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-        return super().__new__(cls, min(32, cpus + 4), "asyncio")
+    def __new__(cls, max_workers: int | None = None) -> "ThreadPool":
+        if max_workers is None:
+            cpus = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+            max_workers = min(32, cpus + 4)
+        return super().__new__(cls, max_workers, "asyncio")
 
-    def __init__(self) -> None:
+    def __init__(self, max_workers: int | None = None) -> None:
         # ThreadPoolExecutor.__init__ would make a queue and locks that nobody uses.
         pass
 

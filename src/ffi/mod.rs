@@ -11,6 +11,7 @@
 pub mod attach;
 pub mod attribute;
 pub mod buffer;
+pub mod c_api;
 pub mod call;
 pub mod cell;
 pub mod class_version;

@@ -55,6 +55,11 @@ impl FutureIterator {
         Self { future: AttachedCell::new(Some(future.clone().unbind())) }
     }
 
+    /// An iterator of no future, which can be thrown into.
+    pub fn detached() -> Self {
+        Self { future: AttachedCell::new(None) }
+    }
+
     fn finish(&self, py: Python<'_>) {
         drop(self.future.take(py));
     }

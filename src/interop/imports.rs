@@ -45,6 +45,7 @@ imports! {
     isgenerator = "inspect": "isgenerator";
     get_asyncgen_hooks = "sys": "get_asyncgen_hooks";
     set_asyncgen_hooks = "sys": "set_asyncgen_hooks";
+    ensure_future = "asyncio.tasks": "ensure_future";
     wrap_future = "asyncio.futures": "wrap_future";
     convert_future_exception = "asyncio.futures": "_convert_future_exc";
     concurrent_future = "concurrent.futures": "Future";

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod alarm;
+pub mod inbox;
 mod patches;
 pub mod ready;
 pub mod report;
@@ -30,6 +31,7 @@ use crate::interop::imports;
 use crate::metrics::Metrics;
 use crate::reactor::{Poller, Timers};
 pub use alarm::Alarm;
+use inbox::{Inbox, Parked};
 use patches::Patches;
 use ready::ReadyQueue;
 pub use runnable::{Runnable, RunnableKind, Timer};
@@ -57,6 +59,8 @@ pub struct Scheduler {
     /// Taken out while the loop polls, so that polling needs no borrow of the scheduler.
     poller: AttachedCell<Option<Box<Poller>>>,
     pub(crate) alarm: Arc<Alarm>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) parked: AttachedRefCell<Parked>,
     pub(crate) metrics: Arc<Metrics>,
     /// Set while a task is still entered as current after its step.
     pub(crate) leave_task: AttachedCell<Option<LeaveTask>>,
@@ -102,7 +106,9 @@ impl Scheduler {
             timers: AttachedRefCell::new(Timers::new()),
             watches: AttachedRefCell::new(watches),
             poller: AttachedCell::new(Some(Box::new(poller))),
+            inbox: Arc::new(Inbox::new(alarm.clone())),
             alarm,
+            parked: AttachedRefCell::new(Parked::default()),
             metrics: Arc::default(),
             leave_task: AttachedCell::new(None),
             before_sleep: AttachedCell::new(None),
@@ -225,6 +231,7 @@ impl Scheduler {
 
     /// Drops everything scheduled and the poller. The loop must not be running.
     pub fn dispose(&self, py: Python<'_>) {
+        inbox::close(py, self);
         // Taken out first: dropping callbacks runs Python code, which may look at the loop.
         let ready = self.ready.take(py);
         let timers = self.timers.with(py, Timers::take_all);
@@ -237,6 +244,7 @@ impl Scheduler {
     /// Shows all scheduled objects to the cyclic collector.
     fn traverse_scheduled(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.ready.traverse(visit)?;
+        self.parked.traverse(|parked| parked.traverse(visit))?;
         self.patches.visit(visit)?;
         self.timers
             .traverse(|timers| timers.iter().try_for_each(|timer| visit.call(&timer.object)))?;
@@ -257,6 +265,7 @@ impl Scheduler {
 
     fn __clear__(&self) {
         Python::attach(|py| {
+            inbox::close(py, self);
             let ready = self.ready.take(py);
             let timers = self.timers.with(py, Timers::take_all);
             let watched = self.watches.with(py, Watches::clear);

@@ -10,6 +10,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::inbox;
 use super::report::{is_slow, slow_callback};
 use super::watch::Watches;
 use super::{Runnable, Scheduler, Timer};
@@ -48,6 +49,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     discard_cancelled_timers(py, this);
     // Only a turn inside of a callback finds something here.
     run_afterwards(scheduler)?;
+    read_inbox(scheduler)?;
     let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
     // With callbacks ready and nothing to watch there is nothing a poll could find.
     let time = if this.patches.foreign_select.get(py) {
@@ -59,6 +61,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     } else {
         None
     };
+    read_inbox(scheduler)?;
     queue_due_timers(scheduler, time)?;
     let result = run_ready(scheduler);
     // A busy loop goes on with the next step: the current task may stay set until then.
@@ -189,6 +192,16 @@ fn run_visibly<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> Py
     Ok(())
 }
 
+/// Does what other threads, and the wakers of Rust futures, ask for.
+#[inline(always)]
+fn read_inbox<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    if !scheduler.get().inbox.has_letters() {
+        return Ok(());
+    }
+    leave_task(scheduler);
+    inbox::read(scheduler)
+}
+
 #[inline(always)]
 fn leave_task(scheduler: &Bound<'_, Scheduler>) {
     let py = scheduler.py();
@@ -279,7 +292,7 @@ fn poll<'py>(
         this.alarm.set_asleep(true);
         metrics.sleep_begins(clock::nanoseconds());
         // Asking the clock may have run Python code, and so let other threads queue something.
-        let slept = if this.ready.len(py) == 0 {
+        let slept = if this.ready.len(py) == 0 && !this.inbox.has_letters() {
             sleep(py, this, &mut poller, timeout)
         } else {
             let polled = poller.poll(Some(Duration::ZERO));

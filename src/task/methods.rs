@@ -35,7 +35,7 @@ impl Task {
     ) -> PyResult<()> {
         slf.as_super().get().initialise(slf.py(), r#loop)?;
         let eager_start = eager_start.map_or(Ok(false), |eager| eager.is_truthy())?;
-        Self::begin(slf, coro, TaskOptions { name, context, eager_start })
+        Self::begin(slf, coro, TaskOptions { name, context, eager_start, is_coroutine: false })
     }
 
     /// Request that the task is cancelled: CancelledError is thrown into its coroutine at the

@@ -27,6 +27,8 @@ pub struct TaskOptions<'py> {
     pub context: Option<Bound<'py, PyAny>>,
     /// Start at once if the loop runs.
     pub eager_start: bool,
+    /// The caller knows that it is a coroutine.
+    pub is_coroutine: bool,
 }
 
 impl Task {
@@ -58,7 +60,8 @@ impl Task {
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        if !object::is_native_coroutine(&coroutine)
+        if !options.is_coroutine
+            && !object::is_native_coroutine(&coroutine)
             && !imports::iscoroutine(py)?.call1((&coroutine,))?.is_truthy()?
         {
             // Nothing to report about a task that never was one.

@@ -1,0 +1,45 @@
+"""Finds the Python modules of ferroloop inside the program that embeds it."""
+
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
+from types import CodeType
+from typing import Any
+
+
+class EmbeddedImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Imports modules whose sources are part of the program."""
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self._sources = sources
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name not in self._sources:
+            return None
+        spec = importlib.util.spec_from_loader(name, self, origin=self._file(name))
+        if spec is not None:
+            spec.has_location = True
+        return spec
+
+    def is_package(self, name: str) -> bool:
+        return any(other.startswith(f"{name}.") for other in self._sources)
+
+    def get_source(self, name: str) -> str:
+        try:
+            return self._sources[name]
+        except KeyError:
+            raise ImportError(f"{name} is not part of the program", name=name) from None
+
+    def get_code(self, name: str) -> CodeType:
+        # Not in angle brackets: tracebacks then show the source, by way of this loader.
+        return compile(self.get_source(name), self._file(name), "exec", dont_inherit=True)
+
+    def _file(self, name: str) -> str:
+        return "embedded/" + name.replace(".", "/") + ("/__init__" * self.is_package(name)) + ".py"
+
+
+def install(sources: Mapping[str, str]) -> None:
+    """Prefer these sources to what is installed: they belong to the native code."""
+    sys.meta_path.insert(0, EmbeddedImporter(sources))

@@ -1,0 +1,41 @@
+//! The Python package for a program that has none installed.
+
+#![forbid(unsafe_code)]
+
+use pyo3::exceptions::PyImportError;
+use pyo3::prelude::*;
+use pyo3::types::IntoPyDict;
+
+use crate::event_loop::EventLoop;
+
+/// Module names and sources.
+static SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/python_sources.rs"));
+
+const NATIVE: &str = "ferroloop._ferroloop";
+
+/// Makes `import ferroloop` find this program's own copy. Doing it again changes nothing.
+///
+/// # Errors
+/// ImportError if another copy of ferroloop, a wheel for example, was imported before, or in a
+/// sub-interpreter.
+pub fn register(py: Python<'_>) -> PyResult<()> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    if let Ok(native) = modules.get_item(NATIVE) {
+        if native.getattr("EventLoop")?.is(py.get_type::<EventLoop>()) {
+            return Ok(());
+        }
+        return Err(PyImportError::new_err("another copy of ferroloop is imported already"));
+    }
+    let native = crate::native_module(py)?;
+    native.setattr("__name__", NATIVE)?;
+    native.setattr("__package__", "ferroloop")?;
+    modules.set_item(NATIVE, native)?;
+    let importer = PyModule::from_code(
+        py,
+        std::ffi::CString::new(include_str!("importer.py"))?.as_c_str(),
+        c"embedded/importer.py",
+        c"_ferroloop_importer",
+    )?;
+    importer.call_method1("install", (SOURCES.iter().copied().into_py_dict(py)?,))?;
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! The C functions by which other extension modules use the loop: `_ferroloop._C_API`.
+//!
+//! `include/ferroloop.rs` defines the table and is the other side of it. What the functions do is
+//! for higher layers to say, by an [`Implementation`].
+
+use std::ffi::c_int;
+use std::future::Future;
+use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::time::Duration;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+#[expect(dead_code, reason = "the part for extensions")]
+#[path = "../../include/ferroloop.rs"]
+mod abi;
+
+use abi::{Api, RawFuture};
+
+/// A future of another module.
+pub type ForeignFuture = abi::LoopFuture;
+
+/// A future for another module.
+pub type ExportedFuture = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
+
+/// What the functions of the table do.
+pub trait Implementation {
+    /// A coroutine that runs `future`.
+    fn coroutine<'py>(
+        py: Python<'py>,
+        name: String,
+        future: ForeignFuture,
+    ) -> PyResult<Bound<'py, PyAny>>;
+    /// A task that runs `future`.
+    fn spawn<'py>(
+        py: Python<'py>,
+        name: Option<String>,
+        future: ForeignFuture,
+    ) -> PyResult<Bound<'py, PyAny>>;
+    /// Awaits a Python awaitable.
+    fn await_object(awaitable: Bound<'_, PyAny>) -> PyResult<ExportedFuture>;
+    /// Waits for some time.
+    fn sleep(duration: Duration) -> ExportedFuture;
+    /// Waits until a descriptor is ready, for writing or for reading.
+    fn ready(fd: RawFd, for_writing: bool) -> ExportedFuture;
+}
+
+/// The capsule.
+pub fn capsule<I: Implementation>(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let table: &'static Api = const {
+        &Api {
+            version: abi::VERSION,
+            size: size_of::<Api>() as u32,
+            coroutine: coroutine::<I>,
+            spawn: spawn::<I>,
+            await_object: await_object::<I>,
+            sleep: sleep::<I>,
+            ready: ready::<I>,
+        }
+    };
+    // SAFETY: attached; table and name live as long as the process, and there is no destructor.
+    unsafe {
+        let pointer = std::ptr::from_ref(table).cast_mut().cast();
+        let capsule = ffi::PyCapsule_New(pointer, abi::CAPSULE.as_ptr(), None);
+        Bound::from_owned_ptr_or_err(py, capsule)
+    }
+}
+
+/// Runs `body` for C, which holds the GIL: failures, and panics, are left as raised exceptions.
+fn answering<R>(failure: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    Python::attach(|py| {
+        let done = catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or_else(|_panic| {
+            Err(PyRuntimeError::new_err("ferroloop: internal error (panic)"))
+        });
+        done.unwrap_or_else(|error| {
+            error.restore(py);
+            failure
+        })
+    })
+}
+
+/// The text at `start`, or none for null.
+///
+/// # Safety
+/// So many bytes must be readable there.
+unsafe fn text(py: Python<'_>, start: *const u8, length: usize) -> PyResult<Option<String>> {
+    if start.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: by the contract of this function.
+    let bytes = unsafe { std::slice::from_raw_parts(start, length) };
+    Ok(Some(PyString::from_bytes(py, bytes)?.extract()?))
+}
+
+unsafe extern "C" fn coroutine<I: Implementation>(
+    future: RawFuture,
+    name: *const u8,
+    length: usize,
+) -> *mut ffi::PyObject {
+    // SAFETY: the caller hands the future over.
+    let future = unsafe { ForeignFuture::from_raw(future) };
+    answering(std::ptr::null_mut(), |py| {
+        // SAFETY: the caller passes a name of this length.
+        let name = unsafe { text(py, name, length) }?.unwrap_or_default();
+        I::coroutine(py, name, future).map(Bound::into_ptr)
+    })
+}
+
+unsafe extern "C" fn spawn<I: Implementation>(
+    future: RawFuture,
+    name: *const u8,
+    length: usize,
+) -> *mut ffi::PyObject {
+    // SAFETY: the caller hands the future over.
+    let future = unsafe { ForeignFuture::from_raw(future) };
+    answering(std::ptr::null_mut(), |py| {
+        // SAFETY: the caller passes a name of this length, or null.
+        let name = unsafe { text(py, name, length) }?;
+        I::spawn(py, name, future).map(Bound::into_ptr)
+    })
+}
+
+unsafe extern "C" fn await_object<I: Implementation>(
+    awaitable: *mut ffi::PyObject,
+    place: *mut RawFuture,
+) -> c_int {
+    answering(-1, |py| {
+        // SAFETY: the caller passes a live object.
+        let awaitable = unsafe { Bound::from_borrowed_ptr(py, awaitable) };
+        let future = I::await_object(awaitable)?;
+        // SAFETY: the caller passes a valid place.
+        unsafe { place.write(abi::into_raw(future)) };
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn sleep<I: Implementation>(seconds: f64, place: *mut RawFuture) -> c_int {
+    answering(-1, |_py| {
+        let duration = Duration::try_from_secs_f64(seconds)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        // SAFETY: the caller passes a valid place.
+        unsafe { place.write(abi::into_raw(I::sleep(duration))) };
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn ready<I: Implementation>(
+    fd: c_int,
+    direction: c_int,
+    place: *mut RawFuture,
+) -> c_int {
+    answering(-1, |_py| {
+        let for_writing = match direction {
+            abi::READ => false,
+            abi::WRITE => true,
+            _ => return Err(PyValueError::new_err("direction must be READ or WRITE")),
+        };
+        // SAFETY: the caller passes a valid place.
+        unsafe { place.write(abi::into_raw(I::ready(fd, for_writing))) };
+        Ok(0)
+    })
+}

@@ -1,0 +1,263 @@
+//! Cancelling drops: exactly once, in the loop's thread, at every await point.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use ferroloop::{
+    UnixStream, coroutine, into_future, sleep, spawn_blocking, spawn_local, yield_now,
+};
+use futures_util::AsyncReadExt;
+use pyo3::prelude::*;
+
+use crate::support::{Case, Factory, forever, fresh_drops, module, run, runtime, watched, witness};
+
+pub const CASES: &[Case] = &[
+    ("cancelling at each await point drops once", every_point),
+    ("cancelling before the first poll drops once", before_the_first),
+    ("closing the loop drops what lives", close),
+    ("closing the loop drops what Python still holds", close_with_references),
+    ("a coroutine dropped in another thread is dropped at home", other_thread),
+    ("a panicking destructor harms nobody", panicking_drop),
+    ("dropping an awaited coroutine cancels it", inner_task),
+];
+
+/// Awaits everything there is to await, one after the other.
+fn gauntlet() -> Pin<Box<dyn Future<Output = PyResult<()>>>> {
+    Box::pin(async {
+        let _outer = witness();
+        watched(yield_now()).await;
+        watched(sleep(Duration::from_millis(1))).await;
+        let python = Python::attach(|py| {
+            into_future(py.import("asyncio")?.call_method1("sleep", (0.001,))?)
+        })?;
+        watched(python).await?;
+        let blocking = Python::attach(|py| {
+            spawn_blocking(py, || std::thread::sleep(Duration::from_millis(1)))
+        })?;
+        watched(blocking).await?;
+        let (mut reader, writer) = UnixStream::pair()?;
+        let write = spawn_blocking_write(writer)?;
+        watched(reader.read_exact(&mut [0])).await?;
+        watched(write).await??;
+        watched(yield_now()).await;
+        Ok(())
+    })
+}
+
+fn spawn_blocking_write(
+    writer: UnixStream,
+) -> PyResult<impl Future<Output = PyResult<std::io::Result<()>>>> {
+    let mut writer = writer.into_std();
+    Python::attach(|py| {
+        spawn_blocking(py, move || {
+            std::thread::sleep(Duration::from_millis(1));
+            std::io::Write::write_all(&mut writer, b"x")
+        })
+    })
+}
+
+fn every_point() {
+    let start: Factory = |py| spawn_local(py, gauntlet());
+    let source = "
+async def cancelled_after(turns):
+    task = start()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    cancelled = task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        assert cancelled and task.cancelled()
+        return True
+    assert not cancelled
+    return False
+
+async def main():
+    for turns in range(40):
+        await cancelled_after(turns)
+    # Also while each wait is a long one.
+    for delay in [step * 0.0002 for step in range(1, 40)]:
+        task = start()
+        await asyncio.wait([task], timeout=delay)
+        task.cancel()
+        await asyncio.wait([task])
+";
+    let drops = fresh_drops();
+    run(source, &[("start", start)]).unwrap();
+    assert!(drops.count() > 10);
+    drops.assert_here();
+    assert_eq!(drops.count(), drops.made(), "each dropped once");
+}
+
+fn before_the_first() {
+    let drops = fresh_drops();
+    let start: Factory = |py| {
+        let witness = witness();
+        spawn_local(py, async move {
+            let _witness = witness;
+            forever().await
+        })
+    };
+    let source = "
+async def main():
+    task = start()
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return
+    raise AssertionError('not cancelled')
+";
+    run(source, &[("start", start)]).unwrap();
+    assert_eq!(drops.count(), 1);
+    drops.assert_here();
+}
+
+const FOREVER: Factory = |py| spawn_local(py, watched(forever()));
+
+fn close() {
+    let drops = fresh_drops();
+    let source = "
+async def main():
+    globals()['tasks'] = [start() for _ in range(5)]
+    await asyncio.sleep(0.001)
+";
+    run(source, &[("start", FOREVER)]).unwrap();
+    assert_eq!(drops.count(), 5);
+    drops.assert_here();
+}
+
+fn close_with_references() {
+    // Not by a Runner, which cancels everything first.
+    let drops = fresh_drops();
+    runtime().close().unwrap();
+    Python::attach(|py| {
+        let source = "
+import ferroloop, gc
+loop = ferroloop.new_event_loop()
+errors = []
+loop.set_exception_handler(lambda loop, context: errors.append(context['message']))
+async def main():
+    tasks = [start() for _ in range(3)]
+    await asyncio.sleep(0.001)
+    return tasks + [start()]
+tasks = loop.run_until_complete(main())
+loop.close()
+";
+        let globals = module(py, source, &[("start", FOREVER)])?;
+        assert_eq!(drops.count(), 4);
+        drops.assert_here();
+        py.run(
+            c"
+try:
+    tasks[0].get_coro().send(None)
+except RuntimeError as error:
+    assert str(error) == 'Event loop is closed', error
+else:
+    raise AssertionError('resumed')
+del tasks
+gc.collect()
+assert set(errors) == {'Task was destroyed but it is pending!'}, errors
+",
+            Some(&globals),
+            None,
+        )
+    })
+    .unwrap();
+    assert_eq!(drops.count(), 4);
+}
+
+fn other_thread() {
+    let drops = fresh_drops();
+    let make: Factory = |py| {
+        let witness = witness();
+        coroutine(py, "held", async move {
+            let _witness = witness;
+            forever().await
+        })
+    };
+    let count: Factory = |py| {
+        let count = crate::support::DROPS.with(|drops| drops.borrow().count());
+        Ok(count.into_pyobject(py)?.into_any())
+    };
+    let source = "
+import threading
+async def main():
+    held = [make(), make(), make()]
+    held[0].send(None)
+    held[2].close()
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    while thread.is_alive():
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.001)
+    globals()['before'] = count()
+    make().close()
+    assert count() == 4, count()
+    assert before >= 2, before
+import warnings
+warnings.simplefilter('ignore')
+";
+    run(source, &[("make", make), ("count", count)]).unwrap();
+    assert_eq!(drops.count(), 4);
+    drops.assert_here();
+}
+
+fn panicking_drop() {
+    struct Grenade;
+    impl Drop for Grenade {
+        fn drop(&mut self) {
+            panic!("in a destructor");
+        }
+    }
+    let start: Factory = |py| {
+        spawn_local(py, async {
+            let _grenade = Grenade;
+            forever().await
+        })
+    };
+    let source = "
+async def main():
+    task = start()
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    left = start()
+    await asyncio.sleep(0)
+";
+    run(source, &[("start", start)]).unwrap();
+}
+
+fn inner_task() {
+    let start: Factory = |py| {
+        spawn_local(py, async {
+            let inner = Python::attach(|py| {
+                into_future(py.import("__main__")?.getattr("inner")?.call0()?)
+            })?;
+            inner.await
+        })
+    };
+    let source = "
+import __main__
+log = []
+async def inner():
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        log.append('cancelled')
+        raise
+async def main():
+    __main__.inner = inner
+    task = start()
+    await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait([task])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert log == ['cancelled'], log
+    del __main__.inner
+";
+    run(source, &[("start", start)]).unwrap();
+}

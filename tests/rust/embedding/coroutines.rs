@@ -1,0 +1,253 @@
+//! Rust futures as Python's coroutines and tasks.
+
+use ferroloop::{SpawnOptions, coroutine, spawn_local, spawn_local_with, yield_now};
+use pyo3::exceptions::PyLookupError;
+use pyo3::prelude::*;
+
+use crate::support::{Case, Factory, fresh_drops, run, watched};
+
+pub const CASES: &[Case] = &[
+    ("a coroutine is awaited", awaited),
+    ("a coroutine runs only once", once),
+    ("a coroutine nobody awaits warns", unawaited),
+    ("a coroutine works with asyncio's own tasks", c_tasks),
+    ("a task is one of asyncio's", task),
+    ("a future runs in the context of its task", contexts),
+    ("errors and panics are exceptions", errors),
+    ("only our loop will do", foreign_loop),
+    ("nobody resumes a running coroutine", reentrant),
+    ("wake-ups keep their order", order),
+];
+
+const ANSWER: Factory = |py| {
+    coroutine(
+        py,
+        "answer",
+        watched(async {
+            for _ in 0..3 {
+                yield_now().await;
+            }
+            Ok(42)
+        }),
+    )
+};
+
+fn awaited() {
+    let drops = fresh_drops();
+    let source = "
+async def main():
+    assert await answer() == 42
+    assert await asyncio.gather(answer(), answer()) == [42, 42]
+    assert await asyncio.wait_for(answer(), 5) == 42
+    coroutine = answer()
+    assert asyncio.iscoroutine(coroutine) and coroutine.__name__ == 'answer', coroutine
+    assert repr(coroutine).startswith('<coroutine object answer at 0x'), coroutine
+    assert await coroutine == 42
+    closed = answer()
+    closed.close()
+";
+    run(source, &[("answer", ANSWER)]).unwrap();
+    assert_eq!(drops.count(), 5);
+    drops.assert_here();
+}
+
+fn once() {
+    let source = "
+async def main():
+    coroutine = answer()
+    assert await coroutine == 42
+    try:
+        await coroutine
+    except RuntimeError as error:
+        assert str(error) == 'cannot reuse already awaited coroutine', error
+    else:
+        raise AssertionError('awaited twice')
+";
+    run(source, &[("answer", ANSWER)]).unwrap();
+}
+
+fn unawaited() {
+    let drops = fresh_drops();
+    let source = "
+import warnings
+async def main():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        answer()
+    texts = [str(warning.message) for warning in caught]
+    assert texts == [\"coroutine 'answer' was never awaited\"], texts
+";
+    run(source, &[("answer", ANSWER)]).unwrap();
+    assert_eq!(drops.count(), 0, "watched() had not begun");
+}
+
+fn c_tasks() {
+    let source = "
+async def main():
+    assert await asyncio.Task(answer()) == 42
+    task = asyncio.Task(forever())
+    await asyncio.sleep(0)
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        pass
+    else:
+        raise AssertionError('not cancelled')
+";
+    let drops = fresh_drops();
+    let forever: Factory = |py| coroutine(py, "forever", watched(crate::support::forever()));
+    run(source, &[("answer", ANSWER), ("forever", forever)]).unwrap();
+    assert_eq!(drops.count(), 2);
+}
+
+fn task() {
+    let start: Factory = |py| {
+        let options = SpawnOptions { name: Some("rusty".into()), context: None };
+        spawn_local_with(py, options, async {
+            yield_now().await;
+            Python::attach(|py| Ok(py.import("asyncio")?.call_method0("current_task")?.unbind()))
+        })
+    };
+    let source = "
+async def main():
+    task = start()
+    assert isinstance(task, asyncio.Task) and task.get_name() == 'rusty', task
+    assert task in asyncio.all_tasks()
+    assert 'rusty' in repr(task), task
+    assert await task is task
+    assert task.done() and task not in asyncio.all_tasks()
+";
+    run(source, &[("start", start)]).unwrap();
+}
+
+fn contexts() {
+    let start: Factory = |py| {
+        spawn_local(py, async {
+            let mut seen = Vec::new();
+            for number in 0..3 {
+                yield_now().await;
+                Python::attach(|py| -> PyResult<()> {
+                    let variable = py.import("__main__")?.getattr("variable")?;
+                    seen.push(variable.call_method0("get")?.extract::<i32>()?);
+                    variable.call_method1("set", (number,))?;
+                    Ok(())
+                })?;
+            }
+            Ok(seen)
+        })
+    };
+    let source = "
+import contextvars, __main__
+variable = __main__.variable = contextvars.ContextVar('variable')
+async def main():
+    variable.set(7)
+    assert await start() == [7, 0, 1]
+    assert variable.get() == 7
+    del __main__.variable
+";
+    run(source, &[("start", start)]).unwrap();
+}
+
+fn errors() {
+    let error: Factory = |py| {
+        spawn_local(
+            py,
+            watched(async {
+                yield_now().await;
+                Err::<(), _>(PyLookupError::new_err("lost"))
+            }),
+        )
+    };
+    let panic: Factory = |py| {
+        spawn_local(
+            py,
+            watched(async {
+                yield_now().await;
+                if true {
+                    panic!("out of {}", "luck");
+                }
+                Ok(())
+            }),
+        )
+    };
+    let drops = fresh_drops();
+    let source = "
+async def main():
+    for start, kind, text in (error, LookupError, 'lost'), (
+        panic, RuntimeError, 'Rust future panicked: out of luck'
+    ):
+        task = start()
+        try:
+            await task
+        except kind as raised:
+            assert type(raised) is kind and str(raised) == text, raised
+        else:
+            raise AssertionError('nothing raised')
+        assert isinstance(task.exception(), kind)
+";
+    run(source, &[("error", error), ("panic", panic)]).unwrap();
+    assert_eq!(drops.count(), 2);
+}
+
+fn foreign_loop() {
+    Python::initialize();
+    Python::attach(|py| {
+        let error = spawn_local(py, async { Ok(()) }).unwrap_err();
+        assert_eq!(error.to_string(), "RuntimeError: no running event loop");
+        let source = "
+async def inner():
+    try:
+        await answer()
+    except RuntimeError as error:
+        assert str(error) == (
+            'Rust futures need an event loop of ferroloop; another one runs'
+        ), error
+    else:
+        raise AssertionError('awaited')
+asyncio.run(inner())
+";
+        ferroloop::register(py)?;
+        crate::support::module(py, source, &[("answer", ANSWER)]).map(drop)
+    })
+    .unwrap();
+}
+
+fn reentrant() {
+    let start: Factory = |py| {
+        spawn_local(py, async {
+            yield_now().await;
+            Python::attach(|py| {
+                let task = py.import("asyncio")?.call_method0("current_task")?;
+                let coroutine = task.call_method0("get_coro")?;
+                let mut texts = Vec::new();
+                for (method, arguments) in
+                    [("close", vec![]), ("send", vec![py.None()]), ("throw", vec![py.None()])]
+                {
+                    let arguments = pyo3::types::PyTuple::new(py, arguments)?;
+                    texts.push(coroutine.call_method1(method, arguments).unwrap_err().to_string());
+                }
+                Ok(texts)
+            })
+        })
+    };
+    let source = "
+async def main():
+    assert await start() == ['ValueError: coroutine already executing'] * 3
+";
+    run(source, &[("start", start)]).unwrap();
+}
+
+fn order() {
+    let source = "
+async def main():
+    log = []
+    async def one(name):
+        for _ in range(3):
+            await answer()
+            log.append(name)
+    await asyncio.gather(*map(one, 'abc'))
+    assert ''.join(log) == 'abcabcabc', log
+";
+    run(source, &[("answer", ANSWER)]).unwrap();
+}

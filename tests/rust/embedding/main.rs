@@ -1,0 +1,48 @@
+//! The loop in a Rust program. Each case has the main thread, one after the other, in one process.
+//!
+//!     cargo test --features embed --test embedding [NAME]...
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
+
+mod awaiting;
+mod cancelling;
+mod coroutines;
+mod hosting;
+mod network;
+mod support;
+mod threads;
+mod time;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use support::Case;
+
+fn main() -> ExitCode {
+    if std::env::var_os("FERROLOOP_TEST_HOST").is_some() {
+        return hosting::ending_host().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    let cases: Vec<Case> = [
+        coroutines::CASES,
+        cancelling::CASES,
+        awaiting::CASES,
+        time::CASES,
+        network::CASES,
+        threads::CASES,
+        hosting::CASES,
+    ]
+    .concat();
+    let wanted: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let mut failed = Vec::new();
+    for (name, case) in cases {
+        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        println!("{name}");
+        if catch_unwind(AssertUnwindSafe(case)).is_err() {
+            failed.push(name);
+        }
+    }
+    println!("\nembedding: {}", if failed.is_empty() { "ok".into() } else { failed.join(", ") });
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

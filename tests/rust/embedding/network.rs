@@ -1,0 +1,181 @@
+//! Sockets of Rust code on the loop, with Python code at the other end.
+
+use std::io;
+use std::time::Duration;
+
+use ferroloop::{
+    AsyncFd, Direction, TcpListener, TcpStream, UnixListener, UnixStream, spawn_local, timeout,
+};
+use futures_util::{AsyncReadExt, AsyncWriteExt, future};
+use pyo3::prelude::*;
+
+use crate::support::{Case, run, runtime};
+
+pub const CASES: &[Case] = &[
+    ("Python streams talk to a Rust server", python_client),
+    ("megabytes go both ways", bulk),
+    ("a refused connection is an error", refused),
+    ("UNIX streams connect", unix),
+    ("readiness of any descriptor is awaited", pipe),
+    ("a closed peer is seen", closed),
+];
+
+const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+
+async fn echo(mut stream: TcpStream) -> PyResult<()> {
+    let mut buffer = vec![0; 4096];
+    loop {
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            stream.close().await?;
+            return Ok(());
+        }
+        stream.write_all(&buffer[..count]).await?;
+    }
+}
+
+fn python_client() {
+    let source = "
+async def main():
+    port = serve()
+    async def talk(number):
+        reader, writer = await asyncio.open_connection('127.0.0.1', port)
+        for line in range(20):
+            text = b'%d %d\\n' % (number, line)
+            writer.write(text)
+            assert await reader.readline() == text
+        writer.write_eof()
+        assert await reader.read() == b''
+        writer.close()
+        await writer.wait_closed()
+    await asyncio.gather(*map(talk, range(20)))
+";
+    run(
+        source,
+        &[("serve", |py| {
+            let listener = TcpListener::bind(LOCAL.into())?;
+            let port = listener.local_addr()?.port();
+            spawn_local(py, async move {
+                loop {
+                    let (stream, peer) = listener.accept().await?;
+                    assert_eq!(stream.peer_addr()?, peer);
+                    Python::attach(|py| spawn_local(py, echo(stream)).map(drop))?;
+                }
+                #[expect(unreachable_code, reason = "says what the type is")]
+                Ok(())
+            })?;
+            Ok(port.into_pyobject(py)?.into_any())
+        })],
+    )
+    .unwrap();
+}
+
+fn bulk() {
+    runtime()
+        .block_on(async {
+            let listener = TcpListener::bind(LOCAL.into())?;
+            let address = listener.local_addr()?;
+            let server = async { echo(listener.accept().await?.0).await.map_err(io::Error::other) };
+            let client = async {
+                let stream = TcpStream::connect(address).await?;
+                let data: Vec<u8> = (0..4_000_000_u32).map(|number| number as u8).collect();
+                let mut received = Vec::new();
+                let (mut reader, mut writer) = (&stream, &stream);
+                let write = async {
+                    writer.write_all(&data).await?;
+                    writer.close().await
+                };
+                let (written, read) = future::join(write, reader.read_to_end(&mut received)).await;
+                written?;
+                read?;
+                assert!(received == data, "bytes were changed");
+                Ok::<_, io::Error>(())
+            };
+            let (served, asked) = future::join(server, client).await;
+            served.and(asked)
+        })
+        .unwrap()
+        .unwrap();
+}
+
+fn refused() {
+    let error = runtime()
+        .block_on(async {
+            let address = TcpListener::bind(LOCAL.into())?.local_addr()?;
+            TcpStream::connect(address).await.map(drop)
+        })
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+fn unix() {
+    let path = std::env::temp_dir().join(format!("ferroloop-{}.sock", std::process::id()));
+    let place = path.clone();
+    runtime()
+        .block_on(async move {
+            let listener = UnixListener::bind(&place)?;
+            let client = async {
+                let mut stream = UnixStream::connect(&place).await?;
+                stream.write_all(b"ping").await?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await?;
+                assert_eq!(answer, "pong");
+                Ok::<_, io::Error>(())
+            };
+            let server = async {
+                let (mut stream, _) = listener.accept().await?;
+                let mut question = [0; 4];
+                stream.read_exact(&mut question).await?;
+                assert_eq!(&question, b"ping");
+                stream.write_all(b"pong").await?;
+                stream.close().await
+            };
+            let (asked, served) = future::join(client, server).await;
+            asked.and(served)
+        })
+        .unwrap()
+        .unwrap();
+    std::fs::remove_file(path).unwrap();
+}
+
+fn pipe() {
+    runtime()
+        .block_on(async {
+            let (reader, mut writer) = std::os::unix::net::UnixStream::pair()?;
+            let reader = AsyncFd::new(reader)?;
+            let early = timeout(Duration::from_millis(2), reader.ready(Direction::Read)).await;
+            assert!(early.is_err(), "ready without data");
+            let thread = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(2));
+                io::Write::write_all(&mut writer, b"x").map(|()| writer)
+            });
+            timeout(Duration::from_secs(10), reader.ready(Direction::Read)).await.unwrap()?;
+            let mut byte = [0];
+            io::Read::read_exact(&mut reader.get_ref(), &mut byte)?;
+            assert_eq!(&byte, b"x");
+            drop(thread.join().unwrap()?);
+            timeout(Duration::from_secs(10), reader.ready(Direction::Read)).await.unwrap()?;
+            assert_eq!(io::Read::read(&mut reader.get_ref(), &mut byte)?, 0);
+            Ok::<_, io::Error>(())
+        })
+        .unwrap()
+        .unwrap();
+}
+
+fn closed() {
+    runtime()
+        .block_on(async {
+            let (mut one, mut other) = UnixStream::pair()?;
+            other.write_all(b"last words").await?;
+            drop(other);
+            let mut words = String::new();
+            one.read_to_string(&mut words).await?;
+            assert_eq!(words, "last words");
+            let error = one.write_all(b"?").await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            Ok::<_, io::Error>(())
+        })
+        .unwrap()
+        .unwrap();
+}

@@ -1,0 +1,78 @@
+//! Sleeping and time-outs.
+
+use std::time::{Duration, Instant};
+
+use ferroloop::{Elapsed, sleep, timeout};
+use futures_util::future::join_all;
+use pyo3::prelude::*;
+
+use crate::support::{Case, runtime};
+
+pub const CASES: &[Case] = &[
+    ("a sleep is never short", exact),
+    ("sleeps end in their order", order),
+    ("a time-out ends what takes too long", limits),
+    ("dropped sleeps leave the timers", dropped),
+];
+
+fn exact() {
+    runtime()
+        .block_on(async {
+            for micros in [0, 50, 300, 2000, 5000] {
+                let (duration, started) = (Duration::from_micros(micros), Instant::now());
+                sleep(duration).await;
+                assert!(started.elapsed() >= duration);
+            }
+        })
+        .unwrap();
+}
+
+fn order() {
+    let log = runtime()
+        .block_on(async {
+            let log = std::cell::RefCell::new(Vec::new());
+            join_all([5, 1, 3, 2, 4].map(|step| {
+                let log = &log;
+                async move {
+                    sleep(Duration::from_millis(step * 3)).await;
+                    log.borrow_mut().push(step);
+                }
+            }))
+            .await;
+            log.into_inner()
+        })
+        .unwrap();
+    assert_eq!(log, [1, 2, 3, 4, 5]);
+}
+
+fn limits() {
+    runtime()
+        .block_on(async {
+            let late = timeout(Duration::from_millis(1), sleep(Duration::from_secs(60))).await;
+            assert_eq!(late, Err(Elapsed));
+            let early = timeout(Duration::from_secs(60), async { 5 }).await;
+            assert_eq!(early, Ok(5));
+        })
+        .unwrap();
+}
+
+fn dropped() {
+    let runtime = runtime();
+    runtime
+        .block_on(async {
+            for _ in 0..10_000 {
+                let mut later = std::pin::pin!(sleep(Duration::from_secs(60)));
+                assert!(futures_util::poll!(&mut later).is_pending());
+            }
+        })
+        .unwrap();
+    Python::attach(|py| {
+        // Not even the first of many stays until it is due.
+        let repr = runtime.event_loop(py).repr().unwrap().to_string();
+        assert!(repr.contains("running=False"), "{repr}");
+        let alive =
+            c"sum(type(o).__name__ == '_TimerAlarm' for o in __import__('gc').get_objects())";
+        let alive: usize = py.eval(alive, None, None).unwrap().extract().unwrap();
+        assert!(alive < 200, "{alive} timers");
+    });
+}
