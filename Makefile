@@ -2,10 +2,11 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel demo bench ecosystem lint test
+.PHONY: help develop wheel demo bench ecosystem lint test \
+	example-rust-function example-http-server example-plugin-host bench-embed
 
 help: ## list the targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
 
 develop: ## build in place for PYTHON (profile quick): then `PYTHONPATH=python $(PYTHON)` imports it
 	@set -e; exe=$$($(PYTHON) -c 'import sys; print(sys.executable)'); \
@@ -34,6 +35,20 @@ demo: wheel ## fetch thousands of pages with aiohttp on ferroloop and on asyncio
 	build/demo/bin/pip install --quiet --disable-pip-version-check $(WHEELS)/*.whl aiohttp
 	build/demo/bin/python examples/demo
 
+CARGO = PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo
+
+example-rust-function: develop ## a Python program awaits functions of an extension module in Rust
+	cd examples/rust_function && PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=../../target/$(PY) cargo build
+	mkdir -p build/examples/$(PY)
+	cp target/$(PY)/debug/librust_function.so build/examples/$(PY)/rust_function.so
+	PYTHONPATH=python:build/examples/$(PY) $(EXE) examples/rust_function/__main__.py
+
+example-http-server: ## a Rust HTTP server whose handlers are Python coroutines; PORT=8080
+	$(CARGO) run --quiet --features embed --example http_server $(PORT)
+
+example-plugin-host: ## a Rust program with a plug-in in Python, restarted and shut down
+	$(CARGO) run --quiet --features embed --example plugin_host
+
 bench: wheel ## compare with the other event loops; ARGS="--only tasks" for a part
 	test -x build/bench-$(PY)/bin/python || $(EXE) -m venv build/bench-$(PY)
 	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check -r benches/requirements.txt
@@ -48,6 +63,15 @@ ecosystem: wheel ## run real programs on ferroloop and asyncio; ARGS="--only 'uv
 	build/ecosystem-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
 		--no-deps $(WHEELS)/*.whl
 	build/ecosystem-$(PY)/bin/python -m tests.ecosystem $(ARGS)
+
+bench-embed: wheel ## measure round trips to Rust futures, on the loop and on Tokio
+	test -x build/bench-$(PY)/bin/python || $(EXE) -m venv build/bench-$(PY)
+	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+		--no-deps $(WHEELS)/*.whl
+	cd benches/embed && PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=../../target/$(PY) cargo build --release
+	mkdir -p build/benches/$(PY)
+	cp target/$(PY)/release/libembed_bench.so build/benches/$(PY)/embed_bench.so
+	PYTHONPATH=build/benches/$(PY) build/bench-$(PY)/bin/python -m benches.embed
 
 build/lint-$(PY)/ready: tests/requirements.txt
 	rm -rf build/lint-$(PY)

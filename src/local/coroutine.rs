@@ -156,6 +156,12 @@ impl RustCoroutine {
             Stage::New | Stage::Suspended => {}
         }
         self.stage.set(py, Stage::Suspended);
+        let settled =
+            self.tenant.inspect(py, |tenant| tenant.as_ref().map(|tenant| tenant.clone_ref(py)));
+        // The loop drops the future when it is closed.
+        let Some(tenant) = settled.filter(|tenant| !tenant.scheduler.get().closed.get(py)) else {
+            return Err(closed());
+        };
         if let Some(waiter) = self.waiter.get_bound(py) {
             match Future::resume(&waiter) {
                 Resumed::Yield(waiter) => return Ok(Step::Wait(waiter)),
@@ -163,11 +169,6 @@ impl RustCoroutine {
                 Resumed::Return(_) => drop(self.waiter.take(py)),
             }
         }
-        let Some(tenant) =
-            self.tenant.inspect(py, |tenant| tenant.as_ref().map(|tenant| tenant.clone_ref(py)))
-        else {
-            return Err(closed());
-        };
         let Ok(future) = self.lodging.take() else {
             return Err(PyRuntimeError::new_err(
                 "the Rust future was made in another thread than the one that runs the loop",

@@ -1,8 +1,10 @@
 //! Sleeping and time-outs.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ferroloop::{Elapsed, sleep, timeout};
+use ferroloop::{Elapsed, into_future, sleep, spawn_local, timeout};
 use futures_util::future::join_all;
 use pyo3::prelude::*;
 
@@ -30,18 +32,25 @@ fn exact() {
 fn order() {
     let log = runtime()
         .block_on(async {
-            let log = std::cell::RefCell::new(Vec::new());
-            join_all([5, 1, 3, 2, 4].map(|step| {
-                let log = &log;
-                async move {
-                    sleep(Duration::from_millis(step * 3)).await;
-                    log.borrow_mut().push(step);
-                }
-            }))
-            .await;
-            log.into_inner()
+            let log = Rc::new(RefCell::new(Vec::new()));
+            let tasks = [5, 1, 3, 2, 4].map(|step| {
+                let log = log.clone();
+                Python::attach(|py| {
+                    into_future(spawn_local(py, async move {
+                        sleep(Duration::from_millis(step * 3)).await;
+                        log.borrow_mut().push(step);
+                        Ok(())
+                    })?)
+                })
+                .unwrap()
+            });
+            for result in join_all(tasks).await {
+                result.unwrap();
+            }
+            log.take()
         })
         .unwrap();
+    // However late the loop is.
     assert_eq!(log, [1, 2, 3, 4, 5]);
 }
 
