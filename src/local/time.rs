@@ -14,18 +14,18 @@ use pyo3::prelude::*;
 use super::coroutine::running;
 use crate::ffi::cell::AttachedCell;
 use crate::scheduler::runnable::{describe_object, nothing_to_note};
-use crate::scheduler::{Runnable, RunnableKind, Scheduler, turn};
+use crate::scheduler::{RunnableKind, Scheduler, Timer, turn};
 
 /// Waits until a time has passed, made by [`sleep`].
 pub struct Sleep {
     started: Instant,
     duration: Duration,
     /// What waits among the timers, from the first poll on.
-    timer: Option<Timer>,
+    entry: Option<Entry>,
 }
 
 /// Belongs to the loop's thread.
-struct Timer {
+struct Entry {
     scheduler: Py<Scheduler>,
     alarm: Py<TimerAlarm>,
     _local: PhantomData<*const ()>,
@@ -43,18 +43,18 @@ struct Timer {
 /// # Panics
 /// When it is polled where no loop of ferroloop runs.
 pub fn sleep(duration: Duration) -> Sleep {
-    Sleep { started: Instant::now(), duration, timer: None }
+    Sleep { started: Instant::now(), duration, entry: None }
 }
 
-impl Timer {
+impl Entry {
     fn start(py: Python<'_>, duration: Duration) -> PyResult<Self> {
         let scheduler = running(py)?;
         let deadline = turn::now(&scheduler)? + duration.as_secs_f64();
         let alarm =
             TimerAlarm { waker: AttachedCell::new(None), stage: AttachedCell::new(Stage::Armed) };
         let alarm = Bound::new(py, alarm)?;
-        let runnable = Runnable::new(&DUE, alarm.clone());
-        scheduler.get().timers.with(py, |timers| timers.push(deadline, runnable));
+        let timer = Timer { kind: &DUE, object: alarm.clone().into_any().unbind() };
+        scheduler.get().timers.with(py, |timers| timers.push(deadline, timer));
         Ok(Self { scheduler: scheduler.unbind(), alarm: alarm.unbind(), _local: PhantomData })
     }
 }
@@ -65,11 +65,11 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         Python::attach(|py| {
             let this = &mut *self;
-            let timer = this.timer.get_or_insert_with(|| {
+            let entry = this.entry.get_or_insert_with(|| {
                 let left = this.duration.saturating_sub(this.started.elapsed());
-                Timer::start(py, left).unwrap_or_else(|error| panic!("sleep: {error}"))
+                Entry::start(py, left).unwrap_or_else(|error| panic!("sleep: {error}"))
             });
-            let alarm = timer.alarm.get();
+            let alarm = entry.alarm.get();
             if alarm.stage.get(py) == Stage::Rung {
                 return Poll::Ready(());
             }
@@ -79,7 +79,7 @@ impl Future for Sleep {
     }
 }
 
-impl Drop for Timer {
+impl Drop for Entry {
     fn drop(&mut self) {
         // While the interpreter ends nothing rings any more.
         let _ = Python::try_attach(|py| {
@@ -129,18 +129,18 @@ static DUE: RunnableKind = RunnableKind {
         }
         Ok(())
     },
-    cancelled: |py, runnable| {
-        let alarm = runnable.object.bind(py).cast::<TimerAlarm>();
-        alarm.is_ok_and(|alarm| alarm.get().stage.get(py) == Stage::Cancelled)
+    cancelled: |object| {
+        let alarm = object.cast::<TimerAlarm>();
+        alarm.is_ok_and(|alarm| alarm.get().stage.get(object.py()) == Stage::Cancelled)
     },
     sets_current_task: false,
     show: nothing_to_note,
     describe: describe_object,
-    left_timers: |py, runnable| {
-        if let Ok(alarm) = runnable.object.bind(py).cast::<TimerAlarm>()
-            && alarm.get().stage.get(py) == Stage::Armed
+    left_timers: |object| {
+        if let Ok(alarm) = object.cast::<TimerAlarm>()
+            && alarm.get().stage.get(object.py()) == Stage::Armed
         {
-            alarm.get().stage.set(py, Stage::Rung);
+            alarm.get().stage.set(object.py(), Stage::Rung);
         }
     },
 };
