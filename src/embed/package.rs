@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 
 use crate::event_loop::EventLoop;
+use crate::ffi::interpreter;
 
 /// Module names and sources.
 static SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/python_sources.rs"));
@@ -19,6 +20,7 @@ const NATIVE: &str = "ferroloop._ferroloop";
 /// ImportError if another copy of ferroloop, a wheel for example, was imported before, or in a
 /// sub-interpreter.
 pub fn register(py: Python<'_>) -> PyResult<()> {
+    interpreter::claim(py)?;
     let modules = py.import("sys")?.getattr("modules")?;
     if let Ok(native) = modules.get_item(NATIVE) {
         if native.getattr("EventLoop")?.is(py.get_type::<EventLoop>()) {

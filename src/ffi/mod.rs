@@ -19,6 +19,7 @@ pub mod context;
 pub mod coroutine;
 pub mod exception;
 pub mod freelist;
+pub mod interpreter;
 pub mod live;
 pub mod method;
 pub mod object;

@@ -1,0 +1,93 @@
+//! An extension module of its own, whose functions are awaited on ferroloop's event loop.
+//!
+//! It does not depend on ferroloop's crate: `include/ferroloop.rs` is all that it needs.
+
+use std::io::{ErrorKind, Read};
+use std::mem::ManuallyDrop;
+use std::net::TcpStream;
+use std::os::fd::{FromRawFd, RawFd};
+use std::time::Duration;
+
+use futures_channel::oneshot;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+#[path = "../../../include/ferroloop.rs"]
+#[allow(dead_code, reason = "not all of it is used here")]
+mod ferroloop;
+
+/// Functions for the program beside this crate.
+#[pymodule(gil_used = true)]
+mod rust_function {
+    use super::*;
+
+    /// Return the sum of the bytes that a non-blocking socket receives until its end.
+    #[pyfunction]
+    fn checksum(py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyAny>> {
+        ferroloop::coroutine(py, "checksum", async move {
+            // SAFETY: the caller keeps the socket open, and it is not closed here.
+            let stream = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
+            let (mut sum, mut buffer) = (0_u64, vec![0; 65536]);
+            loop {
+                match (&*stream).read(&mut buffer) {
+                    Ok(0) => return Ok(sum),
+                    Ok(count) => {
+                        sum += buffer[..count].iter().map(|&byte| u64::from(byte)).sum::<u64>()
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        ferroloop::ready(fd, ferroloop::READ).await?;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        })
+    }
+
+    /// Start a task that awaits `function(n)` for n from `start` down to 1, with a pause of so
+    /// many seconds after each, and returns the list of the results.
+    #[pyfunction]
+    fn countdown(
+        py: Python<'_>,
+        start: u32,
+        pause: f64,
+        function: Py<PyAny>,
+    ) -> PyResult<Bound<'_, PyAny>> {
+        ferroloop::spawn(py, Some("countdown"), async move {
+            let mut results = Vec::new();
+            for number in (1..=start).rev() {
+                let awaited = Python::attach(|py| {
+                    ferroloop::into_future(&function.bind(py).call1((number,))?)
+                })?;
+                results.push(awaited.await?);
+                ferroloop::sleep(Duration::from_secs_f64(pause)).await?;
+            }
+            Ok(results)
+        })
+    }
+
+    /// Return the nth Fibonacci number, computed by a thread of this module's own.
+    #[pyfunction]
+    fn fibonacci(py: Python<'_>, n: u32) -> PyResult<Bound<'_, PyAny>> {
+        ferroloop::coroutine(py, "fibonacci", async move {
+            let (sender, receiver) = oneshot::channel();
+            std::thread::spawn(move || {
+                let number = (0..n).fold((0_u64, 1_u64), |(a, b), _| (b, a.wrapping_add(b))).0;
+                // Nobody waits any more if the coroutine was cancelled.
+                let _ = sender.send(number);
+            });
+            receiver.await.map_err(|_| PyRuntimeError::new_err("the thread is gone"))
+        })
+    }
+
+    /// Panic once awaited: the caller gets RuntimeError.
+    #[pyfunction]
+    fn panics(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        ferroloop::coroutine(py, "panics", async {
+            ferroloop::sleep(Duration::ZERO).await?;
+            if true {
+                panic!("as it should");
+            }
+            Ok(())
+        })
+    }
+}

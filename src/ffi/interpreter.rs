@@ -1,0 +1,27 @@
+//! Which interpreter this is.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Refuses all interpreters of the process but the first one that asks: the crate keeps objects
+/// in statics.
+///
+/// # Errors
+/// ImportError in any other interpreter.
+pub fn claim(_py: Python<'_>) -> PyResult<()> {
+    const NOBODY: i64 = -1;
+    static OWNER: AtomicI64 = AtomicI64::new(NOBODY);
+    // SAFETY: attached, so there is a current interpreter.
+    let current = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    match OWNER.compare_exchange(NOBODY, current, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => Ok(()),
+        Err(owner) if owner == current => Ok(()),
+        Err(owner) => Err(PyImportError::new_err(format!(
+            "ferroloop does not support subinterpreters: this process uses it in interpreter \
+             {owner}, and this is interpreter {current}"
+        ))),
+    }
+}
