@@ -56,6 +56,34 @@ class _SelectorView:
         return selectors.SelectorKey(fileobj, fileobj, events, None)
 
 
+class _ReadyView:
+    """What code that turns the loop itself (nest_asyncio) asks `loop._ready`, a deque of handles."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: "EventLoop") -> None:
+        self._loop = weakref.ref(loop)
+
+    def __len__(self) -> int:
+        loop = self._loop()
+        return 0 if loop is None else loop._ready_count()
+
+    def popleft(self) -> asyncio.Handle:
+        """Take what is to run next, a task's step for instance, in a handle."""
+        loop = self._loop()
+        if loop is None:
+            raise IndexError("pop from an empty deque")
+        return loop._take_ready()
+
+    def append(self, handle: asyncio.Handle) -> None:
+        """Queue a handle."""
+        if (loop := self._loop()) is not None:
+            loop._add_callback(handle)
+
+    def clear(self) -> None:
+        """Nothing: `close()` asks for it, and drops the queue itself."""
+
+
 class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
     """Event loop with scheduling, tasks, futures and I/O in Rust.
 
@@ -90,6 +118,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         # Not SelectorEventLoop.__init__: there is no selector and no self-pipe to make.
         asyncio.BaseEventLoop.__init__(self)
         self._selector = _SelectorView(self)
+        self._ready = _ReadyView(self)
         self._ssock: socket.socket | None = None
         self._csock: socket.socket | None = None
         self._transports = TransportTable(self)
@@ -123,6 +152,9 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         from .metrics import snapshot
 
         return snapshot(self)
+
+    def _process_events(self, event_list: list[None]) -> None:
+        """Nothing: what `_selector.select()` counts is in the ready queue already."""
 
     def _start_serving(
         self,

@@ -13,6 +13,7 @@ mod parameters;
 mod patched_run;
 mod processes;
 mod readiness;
+mod ready_view;
 mod resolver;
 mod scheduling;
 mod settings;

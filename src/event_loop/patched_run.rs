@@ -27,7 +27,8 @@ pub fn run_in_handle<'py>(
     call::call1(run, &handle).map(drop)
 }
 
-fn as_handle<'py>(
+/// The handle that asyncio would have queued.
+pub(super) fn as_handle<'py>(
     scheduler: &Bound<'py, Scheduler>,
     runnable: Runnable,
 ) -> PyResult<Bound<'py, PyAny>> {

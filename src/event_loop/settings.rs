@@ -134,7 +134,13 @@ impl EventLoop {
 
     #[setter(_thread_id)]
     fn set_thread_id(slf: &Bound<'_, Self>, value: Option<u64>) {
-        slf.as_super().get().thread.set(slf.py(), value.unwrap_or(0));
+        let py = slf.py();
+        let scheduler = slf.as_super().get();
+        scheduler.thread.set(py, value.unwrap_or(0));
+        // Code that turns the loop itself tells by this that it is done.
+        if value.is_none() {
+            scheduler.unhide_scheduled(py);
+        }
     }
 
     #[getter(_task_factory)]

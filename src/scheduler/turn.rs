@@ -245,16 +245,28 @@ fn select_by_python<'py>(scheduler: &Bound<'py, Scheduler>, idle: bool) -> PyOut
     selected.map(drop).map_err(|e| raised(py, e))
 }
 
-/// What `loop._selector.select(timeout)` does: polls, queues what is due, and returns how many
-/// callbacks became ready.
+/// What `loop._selector.select(timeout)` does: polls until the next timer at the latest, queues
+/// what is due, and returns how many callbacks became ready.
+///
+/// Code that turns the loop itself, maybe inside of a callback, has no other way to the timers
+/// and to what that callback has put off.
 pub fn select<'py>(
     scheduler: &Bound<'py, Scheduler>,
     timeout: Option<Duration>,
 ) -> PyOutcome<'py, usize> {
     let py = scheduler.py();
-    let before = scheduler.get().ready.len(py);
-    poll(scheduler, timeout)?;
-    Ok(scheduler.get().ready.len(py).saturating_sub(before))
+    let this = scheduler.get();
+    discard_cancelled_timers(py, this);
+    run_afterwards(scheduler)?;
+    let before = this.ready.len(py);
+    let next = time_to_sleep(scheduler)?;
+    let timeout = match (timeout, next) {
+        (Some(timeout), Some(next)) => Some(timeout.min(next)),
+        (timeout, next) => timeout.or(next),
+    };
+    let time = poll(scheduler, timeout)?;
+    queue_due_timers(scheduler, Some(time))?;
+    Ok(this.ready.len(py).saturating_sub(before))
 }
 
 /// Polls and queues what is due for ready descriptors. Returns the time afterwards, in

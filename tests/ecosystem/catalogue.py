@@ -125,4 +125,9 @@ PROGRAMS = (
         "ipykernel: top-level await, background tasks, interrupts",
         ("ipykernel", "jupyter-client", "pyzmq", "tornado", "ipython"),
     ),
+    Program(
+        "nest_asyncio_nested",
+        "nest_asyncio: run_until_complete inside a running loop",
+        ("nest-asyncio",),
+    ),
 )

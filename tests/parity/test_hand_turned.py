@@ -1,0 +1,191 @@
+"""Code that turns the loop itself, inside of a callback too, as nest_asyncio does.
+
+It polls by `loop._selector.select()`, takes handles from `loop._ready` and calls their `_run()`.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import socket
+import sys
+
+import pytest
+
+# From 3.14 on the current task is the thread's state.
+if sys.version_info >= (3, 12):
+
+    def swap_current_task(loop, task):
+        return asyncio.tasks._swap_current_task(loop, task)
+
+else:
+
+    def swap_current_task(loop, task):
+        previous = asyncio.tasks._current_tasks.pop(loop, None)
+        if task is not None:
+            asyncio.tasks._current_tasks[loop] = task
+        return previous
+
+
+def turn(loop):
+    """One turn in Python, over asyncio's private attributes."""
+    timers = loop._scheduled
+    while timers and timers[0]._cancelled:
+        heapq.heappop(timers)
+    timeout = None
+    if loop._ready or loop._stopping:
+        timeout = 0
+    elif timers:
+        timeout = max(timers[0]._when - loop.time(), 0)
+    loop._process_events(loop._selector.select(timeout))
+    while timers and timers[0]._when < loop.time() + loop._clock_resolution:
+        loop._ready.append(heapq.heappop(timers))
+    for _ in range(len(loop._ready)):
+        if not loop._ready:
+            break
+        handle = loop._ready.popleft()
+        if handle._cancelled:
+            continue
+        current = swap_current_task(loop, None)
+        try:
+            handle._run()
+        finally:
+            swap_current_task(loop, current)
+
+
+def complete(loop, coroutine):
+    """run_until_complete(), in a running loop as well."""
+    task = loop.create_task(coroutine)
+    while not task.done():
+        turn(loop)
+    return task.result()
+
+
+def test_entries_are_handles(loop):
+    seen = []
+    assert len(loop._ready) == 0
+    assert not loop._ready
+    for number in range(3):
+        loop.call_soon(seen.append, number)
+    loop.call_soon(seen.append, "cancelled").cancel()
+    assert len(loop._ready) == 4
+    for _ in range(3):
+        handle = loop._ready.popleft()
+        assert isinstance(handle, asyncio.Handle)
+        assert not handle._cancelled
+        handle._run()
+    assert seen == [0, 1, 2]
+    assert loop._ready.popleft()._cancelled
+    with pytest.raises(IndexError, match="^pop from an empty deque$"):
+        loop._ready.popleft()
+
+
+def test_a_handle_may_be_put_back(loop):
+    seen = []
+    loop.call_soon(seen.append, 1)
+    loop._ready.append(loop._ready.popleft())
+    loop.run_until_complete(asyncio.sleep(0))
+    assert seen == [1]
+
+
+def test_turned_from_outside(loop):
+    async def main():
+        return [await asyncio.sleep(0.001, number) for number in range(5)]
+
+    previous = asyncio._get_running_loop()
+    asyncio._set_running_loop(loop)
+    try:
+        assert complete(loop, main()) == list(range(5))
+    finally:
+        asyncio._set_running_loop(previous)
+
+
+def test_nested_tasks_and_the_current_task(run):
+    async def below(depth):
+        loop = asyncio.get_running_loop()
+        this = asyncio.current_task()
+        assert this is not None
+        await asyncio.sleep(0)
+        found = complete(loop, below(depth - 1)) if depth else []
+        assert asyncio.current_task() is this
+        await asyncio.sleep(0.001)
+        assert asyncio.current_task() is this
+        return [*found, depth]
+
+    async def main():
+        this = asyncio.current_task()
+        for _ in range(3):
+            assert complete(asyncio.get_running_loop(), below(5)) == list(range(6))
+            assert asyncio.current_task() is this
+            await asyncio.sleep(0)
+            assert asyncio.current_task() is this
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: seen.append(asyncio.current_task()))
+        seen = []
+        await asyncio.sleep(0)
+        assert seen == [None]
+
+    run(main())
+
+
+def test_other_tasks_go_on(run):
+    async def main():
+        ticks = []
+
+        async def tick():
+            while True:
+                ticks.append(None)
+                await asyncio.sleep(0.001)
+
+        ticking = asyncio.create_task(tick())
+        complete(asyncio.get_running_loop(), asyncio.sleep(0.05))
+        assert len(ticks) > 3
+        ticking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ticking
+
+    run(main())
+
+
+def test_sockets_threads_and_exceptions(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+        with left, right:
+            left.setblocking(False)
+            right.setblocking(False)
+            loop.call_later(0.01, left.send, b"data")
+            assert complete(loop, loop.sock_recv(right, 10)) == b"data"
+        assert complete(loop, asyncio.to_thread(sum, (1, 2, 3))) == 6
+
+        async def fail():
+            await asyncio.sleep(0)
+            raise KeyError("nested")
+
+        with pytest.raises(KeyError, match="nested"):
+            complete(loop, fail())
+
+    run(main())
+
+
+def test_what_the_callback_wrote_is_sent(run):
+    """Writes of one callback may be gathered, but not beyond a nested turn."""
+
+    async def echo(reader, writer):
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            for number in range(20):
+                for part in (b"first ", b"second ", b"third "):
+                    writer.write(part)
+                writer.write(b"%03d" % number)
+                whole = b"first second third %03d" % number
+                assert complete(loop, reader.readexactly(len(whole))) == whole
+            writer.close()
+            await writer.wait_closed()
+
+    run(main())
