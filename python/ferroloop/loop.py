@@ -57,7 +57,7 @@ class _SelectorView:
 
 
 class _ReadyView:
-    """What code that turns the loop itself (nest_asyncio) asks `loop._ready`, a deque of handles."""
+    """What code that turns the loop itself, as nest_asyncio, asks the deque `loop._ready`."""
 
     __slots__ = ("_loop",)
 

@@ -44,6 +44,7 @@ impl EventLoop {
         let scheduler = slf.as_super();
         let this = scheduler.get();
         this.check_open(py)?;
+        let file_object = (!fd.is_instance_of::<PyInt>()).then(|| fd.clone().unbind());
         let fd = descriptor(fd)?;
         let handle = Handle::create(
             callback,
@@ -52,7 +53,8 @@ impl EventLoop {
             None,
             this.debug.get(py),
         )?;
-        let runnable = Runnable::new(&HANDLE, handle.clone());
+        // By this it is found again if it is closed before it is removed.
+        let runnable = Runnable { argument: file_object, ..Runnable::new(&HANDLE, handle.clone()) };
         let replaced = this.watches.with(py, |watches| watches.set(fd, direction, runnable));
         let replaced = replaced.map_err(|refused| os_error(py, &refused.error))?;
         cancel(py, replaced)?;
@@ -69,7 +71,12 @@ impl EventLoop {
         if this.closed.get(py) {
             return Ok(false);
         }
-        let fd = descriptor(fd)?;
+        let fd = match descriptor(fd) {
+            Ok(fd) => fd,
+            Err(invalid) => {
+                this.watches.with(py, |watches| watches.find_argument(fd)).ok_or(invalid)?
+            }
+        };
         let removed = this.watches.with(py, |watches| watches.unset(fd, direction));
         let was_set = removed.as_ref().is_some_and(|runnable| !is_parked(py, runnable));
         cancel(py, removed)?;

@@ -237,6 +237,17 @@ impl Watches {
         Some(removed)
     }
 
+    /// The descriptor that has a runnable with this very object as its argument.
+    pub fn find_argument(&self, object: &Bound<'_, PyAny>) -> Option<RawFd> {
+        let has_it = |runnable: &Option<Runnable>| {
+            let argument = runnable.as_ref().and_then(|runnable| runnable.argument.as_ref());
+            argument.is_some_and(|argument| argument.is(object))
+        };
+        let mut entries = self.entries.iter();
+        let found = entries.find(|it| has_it(&it.payload.on_read) || has_it(&it.payload.on_write));
+        found.map(Registration::fd)
+    }
+
     /// Whether a direction of `fd` is watched.
     pub fn is_set(&self, fd: RawFd, direction: Direction) -> bool {
         self.entries.get(fd).is_some_and(|entry| match direction {

@@ -75,7 +75,7 @@ def test_entries_are_handles(loop):
         handle._run()
     assert seen == [0, 1, 2]
     assert loop._ready.popleft()._cancelled
-    with pytest.raises(IndexError, match="^pop from an empty deque$"):
+    with pytest.raises(IndexError, match=r"^pop from an empty deque$"):
         loop._ready.popleft()
 
 

@@ -222,6 +222,40 @@ def test_closed_socket(loop):
         loop.add_reader(left, print)
 
 
+@pytest.mark.parametrize("direction", ["reader", "writer"])
+def test_socket_closed_before_it_is_removed(loop, direction):
+    """A file object is known by itself: anyio closes its UNIX sockets first."""
+    add, remove = getattr(loop, f"add_{direction}"), getattr(loop, f"remove_{direction}")
+    left, right = socket.socketpair()
+    other = socket.socket()
+    with right:
+        add(left, print)
+        left.close()
+        other.close()
+        with pytest.raises(ValueError, match=r"^Invalid file descriptor: -1$"):
+            remove(other)
+        assert remove(left) is True
+        with pytest.raises(ValueError, match=r"^Invalid file descriptor: -1$"):
+            remove(left)
+
+
+def test_closed_socket_does_not_take_its_numbers_next_owner(loop):
+    left, right = socket.socketpair()
+    loop.add_reader(left, print, "never")
+    number = left.fileno()
+    left.close()
+    assert loop.remove_reader(left) is True
+    left, again = socket.socketpair()
+    with left, again, right:
+        assert left.fileno() == number
+        seen = []
+        loop.add_reader(left, lambda: seen.append(left.recv(10)))
+        again.send(b"data")
+        turns(loop, 2)
+        assert seen == [b"data"]
+        loop.remove_reader(left)
+
+
 def test_descriptor_that_is_not_open(loop):
     read, write = os.pipe()
     os.close(read)
