@@ -68,6 +68,7 @@ imports! {
     write_pipe_transport = "asyncio.unix_events": "_UnixWritePipeTransport";
     stream_reader = "asyncio.streams": "StreamReader";
     stream_reader_protocol = "asyncio.streams": "StreamReaderProtocol";
+    deque = "collections": "deque";
     sendfile_mode = "asyncio.constants": "_SendfileMode";
     constants = "asyncio": "constants";
     selector_event_loop = "asyncio.selector_events": "BaseSelectorEventLoop";

@@ -7,12 +7,13 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::datagram::Sent;
+use super::datagram::{Datagram, Sent};
 use super::stream_methods::check_data;
 use super::{DatagramTransport, Endpoint, Transport};
 use crate::ffi::buffer;
 use crate::ffi::cell::Traverse;
 use crate::ffi::slots::Finalize;
+use crate::interop::imports;
 
 impl DatagramTransport {
     /// The address to send to.
@@ -89,6 +90,21 @@ impl DatagramTransport {
 
     fn _sendto_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::write_ready(slf).map_err(PyErr::from)
+    }
+
+    /// A copy of the datagrams that are not sent yet, with their addresses.
+    #[getter(_buffer)]
+    fn buffer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let copy = |datagram: &Datagram| {
+            (datagram.data.clone_ref(py), datagram.to.as_ref().map(|to| to.clone_ref(py)))
+        };
+        let datagrams = self.queue.with(py, |queue| queue.iter().map(copy).collect::<Vec<_>>());
+        imports::deque(py)?.call1((datagrams,))
+    }
+
+    #[getter(_buffer_size)]
+    fn buffer_size(&self, py: Python<'_>) -> usize {
+        self.queued_bytes.get(py)
     }
 
     #[getter(_address)]

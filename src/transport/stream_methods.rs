@@ -164,6 +164,19 @@ impl StreamTransport {
         self.empty_waiter.get_bound(py)
     }
 
+    /// A copy of what is not written yet: bytes before Python 3.12, then a deque of pieces.
+    #[getter(_buffer)]
+    fn buffer<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        Self::flush(slf).map_err(PyErr::from)?;
+        let content = slf.get().queue.with(py, |queue| queue.copy(py));
+        if cfg!(not(Py_3_12)) {
+            return Ok(PyByteArray::new(py, &content).into_any());
+        }
+        let pieces = (!content.is_empty()).then(|| PyBytes::new(py, &content));
+        imports::deque(py)?.call1((pieces.into_iter().collect::<Vec<_>>(),))
+    }
+
     #[getter(_eof)]
     fn eof_py(&self, py: Python<'_>) -> bool {
         self.eof.get(py)

@@ -319,3 +319,103 @@ def test_the_peer_is_gone(run, pair):
         assert not loop.remove_writer(a)
 
     run(main())
+
+
+def listening():
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1)
+    listener.setblocking(False)
+    return listener
+
+
+async def cancelled_after(turns, call, sock):
+    """Cancelled before, while or after it begins to wait: nothing is watched any more."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(call)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not loop.remove_reader(sock)
+    assert not loop.remove_writer(sock)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+@pytest.mark.parametrize(
+    "name",
+    ["sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_accept"],
+)
+def test_a_cancelled_reading_call_leaves_nothing(run, name, turns):
+    async def main():
+        loop = asyncio.get_running_loop()
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        a.setblocking(False)
+        listener = listening()
+        buffer = bytearray(10)
+        if name == "sock_accept":
+            await cancelled_after(turns, loop.sock_accept(listener), listener)
+            with socket.create_connection(listener.getsockname()) as client:
+                connection, address = await loop.sock_accept(listener)
+                assert address == client.getsockname()
+                connection.close()
+        else:
+            call, argument = getattr(loop, name), buffer if name.endswith("into") else 10
+            await cancelled_after(turns, call(a, argument), a)
+            b.send(b"data")
+            result = await call(a, argument)
+            result = result[0] if isinstance(result, tuple) else result
+            assert result == (4 if argument is buffer else b"data")
+            assert argument != buffer or buffer[:4] == b"data"
+        for each in (a, b, listener):
+            each.close()
+
+    run(main())
+
+
+def fill(send):
+    """Send until nothing is taken any more; return how often it was."""
+    count = 0
+    with pytest.raises(BlockingIOError):
+        while True:
+            send()
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+@pytest.mark.parametrize("name", ["sock_sendall", "sock_sendto", "sock_connect"])
+def test_a_cancelled_writing_call_leaves_nothing(run, name, turns):
+    async def main():
+        loop = asyncio.get_running_loop()
+        used = []
+        if name == "sock_connect":
+            # The backlog is full: connecting takes until somebody accepts.
+            used.append(listening())
+            address = used[0].getsockname()
+            for _ in range(4):
+                used.append(socket.socket())
+                used[-1].setblocking(False)
+                used[-1].connect_ex(address)
+            sock = socket.socket()
+            sock.setblocking(False)
+            await cancelled_after(turns, loop.sock_connect(sock, address), sock)
+        elif name == "sock_sendall":
+            sock, peer = socket.socketpair()
+            used.append(peer)
+            sock.setblocking(False)
+            fill(lambda: sock.send(bytes(1000)))
+            await cancelled_after(turns, loop.sock_sendall(sock, bytes(1000)), sock)
+        else:
+            sock, peer = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+            used.append(peer)
+            peer.bind("")
+            address = peer.getsockname()
+            sock.setblocking(False)
+            peer.setblocking(False)
+            sent = fill(lambda: sock.sendto(bytes(1000), address))
+            await cancelled_after(turns, loop.sock_sendto(sock, bytes(1000), address), sock)
+            assert fill(lambda: peer.recv(2000)) == sent
+        for each in (sock, *used):
+            each.close()
+
+    run(main())
