@@ -10,6 +10,7 @@ use pyo3::types::PyFloat;
 use super::{AppState, Phase, TlsProtocol, cancel_timer, is_ordinary, modules};
 use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised};
+use crate::metrics::TransportClass;
 use crate::scheduler::report::outcome;
 
 impl TlsProtocol {
@@ -21,6 +22,8 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         this.lower.store(py, Some(lower.clone()));
+        let open = this.scheduler.get().metrics.opened(TransportClass::Tls);
+        drop(this.open.replace(py, Some(open)));
         // What came before TLS may have been put into the BIO already.
         if outcome(py, this.session.incoming_size(py))? > 0 {
             this.session.stop_counting(py);
@@ -78,6 +81,8 @@ impl TlsProtocol {
             status.established = true;
         });
         outcome(py, this.session.lose_count(py))?;
+        let server_side = this.server_side;
+        tracing::debug!(target: "ferroloop::tls", server_side, "a handshake is complete");
         if let Some(start) = this.handshake_start.get(py) {
             let took = (outcome(py, this.loop_time(py))? - start) * 1e3;
             let took = PyFloat::new(py, took);
@@ -116,6 +121,8 @@ impl TlsProtocol {
             return Err(raised);
         }
         this.set_phase(py, Phase::Unwrapped);
+        let (server_side, error) = (this.server_side, raised.value());
+        tracing::debug!(target: "ferroloop::tls", server_side, %error, "a handshake failed");
         let certificate_error = outcome(py, modules::certificate_error(py))?;
         let message = if outcome(py, raised.value().is_instance(certificate_error))? {
             "SSL handshake failed on verifying the certificate"

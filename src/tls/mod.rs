@@ -48,6 +48,7 @@ use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::object::is_exactly;
 use crate::interop::imports;
+use crate::metrics::Open;
 use crate::scheduler::Scheduler;
 use crate::scheduler::report::{outcome, report_raised};
 use crate::transport::{NativeProtocol, NativeProtocolKind, StreamTransport, Transport};
@@ -122,6 +123,8 @@ pub struct TlsProtocol {
     write_limits: AttachedCell<Limits>,
     read_limits: AttachedCell<Limits>,
     backlog: AttachedRefCell<Backlog>,
+    /// Counts it as open while there is a transport below.
+    open: AttachedCell<Option<Open>>,
     /// Lent to a transport that is not ours and asked for a buffer.
     lent: AttachedCell<Option<Py<PyAny>>>,
 }
@@ -213,6 +216,7 @@ impl TlsProtocol {
             write_limits: AttachedCell::new(Limits::of_kibibytes(512)),
             read_limits: AttachedCell::new(Limits::of_kibibytes(256)),
             backlog: AttachedRefCell::default(),
+            open: AttachedCell::new(None),
             lent: AttachedCell::new(None),
         };
         protocol.bind_app_protocol(parts.protocol)?;

@@ -124,6 +124,7 @@ impl TlsProtocol {
         slf: &Bound<'py, Self>,
         exc: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
+        drop(slf.get().open.take(slf.py()));
         let exception = exc.unwrap_or_else(|| slf.py().None().into_bound(slf.py()));
         Self::lower_lost(slf, &exception).map_err(PyErr::from)
     }

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from ..support.certificates import client_context, server_context
 from ..support.protocols import Recorder
 
 pytestmark = pytest.mark.only("ferroloop")
@@ -157,6 +158,28 @@ def test_pipes(loop):
     loop.run_until_complete(main())
 
 
+def test_tls(loop):
+    async def main():
+        server = await loop.create_server(Recorder, "127.0.0.1", 0, ssl=server_context())
+        address = server.sockets[0].getsockname()
+        transport, _ = await loop.create_connection(
+            Recorder, *address, ssl=client_context(), server_hostname="localhost"
+        )
+        while loop.metrics().transports["tls"] < 2:
+            await asyncio.sleep(0.001)
+        metrics = loop.metrics()
+        assert metrics.transports == {"stream": 2, "datagram": 0, "pipe": 0, "tls": 2}
+        # Bytes on the wire, not those of the application.
+        assert metrics.bytes_received > 500
+        transport.abort()
+        server.close()
+        await server.wait_closed()
+        while any(loop.metrics().transports.values()):
+            await asyncio.sleep(0.001)
+
+    loop.run_until_complete(main())
+
+
 def test_datagrams_and_socket_operations(loop):
     async def main():
         class Receiver(asyncio.DatagramProtocol):
@@ -266,3 +289,39 @@ def test_prometheus_text(loop):
     assert counts == sorted(counts)
     assert counts[-1] == loop.metrics().lag.count
     assert render_prometheus([], prefix="x_").count("loop=") == 0
+
+
+def test_opentelemetry_instruments(loop):
+    metrics = pytest.importorskip("opentelemetry.sdk.metrics")
+    from ferroloop.opentelemetry import instrument
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    reader = InMemoryMetricReader()
+    provider = metrics.MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+    instrument(provider)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.run_until_complete(loop.run_in_executor(None, int))
+    (resource,) = reader.get_metrics_data().resource_metrics
+    (scope,) = resource.scope_metrics
+    assert scope.scope.name == "ferroloop"
+    found = {metric.name: metric for metric in scope.metrics}
+    numbers = loop.metrics()
+    index = numbers_of(loop)
+
+    def value(name, **attributes):
+        wanted = {"ferroloop.loop": index, **attributes}
+        return next(p.value for p in found[name].data.data_points if p.attributes == wanted)
+
+    assert value("ferroloop.turns") == numbers.turns
+    assert value("ferroloop.idle") == numbers.time_idle
+    assert found["ferroloop.idle"].unit == "s"
+    assert value("ferroloop.pool.threads") == 1
+    assert value("ferroloop.transports", **{"ferroloop.transport": "stream"}) == 0
+    assert value("ferroloop.lag", quantile=0.99) == numbers.lag.p99
+    provider.shutdown()
+
+
+def numbers_of(loop):
+    from ferroloop.metrics import live_loops
+
+    return live_loops().index(loop)
