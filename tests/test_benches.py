@@ -50,9 +50,9 @@ def test_ratios_pair_the_rounds():
     ratios = series.ratios("ferroloop", "uvloop")
     assert ratios is not None
     assert (ratios.median, ratios.spread) == (3.0, (2.0, 4.0))
-    assert cell(series, "ferroloop", "ns") == "1 ns · 3.00x (2.00-4.00)"
+    assert cell(series, "ferroloop", "ns", "uvloop") == "1 ns · 3.00x (2.00-4.00)"
     series.add("ferroloop", Outcome(failure="crash", detail="SIGSEGV"))
-    assert cell(series, "ferroloop", "ns") == "crash"
+    assert cell(series, "ferroloop", "ns", "uvloop") == "crash"
 
 
 @pytest.mark.parametrize(
