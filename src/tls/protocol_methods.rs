@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView, PyString};
 
 use super::{AppState, Parts, Phase, TlsProtocol, TlsTransport, modules};
+use crate::ffi::buffer;
 use crate::ffi::exception::Raised;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
@@ -139,9 +140,9 @@ impl TlsProtocol {
         if let Some(lent) = self.lent.get_bound(py) {
             return Ok(lent);
         }
-        let buffer = pyo3::types::PyByteArray::new(py, &[]);
-        buffer.resize(LENT)?;
-        let view = PyMemoryView::from(buffer.as_any())?.into_any();
+        let room = pyo3::types::PyByteArray::new(py, &[]);
+        room.resize(LENT)?;
+        let view = PyMemoryView::from(room.as_any())?.into_any();
         self.lent.store(py, Some(view.clone()));
         Ok(view)
     }
@@ -152,7 +153,7 @@ impl TlsProtocol {
         let Some(lent) = slf.get().lent.get_bound(py) else {
             return Err(PyRuntimeError::new_err("buffer_updated() without get_buffer()"));
         };
-        let received = super::session::slice(&lent, 0..nbytes)?;
+        let received = buffer::part(&lent, 0..nbytes)?;
         Self::received_object(slf, &received).map_err(PyErr::from)
     }
 

@@ -5,11 +5,11 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::session::{RECORD, Read, slice};
+use super::session::{RECORD, Read};
 use super::{AppState, Phase, TlsProtocol, is_ordinary};
-use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::window::{CAPACITY, Taken};
+use crate::ffi::{buffer, call};
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
 use crate::transport::NativeProtocol;
@@ -209,54 +209,62 @@ impl TlsProtocol {
         call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]).map(drop)
     }
 
-    /// Decrypts into the buffer of a BufferedProtocol.
+    /// Decrypts into the buffer of a BufferedProtocol: one buffer, and the rest in the next turn.
     fn read_into_protocol<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        while Self::fill_protocol(slf)? {
+            let status = slf.get().status.get(py);
+            if status.phase != Phase::Flushing || status.app_reading_paused {
+                return Self::call_soon(slf, intern!(py, "_do_read"));
+            }
+            // The connection is about to end: there may be no next turn.
+        }
+        Ok(())
+    }
+
+    /// Fills the protocol's buffer once; answers whether more may be there.
+    fn fill_protocol<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
         let py = slf.py();
         let this = slf.get();
         if !this.session.has_unread(py) {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(protocol) = this.app_protocol.get_bound(py) else { return Ok(()) };
+        let Some(protocol) = this.app_protocol.get_bound(py) else { return Ok(false) };
         let hint = outcome(py, this.session.incoming_size(py))?;
         let hint = outcome(py, hint.into_pyobject(py).map_err(PyErr::from))?;
         let target = call::call_method(&protocol, intern!(py, "get_buffer"), [hint.as_any()])?;
         let room = outcome(py, target.len())?;
         let mut filled = 0;
-        let mut closed = false;
-        let mut failed = None;
-        loop {
+        let stopped = loop {
             let read = if filled == 0 {
                 this.session.read(room, &target)
             } else {
-                slice(&target, filled..room)
+                buffer::part(&target, filled..room)
                     .and_then(|rest| this.session.read(room - filled, &rest))
             };
             match read {
                 Ok(Read::Data(count)) => filled += count,
-                Ok(Read::Drained) => break,
-                Ok(Read::Closed) => closed = true,
-                Err(raised) => failed = Some(raised),
-            }
-            if closed || failed.is_some() {
-                break;
+                Ok(Read::Drained) => break Stopped::Drained,
+                Ok(Read::Closed) => break Stopped::Closed,
+                Err(raised) => break Stopped::Failed(raised),
             }
             if filled >= room {
-                Self::call_soon(slf, intern!(py, "_do_read"))?;
-                break;
+                break Stopped::Full;
             }
             if !this.session.has_unread(py) {
-                break;
+                break Stopped::Drained;
             }
-        }
+        };
         drop(target);
         if filled > 0 {
             let filled = outcome(py, filled.into_pyobject(py).map_err(PyErr::from))?;
             call::call_method(&protocol, intern!(py, "buffer_updated"), [filled.as_any()])?;
         }
-        match failed {
-            Some(raised) => Err(raised),
-            None if closed => Self::peer_closed(slf),
-            None => Ok(()),
+        match stopped {
+            Stopped::Drained => Ok(false),
+            Stopped::Full => Ok(true),
+            Stopped::Closed => Self::peer_closed(slf).map(|()| false),
+            Stopped::Failed(raised) => Err(raised),
         }
     }
 

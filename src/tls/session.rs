@@ -9,7 +9,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyMemoryView};
+use pyo3::types::{PyBytes, PyDict};
 
 use super::modules;
 use super::records::Records;
@@ -191,21 +191,6 @@ impl Session {
         visit.call(&self.incoming)?;
         visit.call(&self.outgoing)
     }
-}
-
-/// `view[start:end]` of a bytes-like object, without a copy.
-pub fn slice<'py>(
-    data: &Bound<'py, PyAny>,
-    part: std::ops::Range<usize>,
-) -> PyOutcome<'py, Bound<'py, PyAny>> {
-    use pyo3::types::PySequenceMethods;
-    let py = data.py();
-    let view = PyMemoryView::from(data)
-        .and_then(|view| {
-            view.into_any().cast_into::<pyo3::types::PySequence>().map_err(PyErr::from)
-        })
-        .and_then(|view| view.get_slice(part.start, part.end));
-    outcome(py, view.map(Bound::into_any))
 }
 
 /// The C object that an `ssl.SSLObject` wraps, if its methods are the standard library's.

@@ -12,7 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::session::{RECORD, slice};
+use super::session::RECORD;
 use super::{Phase, TlsProtocol, is_ordinary};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::window::Taken;
@@ -206,7 +206,7 @@ impl TlsProtocol {
             let written = if done == 0 && end == length {
                 this.session.write(data)?
             } else {
-                this.session.write(&slice(data, done..end)?)?
+                this.session.write(&buffer::part(data, done..end)?)?
             };
             let Some(count) = written else { break };
             done += count;
@@ -275,7 +275,7 @@ impl TlsProtocol {
                 if start == 0 && end == piece.as_bytes().len() {
                     this.session.write(piece.as_any())?
                 } else {
-                    this.session.write(&slice(piece.as_any(), start..end)?)?
+                    this.session.write(&buffer::part(piece.as_any(), start..end)?)?
                 }
             } else {
                 // Small pieces share a record.
