@@ -186,14 +186,15 @@ for style in ("protocol", "streams"):
             *echo_load(size, 10),
         )
 
-served(
-    "tls-protocol-100k-10-young",
-    "tls",
-    "TLS protocol echo, 100 KiB, 10 connections, young process",
-    partial(tls, style="protocol"),
-    *echo_load(SIZES["100k"], 10),
-    young=True,
-)
+for label in ("1k", "100k"):
+    served(
+        f"tls-protocol-{label}-10-young",
+        "tls",
+        f"TLS protocol echo, {label[:-1]} KiB, 10 connections, young process",
+        partial(tls, style="protocol"),
+        *echo_load(SIZES[label], 10),
+        young=True,
+    )
 served(
     "tls-handshake",
     "tls",
@@ -224,11 +225,15 @@ for connections in (1, 10):
         udp,
         *echo_load(1024, connections),
     )
-for name, serve in {"protocol": TCP_STYLES["protocol"], "streams": TCP_STYLES["streams"]}.items():
+for name, title, serve in (
+    ("protocol", "TCP connection (protocol)", TCP_STYLES["protocol"]),
+    ("streams", "TCP connection (streams)", TCP_STYLES["streams"]),
+    ("tls", "TLS connection (protocol)", partial(tls, style="protocol")),
+):
     served(
         f"memory-idle-{name}",
         "memory",
-        f"idle TCP connection ({name})",
+        f"idle {title}",
         serve,
         "idle",
         "--size",
