@@ -8,7 +8,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use crate::ffi::c_api::{self, ExportedFuture, ForeignFuture, Implementation};
-use crate::local::{self, SpawnOptions};
+use crate::local::{self, RustCoroutine, SpawnOptions};
 use crate::net::{AsyncFd, Direction};
 
 struct Loop;
@@ -19,7 +19,7 @@ impl Implementation for Loop {
         name: String,
         future: ForeignFuture,
     ) -> PyResult<Bound<'py, PyAny>> {
-        local::coroutine(py, name, future)
+        Ok(RustCoroutine::new(py, name.into(), Box::pin(future))?.into_any())
     }
 
     fn spawn<'py>(
@@ -28,7 +28,7 @@ impl Implementation for Loop {
         future: ForeignFuture,
     ) -> PyResult<Bound<'py, PyAny>> {
         let options = SpawnOptions { name: name.map(Into::into), context: None };
-        local::spawn_local_with(py, options, future)
+        local::start(&local::running(py)?, options, Box::pin(future))
     }
 
     fn await_object(awaitable: Bound<'_, PyAny>) -> PyResult<ExportedFuture> {

@@ -1,8 +1,19 @@
-//! ferroloop: asyncio's event loop, `Task` and `Future` in Rust.
+//! ferroloop: asyncio's event loop, `Task` and `Future` in Rust, for Python and for Rust programs.
+//!
+//! What Rust code has of it, see also `docs/EMBEDDING.md`:
+//!
+//! * `Runtime` (feature `embed`) starts Python and runs a loop, [`Handle`] reaches it from any
+//!   thread;
+//! * [`coroutine`] and [`spawn_local`] give a Rust future to Python, [`into_future`] a Python
+//!   awaitable to Rust, [`spawn_blocking`] a call to the loop's pool;
+//! * [`sleep`], [`timeout`], [`TcpStream`], [`TcpListener`], [`UnixStream`], [`UnixListener`] and
+//!   [`AsyncFd`] are time and I/O on the same loop.
+//!
+//! Other extension modules use `include/ferroloop.rs` instead of this crate.
 //!
 //! Layers, arrows point down only:
-//! `lib → event_loop → {tls → transport, subprocess, signals} → {handle, future, task}
-//! → scheduler → {reactor, pool, interop, error} → {ffi, sys}`.
+//! `lib → {embed, capsule} → {event_loop, net} → {local, tls → transport, subprocess, signals}
+//! → {handle, future, task} → scheduler → {reactor, pool, interop, error} → {ffi, sys}`.
 
 use pyo3::prelude::*;
 
@@ -32,8 +43,17 @@ mod watchdog;
 
 #[cfg(feature = "embed")]
 pub use embed::*;
-pub use local::*;
-pub use net::*;
+pub use local::{
+    Blocking, Closed, Elapsed, Handle, JoinError, JoinHandle, PythonFuture, Sleep, SpawnOptions,
+    coroutine, into_future, sleep, spawn_blocking, spawn_local, spawn_local_with, timeout,
+    yield_now,
+};
+pub use net::{AsyncFd, Direction, TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// Tests the guide.
+#[cfg(all(doctest, feature = "embed"))]
+#[doc = include_str!("../docs/EMBEDDING.md")]
+struct Guide;
 
 /// The native module as an object, for [`embed::register`].
 #[cfg(feature = "embed")]
@@ -94,6 +114,7 @@ pub mod _ferroloop {
         ffi::reuse::install::<TimerHandle>(py);
         ffi::freelist::install::<Future>(py);
         ffi::freelist::install::<Task>(py);
+        ffi::freelist::install::<local::RustCoroutine>(py);
         ffi::slots::install_self_awaiting::<Future>(py);
         ffi::slots::install_finalizer::<Future>(py);
         ffi::slots::install_self_awaiting::<Task>(py);

@@ -13,6 +13,7 @@ _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 
 __version__: str
+_C_API: object
 
 def after_fork() -> None: ...
 def live_loops() -> list[EventLoop]: ...

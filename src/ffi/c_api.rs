@@ -13,7 +13,6 @@ use std::time::Duration;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 
 #[expect(dead_code, reason = "the part for extensions")]
 #[path = "../../include/ferroloop.rs"]
@@ -87,13 +86,14 @@ fn answering<R>(failure: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
 ///
 /// # Safety
 /// So many bytes must be readable there.
-unsafe fn text(py: Python<'_>, start: *const u8, length: usize) -> PyResult<Option<String>> {
+unsafe fn text(start: *const u8, length: usize) -> PyResult<Option<String>> {
     if start.is_null() {
         return Ok(None);
     }
     // SAFETY: by the contract of this function.
     let bytes = unsafe { std::slice::from_raw_parts(start, length) };
-    Ok(Some(PyString::from_bytes(py, bytes)?.extract()?))
+    let text = std::str::from_utf8(bytes).map_err(|error| PyValueError::new_err(error.to_string()));
+    text.map(|text| Some(text.to_owned()))
 }
 
 unsafe extern "C" fn coroutine<I: Implementation>(
@@ -105,7 +105,7 @@ unsafe extern "C" fn coroutine<I: Implementation>(
     let future = unsafe { ForeignFuture::from_raw(future) };
     answering(std::ptr::null_mut(), |py| {
         // SAFETY: the caller passes a name of this length.
-        let name = unsafe { text(py, name, length) }?.unwrap_or_default();
+        let name = unsafe { text(name, length) }?.unwrap_or_default();
         I::coroutine(py, name, future).map(Bound::into_ptr)
     })
 }
@@ -119,7 +119,7 @@ unsafe extern "C" fn spawn<I: Implementation>(
     let future = unsafe { ForeignFuture::from_raw(future) };
     answering(std::ptr::null_mut(), |py| {
         // SAFETY: the caller passes a name of this length, or null.
-        let name = unsafe { text(py, name, length) }?;
+        let name = unsafe { text(name, length) }?;
         I::spawn(py, name, future).map(Bound::into_ptr)
     })
 }

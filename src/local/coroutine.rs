@@ -27,6 +27,7 @@ use super::arena::{LocalFuture, Lodging};
 use super::waker::Tenancy;
 use crate::ffi::cell::{AttachedCell, Traverse};
 use crate::ffi::exception::{Raised, write_unraisable};
+use crate::ffi::freelist::{FreeList, Recycled};
 use crate::ffi::slots::{Finalize, Resumed, SelfAwaiting};
 use crate::future::{Future, FutureIterator, new_object};
 use crate::interop::imports;
@@ -64,6 +65,13 @@ pub struct RustCoroutine {
     tenant: AttachedCell<Option<Tenant>>,
     waiter: AttachedCell<Option<Py<Future>>>,
     stage: AttachedCell<Stage>,
+}
+
+impl Recycled for RustCoroutine {
+    fn free_list() -> &'static FreeList {
+        static FREE_LIST: FreeList = FreeList::new(256);
+        &FREE_LIST
+    }
 }
 
 /// A waiter whose future was woken.

@@ -26,11 +26,10 @@ mod spawn;
 mod time;
 mod waker;
 
-pub use arena::LocalFuture;
 pub use awaitable::{PythonFuture, into_future};
 pub use blocking::{Blocking, spawn_blocking};
 pub use coroutine::{RustCoroutine, running};
 pub use handle::{Closed, Handle};
 pub use join::{JoinError, JoinHandle};
-pub use spawn::{SpawnOptions, boxed, coroutine, spawn_local, spawn_local_with, yield_now};
+pub use spawn::{SpawnOptions, boxed, coroutine, spawn_local, spawn_local_with, start, yield_now};
 pub use time::{Elapsed, Sleep, sleep, timeout};

@@ -99,7 +99,7 @@ where
 }
 
 /// Makes a task of a future.
-pub(super) fn start<'py>(
+pub fn start<'py>(
     scheduler: &Bound<'py, Scheduler>,
     options: SpawnOptions<'py>,
     future: LocalFuture,

@@ -1,0 +1,49 @@
+//! The same Rust futures on ferroloop's loop, through the C functions that any extension has, and
+//! on Tokio, through pyo3-async-runtimes.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use pyo3::prelude::*;
+
+#[path = "../../../include/ferroloop.rs"]
+#[allow(dead_code, reason = "not all of it is measured")]
+mod ferroloop;
+
+/// Ready when it is polled again, which it asks for at once.
+async fn next_turn() -> PyResult<u32> {
+    let mut asked = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    Ok(1)
+}
+
+/// What `python -m benches.embed` measures.
+#[pymodule(gil_used = true)]
+mod embed_bench {
+    use super::*;
+
+    /// A coroutine on ferroloop's loop that is done in the next turn.
+    #[pyfunction]
+    fn coroutine(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        ferroloop::coroutine(py, "next_turn", next_turn())
+    }
+
+    /// A task on ferroloop's loop that is done in the turn after the next.
+    #[pyfunction]
+    fn task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        ferroloop::spawn(py, None, next_turn())
+    }
+
+    /// A future that is done when Tokio has polled the Rust future twice.
+    #[pyfunction]
+    fn tokio_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        pyo3_async_runtimes::tokio::future_into_py(py, next_turn())
+    }
+}
