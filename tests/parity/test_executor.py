@@ -64,6 +64,9 @@ def test_result_and_arguments(run):
             None,
         )
         assert await loop.run_in_executor(None, lambda: None) is None
+        assert await loop.run_in_executor(None, pow, 2, 10) == 1024
+        with pytest.raises(ZeroDivisionError):
+            await loop.run_in_executor(None, divmod, 1, 0)
         assert await loop.run_in_executor(executor=None, func=threading.get_ident) != (
             threading.get_ident()
         )
@@ -154,6 +157,20 @@ def test_stop_iteration_becomes_runtime_error(run):
         with pytest.raises(RuntimeError) as caught:
             await asyncio.get_running_loop().run_in_executor(None, fails)
         assert isinstance(caught.value.__cause__, StopIteration)
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="nobody is told before 3.13")
+def test_stop_iteration_under_wait_for(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def stop():
+            raise StopIteration
+
+        with pytest.raises(RuntimeError):
+            await asyncio.wait_for(loop.run_in_executor(None, stop), 5)
 
     run(main())
 
@@ -404,6 +421,28 @@ def test_jobs_run_side_by_side_with_the_loop(run):
     run(main())
 
 
+def test_jobs_run_side_by_side(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        barrier = threading.Barrier(4, timeout=20)
+        await asyncio.gather(*[loop.run_in_executor(None, barrier.wait) for _ in range(4)])
+
+    run(main())
+
+
+def test_loop_goes_on_meanwhile(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        job = loop.run_in_executor(None, time.sleep, 0.05)
+        turns = 0
+        while not job.done():
+            turns += 1
+            await asyncio.sleep(0.001)
+        return turns
+
+    assert run(main()) > 3
+
+
 def test_a_blocked_loop_does_not_keep_jobs_from_running(run):
     """A callback may wait for a job, unwise as it is."""
 
@@ -496,6 +535,43 @@ def test_cancelling_a_running_job_drops_its_result(run):
             await asyncio.sleep(0.001)
             gc.collect()
         assert there() is None
+
+    run(main())
+
+
+def test_cancelled_before_it_starts_on_an_explicit_executor(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        go, ran = threading.Event(), []
+        pool = concurrent.futures.ThreadPoolExecutor(1)
+        busy = loop.run_in_executor(pool, go.wait, 20)
+        waiting = loop.run_in_executor(pool, ran.append, 1)
+        assert waiting.cancel()
+        go.set()
+        await busy
+        pool.shutdown()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return ran
+
+    assert run(main()) == []
+
+
+def test_cancelled_while_it_runs(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        started, go = threading.Event(), threading.Event()
+
+        def work():
+            started.set()
+            go.wait(20)
+
+        future = loop.run_in_executor(None, work)
+        await loop.run_in_executor(None, started.wait, 20)
+        assert future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        go.set()
 
     run(main())
 
@@ -724,6 +800,17 @@ def test_shutdown_default_executor(run):
             assert await loop.run_in_executor(executor, int) == 0
 
     run(main())
+
+
+def test_shutdown_after_use(loop):
+    async def main():
+        await loop.run_in_executor(None, int)
+        await loop.shutdown_default_executor()
+        with pytest.raises(RuntimeError) as caught:
+            loop.run_in_executor(None, int)
+        return str(caught.value)
+
+    assert loop.run_until_complete(main()) == "Executor shutdown has been called"
 
 
 def test_shutdown_waits_for_jobs(run):

@@ -509,3 +509,33 @@ def test_many_at_once(run):
             assert entries == socket.getaddrinfo(host, 80)
 
     run(main())
+
+
+def test_common_questions(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        for arguments in (
+            ("127.0.0.1", 80),
+            ("127.0.0.1", "80"),
+            ("::1", 443),
+            ("localhost", 22),
+            (None, 0),
+        ):
+            ours = await loop.getaddrinfo(*arguments, type=socket.SOCK_STREAM)
+            assert ours == socket.getaddrinfo(*arguments, type=socket.SOCK_STREAM)
+        with pytest.raises(socket.gaierror) as caught:
+            await loop.getaddrinfo("127.0.0.1", "no such service")
+        with pytest.raises(socket.gaierror) as expected:
+            socket.getaddrinfo("127.0.0.1", "no such service")
+        assert caught.value.args == expected.value.args
+
+    run(main())
+
+
+def test_getnameinfo_of_a_literal(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+        return await loop.getnameinfo(("127.0.0.1", 80), flags)
+
+    assert run(main()) == ("127.0.0.1", "80")
