@@ -60,7 +60,7 @@ pub struct TimerHandle {
 
 impl Reused for TimerHandle {
     fn graveyard() -> &'static Graveyard {
-        static GRAVEYARD: Graveyard = Graveyard::new(DEAD_KEPT);
+        static GRAVEYARD: Graveyard = Graveyard::new(DEAD_KEPT / 4);
         &GRAVEYARD
     }
 
