@@ -2,12 +2,15 @@
 """Builds the wheel and runs every test on the oldest and the newest CPython present.
 
     python3 tests/run.py [--python INTERPRETER]... [--only STEP]...
+    python3 tests/run.py --debian-root 3.14 [--may-skip] [--only STEP]...
 
 For each interpreter: the release wheel, a fresh virtual environment under build/ with the
 wheel and tests/requirements.txt, the Rust tests, pytest, CPython's own asyncio suites with our
 loop, Task and Future, and the programs of tests/ecosystem that need no service. Interpreters
 are looked for on PATH and among pyenv's versions; only those that have their `test` package
-will do. Standard library only.
+will do. With --debian-root the interpreter is Debian's in a root directory of its own (see
+debian_root.py), for a version that the machine has not got: the wheel for it is built outside.
+Standard library only.
 """
 
 import argparse
@@ -18,9 +21,17 @@ import sys
 import time
 from pathlib import Path
 
+from debian_root import DebianRoot, UnavailableError
+
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 STEPS = ("rust", "pytest", "stdlib", "ecosystem")
+
+# There is no Rust in a root, and its packages have no time to be built.
+STEPS_IN_A_ROOT = ("pytest", "stdlib")
+
+# Debian's releases with a version of CPython that its stable one has not got.
+DEBIAN_SUITES = {"3.14": "forky"}
 
 # What an interpreter must be able to do; it prints its version and its own path.
 PROBE = """
@@ -76,8 +87,14 @@ def oldest_and_newest() -> dict[str, str]:
 class Run:
     """Runs the steps, keeps going after failures, and knows what failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: DebianRoot | None = None) -> None:
         self.failed: list[str] = []
+        self.root = root
+
+    def python_step(self, title: str, *command: str | Path, needed: bool = False) -> None:
+        """A step of the interpreter under test, in its root if it has one."""
+        words = self.root.command(*command) if self.root else command
+        self.step(title, *words, needed=needed)
 
     def step(self, title: str, *command: str | Path, needed: bool = False, **env: str) -> None:
         """Run one command with its output shown; a step that the rest needs ends the run."""
@@ -104,14 +121,19 @@ class Run:
         name = f"CPython {version}"
         print(f"\n=== {name}: {path}", flush=True)
         wheels = ROOT / "build" / "wheels" / f"py{version}"
-        self.step(f"{name}: build the wheel", "make", "wheel", f"PYTHON={path}", needed=True)
+        build = ["wheel", f"PYTHON={path}"]
+        if self.root:
+            build = ["wheel-for", f"VERSION={version}"]
+        self.step(f"{name}: build the wheel", "make", *build, needed=True)
         (wheel,) = wheels.glob("*.whl")
         home = ROOT / "build" / f"test-py{version}"
         python = home / "bin" / "python"
         shutil.rmtree(home, ignore_errors=True)
-        self.step(f"{name}: environment", path, "-m", "venv", home, needed=True)
+        self.python_step(f"{name}: environment", path, "-m", "venv", home, needed=True)
         pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        self.step(f"{name}: install", *pip, "-r", "tests/requirements.txt", wheel, needed=True)
+        self.python_step(
+            f"{name}: install", *pip, "-r", "tests/requirements.txt", wheel, needed=True
+        )
         if "rust" in steps:
             target = f"target/py{version}"
             self.step(
@@ -121,10 +143,10 @@ class Run:
                 CARGO_TARGET_DIR=target,
             )
         if "pytest" in steps:
-            self.step(f"{name}: pytest", python, "-m", "pytest", "-p", "no:cacheprovider")
+            self.python_step(f"{name}: pytest", python, "-m", "pytest", "-p", "no:cacheprovider")
         if "stdlib" in steps:
             runner = (python, "tests/stdlib/run_cpython.py", "ferroloop", "--task-future")
-            self.step(
+            self.python_step(
                 f"{name}: CPython's asyncio tests",
                 *(*runner, "--expected", "tests/stdlib/expected.txt"),
             )
@@ -147,17 +169,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build ferroloop and run all its tests.")
     parser.add_argument("--python", action="append", metavar="INTERPRETER", default=[])
     parser.add_argument("--only", action="append", choices=STEPS, default=[])
+    parser.add_argument("--debian-root", choices=sorted(DEBIAN_SUITES))
+    parser.add_argument(
+        "--may-skip", action="store_true", help="a machine that can have no such root is no failure"
+    )
     args = parser.parse_args()
-    if args.python:
+    root = None
+    if args.debian_root:
+        version = args.debian_root
+        root = DebianRoot(ROOT / "build" / f"root-{version}", DEBIAN_SUITES[version], version)
+        try:
+            root.prepare()
+        except UnavailableError as error:
+            text = f"CPython {version} is NOT TESTED, no Debian root for it: {error}"
+            if not args.may_skip:
+                raise SystemExit(text) from None
+            print(f"\n=== SKIPPED: {text}\n", flush=True)
+            return 0
+        if unfit := set(args.only) - set(STEPS_IN_A_ROOT):
+            raise SystemExit(f"not in a root: {sorted(unfit)}")
+        interpreters = {version: f"/usr/bin/python{version}"}
+    elif args.python:
         found = {path: probe(path) for path in args.python}
         if unusable := [path for path, answer in found.items() if answer is None]:
             raise SystemExit(f"not usable (version, venv or `test` package): {unusable}")
         interpreters = dict(answer for answer in found.values() if answer)
     else:
         interpreters = oldest_and_newest()
-    run = Run()
+    run = Run(root)
     for version, path in interpreters.items():
-        run.interpreter(version, path, args.only or list(STEPS))
+        run.interpreter(version, path, args.only or list(STEPS_IN_A_ROOT if root else STEPS))
     if run.failed:
         print("\nfailed:", *run.failed, sep="\n  ", flush=True)
     return 1 if run.failed else 0

@@ -124,6 +124,11 @@ def awaiting_tasks(task: asyncio.Future[Any]) -> list[asyncio.Task[Any]]:
             if isinstance(owner, asyncio.Task):
                 found[id(owner)] = owner
                 continue
+            if isinstance(owner, asyncio.TaskGroup):
+                parent = getattr(owner, "_parent_task", None)
+                if parent is not None:
+                    found[id(parent)] = parent
+                continue
             # gather(), shield() and wait() keep the future they complete in a closure.
             for cell in getattr(callback, "__closure__", None) or ():
                 try:

@@ -275,15 +275,6 @@ impl Future {
         Ok(Some(list))
     }
 
-    /// What of this crate waits for the future: tasks.
-    pub(super) fn native_waiters<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        let native = |callback| match callback {
-            Callback::Native(object, _) => Some(object.into_bound(py)),
-            Callback::Python(..) => None,
-        };
-        self.snapshot(py).into_iter().filter_map(native).collect()
-    }
-
     /// Removes the entries equal to `callable`, as `==` sees it; returns how many.
     pub(super) fn remove_callbacks(
         &self,

@@ -259,9 +259,14 @@ impl Future {
     }
 
     /// The tasks that await this future, for call graphs (3.14); None if there are none.
+    ///
+    /// asyncio notes in C, for its own types only, who waits by `gather()`, `wait()` or a task
+    /// group; for ours it is found out when someone asks.
     #[getter(_asyncio_awaited_by)]
-    fn awaited_by<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
-        let waiters = self.native_waiters(py);
+    fn awaited_by<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
+        let py = slf.py();
+        let find = py.import("ferroloop.call_graph")?.getattr("awaiting_tasks")?;
+        let waiters: Vec<Bound<'py, PyAny>> = find.call1((slf,))?.extract()?;
         if waiters.is_empty() { Ok(None) } else { PyFrozenSet::new(py, waiters).map(Some) }
     }
 

@@ -57,7 +57,7 @@ impl DatagramTransport {
         let py = slf.py();
         let this = slf.get();
         let base = slf.as_super().get();
-        check_data(data)?;
+        check_data(data, "a bytes-like object")?;
         if cfg!(not(Py_3_13)) && !data.is_truthy()? {
             return Ok(());
         }

@@ -19,16 +19,20 @@ pub fn is_data(data: &Bound<'_, PyAny>) -> bool {
         || data.is_instance_of::<PyMemoryView>()
 }
 
-/// Refuses what `write()` does not take.
+/// What asyncio's stream transports say that they take.
+const STREAM_DATA: &str =
+    if cfg!(Py_3_14) { "a bytes, bytearray, or memoryview object" } else { "a bytes-like object" };
+
+/// Refuses what is no data; `wanted` is what the message asks for.
 ///
 /// # Errors
 /// TypeError with asyncio's text.
-pub fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn check_data(data: &Bound<'_, PyAny>, wanted: &str) -> PyResult<()> {
     if is_data(data) {
         return Ok(());
     }
     let name = data.get_type().getattr(intern!(data.py(), "__name__"))?.repr()?;
-    Err(PyTypeError::new_err(format!("data argument must be a bytes-like object, not {name}")))
+    Err(PyTypeError::new_err(format!("data argument must be {wanted}, not {name}")))
 }
 
 impl StreamTransport {
@@ -69,7 +73,7 @@ impl StreamTransport {
     ///     RuntimeError: after write_eof().
     #[pyo3(name = "write")]
     fn write_py(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        check_data(data)?;
+        check_data(data, STREAM_DATA)?;
         slf.get().check_writable(slf.py(), "write")?;
         if data.cast::<PyBytes>().is_ok_and(|bytes| bytes.as_bytes().is_empty())
             || !data.is_truthy()?

@@ -209,7 +209,10 @@ def test_an_inherited_loop_is_the_childs_own(flavour):
     check(flavour, source, "child b'hello'\n0\n[b'parent'] b'hello'\n")
 
 
+# From 3.14 on asyncio's current task is part of what the fork resets: the child's loop cannot
+# step a task, of whatever kind and on whichever loop.
 @pytest.mark.only("ferroloop")
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio forgets the loop in the child")
 def test_a_child_goes_on_with_the_running_loop(flavour):
     source = """
     import socket

@@ -462,19 +462,24 @@ def test_results_that_stop_iteration_could_confuse(loop, future, value):
     assert caught.value.value is value
 
 
-def test_throwing_into_the_iterator(future):
+def test_throwing_into_the_iterator(flavour, future):
     iterator = future.__await__()
     next(iterator)
     with pytest.raises(ZeroDivisionError, match="thrown"):
         iterator.throw(ZeroDivisionError("thrown"))
-    with pytest.raises(StopIteration):
-        next(iterator)
+    expect_exhausted(iterator, flavour)
 
 
-def test_closing_the_iterator(future):
+def test_closing_the_iterator(flavour, future):
     iterator = future.__await__()
     next(iterator)
     iterator.close()
+    expect_exhausted(iterator, flavour)
+
+
+def expect_exhausted(iterator, flavour):
+    if flavour.is_asyncio and sys.version_info >= (3, 14):
+        return  # 3.14.8 dies there: its iterator has given its future up and uses it still.
     with pytest.raises(StopIteration):
         next(iterator)
 

@@ -393,7 +393,12 @@ def test_tasks_of_all_kinds_await_each_other(loop, kind):
             return await make(chain(depth - 1), loop=loop)
         return await loop.create_task(chain(depth - 1))
 
-    assert type(loop.run_until_complete(chain(4))) is make
+    current = loop.run_until_complete(chain(4))
+    if kind == "C" or sys.version_info < (3, 14):
+        assert type(current) is make
+    else:
+        # From 3.14 on tasks in Python keep their own account, apart from that of asyncio's C code.
+        assert current is None
     assert len(asyncio.all_tasks(loop)) == 0
 
 
@@ -749,7 +754,9 @@ def test_tasks_of_all_kinds_are_listed(loop, flavour):
         asyncio.tasks._PyTask(nothing(), loop=loop),
         flavour.Task(nothing(), loop=loop),
     ]
-    assert asyncio.all_tasks(loop) == set(tasks)
+    # From 3.14 on tasks in Python keep their own account, apart from that of asyncio's C code.
+    apart = {tasks[2]} if sys.version_info >= (3, 14) else set()
+    assert asyncio.all_tasks(loop) == set(tasks) - apart
     loop.run_until_complete(asyncio.wait(tasks))
     assert asyncio.all_tasks(loop) == set()
 

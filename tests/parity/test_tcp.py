@@ -342,7 +342,11 @@ def test_what_cannot_be_written(run, bad):
             transport, protocol = await connected(address)
             with pytest.raises(TypeError) as caught:
                 transport.write(bad)
-            assert str(caught.value).startswith("data argument must be a bytes-like object")
+            kinds = "a bytes-like object"
+            if sys.version_info >= (3, 14):
+                kinds = "a bytes, bytearray, or memoryview object"
+            expected = f"data argument must be {kinds}, not {type(bad).__name__!r}"
+            assert str(caught.value) == expected
             transport.close()
             await protocol.done
 

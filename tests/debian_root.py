@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""A Debian root directory with a CPython that this machine has no package of.
+
+    python3 tests/debian_root.py DIRECTORY [--python 3.14] [--suite forky] [-- COMMAND...]
+
+Makes DIRECTORY by debootstrap from the mirror that apt uses here, unless a finished one is
+there, and runs COMMAND in it. The command sees this checkout under its usual path, and /dev,
+/proc and /sys; the mounts are its own and end with it. It uses the machine's name servers,
+certificates and pip configuration. Needs root; debootstrap is installed by apt if need be.
+"""
+
+import argparse
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+LOG = "debootstrap/debootstrap.log"
+
+# What a program in the root must find as it is on the machine.
+MACHINE_FILES = (
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/pip.conf",
+    "/etc/ssl/certs/ca-certificates.crt",
+)
+MACHINE_FILE_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "PIP_CONFIG_FILE")
+
+
+class UnavailableError(Exception):
+    """This machine cannot have such a root; the text says why."""
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _mirror() -> str:
+    """The Debian mirror among apt's sources."""
+    form = "$(REPO_URI)|$(ORIGIN)|$(LABEL)|$(COMPONENT)"
+    for line in _output("apt-get", "indextargets", "--format", form).splitlines():
+        address, *what = line.split("|")
+        if what == ["Debian", "Debian", "main"]:
+            return address
+    raise UnavailableError("apt's sources have no Debian mirror")
+
+
+def _debootstrap() -> str:
+    """The path of debootstrap, installed if it is not there."""
+    found = shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        print("installing debootstrap", flush=True)
+        install = ("apt-get", "install", "--yes", "--no-install-recommends", "debootstrap")
+        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UnavailableError(f"apt-get cannot install debootstrap: {done.stderr.strip()}")
+        found = "/usr/sbin/debootstrap"
+    return found
+
+
+class DebianRoot:
+    """A root directory of a Debian suite.
+
+    Args:
+        directory: where it is, or will be made.
+        suite: Debian's name of the release.
+        python: the version of CPython in it, as in ``3.14``.
+    """
+
+    def __init__(self, directory: Path, suite: str, python: str) -> None:
+        self.directory = directory.resolve()
+        self.suite = suite
+        self.packages = [
+            f"python{python}",
+            f"python{python}-venv",
+            f"python{python}-dev",
+            f"libpython{python}-testsuite",
+            "ca-certificates",
+        ]
+
+    def prepare(self) -> None:
+        """Make the root unless it is there.
+
+        Raises:
+            UnavailableError: the machine cannot.
+        """
+        description = f"{self.suite} {' '.join(self.packages)}\n"
+        ready = self.directory / ".ready"
+        if not (ready.is_file() and ready.read_text() == description):
+            self._make()
+            ready.write_text(description)
+        for file in self._machine_files():
+            copy = self.directory / file.relative_to("/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
+    def _make(self) -> None:
+        if sys.platform != "linux" or not shutil.which("apt-get"):
+            raise UnavailableError("not a Debian system")
+        if os.geteuid():
+            raise UnavailableError("only root can make and enter a root directory")
+        if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "true"]).returncode:
+            raise UnavailableError("no mount namespace to be had here")
+        tool, mirror = _debootstrap(), _mirror()
+        if self.directory.exists():
+            # What is mounted there by hand is not ours.
+            subprocess.run(["rm", "-rf", "--one-file-system", self.directory], check=True)
+        print(f"making {self.directory}", flush=True)
+        include = f"--include={','.join(self.packages)}"
+        # The suites differ by nothing that their script would have to know.
+        command = [tool, "--variant=minbase", include, self.suite, self.directory, mirror, "sid"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            log = self.directory / LOG
+            details = log.read_text(errors="replace")[-2000:] if log.is_file() else ""
+            raise UnavailableError(
+                f"debootstrap failed: {done.stdout[-500:]}{done.stderr}{details}"
+            )
+        # The machine's is mounted there. Links in it would lead whoever walks the checkout astray.
+        shutil.rmtree(self.directory / "dev")
+        (self.directory / "dev").mkdir()
+
+    def _machine_files(self) -> Iterator[Path]:
+        names = list(MACHINE_FILES)
+        names += filter(None, map(os.environ.get, MACHINE_FILE_VARIABLES))
+        # Where pip looks for the configuration of the user, who is the same one inside.
+        names += [str(Path.home() / name) for name in (".config/pip/pip.conf", ".pip/pip.conf")]
+        for name in dict.fromkeys(names):
+            with contextlib.suppress(OSError):
+                path = Path(name)
+                if path.is_absolute() and path.is_file() and path.stat().st_size:
+                    yield path
+
+    def command(self, *command: str | Path) -> list[str]:
+        """The command that runs `command` in the root, in the checkout's directory."""
+        root, inside = shlex.quote(str(self.directory)), shlex.quote(str(CHECKOUT))
+        script = f"""
+            set -e
+            mount --rbind /dev {root}/dev
+            mount --rbind /sys {root}/sys
+            mount -t proc proc {root}/proc
+            mkdir -p {root}{inside}
+            mount --rbind {inside} {root}{inside}
+            exec chroot {root} /bin/sh -c 'cd "$0" && exec "$@"' {inside} "$@"
+        """
+        environment = ("env", "-u", "TMPDIR", f"HOME={Path.home()}", "LANG=C.UTF-8")
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        words = [*environment, path, *map(str, command)]
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *words]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Make a Debian root, and run a command in it.")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--python", default="3.14", metavar="VERSION")
+    parser.add_argument("--suite", default="forky")
+    parser.add_argument("command", nargs="*")
+    args = parser.parse_args()
+    root = DebianRoot(args.directory, args.suite, args.python)
+    try:
+        root.prepare()
+    except UnavailableError as error:
+        raise SystemExit(f"no Debian root: {error}") from None
+    return subprocess.run(root.command(*args.command)).returncode if args.command else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Python 3.14: call graphs, eager_start, deprecated policies, handles and threads."""
+
+import asyncio
+import io
+import sys
+import threading
+import warnings
+
+import ferroloop
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
+
+
+def names(graph):
+    return [entry.frame.f_code.co_name for entry in graph.call_stack]
+
+
+def test_call_graph_of_a_waiting_task(run):
+    async def leaf(future):
+        await future
+
+    async def branch(future):
+        await leaf(future)
+
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(branch(future), name="waits")
+            await asyncio.sleep(0)
+            graph = asyncio.capture_call_graph(task)
+            assert graph.future is task
+            assert names(graph) == ["leaf", "branch"]
+            text = asyncio.format_call_graph(task)
+            assert "Task(name='waits'" in text
+            assert "leaf()" in text
+            assert "branch()" in text
+            printed = io.StringIO()
+            asyncio.print_call_graph(task, file=printed)
+            assert printed.getvalue().rstrip() == text.rstrip()
+            future.set_result(None)
+
+    run(main())
+
+
+def test_call_graph_tells_who_waits(run):
+    async def inner():
+        return asyncio.capture_call_graph()
+
+    async def outer():
+        task = asyncio.create_task(inner(), name="inner")
+        return task, await task
+
+    async def main():
+        task = asyncio.create_task(outer(), name="outer")
+        inner_task, graph = await task
+        assert graph.future is inner_task
+        assert names(graph)[-1] == "inner"
+        assert [waiter.future for waiter in graph.awaited_by] == [task]
+        assert names(graph.awaited_by[0]) == ["outer"]
+        (main_graph,) = graph.awaited_by[0].awaited_by
+        assert main_graph.future is asyncio.current_task()
+        # Who has been answered waits no more.
+        assert asyncio.capture_call_graph(inner_task).awaited_by == ()
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["gather", "wait", "group"])
+def test_call_graph_tells_who_waits_for_several(run, how):
+    async def waits(event):
+        await event.wait()
+
+    async def waits_for_all(event, tasks):
+        if how == "gather":
+            tasks += [asyncio.create_task(waits(event)) for _ in range(2)]
+            await asyncio.gather(*tasks)
+        elif how == "wait":
+            tasks += [asyncio.create_task(waits(event)) for _ in range(2)]
+            await asyncio.wait(tasks)
+        else:
+            async with asyncio.TaskGroup() as group:
+                tasks += [group.create_task(waits(event)) for _ in range(2)]
+
+    async def main():
+        event, tasks = asyncio.Event(), []
+        parent = asyncio.create_task(waits_for_all(event, tasks), name="parent")
+        await asyncio.sleep(0.001)
+        for task in tasks:
+            (waiter,) = asyncio.capture_call_graph(task).awaited_by
+            assert waiter.future is parent
+            assert names(waiter)[-1] == "waits_for_all"
+        event.set()
+        await parent
+        assert asyncio.capture_call_graph(tasks[0]).awaited_by == ()
+
+    run(main())
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_eager_start(run, eager):
+    async def main():
+        steps = []
+
+        async def child():
+            steps.append("child")
+            return 5
+
+        task = asyncio.create_task(child(), eager_start=eager)
+        steps.append("parent")
+        assert task.done() is eager
+        assert await task == 5
+        assert steps == (["child", "parent"] if eager else ["parent", "child"])
+
+    run(main())
+
+
+def test_eager_start_overrides_the_factory(run):
+    async def main():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        task = asyncio.create_task(asyncio.sleep(0, 1), eager_start=False)
+        eager = asyncio.create_task(asyncio.sleep(0))
+        assert eager._fut_waiter is None
+        assert await task == 1
+        await eager
+
+    run(main())
+
+
+@pytest.mark.only("ferroloop")
+def test_install_warns_of_nothing(flavour):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ferroloop.install()
+        try:
+            with asyncio.Runner() as runner:
+                assert isinstance(runner.get_loop(), ferroloop.EventLoop)
+        finally:
+            ferroloop.uninstall()
+
+
+def test_cancelling_a_handle_in_another_thread(loop):
+    """Each callback either runs or was cancelled first."""
+    rounds, ran, cancelled = 200, [], []
+    ready = threading.Barrier(2)
+
+    def other():
+        ready.wait()
+        for number in range(rounds):
+            handle = loop.call_soon_threadsafe(ran.append, number)
+            if number % 2:
+                handle.cancel()
+            if handle.cancelled():
+                cancelled.append(number)
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    ready.wait()
+    loop.run_forever()
+    thread.join()
+    assert cancelled == list(range(1, rounds, 2))
+    assert set(ran) >= set(range(0, rounds, 2))
+    assert len(ran) == len(set(ran))
