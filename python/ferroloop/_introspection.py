@@ -39,7 +39,7 @@ def _sets_of_tasks() -> Iterator[Any]:
     if sys.version_info < (3, 12):
         yield vars(asyncio.tasks)["_all_tasks"]
         return
-    yield asyncio.tasks._scheduled_tasks
+    yield vars(asyncio.tasks)["_scheduled_tasks"]
     if sys.version_info >= (3, 14):
         # From 3.14 on the C implementation has a set of its own, for tasks of other types, which
         # no name leads to. (Imported before asyncio, the C module would not be used by it.)

@@ -14,7 +14,7 @@ from asyncio.log import logger
 from typing import Any
 
 if sys.version_info >= (3, 14):
-    _ThreadedWatcher = unix_events._ThreadedChildWatcher
+    _ThreadedWatcher = vars(unix_events)["_ThreadedChildWatcher"]
 
     def has_chosen_watcher() -> bool:
         """Whether the program has chosen how asyncio waits for children."""
@@ -28,7 +28,7 @@ else:
         """Whether it is one that a policy makes by itself."""
         if watcher is None:
             return True
-        if sys.version_info >= (3, 12) and unix_events.can_use_pidfd():
+        if sys.version_info >= (3, 12) and vars(unix_events)["can_use_pidfd"]():
             return type(watcher) is unix_events.PidfdChildWatcher
         return type(watcher) is _ThreadedWatcher
 
@@ -103,7 +103,7 @@ if sys.version_info[:2] == (3, 13):
                         None,
                         -1,
                         None,
-                        subprocess._USE_VFORK,  # type: ignore[attr-defined]
+                        subprocess._USE_VFORK,  # type: ignore[attr-defined,unused-ignore]
                     )
                     self._child_created = True
                 finally:
