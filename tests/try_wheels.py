@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Tries the wheels and the sdist of a directory, each in a clean environment.
+
+    python3 tests/try_wheels.py DIRECTORY
+
+For each wheel: an environment of the interpreter that it is for (in a Debian root, see
+debian_root.py, for one that the machine has not got) with the wheel and aiohttp. Then the
+programs of examples/ run on it, and the server and client of examples/demo. The sdist is
+installed by pip alone, from a directory far from the checkout. Standard library only.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from debian_root import DebianRoot, UnavailableError
+from run import DEBIAN_SUITES, ROOT, candidates, probe
+
+# What must be importable from a file of the wheel, and not from the checkout.
+IDENTITY = """
+import ferroloop, pathlib, sys
+home = pathlib.Path(ferroloop.__file__)
+assert home.is_relative_to(sys.prefix), home
+assert (home.parent / "py.typed").is_file() and (home.parent / "_ferroloop.pyi").is_file()
+print("ferroloop", ferroloop.__version__, "from", home.parent)
+"""
+
+
+class Environment:
+    """A clean virtual environment of one interpreter, in a root if it has to be."""
+
+    def __init__(self, name: str, interpreter: str, root: DebianRoot | None) -> None:
+        self.home = ROOT / "build" / f"wheels-{name}"
+        self.root = root
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.run(interpreter, "-m", "venv", self.home)
+
+    def run(self, *command: str | Path, status: int = 0) -> None:
+        """Run a command; its output is shown if it does not end as it should."""
+        words = [str(word) for word in command]
+        done = subprocess.run(
+            self.root.command(*words) if self.root else words,
+            cwd=tempfile.gettempdir(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != status:
+            raise SystemExit(f"{' '.join(words)}: status {done.returncode}\n{done.stdout}")
+
+    def try_out(self, package: Path) -> None:
+        """Install a wheel or an sdist and run programs on it."""
+        python = self.home / "bin" / "python"
+        pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        self.run(*pip, package, "aiohttp")
+        self.run(python, "-I", "-c", IDENTITY)
+        examples = sorted((ROOT / "examples").glob("*.py"))
+        for example in examples:
+            status = 1 if example.stem == "errors" else 0
+            self.run(python, "-P", "-m", "ferroloop", example, status=status)
+        self.run(python, ROOT / "examples" / "demo", "--rounds", "1")
+        print(f"{package.name}: {len(examples)} examples and the demo ran", flush=True)
+
+
+def interpreters() -> dict[str, str]:
+    """Those of this machine: version to path."""
+    usable: dict[str, str] = {}
+    for version, path in filter(None, map(probe, candidates())):
+        usable.setdefault(version, path)
+    return usable
+
+
+def in_root(version: str) -> Callable[[], tuple[str, DebianRoot]]:
+    """Where an interpreter is that only a Debian root has."""
+
+    def make() -> tuple[str, DebianRoot]:
+        if version not in DEBIAN_SUITES:
+            raise UnavailableError(f"no CPython {version}")
+        root = DebianRoot(ROOT / "build" / f"root-{version}", DEBIAN_SUITES[version], version)
+        root.prepare()
+        return f"/usr/bin/python{version}", root
+
+    return make
+
+
+def main() -> int:
+    """Try all; 1 if a wheel could not be tried."""
+    parser = argparse.ArgumentParser(description="Try wheels and the sdist.")
+    parser.add_argument("directory", type=Path)
+    directory = parser.parse_args().directory.resolve()
+    here, untried = interpreters(), 0
+    wheels, sdists = sorted(directory.glob("*.whl")), sorted(directory.glob("*.tar.gz"))
+    if not wheels or not sdists:
+        raise SystemExit(f"{directory} lacks wheels or the sdist: `make wheels` first")
+    for wheel in wheels:
+        found = re.search(r"-cp3(\d+)-cp3\1-", wheel.name)
+        if found is None:
+            raise SystemExit(f"{wheel.name} is for no CPython that we know")
+        version = f"3.{found[1]}"
+        try:
+            python, root = (here[version], None) if version in here else in_root(version)()
+        except UnavailableError as error:
+            print(f"{wheel.name}: NOT TRIED, {error}", flush=True)
+            untried += 1
+            continue
+        Environment(version, python, root).try_out(wheel)
+    for sdist in sdists:
+        version, python = max(here.items(), key=lambda item: int(item[0][2:]))
+        Environment(f"sdist-{version}", python, None).try_out(sdist)
+    return int(untried > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
