@@ -2,8 +2,9 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel demo bench ecosystem lint test \
-	example-rust-function example-http-server example-plugin-host bench-embed
+.PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem lint fuzz deny \
+	test test-314 test-debug example-rust-function example-http-server example-plugin-host \
+	bench-embed
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -22,12 +23,33 @@ WHEELS = build/wheels/$(PY)
 
 build/maturin/bin/maturin:
 	$(EXE) -m venv build/maturin
-	build/maturin/bin/pip install --quiet --disable-pip-version-check 'maturin>=1.9.4,<2'
+	build/maturin/bin/pip install --quiet --disable-pip-version-check 'maturin[zig]>=1.9.4,<2'
 
 wheel: build/maturin/bin/maturin ## build the release wheel for PYTHON into build/wheels
 	rm -rf $(WHEELS)
 	CARGO_TARGET_DIR=target/$(PY) build/maturin/bin/maturin build --quiet --release \
 		--interpreter $(EXE) --out $(WHEELS)
+
+# Maturin knows the ABI of each CPython release, so the interpreter need not be there; zig links
+# against the symbols of an old glibc.
+VERSION ?= 3.14
+TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+
+wheel-for: build/maturin/bin/maturin ## build the manylinux wheel for CPython VERSION, absent or not
+	rm -rf build/wheels/py$(VERSION)
+	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels \
+		build/maturin/bin/maturin build --quiet --release --zig --target $(TARGET) \
+		--interpreter python$(VERSION) --out build/wheels/py$(VERSION)
+
+wheels: build/maturin/bin/maturin ## build manylinux wheels for CPython 3.11 to 3.14, and the sdist, into dist
+	rm -rf dist
+	build/maturin/bin/maturin sdist --out dist
+	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels \
+		build/maturin/bin/maturin build --release --zig --target $(TARGET) \
+		$(addprefix --interpreter python,3.11 3.12 3.13 3.14) --out dist
+
+test-wheels: ## install each wheel of dist, and the sdist, into a clean environment and run programs on it
+	$(EXE) tests/try_wheels.py dist
 
 demo: wheel ## fetch thousands of pages with aiohttp on ferroloop and on asyncio, from a fresh venv
 	rm -rf build/demo
@@ -85,7 +107,42 @@ lint: build/lint-$(PY)/ready ## check format, lints and types of the Rust and th
 	PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo clippy --all-targets --all-features -- -D warnings
 	build/lint-$(PY)/bin/ruff check .
 	build/lint-$(PY)/bin/ruff format --check .
-	build/lint-$(PY)/bin/mypy --python-executable build/lint-$(PY)/bin/python
+	for version in 3.11 3.14; do build/lint-$(PY)/bin/mypy --python-version $$version \
+		--python-executable build/lint-$(PY)/bin/python || exit; done
+	build/lint-$(PY)/bin/typos
+	build/lint-$(PY)/bin/zizmor --quiet --offline --no-progress .github
+	build/lint-$(PY)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+test-314: ## the tests on CPython 3.14 in a Debian root of its own; needs to be root
+	$(EXE) tests/run.py --debian-root 3.14 $(if $(MAY_SKIP),--may-skip) $(ARGS)
+
+FUZZ_SECONDS ?= 20
+SEED ?= $(shell date +%s)
+
+fuzz: develop ## random input against simple models; FUZZ_SECONDS each, SEED to repeat a run
+	CARGO_TARGET_DIR=target/fuzz cargo run --quiet --release --locked \
+		--manifest-path fuzz/timers/Cargo.toml -- $(FUZZ_SECONDS) $(SEED)
+	PYTHONPATH=python $(EXE) fuzz/addresses.py $(FUZZ_SECONDS) $(SEED)
+	PYTHONPATH=python $(EXE) fuzz/writes.py $(FUZZ_SECONDS) $(SEED)
+
+build/tools/bin/cargo-deny:
+	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools cargo-deny
+
+deny: build/tools/bin/cargo-deny ## licences and sources of the crates; advisories where their database can be had
+	build/tools/bin/cargo-deny --all-features check licenses bans sources
+	build/tools/bin/cargo-deny check advisories || test "$(OFFLINE)" = 1
+
+DEBUG_PYTHON ?= python3.11-dbg
+
+test-debug: build/maturin/bin/maturin ## the tests on a debug build of CPython, which checks what it does; ARGS="-k cancel" for a part
+	rm -rf build/test-debug build/wheels/debug
+	$(DEBUG_PYTHON) -m venv build/test-debug
+	build/test-debug/bin/pip install --quiet --disable-pip-version-check -r tests/requirements-debug.txt
+	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/debug-python \
+		build/maturin/bin/maturin build --quiet --profile quick \
+		--interpreter build/test-debug/bin/python --out build/wheels/debug
+	build/test-debug/bin/pip install --quiet --disable-pip-version-check build/wheels/debug/*.whl
+	build/test-debug/bin/python -m pytest -p no:cacheprovider $(ARGS)
 
 test: ## build and run all tests on the oldest and the newest CPython present; ARGS="--only pytest"
 	$(EXE) tests/run.py $(ARGS)
