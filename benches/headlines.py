@@ -1,0 +1,61 @@
+"""Puts a few rows of RESULTS.md into the project's README: `python -m benches.headlines`."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+BEGIN, END = "<!-- figures: python -m benches.headlines -->\n", "<!-- end of figures -->\n"
+
+# One row of each kind of work, whatever its ratio is.
+WORKLOADS = (
+    *("call-soon-chain", "timers-cancel", "spawn", "sleep-zero", "gather", "executor-64"),
+    *("tcp-protocol-1k-10", "tcp-streams-1k-10", "udp-1k-10", "tls-protocol-1k-10"),
+    *("process-true", "memory-tasks"),
+)
+
+
+def rows(results: str) -> dict[str, tuple[str, str, str, str]]:
+    """Workload to its title and the cells of ferroloop, uvloop and asyncio."""
+    pattern = re.compile(r"^\| (.*?) \(`([\w-]+)`\) \| (.*?) \| (.*?) \| (.*?) \|", re.M)
+    return {
+        found[2]: (found[1], found[3], found[4], found[5]) for found in pattern.finditer(results)
+    }
+
+
+def cost(cell: str) -> str:
+    """A cell without its ratio."""
+    return cell.partition(" · ")[0]
+
+
+def ratio(cell: str) -> str:
+    """The ratio of a cell, in the median round."""
+    return cell.partition(" · ")[2].partition(" ")[0] or "-"
+
+
+def figures(results: str) -> str:
+    """The table, with where and when it was measured."""
+    known = rows(results)
+    facts = dict(re.findall(r"^- (\w+): (.*)$", results, re.M))
+    lines = [
+        "| one operation | ferroloop | uvloop | asyncio | to uvloop |",
+        "|---|---|---|---|---|",
+    ]
+    for name in (name for name in WORKLOADS if name in known):
+        title, ours, uvloop, asyncio = known[name]
+        cells = (cost(ours), cost(uvloop), cost(asyncio), ratio(ours))
+        lines.append(f"| {title} (`{name}`) | {' | '.join(cells)} |")
+    measured = f"{facts['Date']}, {facts['Machine']}, CPython {facts['Python'].split()[0]}"
+    return "\n".join([*lines, "", f"Measured {measured}; {facts['Method']}.", ""])
+
+
+def with_figures(readme: str, results: str) -> str:
+    """The README with the figures of these results."""
+    before, rest = readme.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}{figures(results)}{END}{after}"
+
+
+if __name__ == "__main__":
+    results = (ROOT / "benches" / "RESULTS.md").read_text()
+    README.write_text(with_figures(README.read_text(), results))

@@ -1,0 +1,131 @@
+"""The documentation: its programs run and print what it says, its links lead somewhere, the table
+of methods is right, and everything public has a docstring."""
+
+import asyncio
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import ferroloop
+import pytest
+from ferroloop import _ferroloop
+
+from benches import headlines
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benches" / "README.md"])
+PROGRAM = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.M | re.S)
+ROW = re.compile(r"^\| `(\w+)` \| (native|ours|asyncio's) \| (.*) \|$", re.M)
+
+
+def programs():
+    for page in PAGES:
+        text = page.read_text()
+        for found in PROGRAM.finditer(text):
+            line = text.count("\n", 0, found.start()) + 1
+            if found[2] is not None:
+                # Elsewhere the output has times and addresses in it.
+                exact = page.name in ("GUIDE.md", "TUNING.md")
+                yield pytest.param(found[1], found[2], exact, id=f"{page.name}:{line}")
+
+
+@pytest.mark.parametrize(("source", "output", "exact"), list(programs()))
+def test_program(source, output, exact):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    if exact:
+        assert (done.stdout, done.stderr) == (output, "")
+
+
+def test_the_guide_has_programs():
+    ids = [parameters.id for parameters in programs()]
+    assert sum(name.startswith("GUIDE") for name in ids) >= 7
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not re.match(r"https?://|#", target):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_figures_of_the_readme_are_those_of_the_results():
+    results = (ROOT / "benches" / "RESULTS.md").read_text()
+    readme = headlines.README.read_text()
+    assert headlines.with_figures(readme, results) == readme, "run python -m benches.headlines"
+    assert len(headlines.figures(results).splitlines()) > 10
+
+
+def origin(name):
+    """Where the loop has a method from, in the words of the table."""
+    for base in ferroloop.EventLoop.__mro__:
+        if name in vars(base):
+            if base is _ferroloop.EventLoop or base.__module__ == _ferroloop.__name__:
+                return "native"
+            return "ours" if base.__module__.startswith("ferroloop") else "asyncio's"
+    raise AssertionError(name)
+
+
+def test_the_table_of_methods():
+    table = (ROOT / "docs" / "COMPATIBILITY.md").read_text()
+    listed = {name: where for name, where, _ in ROW.findall(table)}
+    methods = {
+        name
+        for base in (asyncio.AbstractEventLoop, asyncio.SelectorEventLoop)
+        for name in dir(base)
+        if not name.startswith("_") and callable(getattr(base, name))
+    }
+    # Of other versions or other systems.
+    methods.discard("set_child_watcher")
+    assert {name: origin(name) for name in methods} == {
+        name: where for name, where in listed.items() if name in methods
+    }
+    assert not listed.keys() - methods
+
+
+def public_members():
+    modules = [ferroloop]
+    for info in pkgutil.iter_modules(ferroloop.__path__, "ferroloop."):
+        if info.name.rpartition(".")[2] not in ("__main__", "_ferroloop"):
+            modules.append(importlib.import_module(info.name))
+    for module in modules:
+        yield module.__name__, module
+        for name, value in vars(module).items():
+            if name.startswith("_") or not (inspect.isclass(value) or inspect.isroutine(value)):
+                continue
+            if getattr(value, "__module__", "").startswith("ferroloop"):
+                yield f"{module.__name__}.{name}", value
+                if inspect.isclass(value):
+                    yield from members(f"{module.__name__}.{name}", value)
+
+
+def members(path, cls):
+    for name, value in vars(cls).items():
+        described = (
+            isinstance(value, property) or callable(value) or inspect.isdatadescriptor(value)
+        )
+        if not name.startswith("_") and described and not inspect.ismemberdescriptor(value):
+            yield f"{path}.{name}", value
+
+
+def test_everything_public_has_a_docstring():
+    found = dict(public_members())
+    assert len(found) > 60
+    # An overriding method has that of what it overrides.
+    assert [path for path, value in found.items() if not inspect.getdoc(value)] == []
+    for native in (ferroloop.Future, ferroloop.Task, ferroloop.Handle, ferroloop.TimerHandle):
+        missing = [path for path, value in members(native.__name__, native) if not value.__doc__]
+        assert missing == []
