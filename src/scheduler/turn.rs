@@ -365,7 +365,7 @@ fn queue_due_timers<'py>(
 ) -> PyOutcome<'py, ()> {
     let this = scheduler.get();
     if this.timers.with(scheduler.py(), |timers| timers.is_empty()) {
-        if time.is_none() && this.metrics.turns.get() % TURNS_BETWEEN_READINGS == 0 {
+        if time.is_none() && this.metrics.turns.get().is_multiple_of(TURNS_BETWEEN_READINGS) {
             note_turns(this);
         }
         return Ok(());
