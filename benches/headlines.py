@@ -11,7 +11,7 @@ BEGIN, END = "<!-- figures: python -m benches.headlines -->\n", "<!-- end of fig
 WORKLOADS = (
     *("call-soon-chain", "timers-cancel", "spawn", "sleep-zero", "gather", "executor-64"),
     *("tcp-protocol-1k-10", "tcp-streams-1k-10", "udp-1k-10", "tls-protocol-1k-10"),
-    *("process-true", "memory-tasks"),
+    *("process-spawn", "memory-task"),
 )
 
 
@@ -41,7 +41,7 @@ def figures(results: str) -> str:
         "| one operation | ferroloop | uvloop | asyncio | to uvloop |",
         "|---|---|---|---|---|",
     ]
-    for name in (name for name in WORKLOADS if name in known):
+    for name in WORKLOADS:
         title, ours, uvloop, asyncio = known[name]
         cells = (cost(ours), cost(uvloop), cost(asyncio), ratio(ours))
         lines.append(f"| {title} (`{name}`) | {' | '.join(cells)} |")
