@@ -36,7 +36,7 @@ impl FastMethod for CallSoon {
     ) -> PyResult<Bound<'py, PyAny>> {
         let callback = required(arguments, 0, "callback")?;
         slf.as_super().get().check_usable(slf.py())?;
-        schedule(slf.as_super(), callback, arguments)
+        Ok(schedule(slf.as_super(), callback, arguments)?.into_any())
     }
 }
 
@@ -59,9 +59,11 @@ impl FastMethod for CallSoonThreadsafe {
         let callback = required(arguments, 0, "callback")?;
         slf.as_super().get().check_open(slf.py())?;
         let handle = schedule(slf.as_super(), callback, arguments)?;
+        #[cfg(Py_3_14)]
+        handle.get().mark_threadsafe(slf.py());
         slf.as_super().get().metrics.threadsafe_calls.add(1);
         slf.as_super().get().wake();
-        Ok(handle)
+        Ok(handle.into_any())
     }
 }
 
@@ -137,7 +139,7 @@ fn schedule<'py>(
     scheduler: &Bound<'py, Scheduler>,
     callback: Borrowed<'_, 'py, PyAny>,
     arguments: &Arguments<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Bound<'py, Handle>> {
     let py = scheduler.py();
     let this = scheduler.get();
     let debug = this.debug.get(py);
@@ -155,7 +157,7 @@ fn schedule<'py>(
         Handle::show(&handle);
     }
     this.push(py, Runnable::new(&HANDLE, handle.clone()));
-    Ok(handle.into_any())
+    Ok(handle)
 }
 
 /// Arms a timer for what `call_at()` or `call_later()` was given.

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+#[cfg(Py_3_14)]
+mod threadsafe;
 mod timer;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -67,6 +69,9 @@ pub struct Handle {
     event_loop: AttachedCell<Option<Py<PyAny>>>,
     debug: AttachedCell<Option<Box<DebugInfo>>>,
     cancelled: AttachedCell<bool>,
+    /// Made by `call_soon_threadsafe()`: other threads may not cancel it while it runs.
+    #[cfg(Py_3_14)]
+    threadsafe: AttachedCell<bool>,
 }
 
 /// Dead handles kept for the next burst (6 MiB): what a thread queues before it loses the GIL.
@@ -87,6 +92,8 @@ impl Reused for Handle {
         let py = slf.py();
         let this = slf.get();
         this.cancelled.set(py, false);
+        #[cfg(Py_3_14)]
+        this.threadsafe.set(py, false);
         let context = this.context.take(py).map(|context| context.into_shown(py));
         let callback = this.callback.take(py).map(|callback| callback.into_bound(py));
         let arguments = this.arguments.take(py).into_bound(py);
@@ -111,6 +118,8 @@ impl Handle {
             event_loop: AttachedCell::new(None),
             debug: AttachedCell::new(None),
             cancelled: AttachedCell::new(false),
+            #[cfg(Py_3_14)]
+            threadsafe: AttachedCell::new(false),
         }
     }
 
@@ -243,6 +252,10 @@ impl DebugInfo {
 fn run_queued<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let handle = outcome(py, object::cast_into::<Handle>(runnable.object.into_bound(py)))?;
+    #[cfg(Py_3_14)]
+    if handle.get().threadsafe.get(py) {
+        return threadsafe::run(scheduler, &handle);
+    }
     run_owned(&handle)
 }
 
@@ -376,13 +389,17 @@ impl Handle {
 
     /// Cancel the callback. Has no effect if it was already called or cancelled.
     fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
+        #[cfg(Py_3_14)]
+        threadsafe::wait_for_end(slf)?;
         Self::cancel_with(slf)
     }
 
     /// Return True if the callback was cancelled.
     #[pyo3(name = "cancelled")]
-    fn cancelled_py(&self, py: Python<'_>) -> bool {
-        self.cancelled.get(py)
+    fn cancelled_py(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        #[cfg(Py_3_14)]
+        threadsafe::wait_for_end(slf)?;
+        Ok(slf.get().cancelled.get(slf.py()))
     }
 
     /// Return the `contextvars.Context` that the callback runs in.
@@ -405,6 +422,10 @@ impl Handle {
     /// `asyncio.Handle`, so that `isinstance(handle, asyncio.Handle)` holds.
     #[getter(__class__)]
     fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        #[cfg(Py_3_14)]
+        if slf.get().threadsafe.get(slf.py()) {
+            return imports::threadsafe_handle(slf.py()).cloned();
+        }
         imports::asyncio_handle(slf.py()).cloned()
     }
 

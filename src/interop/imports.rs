@@ -16,7 +16,7 @@ macro_rules! imports {
     )*
         /// Finds them all: nothing can be imported while the interpreter shuts down.
         pub fn $load(py: Python<'_>) -> PyResult<()> {
-            $($name(py)?;)*
+            $($(#[$doc])* $name(py)?;)*
             Ok(())
         }
     };
@@ -28,6 +28,8 @@ imports! {
     asyncio_task = "asyncio.tasks": "Task";
     asyncio_handle = "asyncio.events": "Handle";
     asyncio_timer_handle = "asyncio.events": "TimerHandle";
+    #[cfg(Py_3_14)]
+    threadsafe_handle = "asyncio.events": "_ThreadSafeHandle";
     base_event_loop = "asyncio.base_events": "BaseEventLoop";
     format_handle = "asyncio.base_events": "_format_handle";
     get_event_loop = "asyncio.events": "get_event_loop";

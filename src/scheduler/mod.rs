@@ -13,6 +13,8 @@ mod patches;
 pub mod ready;
 pub mod report;
 pub mod runnable;
+#[cfg(Py_3_14)]
+mod running;
 pub mod turn;
 pub mod watch;
 
@@ -83,6 +85,9 @@ pub struct Scheduler {
     pub(crate) busy_poll: AttachedCell<Duration>,
     /// The last turn did so in vain: time to look for signals, then to sleep.
     polled_in_vain: AttachedCell<bool>,
+    /// Callbacks of `call_soon_threadsafe()` that run now.
+    #[cfg(Py_3_14)]
+    pub(crate) running: running::Running,
     /// Counts callbacks, so that one can tell whether it is still the same.
     callback_number: AttachedCell<u32>,
     in_callback: AttachedCell<bool>,
@@ -122,6 +127,8 @@ impl Scheduler {
             foreign_clock: AttachedCell::new(false),
             busy_poll: AttachedCell::new(Duration::ZERO),
             polled_in_vain: AttachedCell::new(false),
+            #[cfg(Py_3_14)]
+            running: running::Running::default(),
             callback_number: AttachedCell::new(0),
             in_callback: AttachedCell::new(false),
             afterwards: AttachedCell::new(Vec::new()),

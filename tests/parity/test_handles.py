@@ -101,10 +101,10 @@ def test_call_at_keeps_the_exact_time(loop):
 
 
 @pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
-def test_repr(loop, flavour, method):
+def test_repr(loop, method):
     handle = getattr(loop, method)(callback)
     # From 3.14 on asyncio has a private class for those that need a lock to be cancelled.
-    locked = flavour.is_asyncio and sys.version_info >= (3, 14) and method != "call_soon"
+    locked = sys.version_info >= (3, 14) and method != "call_soon"
     name = "_ThreadSafeHandle" if locked else "Handle"
     assert where(loop, handle) == f"<{name} callback() at {__file__}:{LINE}>"
 

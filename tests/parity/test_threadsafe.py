@@ -405,3 +405,47 @@ def test_posting_during_exit(flavour):
         """,
     )
     assert (status, out) == (0, "leaving\n"), errors
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="handles have no lock before 3.14")
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+def test_cancelling_in_another_thread_waits_for_the_callback(loop, method):
+    started, finished = threading.Event(), threading.Event()
+    answers = []
+
+    def callback():
+        started.set()
+        time.sleep(0.2)
+        finished.set()
+
+    def other_thread():
+        handle = loop.call_soon_threadsafe(callback)
+        assert started.wait(10)
+        answers.append(getattr(handle, method)())
+        answers.append(finished.is_set())
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=other_thread)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    assert answers == [None if method == "cancel" else False, True]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="handles have no lock before 3.14")
+def test_a_callback_cancels_itself_without_waiting(loop):
+    answers = []
+
+    def callback():
+        handle.cancel()
+        answers.append(handle.cancelled())
+        loop.stop()
+
+    handle = loop.call_soon_threadsafe(callback)
+    loop.run_forever()
+    assert answers == [True]
+    # It runs no more: nobody has to wait.
+    thread = threading.Thread(target=lambda: answers.append(handle.cancelled()))
+    thread.start()
+    thread.join(10)
+    assert answers == [True, True]

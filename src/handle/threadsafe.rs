@@ -1,0 +1,46 @@
+//! Handles of `call_soon_threadsafe()` on Python 3.14, where they are of a class of their own:
+//! `cancel()` and `cancelled()` in another thread wait while the callback runs.
+
+#![forbid(unsafe_code)]
+
+use pyo3::prelude::*;
+
+use super::{Handle, run_owned};
+use crate::ffi::exception::PyOutcome;
+use crate::scheduler::{Scheduler, current_thread};
+
+impl Handle {
+    /// Makes it one of these.
+    pub fn mark_threadsafe(&self, py: Python<'_>) {
+        self.threadsafe.set(py, true);
+    }
+}
+
+/// Runs the callback, where other threads can see that it does.
+#[inline]
+pub(super) fn run<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    handle: &Bound<'py, Handle>,
+) -> PyOutcome<'py, ()> {
+    let running = &scheduler.get().running;
+    running.begin(handle.as_any());
+    let result = run_owned(handle);
+    running.end(handle.py());
+    result
+}
+
+/// In another thread than the loop's: waits while the callback runs.
+pub(super) fn wait_for_end(handle: &Bound<'_, Handle>) -> PyResult<()> {
+    let py = handle.py();
+    let this = handle.get();
+    if !this.threadsafe.get(py) {
+        return Ok(());
+    }
+    let Some(event_loop) = this.event_loop.get_bound(py) else { return Ok(()) };
+    let Ok(scheduler) = event_loop.cast::<Scheduler>() else { return Ok(()) };
+    let scheduler = scheduler.get();
+    if scheduler.thread.get(py) == current_thread(py)? {
+        return Ok(());
+    }
+    scheduler.running.wait_for_end(handle.as_any())
+}
