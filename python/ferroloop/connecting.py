@@ -5,6 +5,7 @@ look-up, no choice between addresses, no TLS.
 import asyncio
 import inspect
 import socket
+from asyncio import base_events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -40,17 +41,20 @@ async def connect(
     Raises:
         OSError: the connection failed.
     """
-    sock = socket.socket(family, socket.SOCK_STREAM | _NON_BLOCKING, socket.IPPROTO_TCP)
+    # By the name that asyncio uses: some tests replace it there.
+    sock = base_events.socket.socket(  # type: ignore[attr-defined]
+        family, socket.SOCK_STREAM | _NON_BLOCKING, socket.IPPROTO_TCP
+    )
     try:
         if not _NON_BLOCKING:
             sock.setblocking(False)
         await loop.sock_connect(sock, address)
+        protocol = protocol_factory()
+        waiter = loop.create_future()
+        transport = loop._make_socket_transport(sock, protocol, waiter)
     except BaseException:
         sock.close()
         raise
-    protocol = protocol_factory()
-    waiter = loop.create_future()
-    transport = loop._make_socket_transport(sock, protocol, waiter)
     try:
         await waiter
     except BaseException:

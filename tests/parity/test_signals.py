@@ -13,10 +13,13 @@ from ..support.programs import Program, run_program
 @pytest.fixture(autouse=True)
 def handlers_restored():
     """Every handler is back in place when the loop is gone."""
+    # Background jobs of a shell are started with SIGINT ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     kept = {n: signal.getsignal(n) for n in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)}
     yield
     assert {n: signal.getsignal(n) for n in kept} == kept
     assert signal.set_wakeup_fd(-1) == -1
+    signal.signal(signal.SIGINT, inherited)
 
 
 def deliver(loop, number, until):

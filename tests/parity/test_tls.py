@@ -258,22 +258,22 @@ def test_connect_accepted_socket(run):
 def test_arguments(run):
     async def main():
         loop = asyncio.get_running_loop()
+        for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
+            for bad in (0, -1):
+                text = f"^{name} should be a positive number, got {bad}$"
+                # From 3.14.8 on asyncio closes the socket then.
+                ours, theirs = socket.socketpair()
+                with ours, theirs, pytest.raises(ValueError, match=text):
+                    await loop.create_connection(
+                        Recorder,
+                        sock=ours,
+                        ssl=client_context(),
+                        server_hostname=HOST,
+                        **{name: bad},
+                    )
         ours, theirs = socket.socketpair()
-        with ours, theirs:
-            ours.setblocking(False)
-            for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
-                for bad in (0, -1):
-                    text = f"^{name} should be a positive number, got {bad}$"
-                    with pytest.raises(ValueError, match=text):
-                        await loop.create_connection(
-                            Recorder,
-                            sock=ours,
-                            ssl=client_context(),
-                            server_hostname=HOST,
-                            **{name: bad},
-                        )
-            with pytest.raises(ValueError, match="set server_hostname"):
-                await loop.create_connection(Recorder, sock=ours, ssl=True)
+        with ours, theirs, pytest.raises(ValueError, match="set server_hostname"):
+            await loop.create_connection(Recorder, sock=ours, ssl=True)
 
     run(main())
 
