@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import logging
 import sys
 
@@ -12,6 +13,7 @@ from .support.leaks import LogCatcher, Picture, watched_classes
 
 LOOPS = ("asyncio", "ferroloop")
 WAS_PASSED = pytest.StashKey[bool]()
+FINISHED = itertools.count(1)
 
 
 def pytest_addoption(parser):
@@ -47,9 +49,20 @@ def pytest_collection_finish(session):
     # What a loop makes once for the whole process is made before any test looks.
     for flavour in flavours(session.config.getoption("--loops").split(",")):
         flavour.run(asyncio.sleep(0.001))
-    # What is alive from here on, and was alive before the tests, is never looked at.
+    look_no_further_back()
+
+
+def look_no_further_back():
+    """Let the collector and the leak check pass over what is alive now: before the tests all that
+    was imported and collected, later pytest's reports, which would slow down every test a bit
+    more than the one before."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_logfinish():
+    if next(FINISHED) % 50 == 0:
+        look_no_further_back()
 
 
 @pytest.hookimpl(wrapper=True)

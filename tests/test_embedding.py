@@ -17,7 +17,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "target" / f"py{sys.version_info[0]}.{sys.version_info[1]}"
-ENVIRONMENT = dict(os.environ, PYO3_PYTHON=sys.executable, CARGO_TARGET_DIR=str(TARGET))
+# The interpreter that the rest was built for: by any other name, all would be built once more.
+PYTHON = sys._base_executable
+ENVIRONMENT = dict(os.environ, PYO3_PYTHON=PYTHON, CARGO_TARGET_DIR=str(TARGET))
 
 BUILDING = 900
 """Seconds that a first build may take."""

@@ -85,10 +85,10 @@ def test_a_reader_that_stops(run, connected):
         assert size > transport.get_write_buffer_limits()[1]
         # Timers are on time, and nothing spins.
         used, began = time.process_time(), loop.time()
-        for _ in range(5):
+        for _ in range(3):
             await asyncio.sleep(0.1)
         assert loop.time() - began < 5
-        assert time.process_time() - used < 0.25
+        assert time.process_time() - used < 0.15
         assert transport.get_write_buffer_size() == size
         assert protocol.calls == ["made", "pause"]
 

@@ -179,8 +179,13 @@ def test_exception_in_a_handler(loop):
 
 def test_python_handlers_run_while_the_loop_waits(loop):
     """signal.signal() without the loop's knowledge: run when the signal comes, not later."""
+
+    def handler(*args):
+        seen.append(loop.time())
+        loop.call_later(0.05, loop.stop)
+
     seen = []
-    before = signal.signal(signal.SIGUSR1, lambda *args: seen.append(loop.time()))
+    before = signal.signal(signal.SIGUSR1, handler)
     timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
     try:
         start = loop.time()
@@ -203,7 +208,12 @@ def test_python_handler_that_raises(loop):
         loop.call_later(0.02, os.kill, os.getpid(), signal.SIGUSR1)
         loop.call_later(5, loop.stop)
         reported = []
-        loop.set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+
+        def report(loop, context):
+            reported.append(context["exception"])
+            loop.call_later(0.05, loop.stop)
+
+        loop.set_exception_handler(report)
         try:
             loop.run_forever()
         except LookupError as error:

@@ -43,7 +43,9 @@ class Picture:
 
     def live(self) -> dict[int, object]:
         # type(), not isinstance(): an arbitrary object's __class__ may run code.
-        return {id(o): o for o in gc.get_objects() if issubclass(type(o), self.classes)}
+        objects = gc.get_objects()
+        kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, self.classes)}
+        return {id(o): o for o in objects if type(o) in kinds}
 
     def leaks(self) -> list[str]:
         """What is here now and was not before, a line each."""
