@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt};
 
 use super::EventLoop;
+use crate::interop::imports;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
 use crate::tls::{self, AcceptSettings, TlsProtocol, TlsTransport};
@@ -105,8 +106,12 @@ impl EventLoop {
         waiter: Option<Bound<'py, PyAny>>,
         extra: Option<Bound<'py, PyDict>>,
         server: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, StreamTransport>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         Self::_ensure_fd_no_transport(slf, &sock)?;
+        if has_own_methods(&sock, &["recv", "recv_into", "send", "sendmsg"])? {
+            let class = imports::socket_transport(slf.py())?;
+            return class.call1((slf, sock, protocol, waiter, extra, server));
+        }
         let endpoint = Endpoint::of(&sock)?;
         let fd = endpoint.descriptor();
         // Asked now, since a peer that resets the connection takes its name along.
@@ -116,7 +121,8 @@ impl EventLoop {
             let _not_tcp = socket::set_no_delay(fd);
         }
         let scheduler = slf.as_super().clone();
-        StreamTransport::open(Parts { scheduler, endpoint, protocol, extra, server, peer }, waiter)
+        let parts = Parts { scheduler, endpoint, protocol, extra, server, peer };
+        StreamTransport::open(parts, waiter).map(Bound::into_any)
     }
 
     /// A transport for a datagram socket; `address` is the peer if it is connected to one.
@@ -128,15 +134,19 @@ impl EventLoop {
         address: Option<Bound<'py, PyAny>>,
         waiter: Option<Bound<'py, PyAny>>,
         extra: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, DatagramTransport>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         Self::_ensure_fd_no_transport(slf, &sock)?;
+        if has_own_methods(&sock, &["recvfrom", "send", "sendto"])? {
+            let class = imports::datagram_transport(slf.py())?;
+            return class.call1((slf, sock, protocol, address, waiter, extra));
+        }
         let endpoint = Endpoint::of(&sock)?;
         let peer = socket::peer_name(endpoint.descriptor()).ok();
         let family = sock.getattr(intern!(slf.py(), "family"))?.extract()?;
         let scheduler = slf.as_super().clone();
         let server = None;
         let parts = Parts { scheduler, endpoint, protocol, extra, server, peer };
-        DatagramTransport::open(parts, family, address, waiter)
+        DatagramTransport::open(parts, family, address, waiter).map(Bound::into_any)
     }
 
     /// A transport for the reading end of a pipe.
@@ -235,6 +245,22 @@ impl EventLoop {
         let backlog = backlog.extract().unwrap_or(u32::MAX);
         Listener::start(slf.as_super(), protocol_factory, sock, server, backlog, None)
     }
+}
+
+/// Whether the class of a socket overrides one of these methods. asyncio's transports call them,
+/// and ours go to the system at once: such a socket gets one of asyncio's.
+fn has_own_methods(sock: &Bound<'_, PyAny>, methods: &[&str]) -> PyResult<bool> {
+    let standard = imports::socket_class(sock.py())?;
+    let class = sock.get_type();
+    if class.is(standard) || !class.is_subclass(standard)? {
+        return Ok(false);
+    }
+    for method in methods {
+        if !class.getattr(*method)?.is(&standard.getattr(*method)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn is_file_object_error(py: Python<'_>, error: &PyErr) -> bool {
