@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem lint fuzz deny \
+.PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint fuzz deny \
 	test test-314 test-debug example-rust-function example-http-server example-plugin-host \
 	bench-embed
 
@@ -85,6 +85,9 @@ ecosystem: wheel ## run real programs on ferroloop and asyncio; ARGS="--only 'uv
 	build/ecosystem-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
 		--no-deps $(WHEELS)/*.whl
 	build/ecosystem-$(PY)/bin/python -m tests.ecosystem $(ARGS)
+
+upstream: wheel ## run the test suites of aiohttp, anyio, uvicorn and websockets on both loops; ARGS="--only anyio"
+	$(EXE) -m tests.upstream --wheel $(WHEELS)/*.whl $(ARGS)
 
 bench-embed: wheel ## measure round trips to Rust futures, on the loop and on Tokio
 	test -x build/bench-$(PY)/bin/python || $(EXE) -m venv build/bench-$(PY)

@@ -40,7 +40,7 @@ def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _mirror() -> str:
+def debian_mirror() -> str:
     """The Debian mirror among apt's sources."""
     form = "$(REPO_URI)|$(ORIGIN)|$(LABEL)|$(COMPONENT)"
     for line in _output("apt-get", "indextargets", "--format", form).splitlines():
@@ -106,7 +106,7 @@ class DebianRoot:
             raise UnavailableError("only root can make and enter a root directory")
         if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "true"]).returncode:
             raise UnavailableError("no mount namespace to be had here")
-        tool, mirror = _debootstrap(), _mirror()
+        tool, mirror = _debootstrap(), debian_mirror()
         if self.directory.exists():
             # What is mounted there by hand is not ours.
             subprocess.run(["rm", "-rf", "--one-file-system", self.directory], check=True)

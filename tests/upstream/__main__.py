@@ -1,0 +1,193 @@
+"""Runs the test suites of other projects on asyncio and on ferroloop, and compares.
+
+    python -m tests.upstream --wheel WHEEL [--only SUITES] [--files GLOBS] [--loops NAMES]
+                             [--markdown FILE]
+
+Each suite has an environment of its own under build/upstream, with the wheel; each of its files
+runs in a process of its own. What fails is run again on both loops, up to three times: only what
+fails every time counts. The status is 1 if a test does so on ferroloop alone and expected.txt does
+not explain it. Standard library only.
+"""
+
+import argparse
+import contextlib
+import fnmatch
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ..debian_root import UnavailableError
+from .outcomes import Explanation, Outcomes, explained, explanations
+from .sources import fetch
+from .suites import SUITES, Suite
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+HOME = ROOT / "build" / "upstream"
+LOOPS = ("asyncio", "ferroloop")
+FILE_LIMIT = 900
+"""Seconds for one file of tests."""
+REPEATS = 3
+
+
+class Runner:
+    """Runs the tests of one suite."""
+
+    def __init__(self, suite: Suite, wheel: Path) -> None:
+        self.suite = suite
+        version = f"py{sys.version_info[0]}.{sys.version_info[1]}"
+        self.environment = HOME / f"{suite.name}-{version}"
+        self.tree = HOME / f"{suite.name}-{suite.version}"
+        self.wheel = wheel
+
+    def prepare(self) -> None:
+        """Fetch and install what is not there; ferroloop anew."""
+        if not self.tree.is_dir():
+            fetch(self.suite, self.tree)
+        python = self.environment / "bin" / "python"
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        requirements = HERE / "requirements" / f"{self.suite.name}.txt"
+        ready = self.environment / ".ready"
+        if not ready.is_file() or ready.read_bytes() != requirements.read_bytes():
+            shutil.rmtree(self.environment, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", self.environment], check=True)
+            subprocess.run([*pip, "--requirement", requirements], check=True)
+            shutil.copyfile(requirements, ready)
+        subprocess.run([*pip, "--force-reinstall", "--no-deps", self.wheel], check=True)
+
+    def files(self, globs: list[str]) -> list[str]:
+        """The files of tests, as paths in the tree."""
+        found = sorted(
+            str(path.relative_to(self.tree)) for path in self.tree.glob("tests/**/test_*.py")
+        )
+        return [file for file in found if any(fnmatch.fnmatch(file, glob) for glob in globs)]
+
+    def run(self, file: str, loop: str, tests: list[str] | None = None) -> Outcomes:
+        """Run a file, or some tests of it."""
+        record = HOME / "outcomes.jsonl"
+        record.unlink(missing_ok=True)
+        paths = [HERE / "plugin", *([HERE / "on_ferroloop"] if loop == "ferroloop" else [])]
+        environment = {
+            **os.environ,
+            **self.suite.environment,
+            "PATH": f"{self.environment / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "UPSTREAM_OUTCOMES": str(record),
+        }
+        with (HOME / "output.txt").open("ab") as output:
+            process = subprocess.Popen(
+                [
+                    *(self.environment / "bin" / "pytest", "-p", "upstream_outcomes"),
+                    *("-p", "no:cacheprovider", *self.suite.options, *(tests or [file])),
+                ],
+                cwd=self.tree,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(FILE_LIMIT)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        return Outcomes.read(record, file, loop)
+
+    def compare(self, file: str, loops: list[str]) -> tuple[dict[str, Outcomes], set[str]]:
+        """Run a file on the loops. What failed on one of them is repeated on all of them; returns
+        the outcomes, where what passed at last has passed, and the ids of what had to be
+        repeated for that."""
+        found = {loop: self.run(file, loop) for loop in loops}
+        unsteady: set[str] = set()
+        for _ in range(REPEATS):
+            failed = {test for outcomes in found.values() for test in outcomes.failed()}
+            # What fails everywhere needs no second look.
+            failed -= set.intersection(*(outcomes.failed() for outcomes in found.values()))
+            if not failed:
+                break
+            for loop, outcomes in found.items():
+                again = sorted(failed & outcomes.failed())
+                if not again:
+                    continue
+                for test, outcome in self.run(file, loop, again).tests.items():
+                    if outcome[0] != "failed" and test in failed:
+                        outcomes.tests[test] = outcome
+                        unsteady.add(test)
+        return found, unsteady
+
+
+def run_suite(
+    runner: Runner, files: list[str], loops: list[str], known: list[Explanation]
+) -> tuple[list[str], bool]:
+    """Run the suite; returns its row of the table and whether ferroloop is no worse."""
+    suite = runner.suite
+    total = {loop: Outcomes() for loop in loops}
+    for file in files:
+        started = time.monotonic()
+        found, unsteady = runner.compare(file, loops)
+        for loop, outcomes in found.items():
+            total[loop].tests |= outcomes.tests
+        counts = "; ".join(f"{loop} {outcomes.count()}" for loop, outcomes in found.items())
+        print(f"{suite.name} {file}: {counts} ({time.monotonic() - started:.0f} s)", flush=True)
+        for test in sorted(unsteady):
+            print(f"    passed when repeated: {test}")
+    good = True
+    if len(loops) == 1:
+        (outcomes,) = total.values()
+        for test in sorted(outcomes.failed()):
+            print(f"    failed: {test}: {outcomes.tests[test][1]}")
+        return [str(suite), outcomes.count()], not outcomes.failed()
+    ours, theirs = (total[loop].failed() for loop in ("ferroloop", "asyncio"))
+    for test in sorted(ours - theirs):
+        reason = explained(suite.name, test, known)
+        good = good and reason is not None
+        error = total["ferroloop"].tests[test][1]
+        print(f"    on ferroloop alone: {test}: {reason or 'NOT EXPLAINED: ' + error}")
+    for test in sorted(theirs - ours):
+        print(f"    on asyncio alone: {test}: {total['asyncio'].tests[test][1]}")
+    return [str(suite), *(total[loop].count() for loop in loops)], good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.upstream", description=__doc__)
+    parser.add_argument("--wheel", type=Path, required=True)
+    parser.add_argument("--only", default="*", metavar="GLOBS", help="names of suites")
+    parser.add_argument("--files", default="*", metavar="GLOBS", help="as in 'tests/test_web*'")
+    parser.add_argument("--loops", default=",".join(LOOPS), metavar="NAMES")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
+    args = parser.parse_args()
+    loops = args.loops.split(",")
+    HOME.mkdir(parents=True, exist_ok=True)
+    (HOME / "output.txt").unlink(missing_ok=True)
+    known, rows, good = explanations(), [], True
+    for suite in SUITES:
+        if not any(fnmatch.fnmatch(suite.name, glob) for glob in args.only.split(",")):
+            continue
+        runner = Runner(suite, args.wheel.resolve())
+        try:
+            runner.prepare()
+        except UnavailableError as error:
+            print(f"{suite} is NOT RUN: {error}", flush=True)
+            rows.append([str(suite), *("not run" for _ in loops)])
+            good = False
+            continue
+        row, no_worse = run_suite(runner, runner.files(args.files.split(",")), loops, known)
+        rows.append(row)
+        good = good and no_worse
+    lines = [["suite", *loops], ["---"] * (1 + len(loops)), *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    print(f"\n{table}\n\nwhat the suites printed: {HOME / 'output.txt'}", flush=True)
+    if args.markdown:
+        args.markdown.write_text(table + "\n")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

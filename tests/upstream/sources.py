@@ -1,0 +1,68 @@
+"""Fetches the tests of a suite, by the clients of the registries that have them."""
+
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from ..debian_root import UnavailableError, debian_mirror
+from .suites import Suite
+
+DEBIAN_SUITE = "trixie"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+def fetch(suite: Suite, tree: Path) -> None:
+    """Make `tree` the part of the suite's sources that its tests need.
+
+    Raises:
+        UnavailableError: this machine cannot have them.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        if suite.sources == "sdist":
+            _sdist(suite, directory)
+        else:
+            _debian_source(suite, directory)
+        (archive,) = Path(directory).glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            # The package itself is the installed one: its sources would hide it.
+            wanted = [
+                member
+                for member in tar.getmembers()
+                if member.name.partition("/")[2].split("/")[0] in suite.parts
+            ]
+            tar.extractall(directory, wanted, filter="data")
+        (top,) = {member.name.split("/")[0] for member in wanted}
+        tree.parent.mkdir(parents=True, exist_ok=True)
+        _run("cp", "--archive", f"{directory}/{top}", str(tree))
+
+
+def _sdist(suite: Suite, directory: str) -> None:
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check")
+    what = ("--no-deps", "--no-binary", suite.name, f"{suite.name}=={suite.version}")
+    _run(*pip, "--dest", directory, *what)
+
+
+def _debian_source(suite: Suite, directory: str) -> None:
+    """By apt, with sources and lists of its own, from the mirror that the machine uses."""
+    lists = Path(directory) / "lists"
+    (lists / "partial").mkdir(parents=True)
+    sources = Path(directory) / "sources.list"
+    sources.write_text(f"deb-src [signed-by={KEYRING}] {debian_mirror()} {DEBIAN_SUITE} main\n")
+    settings = {"Dir::Etc::SourceList": sources, "Dir::Etc::SourceParts": "-"}
+    settings |= {"Dir::State::Lists": lists, "APT::Sandbox::User": "root"}
+    apt = ["apt-get", "--quiet", *(f"--option={name}={value}" for name, value in settings.items())]
+    _run(*apt, "update")
+    source = (*apt, "source", "--download-only", "--tar-only", suite.sources)
+    _run(*source, directory=directory)
+    # Debian's name of the archive: the version is part of it.
+    name = f"{suite.sources}_{suite.version}.orig.tar.gz"
+    if not (Path(directory) / name).is_file():
+        raise UnavailableError(f"Debian {DEBIAN_SUITE} has another version than {suite}")
+
+
+def _run(*command: str, directory: str | None = None) -> None:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UnavailableError(f"{' '.join(command[:3])}: {done.stdout[-500:]}{done.stderr[-500:]}")
