@@ -14,6 +14,7 @@ Standard library only.
 """
 
 import argparse
+import concurrent.futures
 import os
 import shutil
 import subprocess
@@ -116,16 +117,27 @@ class Run:
         else:
             print(f"=== {title}: {seconds}", flush=True)
 
+    def wheels(self, interpreters: dict[str, str]) -> None:
+        """Build the wheels side by side: the linker keeps one processor busy for each."""
+        self.step("the tool that builds wheels", "make", "build/maturin/bin/maturin", needed=True)
+        if self.root:
+            targets = [["wheel-for", f"VERSION={version}"] for version in interpreters]
+        else:
+            targets = [["wheel", f"PYTHON={path}"] for path in interpreters.values()]
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            titles = [f"CPython {version}: build the wheel" for version in interpreters]
+            steps = [
+                threads.submit(self.step, title, "make", *target, needed=True)
+                for title, target in zip(titles, targets, strict=True)
+            ]
+        for step in steps:
+            step.result()
+
     def interpreter(self, version: str, path: str, steps: list[str]) -> None:
-        """All steps on one interpreter."""
+        """All steps on one interpreter, whose wheel is there."""
         name = f"CPython {version}"
         print(f"\n=== {name}: {path}", flush=True)
-        wheels = ROOT / "build" / "wheels" / f"py{version}"
-        build = ["wheel", f"PYTHON={path}"]
-        if self.root:
-            build = ["wheel-for", f"VERSION={version}"]
-        self.step(f"{name}: build the wheel", "make", *build, needed=True)
-        (wheel,) = wheels.glob("*.whl")
+        (wheel,) = (ROOT / "build" / "wheels" / f"py{version}").glob("*.whl")
         home = ROOT / "build" / f"test-py{version}"
         python = home / "bin" / "python"
         shutil.rmtree(home, ignore_errors=True)
@@ -197,6 +209,7 @@ def main() -> int:
     else:
         interpreters = oldest_and_newest()
     run = Run(root)
+    run.wheels(interpreters)
     for version, path in interpreters.items():
         run.interpreter(version, path, args.only or list(STEPS_IN_A_ROOT if root else STEPS))
     if run.failed:

@@ -550,6 +550,7 @@ def test_cancelled_before_it_starts_on_an_explicit_executor(run):
         busy = loop.run_in_executor(pool, go.wait, 20)
         waiting = loop.run_in_executor(pool, ran.append, 1)
         assert waiting.cancel()
+        await asyncio.sleep(0)  # the executor's future is cancelled by a callback
         go.set()
         await busy
         pool.shutdown()

@@ -2,12 +2,15 @@
 
 import asyncio
 import io
+import subprocess
 import sys
 import threading
 import warnings
 
 import ferroloop
 import pytest
+
+from ..support.programs import Program
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
 
@@ -95,6 +98,63 @@ def test_call_graph_tells_who_waits_for_several(run, how):
         assert asyncio.capture_call_graph(tasks[0]).awaited_by == ()
 
     run(main())
+
+
+def test_call_graph_of_the_running_task(run):
+    async def inner():
+        return asyncio.capture_call_graph(), asyncio.capture_call_graph(limit=1)
+
+    async def main():
+        graph, short = await inner()
+        assert graph.future is asyncio.current_task()
+        assert names(graph)[:2] == ["inner", "main"]
+        assert len(short.call_stack) == 1
+        # A future is as good as a task, and has no stack.
+        future = asyncio.get_running_loop().create_future()
+        assert asyncio.capture_call_graph(future).call_stack == ()
+        assert asyncio.format_call_graph(future).startswith("* Future(id=")
+
+    run(main())
+
+
+@pytest.mark.parametrize("command", ["ps", "pstree"])
+def test_introspection_from_outside(flavour, command):
+    """`python -m asyncio ps` reads the memory of another process and knows asyncio's C types only:
+    ours are not in its answer, but it does not stumble over them; `python -m ferroloop ps` asks."""
+    source = """
+    import ferroloop
+
+    async def leaf():
+        await asyncio.sleep(60)
+
+    async def main():
+        with ferroloop.serve_introspection():
+            task = asyncio.create_task(leaf(), name="the leaf")
+            await asyncio.sleep(0)
+            print("ready", flush=True)
+            await task
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
+    """
+
+    def look(module, command, pid):
+        answer = subprocess.run(
+            [sys.executable, "-m", module, command, str(pid)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        if "ermission" in answer.stdout + answer.stderr:
+            pytest.skip("no right to read the memory of other processes")
+        assert (answer.returncode, answer.stderr) == (0, "")
+        return answer.stdout
+
+    with Program(flavour, source) as program:
+        program.wait_for_line("ready")
+        assert ("the leaf" in look("asyncio", command, program.process.pid)) is flavour.is_asyncio
+        if not flavour.is_asyncio:
+            assert "the leaf" in look("ferroloop", "ps", program.process.pid)
 
 
 @pytest.mark.parametrize("eager", [True, False])

@@ -129,7 +129,8 @@ async def play(operations, keep_open):
                 # after close(), did not pause the protocol, and kept an empty last chunk for ever.
                 size, data = min(size, 100), data[:100]
                 idle = transport.get_write_buffer_size() == 0
-                if size and idle and not transport.is_closing():
+                below = size <= transport.get_write_buffer_limits()[1]
+                if size and idle and below and not transport.is_closing():
                     transport.writelines([data[: size // 3], b"", memoryview(data)[size // 3 :]])
             elif operation == "peer_send":
                 answers.append(peer.send(data) if peer.fileno() >= 0 else None)
