@@ -136,6 +136,9 @@ deny: build/tools/bin/cargo-deny ## licences and sources of the crates; advisori
 	build/tools/bin/cargo-deny check advisories || test "$(OFFLINE)" = 1
 
 DEBUG_PYTHON ?= python3.11-dbg
+# A debug build shows all warnings by default; the programs of the tests expect the usual ones.
+RELEASE_WARNINGS = PYTHONWARNINGS=ignore::ResourceWarning,ignore::ImportWarning,$\
+	ignore::PendingDeprecationWarning,ignore::DeprecationWarning,default::DeprecationWarning:__main__
 
 test-debug: build/maturin/bin/maturin ## the tests on a debug build of CPython, which checks what it does; ARGS="-k cancel" for a part
 	rm -rf build/test-debug build/wheels/debug
@@ -145,7 +148,7 @@ test-debug: build/maturin/bin/maturin ## the tests on a debug build of CPython, 
 		build/maturin/bin/maturin build --quiet --profile quick \
 		--interpreter build/test-debug/bin/python --out build/wheels/debug
 	build/test-debug/bin/pip install --quiet --disable-pip-version-check build/wheels/debug/*.whl
-	build/test-debug/bin/python -m pytest -p no:cacheprovider $(ARGS)
+	$(RELEASE_WARNINGS) build/test-debug/bin/python -m pytest -p no:cacheprovider $(ARGS)
 
 test: ## build and run all tests on the oldest and the newest CPython present; ARGS="--only pytest"
 	$(EXE) tests/run.py $(ARGS)

@@ -47,6 +47,10 @@ impl Owner {
     }
 
     /// Makes this process the owner.
+    #[cfg_attr(
+        not(any(target_os = "linux", target_os = "android")),
+        expect(dead_code, reason = "only epoll needs it")
+    )]
     pub(crate) fn take_over(&self) {
         self.0.store(GENERATION.load(Ordering::Relaxed), Ordering::SeqCst);
     }

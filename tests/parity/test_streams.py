@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import sys
 import threading
 
 import pytest
@@ -202,6 +203,7 @@ def test_reset_while_reading(run):
         run(main())
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11, 7), reason="left the connection open, early in 3.11")
 def test_handler_exception(run, log):
     async def main():
         async def bad(reader, writer):

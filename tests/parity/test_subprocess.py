@@ -292,6 +292,7 @@ def test_communicate_huge(run):
     run(main())
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11, 7), reason="left a future behind, early in 3.11")
 def test_communicate_with_a_child_that_does_not_read(run):
     async def main():
         process = await shell("exit 0", stdin=PIPE, stdout=PIPE)

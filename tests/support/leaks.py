@@ -6,13 +6,18 @@ that the test did not ask for.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+
+LINUX = sys.platform == "linux"
+DESCRIPTORS = "/proc/self/fd" if LINUX else "/dev/fd"
 
 # Threads end a moment after the call that tells them to: how long that may take.
 THREADS_GRACE = 3.0
@@ -80,16 +85,19 @@ class Picture:
 def open_descriptors() -> dict[int, str]:
     """Every open descriptor of this process and what it refers to."""
     found = {}
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
-        except FileNotFoundError:  # the listing's own descriptor
-            continue
+    for entry in os.listdir(DESCRIPTORS):
+        with contextlib.suppress(OSError):  # the listing's own descriptor
+            if LINUX:
+                found[int(entry)] = os.readlink(f"{DESCRIPTORS}/{entry}")
+            else:
+                status = os.fstat(int(entry))
+                found[int(entry)] = f"device {status.st_dev} inode {status.st_ino}"
     return found
 
 
 def native_threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+    """The number of threads, where the system tells."""
+    return len(os.listdir("/proc/self/task")) if LINUX else 0
 
 
 class LogCatcher(logging.Handler):
