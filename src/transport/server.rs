@@ -95,6 +95,8 @@ enum Accepted {
     Connection(BareSocket, SocketAddress),
     /// Nobody waits any more, or the socket was closed.
     Nobody,
+    /// The peer did not wait.
+    Aborted,
     /// No descriptor or memory for another connection.
     OutOfResources(io::Error),
 }
@@ -167,11 +169,8 @@ impl Listener {
                 let (family, kind, protocol) = (self.family, self.kind, self.protocol);
                 Ok(Accepted::Connection(BareSocket { fd, family, kind, protocol }, peer))
             }
-            Err(error)
-                if is_not_ready(&error) || error.kind() == io::ErrorKind::ConnectionAborted =>
-            {
-                Ok(Accepted::Nobody)
-            }
+            Err(error) if is_not_ready(&error) => Ok(Accepted::Nobody),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(Accepted::Aborted),
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -186,7 +185,7 @@ impl Listener {
 
     fn accept_waiting<'py>(&self, scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         let py = scheduler.py();
-        for _ in 0..self.backlog {
+        for _ in 0..self.backlog.saturating_add(u32::from(cfg!(Py_3_14))) {
             match self.accept(py) {
                 Ok(Accepted::Connection(connection, peer)) => {
                     scheduler.get().metrics.accepts.add(1);
@@ -194,8 +193,11 @@ impl Listener {
                     self.serve(scheduler, connection, peer)?;
                 }
                 Ok(Accepted::Nobody) => break,
+                Ok(Accepted::Aborted) if cfg!(Py_3_14) => {}
+                Ok(Accepted::Aborted) => break,
+                // As asyncio, which tries on: a handler may have closed something.
                 Ok(Accepted::OutOfResources(error)) => {
-                    return outcome(py, self.rest(scheduler, &error));
+                    outcome(py, self.rest(scheduler, &error))?;
                 }
                 Err(error) => return outcome(py, Err(os_error(py, &error))),
             }
@@ -259,7 +261,7 @@ impl Listener {
         })
     }
 
-    /// Stops listening and comes back in a second.
+    /// Reports it, stops listening and comes back in a second.
     #[cold]
     fn rest(&self, scheduler: &Bound<'_, Scheduler>, error: &io::Error) -> PyResult<()> {
         let py = scheduler.py();
@@ -268,14 +270,6 @@ impl Listener {
         else {
             return Ok(());
         };
-        let removed =
-            scheduler.get().watches.with(py, |watches| watches.unset(self.fd, Direction::Read));
-        // Ours, unless someone else watches the descriptor by now.
-        if let Some(listener) = removed {
-            let again = listener.object.bind(py).getattr(intern!(py, "_start_again"))?;
-            let delay = imports::constants(py)?.getattr(intern!(py, "ACCEPT_RETRY_DELAY"))?;
-            scheduler.call_method1(intern!(py, "call_later"), (delay, again))?;
-        }
         let message = PyString::new(py, "socket.accept() out of system resource");
         let exception = os_error(py, error).into_value(py).into_bound(py);
         let shown = imports::transport_socket(py)?.call1((socket,))?;
@@ -286,7 +280,16 @@ impl Listener {
                 ("exception", Some(exception.as_any())),
                 ("socket", Some(&shown)),
             ],
-        )
+        )?;
+        let removed =
+            scheduler.get().watches.with(py, |watches| watches.unset(self.fd, Direction::Read));
+        // Ours, unless someone else watches the descriptor by now.
+        if let Some(listener) = removed {
+            let again = listener.object.bind(py).getattr(intern!(py, "_start_again"))?;
+            let delay = imports::constants(py)?.getattr(intern!(py, "ACCEPT_RETRY_DELAY"))?;
+            scheduler.call_method1(intern!(py, "call_later"), (delay, again))?;
+        }
+        Ok(())
     }
 }
 
