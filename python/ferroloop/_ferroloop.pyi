@@ -6,7 +6,7 @@ The native classes answer isinstance() as asyncio's do, so they are declared as 
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Self, TypeVar, final
 
@@ -46,15 +46,12 @@ class EventLoop:
         server: object,
         backlog: int,
     ) -> None: ...
-    def _listen_tls(
+    def _listen_by_tasks(
         self,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        serve: Callable[[socket.socket, dict[str, Any]], Coroutine[Any, Any, None]],
         sock: socket.socket,
-        sslcontext: object,
         server: object,
         backlog: int,
-        ssl_handshake_timeout: float | None,
-        ssl_shutdown_timeout: float | None,
     ) -> None: ...
     def _make_socket_transport(
         self,

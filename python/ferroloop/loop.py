@@ -168,17 +168,13 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
     ) -> None:
         if sslcontext is None:
             self._listen(protocol_factory, sock, server, backlog)
-        else:
-            handshake, shutdown = self._tls_timeouts(*timeouts, **named_timeouts)
-            self._listen_tls(
-                protocol_factory, sock, sslcontext, server, backlog, handshake, shutdown
-            )
+            return
 
-    @staticmethod
-    def _tls_timeouts(
-        ssl_handshake_timeout: float | None = None, ssl_shutdown_timeout: float | None = None
-    ) -> tuple[float | None, float | None]:
-        return ssl_handshake_timeout, ssl_shutdown_timeout
+        def serve(connection: socket.socket, extra: dict[str, Any]) -> Any:
+            arguments = (protocol_factory, connection, extra, sslcontext, server, *timeouts)
+            return self._accept_connection2(*arguments, **named_timeouts)  # type: ignore[attr-defined]
+
+        self._listen_by_tasks(serve, sock, server, backlog)
 
     async def start_tls(
         self,

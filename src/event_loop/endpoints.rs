@@ -13,10 +13,10 @@ use super::EventLoop;
 use crate::interop::imports;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
-use crate::tls::{self, AcceptSettings, TlsProtocol, TlsTransport};
+use crate::tls::{self, TlsProtocol, TlsTransport};
 use crate::transport::{
-    DatagramTransport, Endpoint, Listener, OWNERS, Parts, ReadPipeTransport, StreamTransport,
-    Transport, WritePipeTransport,
+    DatagramTransport, Endpoint, Listener, OWNERS, Parts, ReadPipeTransport, Service,
+    StreamTransport, Transport, WritePipeTransport,
 };
 
 impl EventLoop {
@@ -205,36 +205,26 @@ impl EventLoop {
             call_connection_made: true,
             handshake_timeout: ssl_handshake_timeout,
             shutdown_timeout: ssl_shutdown_timeout,
-            accepting: false,
         })?;
         let protocol = tls.clone().into_any();
         Self::_make_socket_transport(slf, rawsock, protocol, None, extra, server)?;
         Ok(TlsProtocol::transport(&tls))
     }
 
-    /// Accepts connections on a listening socket and serves them over TLS.
-    #[expect(clippy::too_many_arguments, reason = "those of asyncio's _start_serving")]
-    fn _listen_tls<'py>(
+    /// Accepts connections on a listening socket and has each served by a task: `serve(socket,
+    /// extra)` makes its coroutine.
+    fn _listen_by_tasks<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: Bound<'py, PyAny>,
+        serve: Bound<'py, PyAny>,
         sock: &Bound<'py, PyAny>,
-        sslcontext: Bound<'py, PyAny>,
         server: Option<Bound<'py, PyAny>>,
         backlog: &Bound<'py, PyAny>,
-        ssl_handshake_timeout: Option<Bound<'py, PyAny>>,
-        ssl_shutdown_timeout: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        let layer = AcceptSettings {
-            context: sslcontext.unbind(),
-            handshake_timeout: ssl_handshake_timeout.map(Bound::unbind),
-            shutdown_timeout: ssl_shutdown_timeout.map(Bound::unbind),
-        };
         let backlog = backlog.extract().unwrap_or(u32::MAX);
-        let layer = Some(Box::new(layer) as _);
-        Listener::start(slf.as_super(), protocol_factory, sock, server, backlog, layer)
+        Listener::start(slf.as_super(), serve, sock, server, backlog, Service::Task)
     }
 
-    /// Accepts connections on a listening socket and serves them, without TLS.
+    /// Accepts connections on a listening socket and has each served by a protocol.
     fn _listen<'py>(
         slf: &Bound<'py, Self>,
         protocol_factory: Bound<'py, PyAny>,
@@ -243,7 +233,7 @@ impl EventLoop {
         backlog: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
         let backlog = backlog.extract().unwrap_or(u32::MAX);
-        Listener::start(slf.as_super(), protocol_factory, sock, server, backlog, None)
+        Listener::start(slf.as_super(), protocol_factory, sock, server, backlog, Service::Protocol)
     }
 }
 

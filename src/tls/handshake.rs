@@ -140,12 +140,6 @@ impl TlsProtocol {
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        if this.status.inspect(py, |status| status.accepting) {
-            this.update(py, |status| status.accepting = false);
-            if let Some(exception) = exception {
-                Self::schedule_accept_failure(slf, exception)?;
-            }
-        }
         let Some(waiter) = this.waiter.take(py) else { return Ok(()) };
         let waiter = waiter.bind(py);
         if waiter.call_method0(intern!(py, "cancelled"))?.is_truthy()? {

@@ -9,7 +9,6 @@
 //! * `handshake.rs`, `shutdown.rs`: how the connection begins and ends;
 //! * `reading.rs`, `writing.rs`: application data; `flow_control.rs`: water marks of both;
 //! * `protocol_methods.rs`, `transport.rs`: what Python sees of the two;
-//! * `accept.rs`: TLS for the connections of a server.
 //!
 //! Ciphertext goes from the receive buffer that all connections share into the BIO, and decrypted
 //! records into another shared buffer, out of which the protocol gets one bytes object for all
@@ -19,7 +18,6 @@
 
 #![forbid(unsafe_code)]
 
-mod accept;
 mod flow_control;
 mod handshake;
 mod modules;
@@ -38,7 +36,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-pub use accept::AcceptSettings;
 use flow_control::Limits;
 use session::Session;
 pub use transport::TlsTransport;
@@ -93,8 +90,6 @@ struct Status {
     buffered: bool,
     /// A handshake was completed.
     established: bool,
-    /// A server accepted the connection, and nobody waits for it but its log.
-    accepting: bool,
 }
 
 /// TLS, as the protocol of a transport. The parameters are those of asyncio's `SSLProtocol`.
@@ -156,8 +151,6 @@ pub struct Parts<'py> {
     pub handshake_timeout: Option<Bound<'py, PyAny>>,
     /// Seconds.
     pub shutdown_timeout: Option<Bound<'py, PyAny>>,
-    /// Accepted by a server.
-    pub accepting: bool,
 }
 
 impl TlsProtocol {
@@ -194,7 +187,6 @@ impl TlsProtocol {
             writing_paused: false,
             buffered: false,
             established: false,
-            accepting: parts.accepting,
         };
         let protocol = Self {
             scheduler: parts.scheduler.unbind(),

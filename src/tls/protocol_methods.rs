@@ -10,7 +10,6 @@ use pyo3::types::{PyBytes, PyDict, PyMemoryView, PyString};
 
 use super::{AppState, Parts, Phase, TlsProtocol, TlsTransport, modules};
 use crate::ffi::buffer;
-use crate::ffi::exception::Raised;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 
@@ -101,7 +100,6 @@ impl TlsProtocol {
             call_connection_made,
             handshake_timeout: ssl_handshake_timeout,
             shutdown_timeout: ssl_shutdown_timeout,
-            accepting: false,
         })
     }
 
@@ -178,17 +176,6 @@ impl TlsProtocol {
 
     fn _check_shutdown_timeout(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::check_shutdown_timeout(slf).map_err(PyErr::from)
-    }
-
-    fn _accept_failed<'py>(
-        slf: &Bound<'py, Self>,
-        exception: Bound<'py, PyAny>,
-        protocol: Option<Bound<'py, PyAny>>,
-        transport: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<()> {
-        let raised = Raised::from(exception.cast_into()?);
-        Self::accept_failed(slf, &raised, protocol.as_ref(), transport.as_ref())
-            .map_err(PyErr::from)
     }
 
     #[pyo3(name = "_resume")]

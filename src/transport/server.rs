@@ -12,7 +12,7 @@ use std::os::fd::RawFd;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString};
 
 use super::endpoint::{BareSocket, Endpoint};
 use super::lifecycle::{guard, in_context};
@@ -55,39 +55,32 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
     show: nothing_to_note,
 };
 
-/// What stands between the transport of an accepted connection and the protocol of its factory.
-pub trait ConnectionLayer: Send {
-    /// The protocol that the transport gets, which serves `protocol`.
-    ///
-    /// # Errors
-    /// As those of the factory: the connection is dropped.
-    fn wrap<'py>(
-        &self,
-        scheduler: &Bound<'py, Scheduler>,
-        protocol: Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>>;
-
-    /// Reports its objects to the cyclic collector.
-    ///
-    /// # Errors
-    /// Those of `visit`.
-    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError>;
-}
-
 /// A listening socket and who serves its connections.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct Listener {
     event_loop: AttachedCell<Option<Py<Scheduler>>>,
     /// The socket object: whoever closes it stops the listener.
     socket: AttachedCell<Endpoint>,
+    /// Makes a connection's protocol, or the coroutine that serves it.
     factory: AttachedCell<Option<Py<PyAny>>>,
     server: AttachedCell<Option<Py<PyAny>>>,
-    layer: Option<Box<dyn ConnectionLayer + Sync>>,
+    service: Service,
     fd: RawFd,
     backlog: u32,
     family: i32,
     kind: i32,
     protocol: i32,
+}
+
+/// How connections are served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// By a protocol each, which the factory makes.
+    Protocol,
+    /// By a task each, as asyncio does: the factory makes its coroutine from the socket and the
+    /// extra information. For connections whose beginning takes time, so that whoever cancels
+    /// all tasks ends it.
+    Task,
 }
 
 /// What became of one attempt to accept.
@@ -112,7 +105,7 @@ impl Listener {
         sock: &Bound<'py, PyAny>,
         server: Option<Bound<'py, PyAny>>,
         backlog: u32,
-        layer: Option<Box<dyn ConnectionLayer + Sync>>,
+        service: Service,
     ) -> PyResult<()> {
         let py = scheduler.py();
         scheduler.get().check_open(py)?;
@@ -128,7 +121,7 @@ impl Listener {
             socket: AttachedCell::new(endpoint),
             factory: AttachedCell::new(Some(factory.unbind())),
             server: AttachedCell::new(server.map(Bound::unbind)),
-            layer,
+            service,
             fd,
             backlog,
             family,
@@ -205,7 +198,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Makes the protocol and the transport of a connection, in a context of their own.
+    /// Makes what serves a connection, in a context of its own.
     fn serve<'py>(
         &self,
         scheduler: &Bound<'py, Scheduler>,
@@ -215,20 +208,21 @@ impl Listener {
         let py = scheduler.py();
         let Some(factory) = self.factory.get_bound(py) else { return Ok(()) };
         let debug = scheduler.get().debug.get(py);
+        if self.service == Service::Task {
+            let started = self.serve_by_task(scheduler, &factory, connection, &peer, debug);
+            return outcome(py, started);
+        }
         let mut protocol = None;
         let context = outcome(py, context::copy_current(py))?;
         let made = context::run_in(&context, || {
             let endpoint = if debug {
-                outcome(py, self.log_connection(connection, &peer))?
+                let socket = outcome(py, self.log_connection(py, connection, &peer))?;
+                outcome(py, Endpoint::of(&socket))?
             } else {
                 Endpoint::Bare(connection)
             };
             let made = call::call0(&factory)?;
             protocol = Some(made.clone());
-            let made = match &self.layer {
-                Some(layer) => outcome(py, layer.wrap(scheduler, made))?,
-                None => made,
-            };
             let parts = Parts {
                 scheduler: scheduler.clone(),
                 endpoint,
@@ -248,17 +242,41 @@ impl Listener {
         }
     }
 
+    fn serve_by_task<'py>(
+        &self,
+        scheduler: &Bound<'py, Scheduler>,
+        factory: &Bound<'py, PyAny>,
+        connection: BareSocket,
+        peer: &SocketAddress,
+        debug: bool,
+    ) -> PyResult<()> {
+        let py = scheduler.py();
+        let socket = if debug {
+            self.log_connection(py, connection, peer)?
+        } else {
+            connection.into_python(py)?
+        };
+        let extra = PyDict::new(py);
+        extra.set_item(intern!(py, "peername"), address::to_python(py, peer)?)?;
+        let coroutine = factory.call1((socket, extra))?;
+        scheduler.call_method1(intern!(py, "create_task"), (coroutine,)).map(drop)
+    }
+
+    /// A line in asyncio's log, in debug mode. Answers the socket, which it shows.
     #[cold]
-    fn log_connection(&self, connection: BareSocket, peer: &SocketAddress) -> PyResult<Endpoint> {
-        Python::attach(|py| {
-            let socket = connection.into_python(py)?;
-            let server = self.server.get_bound(py);
-            let peer = address::to_python(py, peer)?;
-            let format = intern!(py, "%r got a new connection from %r: %r");
-            let arguments = (format, server, peer, &socket);
-            imports::logger(py)?.call_method1(intern!(py, "debug"), arguments)?;
-            Endpoint::of(&socket)
-        })
+    fn log_connection<'py>(
+        &self,
+        py: Python<'py>,
+        connection: BareSocket,
+        peer: &SocketAddress,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let socket = connection.into_python(py)?;
+        let server = self.server.get_bound(py);
+        let peer = address::to_python(py, peer)?;
+        let format = intern!(py, "%r got a new connection from %r: %r");
+        let arguments = (format, server, peer, &socket);
+        imports::logger(py)?.call_method1(intern!(py, "debug"), arguments)?;
+        Ok(socket)
     }
 
     /// Reports it, stops listening and comes back in a second.
@@ -334,9 +352,6 @@ impl Listener {
         self.event_loop.visit(&visit)?;
         self.socket.visit_with(&visit)?;
         self.factory.visit(&visit)?;
-        if let Some(layer) = &self.layer {
-            layer.traverse(&visit)?;
-        }
         self.server.visit(&visit)
     }
 

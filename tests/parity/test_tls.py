@@ -758,3 +758,48 @@ def test_the_server_waits_for_its_connections(run):
         await waiting
 
     run(main())
+
+
+def test_the_loop_ends_during_a_handshake(flavour, run, log):
+    """The accepting task, which `asyncio.all_tasks()` lists, is cancelled and closes."""
+    client = socket.socket()
+
+    async def main():
+        server = await asyncio.get_running_loop().create_server(
+            Recorder, "127.0.0.1", 0, ssl=server_context()
+        )
+        client.connect(server.sockets[0].getsockname())
+        async with asyncio.timeout(5):
+            while len(asyncio.all_tasks()) < 2:
+                await asyncio.sleep(0.01)
+        (accepting,) = asyncio.all_tasks() - {asyncio.current_task()}
+        name = accepting.get_coro().__name__
+        server.close()
+        return name
+
+    with client:
+        client.settimeout(5)
+        assert run(main()) == "_accept_connection2"
+        # Nothing was left unclosed: the fixtures would say so.
+        assert client.recv(100) == b""
+    error = "Error on transport creation for incoming connection"
+    reported = [text.splitlines()[0] for text in warnings(log)]
+    assert reported == ([error] if flavour.debug else [])
+
+
+def test_cancelling_an_accepting_task(flavour, run, log):
+    async def main():
+        async with Server() as server:
+            with socket.socket() as client:
+                client.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(client, server.address)
+                async with asyncio.timeout(5):
+                    while len(asyncio.all_tasks()) < 2:
+                        await asyncio.sleep(0.01)
+                (accepting,) = asyncio.all_tasks() - {asyncio.current_task()}
+                accepting.cancel()
+                received = await asyncio.get_running_loop().sock_recv(client, 100)
+            return received, [protocol.calls for protocol in server.protocols]
+
+    assert run(main()) == (b"", [[]])
+    assert bool(warnings(log)) == flavour.debug
