@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod after_turn;
 mod alarm;
 pub mod inbox;
 mod patches;
@@ -32,6 +33,7 @@ use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::Metrics;
 use crate::reactor::{Poller, Timers};
+use after_turn::AfterTurn;
 pub use alarm::Alarm;
 use inbox::{Inbox, Parked};
 use patches::Patches;
@@ -94,6 +96,8 @@ pub struct Scheduler {
     /// What is to be done when the callback that runs now returns.
     afterwards: AttachedCell<Vec<Runnable>>,
     has_afterwards: AttachedCell<bool>,
+    /// What is to be done when this turn's callbacks have run.
+    after_turn: AfterTurn,
 }
 
 impl Scheduler {
@@ -133,6 +137,7 @@ impl Scheduler {
             in_callback: AttachedCell::new(false),
             afterwards: AttachedCell::new(Vec::new()),
             has_afterwards: AttachedCell::new(false),
+            after_turn: AfterTurn::default(),
         })
     }
 
@@ -149,10 +154,20 @@ impl Scheduler {
         self.in_callback.get(py).then(|| self.callback_number.get(py))
     }
 
-    /// Runs `runnable` right after the callback that runs now, before any other. Only while
-    /// [`Scheduler::callback`] answers a number.
-    pub fn run_afterwards(&self, py: Python<'_>, runnable: Runnable) {
+    /// Whether [`Scheduler::put_off`] waits for the end of the turn, since many callbacks run in
+    /// it, and not just for that of the callback.
+    #[inline(always)]
+    pub fn is_crowded(&self, py: Python<'_>) -> bool {
+        self.after_turn.is_crowded(py)
+    }
+
+    /// Runs `runnable` right after the callback that runs now, before any other, or, in a crowded
+    /// turn, at the end of the turn. Only while [`Scheduler::callback`] answers a number.
+    pub fn put_off(&self, py: Python<'_>, runnable: Runnable) {
         debug_assert!(self.in_callback.get(py), "only a callback can put something off");
+        if self.is_crowded(py) {
+            return self.after_turn.push(py, runnable);
+        }
         let mut afterwards = self.afterwards.take(py);
         afterwards.push(runnable);
         drop(self.afterwards.replace(py, afterwards));

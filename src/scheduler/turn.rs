@@ -49,6 +49,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     discard_cancelled_timers(py, this);
     // Only a turn inside of a callback finds something here.
     run_afterwards(scheduler)?;
+    end_crowd(scheduler)?;
     read_inbox(scheduler)?;
     let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
     // With callbacks ready and nothing to watch there is nothing a poll could find.
@@ -83,6 +84,7 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let ready = this.ready.len(py);
     this.metrics.ready_max.raise_to(ready as u64);
     let (mut left, mut task_steps) = (ready, 0);
+    this.after_turn.begin(py, ready);
     let result = loop {
         if left == 0 {
             break Ok(());
@@ -104,12 +106,15 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
             let result = (runnable.kind.run)(scheduler, runnable);
             this.in_callback.set(py, false);
             let finished = run_afterwards(scheduler);
-            result.and(finished)
+            let due = this.after_turn.is_due(py);
+            let kept = if due { run_after_turn(scheduler) } else { Ok(()) };
+            result.and(finished).and(kept)
         };
         if result.is_err() {
             break result;
         }
     };
+    let result = end_crowd(scheduler).and(result);
     let metrics = &this.metrics;
     metrics.callbacks.add((ready - left) as u64);
     metrics.task_steps.add(task_steps);
@@ -132,6 +137,23 @@ fn run_all_afterwards<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, 
     this.has_afterwards.set(py, false);
     let mut result = Ok(());
     for runnable in this.afterwards.take(py) {
+        // All of them, whatever one of them raises.
+        result = result.and((runnable.kind.run)(scheduler, runnable));
+    }
+    result
+}
+
+/// Keeps nothing more for the end of the turn, and does what was kept.
+#[inline(always)]
+fn end_crowd<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let pending = scheduler.get().after_turn.end(scheduler.py());
+    if pending { run_after_turn(scheduler) } else { Ok(()) }
+}
+
+#[cold]
+fn run_after_turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let mut result = Ok(());
+    for runnable in scheduler.get().after_turn.take(scheduler.py()) {
         // All of them, whatever one of them raises.
         result = result.and((runnable.kind.run)(scheduler, runnable));
     }
@@ -258,6 +280,7 @@ pub fn select<'py>(
     let this = scheduler.get();
     discard_cancelled_timers(py, this);
     run_afterwards(scheduler)?;
+    end_crowd(scheduler)?;
     let before = this.ready.len(py);
     let next = time_to_sleep(scheduler)?;
     let timeout = match (timeout, next) {

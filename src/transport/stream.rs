@@ -96,8 +96,9 @@ static FLUSH: RunnableKind = RunnableKind {
 ///
 /// Many programs write a head and a body: one system call is enough for both. A transport that
 /// has seen two writes in one callback holds further ones back until the callback returns, and
-/// stops doing so when there was only one. Whoever looks (at the buffer's size, the socket ...)
-/// makes it send first, so nobody sees a difference.
+/// stops doing so when there was only one. In a crowded turn every transport holds its writes
+/// back until the turn ends (see `Scheduler::put_off`). Whoever looks (at the buffer's size, the
+/// socket ...) makes it send first, so nobody sees a difference.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Gathering {
     /// The callback that wrote last.
@@ -335,9 +336,10 @@ impl StreamTransport {
         let py = slf.py();
         let base = slf.as_super().get();
         let callback = base.scheduler.inspect(py, |scheduler| {
-            scheduler.as_ref().and_then(|scheduler| scheduler.get().callback(py))
+            let scheduler = scheduler.as_ref()?.get();
+            Some((scheduler.callback(py)?, scheduler.is_crowded(py)))
         });
-        let Some(callback) = callback else { return false };
+        let Some((callback, crowded)) = callback else { return false };
         let cell = &slf.get().gathering;
         let mut gathering = cell.get(py);
         if gathering.callback == callback {
@@ -347,12 +349,12 @@ impl StreamTransport {
             gathering.callback = callback;
             gathering.writes = 1;
         }
-        let hold = gathering.held || (gathering.enabled && idle);
+        let hold = gathering.held || ((gathering.enabled || crowded) && idle);
         cell.set(py, gathering);
         hold
     }
 
-    /// Has what is queued sent when the callback returns.
+    /// Has what is queued sent when the callback returns or the turn ends.
     fn hold<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let cell = &slf.get().gathering;
@@ -368,7 +370,7 @@ impl StreamTransport {
         cell.set(py, Gathering { held: true, ..gathering });
         let mut runnable = Runnable::new(&FLUSH, slf.clone());
         runnable.context = Some(outcome(py, context::copy_current(py))?.unbind());
-        scheduler.get().run_afterwards(py, runnable);
+        scheduler.get().put_off(py, runnable);
         Ok(())
     }
 
@@ -447,6 +449,7 @@ impl StreamTransport {
             return Transport::note_lost_write(transport);
         }
         let idle = this.queued(py) == 0;
+        let hold = Self::shall_hold(slf, idle);
         for chunk in chunks {
             match chunk.cast::<PyBytes>() {
                 Ok(bytes) if bytes.as_bytes().is_empty() => {}
@@ -456,10 +459,13 @@ impl StreamTransport {
                 })?,
             }
         }
-        if slf.get().gathering.get(py).held {
+        if this.queued(py) == 0 {
+            return Ok(());
+        }
+        if hold {
             return Self::hold(slf);
         }
-        if !idle || this.queued(py) == 0 {
+        if !idle {
             return Transport::maybe_pause_protocol(transport);
         }
         Self::send_first(slf)

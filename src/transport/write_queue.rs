@@ -68,10 +68,11 @@ impl WriteQueue {
         self.chunks.iter().flat_map(|chunk| chunk.bytes(py)).copied().collect()
     }
 
-    /// Appends a bytes object from `start` on, by reference unless it is small.
+    /// Appends a bytes object from `start` on, by reference unless it is small and not the first:
+    /// the only piece is likely to be sent as it is, before there is another to join it to.
     pub fn push_object(&mut self, object: &Bound<'_, PyBytes>, start: usize) {
         let bytes = &object.as_bytes()[start..];
-        if bytes.len() <= SMALL {
+        if bytes.len() <= SMALL && !self.is_empty() {
             return self.push_copy(bytes);
         }
         self.size += bytes.len();
