@@ -1,11 +1,11 @@
-//! The addresses that a datagram transport has lately received from.
+//! The addresses that a datagram transport has received from.
 //!
 //! A peer's address is formatted once and found again by its bytes; an answer to it finds the
 //! bytes by the identity of the object.
 
 #![forbid(unsafe_code)]
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::collections::HashMap;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -13,60 +13,73 @@ use pyo3::prelude::*;
 use crate::ffi::cell::Traverse;
 use crate::sys::address::SocketAddress;
 
-/// Peers remembered; a power of two.
-const PLACES: usize = 16;
+/// Most peers remembered. One more, and all are forgotten: whoever has so many at a time would
+/// find few of them again, whatever was forgotten first.
+const MOST: usize = 256;
 
 /// A small cache, filled from the first datagram on.
 #[derive(Default)]
-pub struct FamiliarAddresses(Vec<Option<(SocketAddress, Py<PyAny>)>>);
+pub struct FamiliarAddresses {
+    objects: HashMap<SocketAddress, Py<PyAny>>,
+    latest: Option<Latest>,
+}
+
+/// The address that was given out last, most likely the one to answer to.
+struct Latest {
+    address: SocketAddress,
+    /// Where its object lies, which is alive as long as it is among the objects.
+    object: usize,
+}
 
 impl FamiliarAddresses {
-    fn place(address: &SocketAddress) -> usize {
-        // Ports of successive clients differ in their low bits: no need to mix.
-        match address {
-            SocketAddress::V4 { port, .. } | SocketAddress::V6 { port, .. } => {
-                usize::from(port ^ (port >> 8)) % PLACES
-            }
-            other => {
-                let hasher = BuildHasherDefault::<DefaultHasher>::default();
-                hasher.hash_one(other) as usize % PLACES
-            }
-        }
-    }
-
     /// The object for an address.
     pub fn object<'py>(
-        &self,
+        &mut self,
         py: Python<'py>,
         address: &SocketAddress,
     ) -> Option<Bound<'py, PyAny>> {
-        let (known, object) = self.0.get(Self::place(address))?.as_ref()?;
-        (known == address).then(|| object.bind(py).clone())
+        let object = self.objects.get(address)?.bind(py).clone();
+        self.note_latest(address, &object);
+        Some(object)
     }
 
-    /// The address that was given out as this very object.
+    /// The address that was given out last, if it was as this very object.
     pub fn address(&self, object: &Bound<'_, PyAny>) -> Option<SocketAddress> {
-        self.0.iter().flatten().find(|(_, known)| known.is(object)).map(|(known, _)| known.clone())
+        let latest = self.latest.as_ref()?;
+        (latest.object == identity(object)).then(|| latest.address.clone())
     }
 
-    /// Remembers a pair. Returns what it replaces; the caller drops it.
+    /// Remembers a pair. Returns what is forgotten for it; the caller drops it.
     #[must_use = "drop it where no cell is lent"]
     pub fn remember(
         &mut self,
         address: SocketAddress,
         object: &Bound<'_, PyAny>,
-    ) -> Option<Py<PyAny>> {
-        if self.0.is_empty() {
-            self.0.resize_with(PLACES, || None);
+    ) -> Vec<Py<PyAny>> {
+        let mut forgotten = Vec::new();
+        if self.objects.len() >= MOST {
+            self.latest = None;
+            forgotten.extend(self.objects.drain().map(|(_, object)| object));
         }
-        let place = Self::place(&address);
-        let before = self.0.get_mut(place)?.replace((address, object.clone().unbind()));
-        before.map(|(_, object)| object)
+        self.note_latest(&address, object);
+        forgotten.extend(self.objects.insert(address, object.clone().unbind()));
+        forgotten
     }
+
+    fn note_latest(&mut self, address: &SocketAddress, object: &Bound<'_, PyAny>) {
+        let object = identity(object);
+        if self.latest.as_ref().is_none_or(|latest| latest.object != object) {
+            self.latest = Some(Latest { address: address.clone(), object });
+        }
+    }
+}
+
+fn identity(object: &Bound<'_, PyAny>) -> usize {
+    object.as_ptr() as usize
 }
 
 impl Traverse for FamiliarAddresses {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.0.iter().flatten().try_for_each(|(_, object)| visit.call(object))
+        self.objects.values().try_for_each(|object| visit.call(object))
     }
 }

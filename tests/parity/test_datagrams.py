@@ -104,6 +104,37 @@ def test_many_peers_keep_their_addresses(run):
     run(main())
 
 
+def test_more_peers_than_are_remembered(run):
+    async def main():
+        server, heard = await endpoint(local_addr=("127.0.0.1", 0))
+        name = server.get_extra_info("sockname")
+        peers = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(300)]
+        try:
+            for peer in peers:
+                peer.bind(("127.0.0.1", 0))
+                peer.settimeout(20)
+            for number in range(2):
+                heard.received.clear()
+                for count, peer in enumerate(peers, 1):
+                    peer.sendto(b"%d" % number, name)
+                    if count % 20 == 0:
+                        await heard.until(lambda count=count: len(heard.received) == count)
+                assert [address for _, address in heard.received] == [
+                    peer.getsockname() for peer in peers
+                ]
+                # The newest address first, then the ones that came before.
+                for data, address in reversed(heard.received):
+                    server.sendto(data, address)
+                for peer in peers:
+                    assert peer.recvfrom(10) == (b"%d" % number, name)
+        finally:
+            for peer in peers:
+                peer.close()
+        await finish(server)
+
+    run(main())
+
+
 def test_sizes(run):
     async def main():
         server, heard = await endpoint(local_addr=("127.0.0.1", 0))
