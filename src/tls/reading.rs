@@ -140,7 +140,13 @@ impl TlsProtocol {
                 }
                 match &mut input {
                     Some(input) if input.next < input.end => {
-                        let end = input.end.min(input.next + STEP);
+                        let end = input.next
+                            + this.session.whole_records(
+                                py,
+                                input.window,
+                                input.next..input.end,
+                                STEP,
+                            )?;
                         this.session.feed_window(py, input.window, input.next..end)?;
                         input.next = end;
                     }

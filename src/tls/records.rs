@@ -60,6 +60,38 @@ impl Records {
         }
     }
 
+    /// How much of `bytes`, at most `most` if a record fits into that, ends where a record ends.
+    pub fn whole_records(mut self, bytes: &[u8], most: usize) -> usize {
+        let mut whole = 0;
+        while whole < bytes.len() {
+            let record = self.rest_of_record(&bytes[whole..]);
+            if whole > 0 && whole + record > most {
+                break;
+            }
+            self.feed(&bytes[whole..whole + record]);
+            whole += record;
+        }
+        whole
+    }
+
+    /// Bytes until the record that has begun ends, or the next one; all if that can't be told.
+    fn rest_of_record(&self, bytes: &[u8]) -> usize {
+        let have = usize::from(self.header_length);
+        let rest = if !self.plausible {
+            bytes.len()
+        } else if self.body_left > 0 {
+            self.body_left as usize
+        } else if have + bytes.len() >= HEADER {
+            let byte = |index: usize| {
+                if index < have { self.header[index] } else { bytes[index - have] }
+            };
+            HEADER - have + usize::from(u16::from_be_bytes([byte(3), byte(4)]))
+        } else {
+            bytes.len()
+        };
+        rest.min(bytes.len())
+    }
+
     fn begin_body(&mut self) {
         let [kind, major, _, high, low] = self.header;
         let length = usize::from(u16::from_be_bytes([high, low]));
@@ -128,6 +160,25 @@ mod tests {
             }
             assert_eq!(records.unread, 5, "cut every {cut} bytes");
         }
+    }
+
+    #[test]
+    fn whole_records_end_where_a_record_ends() {
+        let stream: Vec<u8> = [100, 0, 200].into_iter().flat_map(record).collect();
+        let ends = [HEADER + 100, 2 * HEADER + 100, stream.len()];
+        for fed in 0..stream.len() {
+            let mut records = Records::default();
+            records.feed(&stream[..fed]);
+            for seen in fed + 1..=stream.len() {
+                let taken = records.whole_records(&stream[fed..seen], 120);
+                let end = fed + taken;
+                let next = ends.into_iter().find(|&end| end > fed);
+                assert!(end == seen || ends.contains(&end), "{fed}..{end} of {seen}");
+                assert!(taken > 0 && (taken <= 120 || Some(end) == next || end == seen));
+            }
+        }
+        assert_eq!(Records::default().whole_records(&stream, 120), 2 * HEADER + 100);
+        assert_eq!(Records::default().whole_records(b"GET / HTTP/1.1\r\n", 4), 16);
     }
 
     #[test]

@@ -106,6 +106,19 @@ impl Session {
         call::call_method(incoming, intern!(py, "write"), [window.expose(part)]).map(drop)
     }
 
+    /// How much of `part` to feed at a time: whole records, so that the BIO keeps none back, which
+    /// it would move at the next write; `most` bytes, so that they stay in the processor's cache.
+    pub fn whole_records<'py>(
+        &self,
+        py: Python<'py>,
+        window: &Taken<'py>,
+        part: std::ops::Range<usize>,
+        most: usize,
+    ) -> PyOutcome<'py, usize> {
+        let records = self.records.with(py, |records| *records);
+        window.with(part, |bytes| records.whole_records(bytes, most))
+    }
+
     /// Feeds ciphertext from any object with the buffer protocol.
     pub fn feed<'py>(&self, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
         let py = data.py();
