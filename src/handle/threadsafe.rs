@@ -22,11 +22,8 @@ pub(super) fn run<'py>(
     scheduler: &Bound<'py, Scheduler>,
     handle: &Bound<'py, Handle>,
 ) -> PyOutcome<'py, ()> {
-    let running = &scheduler.get().running;
-    running.begin(handle.as_any());
-    let result = run_owned(handle);
-    running.end(handle.py());
-    result
+    let _entry = scheduler.get().running.begin(handle.as_any());
+    run_owned(handle)
 }
 
 /// In another thread than the loop's: waits while the callback runs.

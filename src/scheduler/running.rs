@@ -26,21 +26,31 @@ pub struct Running {
     changed: Condvar,
 }
 
+/// A callback that runs until this is dropped.
+#[must_use = "dropped at once, the callback would not be seen to run"]
+pub struct Entry<'a, 'py> {
+    running: &'a Running,
+    py: Python<'py>,
+}
+
+impl Drop for Entry<'_, '_> {
+    fn drop(&mut self) {
+        self.running.handles.with(self.py, |handles| handles.pop());
+        if self.running.waiting.get(self.py) != 0 {
+            // Held for no longer than it takes to add one, and by nobody who wants the GIL.
+            *self.running.ended.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            self.running.changed.notify_all();
+        }
+    }
+}
+
 impl Running {
     /// The callback of `handle` begins.
-    pub fn begin(&self, handle: &Bound<'_, PyAny>) {
-        let address = handle.as_ptr().addr();
-        self.handles.with(handle.py(), |handles| handles.push(address));
-    }
-
-    /// The innermost callback has ended.
-    pub fn end(&self, py: Python<'_>) {
-        self.handles.with(py, |handles| handles.pop());
-        if self.waiting.get(py) != 0 {
-            // Held for no longer than it takes to add one, and by nobody who wants the GIL.
-            *self.ended.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-            self.changed.notify_all();
-        }
+    #[inline]
+    pub fn begin<'py>(&self, handle: &Bound<'py, PyAny>) -> Entry<'_, 'py> {
+        let (py, address) = (handle.py(), handle.as_ptr().addr());
+        self.handles.with(py, |handles| handles.push(address));
+        Entry { running: self, py }
     }
 
     /// Waits until the callback of `handle` does not run. Not for the loop's own thread.
