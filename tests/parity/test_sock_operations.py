@@ -153,6 +153,80 @@ def test_cancelled_and_waiting_again(run, pair):
     run(main())
 
 
+@contextlib.contextmanager
+def socket_that_blocks(kind):
+    """A socket on which `kind` waits, and an address to connect to."""
+    with contextlib.ExitStack() as opened:
+        address = None
+        if kind in ("recvfrom", "recvfrom_into"):
+            end = opened.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            end.bind(("127.0.0.1", 0))
+        elif kind == "accept":
+            end = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+        elif kind == "connect":
+            # Nobody accepts, and the backlog is full.
+            listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+            address = listener.getsockname()
+            for _ in range(4):
+                hog = opened.enter_context(socket.socket())
+                hog.setblocking(False)
+                hog.connect_ex(address)
+            end = opened.enter_context(socket.socket())
+        else:
+            end, peer = socket.socketpair()
+            opened.enter_context(end)
+            opened.enter_context(peer)
+        end.setblocking(False)
+        if kind == "sendall":
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    end.send(b"x" * 65536)
+        yield end, address
+
+
+# asyncio's calls wait for ever, and the other socket's wait fails or never ends, too.
+@pytest.mark.only("ferroloop")
+@pytest.mark.parametrize(
+    "kind", ["recv", "recv_into", "recvfrom", "recvfrom_into", "accept", "sendall", "connect"]
+)
+def test_a_number_that_comes_back_under_a_waiting_call(run, kind):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket_that_blocks(kind) as (end, address):
+            argument = {
+                "recv": 10,
+                "recv_into": bytearray(10),
+                "recvfrom": 10,
+                "recvfrom_into": bytearray(10),
+                "sendall": b"more" * 100_000,
+                "connect": address,
+            }
+            arguments = [argument[kind]] if kind in argument else []
+            number = end.fileno()
+            task = loop.create_task(getattr(loop, f"sock_{kind}")(end, *arguments))
+            await until_waiting()
+            end.close()
+            other, peer = socket.socketpair()
+            with other, peer:
+                if peer.fileno() == number:
+                    other, peer = peer, other
+                assert other.fileno() == number
+                other.setblocking(False)
+                receiving = loop.create_task(loop.sock_recv(other, 100))
+                await until_waiting()
+                peer.send(b"for the other")
+                assert await asyncio.wait_for(receiving, 5) == b"for the other"
+                # The first call sees that its socket is closed, and touched nobody else's.
+                with pytest.raises(OSError) as raised:
+                    await asyncio.wait_for(task, 5)
+                assert raised.value.errno == errno.EBADF
+                peer.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    peer.recv(10)
+
+    run(main())
+
+
 def test_the_number_of_a_closed_socket_comes_back(run):
     async def main():
         loop = asyncio.get_running_loop()
