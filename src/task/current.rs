@@ -126,19 +126,16 @@ pub fn scoped<'py>(
     body: impl FnOnce() -> PyOutcome<'py, ()>,
 ) -> PyOutcome<'py, ()> {
     let py = event_loop.py();
-    let previous = outcome(py, storage::get(event_loop))?;
-    outcome(
-        py,
-        if nested && previous.is_some() {
-            storage::overwrite(event_loop, task)
-        } else {
-            storage::enter(event_loop, task)
-        },
-    )?;
+    let previous = if nested { outcome(py, storage::get(event_loop))? } else { None };
+    let entered = match previous {
+        Some(_) => storage::overwrite(event_loop, task),
+        None => storage::enter(event_loop, task),
+    };
+    outcome(py, entered)?;
     let result = body();
     let restored = match previous {
-        Some(previous) if nested => storage::overwrite(event_loop, &previous),
-        _ => storage::clear(event_loop),
+        Some(previous) => storage::overwrite(event_loop, &previous),
+        None => storage::clear(event_loop),
     };
     result.and(outcome(py, restored))
 }
