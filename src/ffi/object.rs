@@ -1,5 +1,8 @@
 //! Facts about objects that need a look at raw pointers.
 
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::{PyTypeCheck, PyTypeInfo};
@@ -21,6 +24,42 @@ pub fn cast_into<'py, T: PyTypeCheck + PyTypeInfo>(
         return Ok(unsafe { object.cast_into_unchecked() });
     }
     Ok(object.cast_into()?)
+}
+
+/// The subclass of `T` that nearly all instances are of: the first one met, kept for good.
+pub struct UsualClass<T> {
+    class: AtomicPtr<ffi::PyTypeObject>,
+    base: PhantomData<fn() -> T>,
+}
+
+impl<T: PyTypeInfo + PyTypeCheck> UsualClass<T> {
+    /// Not met yet.
+    pub const fn unknown() -> Self {
+        Self { class: AtomicPtr::new(std::ptr::null_mut()), base: PhantomData }
+    }
+
+    /// `object` as a `T`, if it is one: by one pointer comparison if it is of the usual class.
+    #[inline(always)]
+    pub fn cast<'a, 'py>(&self, object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {
+        // SAFETY: a live object; only its type pointer is read.
+        let class = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+        if class == self.class.load(Ordering::Relaxed) {
+            // SAFETY: a subclass of `T` as `meet` found, and the same object, for it is kept alive;
+            // CPython lets no class change to bases of another layout.
+            return Some(unsafe { object.cast_unchecked() });
+        }
+        self.meet(object)
+    }
+
+    #[cold]
+    fn meet<'a, 'py>(&self, object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {
+        let cast = object.cast::<T>().ok()?;
+        if self.class.load(Ordering::Relaxed).is_null() {
+            let class = object.get_type().into_ptr();
+            self.class.store(class.cast(), Ordering::Relaxed);
+        }
+        Some(cast)
+    }
 }
 
 /// Whether `object` is a native coroutine, by exact type.

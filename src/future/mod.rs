@@ -27,7 +27,7 @@ use crate::ffi::cell::{AttachedCell, Traverse};
 use crate::ffi::freelist::{FreeList, Recycled};
 use crate::ffi::object;
 use crate::interop::imports;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, USUAL_LOOP};
 
 /// How far a future is.
 ///
@@ -191,7 +191,9 @@ impl Future {
         if self.loop_kind.get(py) != LoopKind::Native {
             return None;
         }
-        self.event_loop.get_bound(py).and_then(|event_loop| event_loop.cast_into().ok())
+        self.event_loop.inspect(py, |event_loop| {
+            event_loop.as_ref().and_then(|event_loop| USUAL_LOOP.cast(event_loop.bind(py)).cloned())
+        })
     }
 
     /// Whether it belongs to `event_loop`.

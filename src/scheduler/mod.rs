@@ -29,6 +29,7 @@ use pyo3::prelude::*;
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::live::{LiveSet, Membership};
+use crate::ffi::object::UsualClass;
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::Metrics;
@@ -43,6 +44,9 @@ use watch::Watches;
 
 /// The loops that ran and are not closed.
 pub static LOOPS: LiveSet = LiveSet::new();
+
+/// The class of nearly all loops.
+pub static USUAL_LOOP: UsualClass<Scheduler> = UsualClass::unknown();
 
 /// Ends the current task set by the last step; see `task::current`.
 pub type LeaveTask = for<'py> fn(&Bound<'py, Scheduler>);
