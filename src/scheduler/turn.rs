@@ -433,7 +433,14 @@ fn queue_timer(py: Python<'_>, this: &Scheduler, timer: Timer) {
 }
 
 /// Keeps memory bounded when timers are cancelled before they fire, as most are.
+#[inline(always)]
 fn discard_cancelled_timers(py: Python<'_>, this: &Scheduler) {
+    if this.timers.with(py, |timers| timers.cancelled()) != 0 {
+        discard_noted_timers(py, this);
+    }
+}
+
+fn discard_noted_timers(py: Python<'_>, this: &Scheduler) {
     let cancelled = |timer: &Timer| timer.is_cancelled(py);
     loop {
         let head = this.timers.with(py, |timers| timers.pop_cancelled_head(cancelled));
