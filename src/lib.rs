@@ -109,6 +109,7 @@ pub mod _ferroloop {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         ffi::interpreter::claim(py)?;
+        ffi::context::learn_layout(py)?;
         // Before anything can subclass them; base classes first, so that slots are inherited.
         ffi::reuse::install::<Handle>(py);
         ffi::reuse::install::<TimerHandle>(py);

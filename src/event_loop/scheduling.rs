@@ -15,6 +15,7 @@ use crate::ffi::method::{Arguments, FastMethod};
 use crate::handle::{CallbackArguments, HANDLE, Handle, TimerHandle, When};
 use crate::interop::imports;
 use crate::reactor::clock;
+use crate::scheduler::contexts::ChosenContext;
 use crate::scheduler::{Runnable, Scheduler, turn};
 
 /// `call_soon(callback, *args, context=None)`.
@@ -150,7 +151,7 @@ fn schedule<'py>(
         callback.to_owned(),
         CallbackArguments::from_call(arguments, 1)?,
         scheduler.clone().into_any(),
-        context_of(arguments)?,
+        context_of(this, arguments)?,
         debug,
     )?;
     if !this.is_running(py) {
@@ -181,7 +182,7 @@ fn schedule_at<'py>(
         callback.to_owned(),
         CallbackArguments::from_call(arguments, 2)?,
         scheduler.clone().into_any(),
-        context_of(arguments)?,
+        context_of(this, arguments)?,
         debug,
     )?;
     if !this.is_running(py) {
@@ -191,9 +192,12 @@ fn schedule_at<'py>(
     Ok(timer.into_any())
 }
 
-/// The keyword-only argument `context`; None means none.
+/// The keyword-only argument `context`, by default what stands for a copy of the current one.
 #[inline(always)]
-fn context_of<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+fn context_of<'py>(
+    scheduler: &Scheduler,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<ChosenContext<'py>> {
     let mut context = None;
     let usual = intern!(arguments.py(), "context");
     arguments.for_each_keyword(|keyword, value| {
@@ -206,7 +210,10 @@ fn context_of<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Option<Bound<'py,
         }
         Ok(())
     })?;
-    Ok(context)
+    match context {
+        Some(context) => Ok(ChosenContext::given(context)),
+        None => scheduler.contexts.current(arguments.py()),
+    }
 }
 
 /// Debug mode's check of what is scheduled.

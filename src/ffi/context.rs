@@ -1,14 +1,12 @@
-//! `contextvars.Context`: copying the current one, running code inside one.
+//! `contextvars.Context`: copying and comparing them, running code inside one.
 
-use std::mem::ManuallyDrop;
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
-use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use super::cell::Traverse;
 use super::exception::{PyOutcome, Raised};
-use super::object;
 
 /// A copy of the current context. Runs no Python code.
 #[inline(always)]
@@ -53,59 +51,149 @@ pub fn run_in<'py, R>(
     result
 }
 
-/// A context that waits to be entered; one that nobody else has seen may be hidden from the
-/// collector until then.
+/// Where the interpreter keeps the two words that tell whether two contexts are equal: byte offsets
+/// of the current context in a thread state, and of the variables in a context. 0 if not known.
+static CURRENT: AtomicUsize = AtomicUsize::new(0);
+static VARIABLES: AtomicUsize = AtomicUsize::new(0);
+
+/// Words of a thread state that [`learn_layout`] looks at: fewer than any version's has.
+const WORDS_OF_THREAD: usize = 32;
+
+/// Whether contexts can be compared.
+#[inline(always)]
+pub fn is_comparable() -> bool {
+    VARIABLES.load(Ordering::Relaxed) != 0
+}
+
+/// The variables of a context, an immutable mapping: a change puts another one in its place. Null
+/// if contexts cannot be compared.
+#[inline(always)]
+fn variables(context: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    match VARIABLES.load(Ordering::Relaxed) {
+        0 => std::ptr::null_mut(),
+        // SAFETY: callers pass a live context; `learn_layout` has found its variables there.
+        offset => unsafe { context.byte_add(offset).cast::<*mut ffi::PyObject>().read() },
+    }
+}
+
+/// Whether `snapshot`, a context, has the variables of the current one: then it equals a copy
+/// made now. False if that cannot be told. Runs no Python code.
+#[inline(always)]
+pub fn equals_current(snapshot: &Bound<'_, PyAny>) -> bool {
+    let offset = CURRENT.load(Ordering::Relaxed);
+    if offset == 0 {
+        return false;
+    }
+    // SAFETY: attached, so there is a thread state, in which `learn_layout` has found the current
+    // context there: a live one or, in a thread that has not used any yet, null.
+    let current = unsafe {
+        let thread = ffi::PyThreadState_Get();
+        thread.byte_add(offset).cast::<*mut ffi::PyObject>().read()
+    };
+    !current.is_null() && variables(current) == variables(snapshot.as_ptr())
+}
+
+/// Whether two contexts have the same variables. False if that cannot be told.
+#[inline(always)]
+pub fn are_equal(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
+    let variables_of_one = variables(one.as_ptr());
+    !variables_of_one.is_null() && variables_of_one == variables(other.as_ptr())
+}
+
+/// How many contexts and others refer to the variables of a context.
+#[inline(always)]
+pub fn count_of_variables(context: &Bound<'_, PyAny>) -> isize {
+    let variables = variables(context.as_ptr());
+    // SAFETY: a context owns its variables; only their count is read.
+    if variables.is_null() { 0 } else { unsafe { ffi::Py_REFCNT(variables) } }
+}
+
+/// Finds out where the interpreter keeps what [`equals_current`] and [`are_equal`] compare. If it
+/// cannot be found, contexts are copied instead of compared.
 ///
-/// The interpreter may only free contexts that its collector knows, so there is no way to the
-/// context, nor to its end, that doesn't show it.
-pub struct WaitingContext(Py<PyAny>);
+/// # Errors
+/// MemoryError.
+pub fn learn_layout(py: Python<'_>) -> PyResult<()> {
+    let (first, second) = (new_context(py)?, new_context(py)?);
+    let Some(in_thread) = offset_of_current(&first, &second) else { return Ok(()) };
+    let Some(in_context) = offset_of_variables(&first)? else { return Ok(()) };
+    CURRENT.store(in_thread, Ordering::Relaxed);
+    VARIABLES.store(in_context, Ordering::Relaxed);
+    Ok(())
+}
 
-impl WaitingContext {
-    /// A copy of the current context, hidden. Runs no Python code.
-    #[inline(always)]
-    pub fn hidden_copy(py: Python<'_>) -> PyResult<Self> {
-        let context = copy_current(py)?;
-        object::untrack(&context);
-        Ok(Self(context.unbind()))
-    }
+fn new_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: attached; returns an owned context, or null with MemoryError set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_New()) }
+}
 
-    /// A context, or what was given in place of one, that others may know.
-    #[inline(always)]
-    pub fn new(context: Bound<'_, PyAny>) -> Self {
-        Self(context.unbind())
-    }
+/// Where the thread state holds whichever of two contexts is entered.
+fn offset_of_current(first: &Bound<'_, PyAny>, second: &Bound<'_, PyAny>) -> Option<usize> {
+    let word = size_of::<usize>();
+    let holders = |context: &Bound<'_, PyAny>| {
+        let looked = run_in(context, || {
+            // SAFETY: attached; the words are part of the thread state, which is zeroed when made.
+            Ok(unsafe {
+                let thread = ffi::PyThreadState_Get().cast::<usize>();
+                let words = std::slice::from_raw_parts(thread, WORDS_OF_THREAD);
+                words.iter().map(|&found| found == context.as_ptr() as usize).collect::<Vec<_>>()
+            })
+        });
+        looked.unwrap_or_default()
+    };
+    let (first, second) = (holders(first), holders(second));
+    let mut found = first.iter().zip(&second).enumerate().filter(|(_, (one, two))| **one && **two);
+    let (index, _) = found.next()?;
+    found.next().is_none().then_some(index * word)
+}
 
-    /// The context, no longer hidden.
-    #[inline(always)]
-    pub fn shown<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        let context = self.0.bind(py).clone();
-        if is_context(&context) {
-            object::track(&context);
+/// Where a context holds the one object that it refers to, before and after a variable is set.
+fn offset_of_variables(context: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    let py = context.py();
+    let word = size_of::<usize>();
+    let place = |referent: usize| {
+        // SAFETY: the words in front of the last are fields of a live context.
+        unsafe {
+            let size = (*ffi::Py_TYPE(context.as_ptr())).tp_basicsize.unsigned_abs();
+            let fields =
+                std::slice::from_raw_parts(context.as_ptr().cast::<usize>(), size / word - 1);
+            fields.iter().position(|&field| field == referent)
         }
-        context
-    }
-
-    /// The same, giving up the reference.
-    #[inline(always)]
-    pub fn into_shown(self, py: Python<'_>) -> Bound<'_, PyAny> {
-        let this = ManuallyDrop::new(self);
-        let context = this.shown(py);
-        // SAFETY: one of two references is given up; `this` is never used again.
-        unsafe { ffi::Py_DECREF(this.0.as_ptr()) };
-        context
-    }
+    };
+    let Some(empty) = only_referent(context) else { return Ok(None) };
+    let before = place(empty);
+    let set = run_in(context, || {
+        // SAFETY: attached; a name, no default, and an owned variable or an error.
+        let variable = unsafe {
+            let made = ffi::PyContextVar_New(c"ferroloop".as_ptr(), std::ptr::null_mut());
+            Bound::from_owned_ptr_or_opt(py, made).ok_or_else(|| Raised::take(py))?
+        };
+        // SAFETY: attached; a variable and a value; an owned token or an error.
+        unsafe {
+            let token = ffi::PyContextVar_Set(variable.as_ptr(), ffi::Py_None());
+            Bound::from_owned_ptr_or_opt(py, token).ok_or_else(|| Raised::take(py)).map(drop)
+        }
+    });
+    set?;
+    let after = only_referent(context).filter(|&after| after != empty).and_then(place);
+    Ok(before.filter(|_| before == after).map(|index| index * word))
 }
 
-impl Traverse for Option<WaitingContext> {
-    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(self.as_ref().map(|context| &context.0))
+/// The address of what a context shows to the collector, if that is one object.
+fn only_referent(context: &Bound<'_, PyAny>) -> Option<usize> {
+    extern "C" fn note(referent: *mut ffi::PyObject, seen: *mut c_void) -> c_int {
+        // SAFETY: the vector that was given along.
+        unsafe { (*seen.cast::<Vec<usize>>()).push(referent as usize) };
+        0
     }
-}
-
-impl Drop for WaitingContext {
-    fn drop(&mut self) {
-        // Only where nobody called `into_shown`. Detached, PyO3 keeps the reference for later,
-        // and for ever if there is no interpreter to attach to.
-        let _ = Python::try_attach(|py| drop(self.shown(py)));
+    let mut seen: Vec<usize> = Vec::new();
+    // SAFETY: a live object and its type's own function, which calls `note` for each referent.
+    unsafe {
+        let traverse = (*ffi::Py_TYPE(context.as_ptr())).tp_traverse?;
+        traverse(context.as_ptr(), note, (&raw mut seen).cast());
+    }
+    match seen[..] {
+        [only] => Some(only),
+        _ => None,
     }
 }

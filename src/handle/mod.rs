@@ -17,11 +17,11 @@ pub use arguments::CallbackArguments;
 pub use timer::{TimerHandle, When};
 
 use crate::ffi::cell::AttachedCell;
-use crate::ffi::context::WaitingContext;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::reuse::{self, Graveyard, Reused};
 use crate::ffi::{call, context, object};
 use crate::interop::imports;
+use crate::scheduler::contexts::{ChosenContext, ContextSlot, ContextState};
 use crate::scheduler::report::{outcome, report_raised, too_late_to_report};
 use crate::scheduler::runnable::{describe_object, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
@@ -65,9 +65,10 @@ struct DebugInfo {
 pub struct Handle {
     callback: AttachedCell<Option<Py<PyAny>>>,
     arguments: AttachedCell<CallbackArguments>,
-    context: AttachedCell<Option<WaitingContext>>,
+    context: AttachedCell<Option<Py<PyAny>>>,
     event_loop: AttachedCell<Option<Py<PyAny>>>,
     debug: AttachedCell<Option<Box<DebugInfo>>>,
+    context_state: AttachedCell<ContextState>,
     cancelled: AttachedCell<bool>,
     /// Made by `call_soon_threadsafe()`: other threads may not cancel it while it runs.
     #[cfg(Py_3_14)]
@@ -94,7 +95,7 @@ impl Reused for Handle {
         this.cancelled.set(py, false);
         #[cfg(Py_3_14)]
         this.threadsafe.set(py, false);
-        let context = this.context.take(py).map(|context| context.into_shown(py));
+        let context = this.context.take(py).map(|context| context.into_bound(py));
         let callback = this.callback.take(py).map(|callback| callback.into_bound(py));
         let arguments = this.arguments.take(py).into_bound(py);
         let event_loop = this.event_loop.take(py).map(|event_loop| event_loop.into_bound(py));
@@ -117,14 +118,15 @@ impl Handle {
             context: AttachedCell::new(None),
             event_loop: AttachedCell::new(None),
             debug: AttachedCell::new(None),
+            context_state: AttachedCell::new(ContextState::Known),
             cancelled: AttachedCell::new(false),
             #[cfg(Py_3_14)]
             threadsafe: AttachedCell::new(false),
         }
     }
 
-    /// A handle for `callback(*arguments)` in `context`, by default a copy of the current one;
-    /// hidden from the collector until somebody calls [`Handle::show`].
+    /// A handle for `callback(*arguments)` in `context`, hidden from the collector until somebody
+    /// calls [`Handle::show`].
     ///
     /// In debug mode it keeps the stack of its caller. Runs Python code only then.
     #[inline(always)]
@@ -132,7 +134,7 @@ impl Handle {
         callback: Bound<'py, PyAny>,
         arguments: CallbackArguments,
         event_loop: Bound<'py, PyAny>,
-        context: Option<Bound<'py, PyAny>>,
+        context: ChosenContext<'py>,
         debug: bool,
     ) -> PyResult<Bound<'py, Self>> {
         let handle = reuse::empty_object::<Self>(callback.py())?;
@@ -140,7 +142,8 @@ impl Handle {
         Ok(handle)
     }
 
-    /// The same for whoever keeps the handle outside of the ready queue and the timers.
+    /// The same for whoever keeps the handle outside of the ready queue and the timers; `context` is
+    /// by default a copy of the current one.
     pub fn create<'py>(
         callback: Bound<'py, PyAny>,
         arguments: CallbackArguments,
@@ -148,6 +151,7 @@ impl Handle {
         context: Option<Bound<'py, PyAny>>,
         debug: bool,
     ) -> PyResult<Bound<'py, Self>> {
+        let context = ChosenContext::given_or_copied(callback.py(), context)?;
         let handle = Self::hidden(callback, arguments, event_loop, context, debug)?;
         Self::show(&handle);
         Ok(handle)
@@ -160,19 +164,15 @@ impl Handle {
         callback: Bound<'py, PyAny>,
         arguments: CallbackArguments,
         event_loop: Bound<'py, PyAny>,
-        context: Option<Bound<'py, PyAny>>,
+        context: ChosenContext<'py>,
         debug: bool,
     ) -> PyResult<()> {
         let py = callback.py();
-        let context = match context {
-            Some(context) => WaitingContext::new(context),
-            None => WaitingContext::hidden_copy(py)?,
-        };
         if debug {
             drop(self.debug.replace(py, Some(DebugInfo::of_caller(py)?)));
         }
+        self.context_slot().fill(py, context);
         drop((
-            self.context.replace(py, Some(context)),
             self.callback.replace(py, Some(callback.unbind())),
             self.arguments.replace(py, arguments),
             self.event_loop.replace(py, Some(event_loop.unbind())),
@@ -180,16 +180,15 @@ impl Handle {
         Ok(())
     }
 
-    /// Shows the handle, and its context, to the collector.
+    /// Shows the handle to the collector.
     #[inline]
     pub fn show(slf: &Bound<'_, Self>) {
         object::track(slf);
-        drop(slf.get().shown_context(slf.py()));
     }
 
     #[inline(always)]
-    fn shown_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.context.inspect(py, |context| context.as_ref().map(|context| context.shown(py)))
+    fn context_slot(&self) -> ContextSlot<'_> {
+        ContextSlot { object: &self.context, state: &self.context_state }
     }
 
     /// Whether `cancel()` was called.
@@ -256,29 +255,39 @@ fn run_queued<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyO
     if handle.get().threadsafe.get(py) {
         return threadsafe::run(scheduler, &handle);
     }
-    run_owned(&handle)
+    run_owned(scheduler, &handle)
 }
 
 /// Runs a handle that the queue has owned. If anybody else owns it now, the collector must know it.
 #[inline(always)]
-fn run_owned<'py>(handle: &Bound<'py, Handle>) -> PyOutcome<'py, ()> {
-    let result = run(handle);
+fn run_owned<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    handle: &Bound<'py, Handle>,
+) -> PyOutcome<'py, ()> {
+    let py = handle.py();
+    let contexts = &scheduler.get().contexts;
+    let result = run(handle, |slot| slot.to_enter(py, contexts));
     if object::is_shared(handle) {
         Handle::show(handle);
+    } else {
+        handle.get().context_slot().give_back(py, contexts);
     }
     result
 }
 
 /// Runs the callback in its context; an exception goes to the loop's exception handler.
 #[inline(always)]
-fn run<'py>(handle: &Bound<'py, Handle>) -> PyOutcome<'py, ()> {
+fn run<'py>(
+    handle: &Bound<'py, Handle>,
+    context: impl FnOnce(ContextSlot<'_>) -> PyResult<Option<Bound<'py, PyAny>>>,
+) -> PyOutcome<'py, ()> {
     let py = handle.py();
     let this = handle.get();
     if this.cancelled.get(py) {
         return Ok(());
     }
-    let (Some(callback), Some(context)) = (this.callback.get_bound(py), this.shown_context(py))
-    else {
+    let context = outcome(py, context(this.context_slot()))?;
+    let (Some(callback), Some(context)) = (this.callback.get_bound(py), context) else {
         return Ok(());
     };
     let arguments = this.arguments.inspect(py, |arguments| arguments.bound(py));
@@ -381,9 +390,9 @@ impl Handle {
     ) -> PyResult<Self> {
         let py = callback.py();
         let debug = r#loop.call_method0(intern!(py, "get_debug"))?.is_truthy()?;
+        let context = ChosenContext::given_or_copied(py, context)?;
         let handle = Self::unscheduled();
         handle.schedule(callback, CallbackArguments::from_tuple(args), r#loop, context, debug)?;
-        drop(handle.shown_context(py));
         Ok(handle)
     }
 
@@ -403,12 +412,13 @@ impl Handle {
     }
 
     /// Return the `contextvars.Context` that the callback runs in.
-    fn get_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.shown_context(py)
+    fn get_context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.context_slot().shown(py)
     }
 
     fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
-        run(slf).map_err(PyErr::from)
+        let py = slf.py();
+        run(slf, |slot| slot.shown(py)).map_err(PyErr::from)
     }
 
     fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -451,8 +461,8 @@ impl Handle {
     }
 
     #[getter(_context)]
-    fn context_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.shown_context(py)
+    fn context_py<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.context_slot().shown(py)
     }
 
     #[getter(_loop)]
@@ -484,7 +494,7 @@ impl Handle {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.callback.visit(&visit)?;
         self.arguments.visit_with(&visit)?;
-        self.context.visit_with(&visit)?;
+        self.context.visit(&visit)?;
         self.event_loop.visit(&visit)
     }
 

@@ -23,7 +23,7 @@ pub(super) fn run<'py>(
     handle: &Bound<'py, Handle>,
 ) -> PyOutcome<'py, ()> {
     let _entry = scheduler.get().running.begin(handle.as_any());
-    run_owned(handle)
+    run_owned(scheduler, handle)
 }
 
 /// In another thread than the loop's: waits while the callback runs.

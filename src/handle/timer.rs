@@ -13,6 +13,7 @@ use crate::ffi::cell::AttachedCell;
 use crate::ffi::object;
 use crate::ffi::reuse::{self, Graveyard, Reused};
 use crate::interop::imports;
+use crate::scheduler::contexts::ChosenContext;
 use crate::scheduler::report::outcome;
 use crate::scheduler::{RunnableKind, Scheduler, Timer};
 
@@ -21,7 +22,7 @@ pub static TIMER: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
         let timer = runnable.object.into_bound(scheduler.py());
         let timer = outcome(scheduler.py(), object::cast_into::<TimerHandle>(timer))?;
-        run_owned(timer.as_super())
+        run_owned(scheduler, timer.as_super())
     },
     left_timers: |object| {
         if let Ok(timer) = object.cast::<TimerHandle>() {
@@ -92,7 +93,7 @@ impl TimerHandle {
         callback: Bound<'py, PyAny>,
         arguments: CallbackArguments,
         event_loop: Bound<'py, PyAny>,
-        context: Option<Bound<'py, PyAny>>,
+        context: ChosenContext<'py>,
         debug: bool,
     ) -> PyResult<Bound<'py, Self>> {
         let py = callback.py();
@@ -134,8 +135,8 @@ impl TimerHandle {
         let debug = r#loop.call_method0(intern!(r#loop.py(), "get_debug"))?.is_truthy()?;
         let arguments = CallbackArguments::from_tuple(args);
         let handle = Handle::unscheduled();
+        let context = ChosenContext::given_or_copied(when.py(), context)?;
         handle.schedule(callback, arguments, r#loop, context, debug)?;
-        drop(handle.shown_context(when.py()));
         let timer = Self::unscheduled(When::Given(when.unbind()));
         Ok(PyClassInitializer::from(handle).add_subclass(timer))
     }

@@ -9,6 +9,7 @@
 
 mod after_turn;
 mod alarm;
+pub mod contexts;
 pub mod inbox;
 mod patches;
 pub mod ready;
@@ -36,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::reactor::{Poller, Timers};
 use after_turn::AfterTurn;
 pub use alarm::Alarm;
+use contexts::Contexts;
 use inbox::{Inbox, Parked};
 use patches::Patches;
 use ready::ReadyQueue;
@@ -62,6 +64,8 @@ pub struct Scheduler {
     /// In [`LOOPS`].
     pub(crate) membership: Membership,
     pub(crate) ready: ReadyQueue,
+    /// What callbacks and tasks run in.
+    pub(crate) contexts: Contexts,
     pub(crate) timers: AttachedRefCell<Timers<Timer>>,
     pub(crate) watches: AttachedRefCell<Watches>,
     /// Taken out while the loop polls, so that polling needs no borrow of the scheduler.
@@ -116,6 +120,7 @@ impl Scheduler {
         Ok(Self {
             membership: Membership::new(&LOOPS),
             ready: ReadyQueue::default(),
+            contexts: Contexts::default(),
             timers: AttachedRefCell::new(Timers::new()),
             watches: AttachedRefCell::new(watches),
             poller: AttachedCell::new(Some(Box::new(poller))),
@@ -265,11 +270,13 @@ impl Scheduler {
         let poller = self.poller.take(py);
         self.alarm.disconnect();
         drop((ready, timers, watched, poller));
+        self.contexts.clear(py);
     }
 
     /// Shows all scheduled objects to the cyclic collector.
     fn traverse_scheduled(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.ready.traverse(visit)?;
+        self.contexts.traverse(visit)?;
         self.parked.traverse(|parked| parked.traverse(visit))?;
         self.patches.visit(visit)?;
         self.timers
@@ -296,6 +303,7 @@ impl Scheduler {
             let timers = self.timers.with(py, Timers::take_all);
             let watched = self.watches.with(py, Watches::clear);
             drop((ready, timers, watched));
+            self.contexts.clear(py);
         });
     }
 }

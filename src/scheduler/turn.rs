@@ -65,6 +65,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     read_inbox(scheduler)?;
     queue_due_timers(scheduler, time)?;
     let result = run_ready(scheduler);
+    this.contexts.settle(py);
     // A busy loop goes on with the next step: the current task may stay set until then.
     if result.is_err() || this.stopping.get(py) || this.ready.len(py) == 0 {
         leave_task(scheduler);

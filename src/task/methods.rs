@@ -71,8 +71,8 @@ impl Task {
     }
 
     /// Return the context that the coroutine runs in.
-    fn get_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.context.get_bound(py)
+    fn get_context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.context_slot().shown(py)
     }
 
     /// Return the name.
@@ -152,8 +152,8 @@ impl Task {
     }
 
     #[getter(_context)]
-    fn context_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.context.get_bound(py)
+    fn context_py<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.context_slot().shown(py)
     }
 
     #[getter(_fut_waiter)]

@@ -31,6 +31,7 @@ use crate::ffi::live::Membership;
 use crate::ffi::object;
 use crate::ffi::slots::{Resumed, SelfAwaiting};
 use crate::future::Future;
+use crate::scheduler::contexts::{ContextSlot, ContextState};
 
 /// Name of a task; most are never asked for, so the text is made on demand.
 enum Name {
@@ -59,6 +60,7 @@ pub struct Task {
     context: AttachedCell<Option<Py<PyAny>>>,
     fut_waiter: AttachedCell<Option<Py<PyAny>>>,
     name: AttachedCell<Option<Name>>,
+    context_state: AttachedCell<ContextState>,
     must_cancel: AttachedCell<bool>,
     log_destroy_pending: AttachedCell<bool>,
 }
@@ -80,9 +82,15 @@ impl Task {
             context: AttachedCell::new(None),
             fut_waiter: AttachedCell::new(None),
             name: AttachedCell::new(None),
+            context_state: AttachedCell::new(ContextState::Known),
             must_cancel: AttachedCell::new(false),
             log_destroy_pending: AttachedCell::new(false),
         }
+    }
+
+    #[inline(always)]
+    fn context_slot(&self) -> ContextSlot<'_> {
+        ContextSlot { object: &self.context, state: &self.context_state }
     }
 
     fn name_text<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {

@@ -14,6 +14,7 @@ use crate::ffi::{context, object};
 use crate::future::{Future, new_object};
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
+use crate::scheduler::contexts::ChosenContext;
 
 /// Number of the next task without a name. A process-wide counter, as asyncio's.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -69,11 +70,12 @@ impl Task {
             let text = format!("a coroutine was expected, got {}", coroutine.repr()?);
             return Err(PyTypeError::new_err(text));
         }
-        let context = match options.context.filter(|context| !context.is_none()) {
-            Some(context) => context,
-            None => context::copy_current(py)?,
+        let context = options.context.filter(|context| !context.is_none());
+        let context = match slf.as_super().get().scheduler(py) {
+            Some(scheduler) if context.is_none() => scheduler.get().contexts.current(py)?,
+            _ => ChosenContext::given_or_copied(py, context)?,
         };
-        this.context.store(py, Some(context));
+        this.context_slot().fill(py, context);
         this.fut_waiter.store(py, None);
         this.must_cancel.set(py, false);
         this.cancel_requests.set(py, 0);
@@ -99,7 +101,7 @@ impl Task {
         let py = slf.py();
         let this = slf.get();
         let event_loop = slf.as_super().get().event_loop(py)?;
-        let Some(context) = this.context.get_bound(py) else { return Ok(()) };
+        let Some(context) = this.context_slot().shown(py)? else { return Ok(()) };
         this.membership.enroll(slf);
         let result = current::scoped(&event_loop, slf, true, || {
             context::run_in(&context, || step::resume(slf, None))

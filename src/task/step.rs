@@ -127,7 +127,9 @@ fn queued_step<'py>(
     exception: Option<Bound<'py, PyBaseException>>,
 ) -> PyOutcome<'py, ()> {
     let py = task.py();
-    let Some(context) = task.get().context.get_bound(py) else { return Ok(()) };
+    let contexts = &scheduler.get().contexts;
+    let context = outcome(py, task.get().context_slot().to_enter(py, contexts))?;
+    let Some(context) = context else { return Ok(()) };
     let result = if context::is_context(&context) {
         context::run_in(&context, || {
             let exception = prepare(task, exception)?;
@@ -139,6 +141,10 @@ fn queued_step<'py>(
         let step = outcome(py, Bound::new(py, TaskStep::new(task, exception)))?;
         call::call_method(&context, intern!(py, "run"), [step.as_any()]).map(drop)
     };
+    drop(context);
+    if task.as_super().get().is_done(py) {
+        task.get().context_slot().exchange(py, contexts);
+    }
     match result {
         Err(raised) if !raised.stops_the_loop() => outcome(py, report(scheduler, task, &raised)),
         other => other,
@@ -330,7 +336,8 @@ fn wait_for_foreign<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) ->
     }
     awaited.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
     let wakeup = wakeup_callback(task)?;
-    let context = task.get().context.get_bound(py).unwrap_or_else(|| py.None().into_bound(py));
+    let context = task.get().context_slot().shown(py)?;
+    let context = context.unwrap_or_else(|| py.None().into_bound(py));
     call::call_method_in_context(&awaited, intern!(py, "add_done_callback"), &wakeup, &context)?;
     wait_on(task, awaited)
 }
@@ -410,7 +417,8 @@ pub(super) fn schedule<'py>(
         return Ok(());
     }
     let step = Bound::new(py, TaskStep::new(task, exception))?;
-    let context = task.get().context.get_bound(py).unwrap_or_else(|| py.None().into_bound(py));
+    let context = task.get().context_slot().shown(py)?;
+    let context = context.unwrap_or_else(|| py.None().into_bound(py));
     let event_loop = future.event_loop(py)?;
     call::call_method_in_context(&event_loop, intern!(py, "call_soon"), step.as_any(), &context)?;
     Ok(())
@@ -444,7 +452,8 @@ pub fn step_as_callback<'py>(
     } else {
         return Ok(None);
     };
-    Ok(Some(StepCallback { callback, arguments, context: task.get().context.get_bound(py) }))
+    let context = task.get().context_slot().shown(py)?;
+    Ok(Some(StepCallback { callback, arguments, context }))
 }
 
 /// A step as a Python callable, for loops that are not ours.

@@ -1,0 +1,219 @@
+//! Contexts of callbacks and tasks, copied only where somebody could tell.
+//!
+//! asyncio copies the current context for every callback. As long as its variables do not change,
+//! all of these copies are equal: here they share one, the latest snapshot, which nobody enters
+//! and nobody sees. What is run gets a copy of its own, which the next one may have if it comes
+//! back unchanged and unseen. A snapshot keeps no value alive that nothing else does, but until
+//! the end of the turn.
+
+#![forbid(unsafe_code)]
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use crate::ffi::cell::AttachedCell;
+use crate::ffi::{context, object};
+
+/// The latest snapshot of one loop, and a copy to run in.
+#[derive(Default)]
+pub struct Contexts {
+    latest: AttachedCell<Option<Py<PyAny>>>,
+    /// Equal to the latest snapshot.
+    spare: AttachedCell<Option<Py<PyAny>>>,
+}
+
+/// Who may know the context in a [`ContextSlot`]. All zero is `Known`.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ContextState {
+    /// Anybody; to be entered as it is.
+    #[default]
+    Known = 0,
+    /// A snapshot: to be copied before it is entered or shown.
+    Snapshot,
+    /// A copy that only its slot knows.
+    Private,
+}
+
+/// A context on its way into a [`ContextSlot`].
+pub struct ChosenContext<'py> {
+    object: Bound<'py, PyAny>,
+    state: ContextState,
+}
+
+impl<'py> ChosenContext<'py> {
+    /// A context, or what was given in place of one.
+    #[inline(always)]
+    pub fn given(object: Bound<'py, PyAny>) -> Self {
+        Self { object, state: ContextState::Known }
+    }
+
+    /// What was given, or a copy of the current context.
+    pub fn given_or_copied(py: Python<'py>, given: Option<Bound<'py, PyAny>>) -> PyResult<Self> {
+        given.map_or_else(|| context::copy_current(py), Ok).map(Self::given)
+    }
+}
+
+impl Contexts {
+    /// What stands for a copy of the current context. Runs Python code only by dropping values.
+    #[inline(always)]
+    pub fn current<'py>(&self, py: Python<'py>) -> PyResult<ChosenContext<'py>> {
+        let latest = self.latest.inspect(py, |latest| {
+            let latest = latest.as_ref()?.bind(py);
+            context::equals_current(latest).then(|| latest.clone())
+        });
+        match latest {
+            Some(object) => Ok(ChosenContext { object, state: ContextState::Snapshot }),
+            None => self.snapshot(py),
+        }
+    }
+
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<ChosenContext<'py>> {
+        let object = context::copy_current(py)?;
+        if !context::is_comparable() {
+            return Ok(ChosenContext { object, state: ContextState::Private });
+        }
+        let latest = self.latest.replace(py, Some(object.clone().unbind()));
+        drop(latest.map(|latest| latest.into_bound(py)));
+        drop(self.spare.take(py).map(|spare| spare.into_bound(py)));
+        Ok(ChosenContext { object, state: ContextState::Snapshot })
+    }
+
+    /// A copy of a snapshot, to run in; the snapshot itself if nobody else has it.
+    #[inline(always)]
+    fn copy<'py>(&self, snapshot: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = snapshot.py();
+        if !object::is_shared(&snapshot) {
+            return Ok(snapshot);
+        }
+        let spare = self.spare.take(py).map(|spare| spare.into_bound(py));
+        match spare.filter(|spare| context::are_equal(&snapshot, spare)) {
+            Some(spare) => Ok(spare),
+            None => context::copy(&snapshot),
+        }
+    }
+
+    /// Takes a copy back, to be used again if it is as it was.
+    #[inline(always)]
+    fn recycle(&self, copy: Bound<'_, PyAny>) {
+        if !object::is_shared(&copy) && self.equals_latest(&copy) {
+            self.keep(copy);
+        }
+    }
+
+    #[inline(always)]
+    fn keep(&self, copy: Bound<'_, PyAny>) {
+        let py = copy.py();
+        let before = self.spare.replace(py, Some(copy.unbind()));
+        drop(before.map(|before| before.into_bound(py)));
+    }
+
+    #[inline(always)]
+    fn equals_latest(&self, copy: &Bound<'_, PyAny>) -> bool {
+        self.latest.inspect(copy.py(), |latest| {
+            latest.as_ref().is_some_and(|latest| context::are_equal(latest.bind(copy.py()), copy))
+        })
+    }
+
+    /// At the end of a turn: lets go of values that nothing else keeps alive.
+    #[inline(always)]
+    pub fn settle(&self, py: Python<'_>) {
+        let ours = 1 + isize::from(self.spare.is_some(py));
+        let lonely = self.latest.inspect(py, |latest| {
+            latest.as_ref().is_some_and(|latest| {
+                let latest = latest.bind(py);
+                !object::is_shared(latest) && context::count_of_variables(latest) <= ours
+            })
+        });
+        if lonely {
+            self.clear(py);
+        }
+    }
+
+    /// Lets go of everything.
+    #[cold]
+    pub fn clear(&self, py: Python<'_>) {
+        drop((self.latest.take(py), self.spare.take(py)));
+    }
+
+    /// Shows the contexts to the cyclic collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.latest.visit(visit)?;
+        self.spare.visit(visit)
+    }
+}
+
+/// The context of a handle or a task: two of its cells.
+pub struct ContextSlot<'a> {
+    /// The context.
+    pub object: &'a AttachedCell<Option<Py<PyAny>>>,
+    /// Who knows it.
+    pub state: &'a AttachedCell<ContextState>,
+}
+
+impl ContextSlot<'_> {
+    /// Fills the slot.
+    #[inline(always)]
+    pub fn fill(&self, py: Python<'_>, context: ChosenContext<'_>) {
+        self.state.set(py, context.state);
+        let before = self.object.replace(py, Some(context.object.unbind()));
+        drop(before.map(|before| before.into_bound(py)));
+    }
+
+    /// The context, for anybody to see.
+    pub fn shown<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(mut object) = self.object.get_bound(py) else { return Ok(None) };
+        if self.state.get(py) == ContextState::Snapshot {
+            object = context::copy(&object)?;
+            self.object.store(py, Some(object.clone()));
+        }
+        self.state.set(py, ContextState::Known);
+        Ok(Some(object))
+    }
+
+    /// The context, to be entered.
+    #[inline(always)]
+    pub fn to_enter<'py>(
+        &self,
+        py: Python<'py>,
+        contexts: &Contexts,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.state.get(py) != ContextState::Snapshot {
+            return Ok(self.object.get_bound(py));
+        }
+        let Some(snapshot) = self.object.take(py) else { return Ok(None) };
+        let copy = contexts.copy(snapshot.into_bound(py))?;
+        self.object.store(py, Some(copy.clone()));
+        self.state.set(py, ContextState::Private);
+        Ok(Some(copy))
+    }
+
+    /// Empties the slot of somebody who has run for good and whom nobody can ask any more.
+    #[inline(always)]
+    pub fn give_back(&self, py: Python<'_>, contexts: &Contexts) {
+        if self.state.get(py) == ContextState::Private
+            && let Some(copy) = self.object.take(py)
+        {
+            contexts.recycle(copy.into_bound(py));
+        }
+    }
+
+    /// The same where somebody still may ask: then a snapshot answers.
+    #[inline(always)]
+    pub fn exchange(&self, py: Python<'_>, contexts: &Contexts) {
+        if self.state.get(py) != ContextState::Private {
+            return;
+        }
+        let Some(copy) = self.object.take(py) else { return };
+        let copy = copy.into_bound(py);
+        let latest = contexts.latest.get_bound(py);
+        match latest.filter(|_| !object::is_shared(&copy) && contexts.equals_latest(&copy)) {
+            Some(latest) => {
+                self.object.store(py, Some(latest));
+                self.state.set(py, ContextState::Snapshot);
+                contexts.keep(copy);
+            }
+            None => self.object.store(py, Some(copy)),
+        }
+    }
+}
