@@ -17,9 +17,13 @@ use crate::sys::address::SocketAddress;
 /// find few of them again, whatever was forgotten first.
 const MOST: usize = 256;
 
-/// A small cache, filled from the first datagram on.
+/// A small cache, made with the first datagram. A box, as the collector may look at a transport
+/// whose memory is still all zero (no valid `HashMap`).
 #[derive(Default)]
-pub struct FamiliarAddresses {
+pub struct FamiliarAddresses(Option<Box<Known>>);
+
+#[derive(Default)]
+struct Known {
     objects: HashMap<SocketAddress, Py<PyAny>>,
     latest: Option<Latest>,
 }
@@ -38,14 +42,15 @@ impl FamiliarAddresses {
         py: Python<'py>,
         address: &SocketAddress,
     ) -> Option<Bound<'py, PyAny>> {
-        let object = self.objects.get(address)?.bind(py).clone();
-        self.note_latest(address, &object);
+        let known = self.0.as_mut()?;
+        let object = known.objects.get(address)?.bind(py).clone();
+        known.note_latest(address, &object);
         Some(object)
     }
 
     /// The address that was given out last, if it was as this very object.
     pub fn address(&self, object: &Bound<'_, PyAny>) -> Option<SocketAddress> {
-        let latest = self.latest.as_ref()?;
+        let latest = self.0.as_ref()?.latest.as_ref()?;
         (latest.object == identity(object)).then(|| latest.address.clone())
     }
 
@@ -56,16 +61,19 @@ impl FamiliarAddresses {
         address: SocketAddress,
         object: &Bound<'_, PyAny>,
     ) -> Vec<Py<PyAny>> {
+        let known = self.0.get_or_insert_default();
         let mut forgotten = Vec::new();
-        if self.objects.len() >= MOST {
-            self.latest = None;
-            forgotten.extend(self.objects.drain().map(|(_, object)| object));
+        if known.objects.len() >= MOST {
+            known.latest = None;
+            forgotten.extend(known.objects.drain().map(|(_, object)| object));
         }
-        self.note_latest(&address, object);
-        forgotten.extend(self.objects.insert(address, object.clone().unbind()));
+        known.note_latest(&address, object);
+        forgotten.extend(known.objects.insert(address, object.clone().unbind()));
         forgotten
     }
+}
 
+impl Known {
     fn note_latest(&mut self, address: &SocketAddress, object: &Bound<'_, PyAny>) {
         let object = identity(object);
         if self.latest.as_ref().is_none_or(|latest| latest.object != object) {
@@ -80,6 +88,7 @@ fn identity(object: &Bound<'_, PyAny>) -> usize {
 
 impl Traverse for FamiliarAddresses {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.objects.values().try_for_each(|object| visit.call(object))
+        let Some(known) = &self.0 else { return Ok(()) };
+        known.objects.values().try_for_each(|object| visit.call(object))
     }
 }
