@@ -18,6 +18,7 @@ pub mod runnable;
 #[cfg(Py_3_14)]
 mod running;
 pub mod turn;
+pub mod waiters;
 pub mod watch;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use inbox::{Inbox, Parked};
 use patches::Patches;
 use ready::ReadyQueue;
 pub use runnable::{Runnable, RunnableKind, Timer};
+use waiters::Waiters;
 use watch::Watches;
 
 /// The loops that ran and are not closed.
@@ -68,6 +70,7 @@ pub struct Scheduler {
     pub(crate) contexts: Contexts,
     pub(crate) timers: AttachedRefCell<Timers<Timer>>,
     pub(crate) watches: AttachedRefCell<Watches>,
+    pub(crate) waiters: AttachedRefCell<Waiters>,
     /// Taken out while the loop polls, so that polling needs no borrow of the scheduler.
     poller: AttachedCell<Option<Box<Poller>>>,
     pub(crate) alarm: Arc<Alarm>,
@@ -123,6 +126,7 @@ impl Scheduler {
             contexts: Contexts::default(),
             timers: AttachedRefCell::new(Timers::new()),
             watches: AttachedRefCell::new(watches),
+            waiters: AttachedRefCell::new(Waiters::default()),
             poller: AttachedCell::new(Some(Box::new(poller))),
             inbox: Arc::new(Inbox::new(alarm.clone())),
             alarm,
@@ -267,9 +271,10 @@ impl Scheduler {
         let ready = self.ready.take(py);
         let timers = self.timers.with(py, Timers::take_all);
         let watched = self.watches.with(py, Watches::close);
+        let waiters = self.waiters.with(py, Waiters::take_all);
         let poller = self.poller.take(py);
         self.alarm.disconnect();
-        drop((ready, timers, watched, poller));
+        drop((ready, timers, watched, waiters, poller));
         self.contexts.clear(py);
     }
 
@@ -281,6 +286,7 @@ impl Scheduler {
         self.patches.visit(visit)?;
         self.timers
             .traverse(|timers| timers.iter().try_for_each(|timer| visit.call(&timer.object)))?;
+        self.waiters.traverse(|waiters| waiters.traverse(visit))?;
         self.watches.traverse(|watches| watches.traverse(visit))
     }
 }
@@ -302,7 +308,8 @@ impl Scheduler {
             let ready = self.ready.take(py);
             let timers = self.timers.with(py, Timers::take_all);
             let watched = self.watches.with(py, Watches::clear);
-            drop((ready, timers, watched));
+            let waiters = self.waiters.with(py, Waiters::take_all);
+            drop((ready, timers, watched, waiters));
             self.contexts.clear(py);
         });
     }

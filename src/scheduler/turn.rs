@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 
 use super::inbox;
 use super::report::{is_slow, slow_callback};
+use super::waiters::{self, Waiters};
 use super::watch::Watches;
 use super::{Runnable, Scheduler, Timer};
 use crate::ffi::exception::{PyOutcome, Raised, check_signals};
@@ -84,6 +85,9 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     }
     let ready = this.ready.len(py);
     this.metrics.ready_max.raise_to(ready as u64);
+    if ready != 0 {
+        this.waiters.with(py, Waiters::note_callbacks);
+    }
     let (mut left, mut task_steps) = (ready, 0);
     this.after_turn.begin(py, ready);
     let result = loop {
@@ -306,6 +310,7 @@ fn poll<'py>(
         if let Some(before_sleep) = this.before_sleep.take(py) {
             before_sleep(scheduler)?;
         }
+        timeout = waiters::look_after(scheduler, timeout)?;
         // Signal handlers or log handlers may have queued something.
         if this.ready.len(py) != 0 || this.stopping.get(py) {
             timeout = Some(Duration::ZERO);

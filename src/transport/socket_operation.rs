@@ -9,6 +9,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 use std::sync::atomic::AtomicPtr;
 
 use pyo3::exceptions::{
@@ -35,6 +36,7 @@ use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::report::{outcome, too_late_to_report};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
+use crate::scheduler::waiters::WaiterKind;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 use crate::sys::socket;
@@ -117,6 +119,20 @@ static WRITABLE: RunnableKind = RunnableKind {
     left_timers: nothing_to_note,
 };
 
+/// The socket was closed while the operation waited.
+static WAITER: WaiterKind = WaiterKind {
+    is_lost: |object| {
+        object
+            .cast::<SocketOperation>()
+            .is_ok_and(|operation| operation.get().socket.descriptor() == -1)
+    },
+    end: |object| {
+        let py = object.py();
+        let operation = outcome(py, object.cast::<SocketOperation>().map_err(PyErr::from))?;
+        SocketOperation::socket_closed(operation)
+    },
+};
+
 /// An operation on a socket: a coroutine, made by the loop's `sock_*` methods.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct SocketOperation {
@@ -126,6 +142,8 @@ pub struct SocketOperation {
     future: AttachedCell<Option<Py<Future>>>,
     reader: AttachedCell<Option<Py<SocketReader>>>,
     stage: AttachedCell<Stage>,
+    /// What it waits for, and its place among the loop's waiters.
+    waiting: AttachedCell<Option<(RawFd, usize)>>,
 }
 
 /// A value, or nothing if the call would block.
@@ -141,6 +159,7 @@ impl SocketOperation {
             future: AttachedCell::new(None),
             reader: AttachedCell::new(None),
             stage: AttachedCell::new(Stage::New),
+            waiting: AttachedCell::new(None),
         }
     }
 
@@ -349,6 +368,8 @@ impl SocketOperation {
             let reader = SocketReader::wait(scheduler, socket, fd, slf)?;
             this.reader.store(py, Some(reader));
         }
+        let place = scheduler.get().waiters.with(py, |waiters| waiters.add(slf.as_any(), &WAITER));
+        this.waiting.set(py, Some((fd, place)));
         Ok(future)
     }
 
@@ -395,15 +416,28 @@ impl SocketOperation {
         outcome(py, done)
     }
 
+    /// The call ends as on any closed socket.
+    fn socket_closed<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        if slf.get().action.inspect(py, Action::writes) {
+            Self::writable(slf)
+        } else {
+            outcome(py, Self::wake(slf))
+        }
+    }
+
     /// Stops waiting.
     fn release(&self, slf: &Bound<'_, Self>) {
         let py = slf.py();
+        let scheduler = self.scheduler.get();
         if let Some(reader) = self.reader.take(py) {
             reader.get().release(slf);
         }
+        let Some((fd, place)) = self.waiting.take(py) else { return };
+        let waiter = scheduler.waiters.with(py, |waiters| waiters.remove(place, slf.as_any()));
+        drop(waiter);
         if self.action.inspect(py, Action::writes) {
-            let fd = self.socket.descriptor();
-            let removed = self.scheduler.get().watches.with(py, |watches| {
+            let removed = scheduler.watches.with(py, |watches| {
                 let ours = watches.get(fd, Direction::Write)?.object.is(slf);
                 if ours { watches.unset(fd, Direction::Write) } else { None }
             });

@@ -184,26 +184,93 @@ def socket_that_blocks(kind):
         yield end, address
 
 
+CALLS = ["recv", "recv_into", "recvfrom", "recvfrom_into", "accept", "sendall", "connect"]
+
+
+def start_call(loop, kind, end, address):
+    """A task of `sock_{kind}`, which will wait."""
+    argument = {
+        "recv": 10,
+        "recv_into": bytearray(10),
+        "recvfrom": 10,
+        "recvfrom_into": bytearray(10),
+        "sendall": b"more" * 100_000,
+        "connect": address,
+    }
+    arguments = [argument[kind]] if kind in argument else []
+    return loop.create_task(getattr(loop, f"sock_{kind}")(end, *arguments))
+
+
+# asyncio's calls wait for ever.
+@pytest.mark.only("ferroloop")
+@pytest.mark.parametrize("how", ["close", "detach"])
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_socket_closed_under_a_waiting_call(run, kind, how):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket_that_blocks(kind) as (end, address):
+            task = start_call(loop, kind, end, address)
+            await until_waiting()
+            number = end.detach() if how == "detach" else end.close()
+            # No timer and no descriptor wakes the loop: it looks before it sleeps.
+            with pytest.raises(OSError) as raised:
+                await task
+            assert raised.value.errno == errno.EBADF
+            if how == "detach":
+                # Whoever has the descriptor now can wait for it again.
+                with socket.socket(fileno=number) as heir:
+                    heir.setblocking(False)
+                    task = start_call(loop, kind, heir, address)
+                    await until_waiting()
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+
+    run(main())
+
+
+@pytest.mark.only("ferroloop")
+def test_many_sockets_closed_under_waiting_calls(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        pairs = [socket.socketpair() for _ in range(300)]
+        for ours, _ in pairs:
+            ours.setblocking(False)
+        tasks = [loop.create_task(loop.sock_recv(ours, 10)) for ours, _ in pairs]
+        await until_waiting()
+        # Cancelled ones make room for others.
+        for task in tasks[100:200]:
+            task.cancel()
+        await asyncio.wait(tasks[100:200])
+        again = [loop.create_task(loop.sock_recv(ours, 10)) for ours, _ in pairs[100:150]]
+        await until_waiting()
+        for ours, _ in pairs[50:125]:
+            ours.close()
+        ended = [*tasks[50:100], *again[:25]]
+        for result in await asyncio.gather(*ended, return_exceptions=True):
+            assert isinstance(result, OSError), result
+            assert result.errno == errno.EBADF
+        alive = [*tasks[:50], *again[25:], *tasks[200:]]
+        assert not any(task.done() for task in alive)
+        for _, peer in [*pairs[:50], *pairs[125:150], *pairs[200:]]:
+            peer.send(b"still here")
+        assert set(await asyncio.gather(*alive)) == {b"still here"}
+        for ours, peer in pairs:
+            ours.close()
+            peer.close()
+
+    run(main())
+
+
 # asyncio's calls wait for ever, and the other socket's wait fails or never ends, too.
 @pytest.mark.only("ferroloop")
-@pytest.mark.parametrize(
-    "kind", ["recv", "recv_into", "recvfrom", "recvfrom_into", "accept", "sendall", "connect"]
-)
+@pytest.mark.parametrize("kind", CALLS)
 def test_a_number_that_comes_back_under_a_waiting_call(run, kind):
     async def main():
         loop = asyncio.get_running_loop()
         with socket_that_blocks(kind) as (end, address):
-            argument = {
-                "recv": 10,
-                "recv_into": bytearray(10),
-                "recvfrom": 10,
-                "recvfrom_into": bytearray(10),
-                "sendall": b"more" * 100_000,
-                "connect": address,
-            }
-            arguments = [argument[kind]] if kind in argument else []
             number = end.fileno()
-            task = loop.create_task(getattr(loop, f"sock_{kind}")(end, *arguments))
+            task = start_call(loop, kind, end, address)
             await until_waiting()
             end.close()
             other, peer = socket.socketpair()
