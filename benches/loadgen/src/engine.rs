@@ -1,6 +1,7 @@
 //! Drives the connections: one request in flight on each, all on one epoll.
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::dialogue::{self, Dialogue, Progress};
@@ -18,6 +19,8 @@ struct Connection {
     dialogue: Box<dyn Dialogue>,
     sent: usize,
     interest: Interest,
+    /// Whether it, or one before it in its place, has done an operation.
+    warm: bool,
 }
 
 impl Connection {
@@ -27,6 +30,7 @@ impl Connection {
             dialogue: dialogue::start(options, index),
             sent: 0,
             interest: Interest { write: false },
+            warm: false,
         };
         poller.add(connection.stream.fd(), index, connection.interest)?;
         Ok(connection)
@@ -110,8 +114,10 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Serve what is ready; `again` decides whether a completed exchange begins anew.
-    fn turn(&mut self, again: bool) -> Result<(), Failure> {
+    /// Serve what is ready; `again` decides whether a completed exchange begins anew. True if an
+    /// operation was completed.
+    fn turn(&mut self, again: bool) -> Result<bool, Failure> {
+        let before = self.operations;
         self.ready.clear();
         self.poller.wait(100, &mut self.ready)?;
         for position in 0..self.ready.len() {
@@ -121,7 +127,7 @@ impl<'a> Engine<'a> {
         if self.last_completion.elapsed() > PATIENCE {
             return Err(Failure::Silence);
         }
-        Ok(())
+        Ok(self.operations > before)
     }
 
     fn serve(&mut self, index: usize, again: bool) -> Result<(), Failure> {
@@ -133,6 +139,7 @@ impl<'a> Engine<'a> {
             if again && self.options.mode == Mode::Connect {
                 *connection = Connection::open(self.options, index, &self.poller)?;
             }
+            connection.warm |= operations > 0.0;
             if again {
                 connection.begin()?;
             }
@@ -141,13 +148,21 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
+    /// Until the time is over and every connection is past its handshakes.
+    fn warm_up(&mut self, duration: Duration) -> Result<(), Failure> {
+        loop {
+            self.run_for(duration)?;
+            if self.connections.iter().all(|connection| connection.warm) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// From one completion to another: of few and long operations, no parts are counted.
     fn run_for(&mut self, duration: Duration) -> Result<Duration, Failure> {
         self.operations = 0.0;
         let begin = Instant::now();
-        // One whole exchange at least: a slow server gets a figure, too.
-        while begin.elapsed() < duration || self.operations == 0.0 {
-            self.turn(true)?;
-        }
+        while !self.turn(true)? || begin.elapsed() < duration {}
         Ok(begin.elapsed())
     }
 }
@@ -156,14 +171,30 @@ impl<'a> Engine<'a> {
 pub fn drive(options: &Options) -> Result<f64, Failure> {
     let mut engine = Engine::new(options)?;
     engine.open_all()?;
-    engine.run_for(options.duration / 5)?;
-    let Some(pid) = options.pid.filter(|_| options.processor_time) else {
-        let elapsed = engine.run_for(options.duration)?;
-        return Ok(elapsed.as_nanos() as f64 / engine.operations);
+    engine.warm_up(options.duration / 5)?;
+    let cost = match options.pid.filter(|_| options.processor_time) {
+        Some(pid) => {
+            let before = process::cpu_time(pid)?;
+            engine.run_for(options.duration)?;
+            (process::cpu_time(pid)? - before) / engine.operations
+        }
+        None => engine.run_for(options.duration)?.as_nanos() as f64 / engine.operations,
     };
-    let before = process::cpu_time(pid)?;
-    engine.run_for(options.duration)?;
-    Ok((process::cpu_time(pid)? - before) / engine.operations)
+    drop(engine);
+    if let Some(pid) = options.pid {
+        wait_until_asleep(pid)?;
+    }
+    Ok(cost)
+}
+
+/// Wait until the server has dealt with the end of its connections: who is measured next on its
+/// core isn't to pay for that. Not for ever, as a server may have something else to do.
+fn wait_until_asleep(pid: u32) -> Result<(), Failure> {
+    let begin = Instant::now();
+    while process::is_awake(pid)? && begin.elapsed() < Duration::from_secs(2) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Bytes that the server grew by per connection that has spoken once and now says nothing.

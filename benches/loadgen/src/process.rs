@@ -1,4 +1,4 @@
-//! This process and the server's: core, file limit, memory.
+//! This process and the server's: core, file limit, time, state, memory.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -38,6 +38,15 @@ pub fn cpu_time(pid: u32) -> Result<f64, Failure> {
         .next()
         .and_then(|field| field.parse().ok())
         .ok_or_else(|| Failure::Usage("can't read /proc".into()))
+}
+
+/// Whether process `pid` has something to do, its main thread at least.
+pub fn is_awake(pid: u32) -> Result<bool, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may have any character in it.
+    let (_, fields) =
+        stat.rsplit_once(") ").ok_or_else(|| Failure::Usage("can't read /proc".into()))?;
+    Ok(fields.starts_with(['R', 'D']))
 }
 
 /// Resident bytes of process `pid`. Not from `statm`, which may be off by 64 pages per core.
