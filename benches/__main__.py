@@ -6,7 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from benches import machine, process, report, store, workloads
+from benches import machine, process, report, rounds, store, workloads
+from benches.contender import Conditions
 from benches.load_generator import Loadgen
 from benches.loops import BASELINE, KNOWN, is_installed
 from benches.outcome import Series
@@ -26,7 +27,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=5, help="processes per loop and workload")
     parser.add_argument(
-        "--seconds", type=float, default=0.5, help="time for each process's samples"
+        "--seconds", type=float, default=1.5, help="time for the turns of each process"
     )
     parser.add_argument(
         "--clock",
@@ -83,15 +84,15 @@ class Progress:
         self.begin = time.monotonic()
         self.live = sys.stderr.isatty()
 
-    def running(self, workload: Workload, loop: str, number: int) -> None:
+    def running(self, workload: Workload, number: int) -> None:
         """Say what runs now."""
         if self.live:
-            text = f"{workload.name}: {loop}, round {number + 1}"
+            text = f"{workload.name}: round {number + 1}"
             sys.stderr.write(f"\r\x1b[K[{self.done}/{self.total}, {self._left()}] {text}")
             sys.stderr.flush()
 
     def finished_one(self) -> None:
-        """Count a process."""
+        """Count a round."""
         self.done += 1
 
     def finished(self, line: str) -> None:
@@ -109,24 +110,25 @@ class Progress:
 def compare(
     workloads: list[Workload], loops: list[str], options: argparse.Namespace
 ) -> list[Series]:
-    """Run everything: per workload, rounds; per round, every loop once, in rotating order."""
+    """Run everything: per workload, rounds; per round, every loop, in rotating order."""
     served = any(w.kind == "served" for w in workloads)
     loadgen = Loadgen.build() if served else None
-    progress = Progress(len(workloads) * len(loops) * options.rounds)
+    conditions = Conditions(options.seconds, options.limit, options.clock, loadgen)
+    progress = Progress(len(workloads) * options.rounds)
     table = []
     for workload in workloads:
         series = Series(workload.name)
         table.append(series)
         for number in range(options.rounds):
+            progress.running(workload, number)
             turn = number % len(loops)
-            for loop in loops[turn:] + loops[:turn]:
-                progress.running(workload, loop, number)
-                # A loop that crashed, hung or can't do it isn't asked again.
-                outcome = series.failure(loop) or process.run(
-                    workload, loop, options.seconds, options.limit, loadgen, options.clock
-                )
-                series.add(loop, outcome)
-                progress.finished_one()
+            order = loops[turn:] + loops[:turn]
+            # A loop that crashed, hung or can't do it isn't asked again.
+            fit = [loop for loop in order if not series.failure(loop)]
+            outcomes = rounds.run(workload, fit, conditions)
+            for loop in loops:
+                series.add(loop, series.failure(loop) or outcomes[loop])
+            progress.finished_one()
         progress.finished(report.line(workload, series, loops, options.baseline))
     return table
 
@@ -152,7 +154,8 @@ def main() -> int:
                 selected.remove(workload)
         facts = machine.describe(loops)
         facts["Method"] = (
-            f"{options.rounds} interleaved rounds, one process each, by {CLOCKS[options.clock]}"
+            f"{options.rounds} rounds of fresh processes, one for each loop, "
+            f"that take turns of {rounds.TURN} s; by {CLOCKS[options.clock]}"
         )
         try:
             table = compare(selected, loops, options)

@@ -1,4 +1,4 @@
-"""Workloads that go wrong, each in its own way: the suite must say so. Not part of the table."""
+"""Workloads for the suite's own tests, most of which go wrong. Not part of the table."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,18 @@ import time
 from benches.workload import served, timed
 
 GROUP = "callbacks"
+
+
+def spared():
+    """Whether the running loop is the standard library's, on which some of these work."""
+    return type(asyncio.get_running_loop()).__module__.startswith("asyncio.")
+
+
+def note(what, begin=0):
+    """A line in the test's diary: who, what, from when to when (ns)."""
+    who = "asyncio" if spared() else "other"
+    with open(os.environ["BENCH_DIARY"], "a") as diary:
+        diary.write(f"{who} {what} {begin} {time.monotonic_ns()}\n")
 
 
 @timed("faulty-count", GROUP, "says that it did less", 10)
@@ -35,6 +47,34 @@ async def error(n):
     raise LookupError("nothing there")
 
 
+samples = 0
+
+
+@timed("faulty-hang-later", GROUP, "never ends the third time, except on asyncio", 10)
+async def hang_later(n):
+    global samples
+    samples += 1
+    await asyncio.sleep(0.01)
+    while samples == 3 and not spared():
+        pass
+    return n
+
+
+@timed("faulty-twice", GROUP, "goes well only once, as the process begins", 10, young=True)
+async def twice(n):
+    global samples
+    samples += 1
+    return n if samples == 1 else 0
+
+
+@timed("diary", GROUP, "notes when it ran", 10)
+async def diary(n):
+    begin = time.monotonic_ns()
+    await asyncio.sleep(0.02)
+    note("sample", begin)
+    return n
+
+
 class Liar(asyncio.Protocol):
     """Echoes, but changes one byte."""
 
@@ -55,6 +95,37 @@ class Mute(asyncio.Protocol):
         self.transport.abort()
 
 
+class Mortal(asyncio.Protocol):
+    """Echoes, but the server dies in the middle of its third connection."""
+
+    connections = 0
+
+    def connection_made(self, transport):
+        self.transport = transport
+        Mortal.connections += 1
+
+    def data_received(self, data):
+        if Mortal.connections == 3 and not spared():
+            os.abort()
+        self.transport.write(data)
+
+
+class Sentimental(asyncio.Protocol):
+    """Echoes, and is long busy with the end of a connection."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+    def connection_lost(self, error):
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            pass
+        note("farewell")
+
+
 @contextlib.asynccontextmanager
 async def serve(protocol):
     server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
@@ -70,6 +141,16 @@ def mute_server(endpoint):
     return serve(Mute)
 
 
+def mortal_server(endpoint):
+    return serve(Mortal)
+
+
+def sentimental_server(endpoint):
+    return serve(Sentimental)
+
+
 LOAD = ("echo", "--size", "100")
 served("faulty-echo", GROUP, "returns other bytes", lying_server, *LOAD)
 served("faulty-close", GROUP, "hangs up", mute_server, *LOAD)
+served("faulty-mortal", GROUP, "dies in the third turn, except on asyncio", mortal_server, *LOAD)
+served("farewell", GROUP, "notes the end of connections", sentimental_server, *LOAD)

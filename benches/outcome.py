@@ -12,11 +12,23 @@ class Outcome:
     #: crash, hang, missing, wrong result, error
     failure: str = ""
     detail: str = ""
+    #: what it cost in each turn of its round; empty if it had the round for itself
+    turns: tuple[float, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether there is a figure."""
         return self.value is not None
+
+    def ratio(self, baseline: "Outcome") -> float | None:
+        """Baseline's cost over this one: median over the turns, each with its counterpart."""
+        if self.value is None or baseline.value is None:
+            return None
+        costs = [(self.value, baseline.value)]
+        if self.turns and len(self.turns) == len(baseline.turns):
+            costs = [*zip(self.turns, baseline.turns, strict=True)]
+        ratios = [theirs / ours for ours, theirs in costs if ours > 0]
+        return statistics.median(ratios) if ratios else None
 
 
 @dataclass
@@ -58,11 +70,7 @@ class Series:
 
     def ratios(self, loop: str, baseline: str) -> Ratios | None:
         """Ratios over the rounds that both finished."""
-        pairs = [
-            theirs.value / ours.value
-            for ours, theirs in zip(
-                self.rounds.get(loop, []), self.rounds.get(baseline, []), strict=False
-            )
-            if ours.value is not None and theirs.value is not None and ours.value > 0
-        ]
+        rounds = zip(self.rounds.get(loop, []), self.rounds.get(baseline, []), strict=False)
+        ratios = [ours.ratio(theirs) for ours, theirs in rounds]
+        pairs = [ratio for ratio in ratios if ratio is not None]
         return Ratios(pairs) if pairs else None

@@ -1,5 +1,6 @@
-"""Runs one workload on one loop in a fresh process and says what came of it."""
+"""A fresh process for one workload on one loop."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -11,8 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from benches.load_generator import Loadgen, LoadgenError
-from benches.outcome import Outcome
 from benches.workload import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,31 +27,28 @@ class Timeout(Exception):
 
 
 class Worker:
-    """A ``benches.worker`` process and its line-based output."""
+    """A ``benches.worker`` process and the lines to and from it."""
 
-    def __init__(
-        self,
-        workload: Workload,
-        loop: str,
-        seconds: float,
-        cpu: int,
-        endpoint: str,
-        clock: str,
-    ):
+    def __init__(self, workload: Workload, loop: str, cpu: int, endpoint: str, clock: str):
         command = [sys.executable, "-m", "benches.worker"]
         command += ["--module", workload.module, "--workload", workload.name]
-        command += ["--loop", loop, "--seconds", str(seconds)]
-        command += ["--cpu", str(cpu), "--endpoint", endpoint, "--clock", clock]
+        command += ["--loop", loop, "--cpu", str(cpu), "--endpoint", endpoint, "--clock", clock]
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
             start_new_session=True,
         )
         self._pending = b""
+
+    def ask(self, seconds: float) -> None:
+        """Have it measure for so long; `line` tells whether it is still there to do so."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(f"{seconds}\n".encode())
 
     def line(self, timeout: float) -> dict | None:
         """The next report; None at end of output."""
@@ -71,12 +67,20 @@ class Worker:
         return json.loads(line)
 
     def finish(self, timeout: float) -> int:
-        """Close stdin (a server's sign to stop) and wait; raises Timeout."""
+        """Close stdin (the sign to stop) and wait for its exit status; raises Timeout."""
         self.process.stdin.close()
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise Timeout from None
+
+    def ends_within(self, timeout: float) -> bool:
+        """Whether the process ends by itself, or has ended."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def last_words(self) -> str:
         """The end of what it wrote to stderr."""
@@ -91,69 +95,3 @@ class Worker:
             self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.errors):
             stream.close()
-
-
-def run(
-    workload: Workload,
-    loop: str,
-    seconds: float,
-    limit: float,
-    loadgen: Loadgen | None,
-    clock: str,
-) -> Outcome:
-    """One fresh process; never raises for what the loop under test does."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        cpu = -1 if workload.parallel else _core(0)
-        worker = Worker(workload, loop, seconds, cpu, directory, clock)
-        try:
-            if workload.kind == "served":
-                assert loadgen is not None, "the caller builds it when a server is selected"
-                return _drive_server(worker, workload, loadgen, seconds, limit, clock)
-            return _conclude(worker, worker.line(limit), limit)
-        except Timeout:
-            return Outcome(failure="hang", detail=f"no answer for {limit:.0f} s")
-        finally:
-            worker.destroy()
-
-
-def _core(index: int) -> int:
-    """The server's core (0) or the client's (1), or -1 where there is but one."""
-    cores = sorted(os.sched_getaffinity(0))
-    return cores[index] if len(cores) > 1 else -1
-
-
-def _drive_server(
-    worker: Worker,
-    workload: Workload,
-    loadgen: Loadgen,
-    seconds: float,
-    limit: float,
-    clock: str,
-) -> Outcome:
-    first = worker.line(limit)
-    if first is None or "address" not in first:
-        return _conclude(worker, first, limit)
-    try:
-        pid = worker.process.pid
-        result = loadgen.run(workload.load, first["address"], pid, seconds, _core(1), limit, clock)
-    except LoadgenError as error:
-        if worker.process.poll() is not None:
-            return _conclude(worker, None, limit)
-        return Outcome(failure=error.kind, detail=str(error))
-    worker.finish(limit)
-    conclusion = _conclude(worker, worker.line(1), limit)
-    return Outcome(value=result) if conclusion.ok else conclusion
-
-
-def _conclude(worker: Worker, report: dict | None, limit: float) -> Outcome:
-    """The outcome of a worker that has sent its last line (or none)."""
-    code = worker.finish(limit)
-    if code < 0:
-        return Outcome(failure="crash", detail=f"{signal.Signals(-code).name}")
-    if report is None:
-        return Outcome(failure="error", detail=worker.last_words() or f"exit status {code}")
-    if "failure" in report:
-        return Outcome(failure=report["failure"], detail=report["detail"])
-    if code:
-        return Outcome(failure="error", detail=worker.last_words() or f"exit status {code}")
-    return Outcome(value=report["value"])

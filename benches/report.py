@@ -85,9 +85,10 @@ def write(
     text += [f"- {name}: {value}" for name, value in facts.items()]
     text += ["", *([note, ""] if note else [])]
     text += [
-        "Cost of one operation (median of the rounds) and its ratio to that of the same round on",
-        f"{baseline} (median of the rounds; in brackets the lowest and the highest): above 1 is",
-        f"ahead of {baseline}. How to run and to read this: [README.md](README.md).",
+        f"Cost of one operation (median of the rounds) and its ratio to that on {baseline} in the",
+        "same round (median of the rounds; in brackets the lowest and the highest round): above 1",
+        f"is ahead of {baseline}. How to run and to read this, and what a round is:",
+        "[README.md](README.md).",
         "",
         f"![Ratio to {baseline} per workload](results.svg)",
     ]

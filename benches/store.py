@@ -37,7 +37,9 @@ def load(paths: list[Path]) -> tuple[dict[str, str], list[str], list[Series]]:
             series = Series(name)
             for loop, outcomes in rounds.items():
                 for outcome in outcomes:
-                    series.add(loop, Outcome(**outcome))
+                    # Runs from before there were turns have none.
+                    turns = tuple(outcome.pop("turns", ()))
+                    series.add(loop, Outcome(**outcome, turns=turns))
             merged[name] = series
     table = [merged[workload.name] for workload in all_workloads() if workload.name in merged]
     return facts, loops, table

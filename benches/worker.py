@@ -1,8 +1,11 @@
 """One workload on one loop, in a process of its own: ``python -m benches.worker ...``.
 
-Writes one JSON object per line to stdout: for a server first ``{"address": ...}``, at the end
-``{"value": ...}`` (cost of one operation) or ``{"failure": kind, "detail": text}``. Whatever else
-the workload prints goes to stderr.
+Speaks with its parent in lines, by JSON objects on stdout. When it is ready, a server says
+``{"address": ...}`` and is then asked for nothing more: the load generator takes its figures.
+Any other workload says ``{"ready": true}``; each line on stdin then is the seconds of a turn, which
+is answered by ``{"cost": ...}``, that of one operation. The end of stdin ends the process.
+``{"failure": kind, "detail": text}`` may come at any time and is the last line.
+Whatever else the workload prints goes to stderr.
 """
 
 import argparse
@@ -39,10 +42,8 @@ def age_allocator() -> None:
         bytearray(size)
 
 
-def run_timed(
-    workload: Workload, new_event_loop: LoopFactory, seconds: float, clock: Callable[[], int]
-) -> float:
-    """Median over the samples of nanoseconds per operation."""
+def run_timed(workload: Workload, new_event_loop: LoopFactory, clock: Callable[[], int]) -> None:
+    """Take turns; a turn's figure is the median of its samples of nanoseconds per operation."""
     n = workload.n
     loop = new_event_loop()
     asyncio.set_event_loop(loop)
@@ -56,23 +57,34 @@ def run_timed(
             raise WrongResultError(f"{done!r} operations seen instead of {n}")
         return elapsed / n
 
-    try:
+    def turn(seconds: float) -> float:
         if workload.young:
             return sample()
-        age_allocator()
-        sample()
-        samples = []
         deadline = time.perf_counter() + seconds
-        while len(samples) < 3 or time.perf_counter() < deadline:
+        samples = [sample()]
+        while time.perf_counter() < deadline:
             samples.append(sample())
         return statistics.median(samples)
+
+    try:
+        if not workload.young:
+            age_allocator()
+            sample()
+        take_turns(turn)
     finally:
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
 
+def take_turns(turn: Callable[[float], float]) -> None:
+    """Do nothing but what stdin asks for: meanwhile another loop is measured."""
+    report(ready=True)
+    for line in sys.stdin:
+        report(cost=turn(float(line)))
+
+
 def run_served(workload: Workload, new_event_loop: LoopFactory, endpoint: str) -> None:
-    """Serve until stdin ends; the parent has the figures from the load generator."""
+    """Serve until stdin ends."""
     if not workload.young:
         age_allocator()
     loop = new_event_loop()
@@ -94,7 +106,6 @@ def run_served(workload: Workload, new_event_loop: LoopFactory, endpoint: str) -
         loop.run_until_complete(main())
     finally:
         loop.close()
-    report(value=0.0)
 
 
 def report(**fields: Any) -> None:
@@ -118,7 +129,6 @@ def main() -> int:
     parser.add_argument("--module", required=True)
     parser.add_argument("--workload", required=True)
     parser.add_argument("--loop", required=True)
-    parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--endpoint", default="")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--cpu", type=int, default=-1)
@@ -133,9 +143,9 @@ def main() -> int:
             workload.prepare()
         if workload.kind == "timed":
             clock = time.process_time_ns if options.clock == "cpu" else time.perf_counter_ns
-            report(value=run_timed(workload, new_event_loop, options.seconds, clock))
+            run_timed(workload, new_event_loop, clock)
         elif workload.kind == "measured":
-            report(value=workload.run(new_event_loop, workload.n))
+            take_turns(lambda seconds: workload.run(new_event_loop, workload.n))
         else:
             run_served(workload, new_event_loop, options.endpoint)
     except Exception as error:

@@ -42,8 +42,20 @@ class Workload:
     young: bool = False
     #: may use more than one core (thread pools, child processes)
     parallel: bool = False
+    #: too large to be there once for each loop at the same time
+    large: bool = False
     #: process-wide preparation before the loop exists
     prepare: Callable[[], None] | None = None
+
+    @property
+    def once(self) -> bool:
+        """Whether a process has one figure to give: what it does first, or how it grows."""
+        return self.young or self.kind == "measured" or self.unit == "bytes"
+
+    @property
+    def together(self) -> bool:
+        """Whether the loops' processes live side by side and take turns."""
+        return not (self.once or self.large)
 
     @property
     def module(self) -> str:

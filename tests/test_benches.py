@@ -1,18 +1,35 @@
-"""The benchmark suite reports what goes wrong instead of timing it."""
+"""The benchmark suite reports what goes wrong instead of timing it, and compares like with like."""
 
+import itertools
+import json
+import os
 import shutil
+import signal
 
 import pytest
 
-from benches import faulty, process  # noqa: F401
+from benches import faulty, rounds, store  # noqa: F401
+from benches.contender import Conditions, Contender
 from benches.load_generator import Loadgen
 from benches.outcome import Outcome, Series
 from benches.report import amount, cell
 from benches.workload import WORKLOADS
+from benches.workloads import echo, memory, processes, tasks  # noqa: F401
 
 
-def run(name, loadgen=None, limit=20.0):
-    return process.run(WORKLOADS[name], "asyncio", 0.1, limit, loadgen, "wall")
+def conditions(loadgen=None, limit=20.0, clock="wall"):
+    return Conditions(seconds=0.1, limit=limit, clock=clock, loadgen=loadgen)
+
+
+def run(name, *options, **named):
+    return rounds.run(WORKLOADS[name], ["asyncio"], conditions(*options, **named))["asyncio"]
+
+
+@pytest.fixture(scope="module")
+def loadgen():
+    if shutil.which("cargo") is None:
+        pytest.skip("no Rust to build the load generator")
+    return Loadgen.build()
 
 
 @pytest.mark.parametrize(
@@ -34,12 +51,89 @@ def test_hang_is_reported():
     assert run("faulty-hang", limit=1.0).failure == "hang"
 
 
-@pytest.mark.skipif(shutil.which("cargo") is None, reason="no Rust to build the load generator")
 @pytest.mark.timeout(300)
-def test_wrong_replies_are_reported():
-    loadgen = Loadgen.build()
+def test_wrong_replies_are_reported(loadgen):
     assert run("faulty-echo", loadgen).failure == "wrong result"
     assert run("faulty-close", loadgen).failure == "error"
+
+
+@pytest.mark.timeout(300)
+def test_a_server_that_dies_leaves_the_round_to_the_others(loadgen):
+    loops = ["ferroloop", "asyncio"]
+    outcomes = rounds.run(WORKLOADS["faulty-mortal"], loops, conditions(loadgen))
+    assert outcomes["ferroloop"] == Outcome(failure="crash", detail="SIGABRT")
+    assert outcomes["asyncio"].ok
+    assert len(outcomes["asyncio"].turns) >= rounds.LEAST_TURNS
+
+
+def test_a_hang_leaves_the_round_to_the_others():
+    loops = ["asyncio", "ferroloop"]
+    outcomes = rounds.run(WORKLOADS["faulty-hang-later"], loops, conditions(limit=2.0))
+    assert outcomes["ferroloop"].failure == "hang"
+    assert outcomes["asyncio"].ok
+    assert len(outcomes["asyncio"].turns) >= rounds.LEAST_TURNS
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["tcp-protocol-1k-1", "diary"])
+def test_death_between_turns_is_a_crash(name, loadgen, tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_DIARY", str(tmp_path / "diary"))
+    for last_turn in (False, True):
+        contender = Contender(WORKLOADS[name], "asyncio", conditions(loadgen))
+        try:
+            contender.start()
+            contender.take_turn(0.02)
+            assert contender.failure is None
+            os.kill(contender.pid, signal.SIGKILL)
+            if not last_turn:
+                contender.take_turn(0.02)
+            assert contender.finish() == Outcome(failure="crash", detail="SIGKILL")
+        finally:
+            contender.close()
+
+
+def test_loops_take_turns_and_never_run_at_the_same_time(tmp_path, monkeypatch):
+    diary = tmp_path / "diary"
+    monkeypatch.setenv("BENCH_DIARY", str(diary))
+    outcomes = rounds.run(WORKLOADS["diary"], ["asyncio", "ferroloop"], conditions())
+    assert len(outcomes["asyncio"].turns) == len(outcomes["ferroloop"].turns)
+    lines = [line.split() for line in diary.read_text().splitlines()]
+    samples = [(who, int(begin), int(end)) for who, _, begin, end in lines]
+    assert all(end <= begin for (_, _, end), (_, begin, _) in itertools.pairwise(samples))
+    # The warm-up of each, then there and back.
+    order = [who for who, _ in itertools.groupby(who for who, _, _ in samples)]
+    assert order[:4] == ["asyncio", "other"] * 2
+
+
+@pytest.mark.timeout(300)
+def test_a_turn_ends_when_the_server_has_dealt_with_it(loadgen, tmp_path, monkeypatch):
+    diary = tmp_path / "diary"
+    monkeypatch.setenv("BENCH_DIARY", str(diary))
+    contender = Contender(WORKLOADS["farewell"], "asyncio", conditions(loadgen))
+    try:
+        contender.start()
+        contender.take_turn(0.02)
+        assert contender.failure is None
+        assert "farewell" in diary.read_text()
+    finally:
+        contender.close()
+
+
+@pytest.mark.timeout(300)
+def test_processor_time_of_servers_and_others(loadgen, tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_DIARY", str(tmp_path / "diary"))
+    # A sample of the diary sleeps for 20 ms.
+    assert run("diary", clock="wall").value > 2e6
+    assert 0 < run("diary", clock="cpu").value < 2e6
+    assert run("tcp-protocol-1k-10", loadgen, clock="cpu").value > 0
+
+
+def test_what_has_one_figure_to_give_gets_one_turn_alone():
+    assert run("faulty-twice").ok
+    alone = ("memory-task", "memory-idle-tls", "tls-protocol-1k-10-young", "process-spawn-2g")
+    assert not any(WORKLOADS[name].together for name in alone)
+    assert WORKLOADS["tls-protocol-1k-10"].together
+    assert run("memory-future").turns == ()
 
 
 def test_ratios_pair_the_rounds():
@@ -53,6 +147,29 @@ def test_ratios_pair_the_rounds():
     assert cell(series, "ferroloop", "ns", "uvloop") == "1 ns · 3.00x (2.00-4.00)"
     series.add("ferroloop", Outcome(failure="crash", detail="SIGSEGV"))
     assert cell(series, "ferroloop", "ns", "uvloop") == "crash"
+
+
+def test_ratios_pair_the_turns_of_a_round():
+    # The machine slows down after the second turn; uvloop is disturbed in the first.
+    ours = Outcome(value=4.0, turns=(1.0, 1.0, 4.0, 4.0, 4.0))
+    theirs = Outcome(value=8.0, turns=(9.0, 2.0, 8.0, 8.0, 8.0))
+    assert ours.ratio(theirs) == 2.0
+    assert ours.ratio(Outcome(value=2.0)) == 0.5
+    assert ours.ratio(Outcome(failure="crash")) is None
+    assert Outcome(value=0.0).ratio(theirs) is None
+
+
+def test_saved_runs_are_read_again(tmp_path):
+    path = tmp_path / "run.json"
+    series = Series("spawn", {"asyncio": [Outcome(value=2.0, turns=(1.0, 2.0, 3.0))]})
+    facts = {"Machine": "this", "Python": "3", "asyncio": "standard library"}
+    store.save(path, facts, ["asyncio"], [series])
+    document = json.loads(path.read_text())
+    assert store.load([path]) == (facts, ["asyncio"], [series])
+    # From before there were turns.
+    del document["workloads"]["spawn"]["asyncio"][0]["turns"]
+    path.write_text(json.dumps(document))
+    assert store.load([path])[2][0].rounds == {"asyncio": [Outcome(value=2.0)]}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ timed(
     "spawn /bin/true from a process of 2 GiB",
     50,
     parallel=True,
+    large=True,
     prepare=grow,
 )(process_spawn)
 timed(
@@ -42,6 +43,7 @@ timed(
     "the same, 8 at a time",
     96,
     parallel=True,
+    large=True,
     prepare=grow,
 )(process_spawn_8)
 

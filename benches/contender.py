@@ -1,0 +1,141 @@
+"""One loop in one round: its process, what each of its turns cost, and how it failed if it did."""
+
+import os
+import signal
+import statistics
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benches.load_generator import Loadgen, LoadgenError
+from benches.outcome import Outcome
+from benches.process import Timeout, Worker
+from benches.workload import Workload
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is the same for all loops and workloads of a run."""
+
+    #: for the turns of each process
+    seconds: float
+    #: seconds without an answer that make a hang
+    limit: float
+    #: wall or cpu
+    clock: str
+    #: None if no server is measured
+    loadgen: Loadgen | None
+
+
+class Failed(Exception):
+    """The loop under test did something wrong."""
+
+    def __init__(self, failure: str, detail: str):
+        super().__init__(detail)
+        self.outcome = Outcome(failure=failure, detail=detail)
+
+
+class Contender:
+    """A fresh process that has its turn whenever it is told, and sleeps in between.
+
+    Nothing here raises for what the loop does. The first failure stays, ends the process, which
+    may be busy, and makes the rest of the round a matter of the others.
+    """
+
+    def __init__(self, workload: Workload, loop: str, conditions: Conditions):
+        self.loop = loop
+        self.costs: list[float] = []
+        self.failure: Outcome | None = None
+        self._workload = workload
+        self._conditions = conditions
+        self._address = ""
+        self._directory = tempfile.TemporaryDirectory(prefix="bench-")
+        cpu = -1 if workload.parallel else _core(0)
+        self._worker = Worker(workload, loop, cpu, self._directory.name, conditions.clock)
+
+    @property
+    def pid(self) -> int:
+        """Its process's id."""
+        return self._worker.process.pid
+
+    def start(self) -> None:
+        """Wait until it serves, or has warmed up."""
+        self._attempt(self._start)
+
+    def take_turn(self, seconds: float) -> None:
+        """Measure for so long."""
+        self._attempt(lambda: self.costs.append(self._measure(seconds)))
+
+    def finish(self) -> Outcome:
+        """Have it end in good order, and say what came of it."""
+        self._attempt(self._finish)
+        if self.failure:
+            return self.failure
+        return Outcome(value=statistics.median(self.costs), turns=tuple(self.costs))
+
+    def close(self) -> None:
+        """End it in any order."""
+        self._worker.destroy()
+        self._directory.cleanup()
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        if self.failure:
+            return
+        try:
+            step()
+        except Failed as failed:
+            self.failure = failed.outcome
+        except Timeout:
+            detail = f"no answer for {self._conditions.limit:.0f} s"
+            self.failure = Outcome(failure="hang", detail=detail)
+        if self.failure:
+            self._worker.destroy()
+
+    def _start(self) -> None:
+        self._address = self._answer().get("address", "")
+
+    def _measure(self, seconds: float) -> float:
+        if self._workload.kind == "served":
+            return self._load(seconds)
+        self._worker.ask(seconds)
+        return self._answer()["cost"]
+
+    def _load(self, seconds: float) -> float:
+        limit, clock = self._conditions.limit, self._conditions.clock
+        loadgen = self._conditions.loadgen
+        assert loadgen is not None, "the caller builds it when a server is selected"
+        try:
+            return loadgen.run(
+                self._workload.load, self._address, self.pid, seconds, _core(1), limit, clock
+            )
+        except LoadgenError as error:
+            # Its connections break before a process has quite ended.
+            if self._worker.ends_within(1.0):
+                raise self._ended(self._worker.line(limit)) from None
+            raise Failed(error.kind, str(error)) from None
+
+    def _finish(self) -> None:
+        limit = self._conditions.limit
+        if self._worker.finish(limit):
+            raise self._ended(self._worker.line(limit))
+
+    def _answer(self) -> dict:
+        report = self._worker.line(self._conditions.limit)
+        if report is None or "failure" in report:
+            raise self._ended(report)
+        return report
+
+    def _ended(self, report: dict | None) -> Failed:
+        """How a process failed whose last line was `report`, or that said nothing."""
+        code = self._worker.finish(self._conditions.limit)
+        if code < 0:
+            return Failed("crash", signal.Signals(-code).name)
+        if report is None:
+            return Failed("error", self._worker.last_words() or f"exit status {code}")
+        return Failed(report["failure"], report["detail"])
+
+
+def _core(index: int) -> int:
+    """The server's core (0) or the client's (1), or -1 where there is but one."""
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[index] if len(cores) > 1 else -1
