@@ -34,7 +34,7 @@ pub struct Options {
     pub connections: usize,
     /// Bytes per message.
     pub size: usize,
-    /// How long to measure; a fifth of it, and what handshakes take, is spent warming up before.
+    /// How long to measure, after a warm-up.
     pub duration: Duration,
     /// The core to run on.
     pub cpu: Option<usize>,
