@@ -3,7 +3,8 @@
 //! [`Queue::push`] asks for it, and lets it run [`work`].
 //!
 //! * `queue.rs`: who does what: jobs in order, workers on demand, wake-ups kept few;
-//! * `worker.rs`: what a worker thread does from its start to its end;
+//! * `worker.rs`: what a worker thread does from its start to its end, with jobs of two kinds that
+//!   it does in different states;
 //! * `spin.rs`: whether waiting a moment before going to sleep is worth it.
 //!
 //! After a fork the child has the queue but no workers, and its lock may be held by one of them
@@ -19,4 +20,4 @@ mod tests;
 mod worker;
 
 pub use queue::{Counts, NewWorker, Pushed, Queue, Refused, Ticket};
-pub use worker::{Surroundings, Wait, work};
+pub use worker::{Server, Surroundings, Wait, work};

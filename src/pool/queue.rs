@@ -110,9 +110,11 @@ impl Place {
 /// What a worker gets.
 pub(super) enum Take<J> {
     Job(J),
+    /// The oldest job is not one that the worker can do as it is now.
+    Unsuited,
     /// Nothing to do now: [`Queue::wait`].
     Nothing,
-    /// Nothing to do ever: the worker is no longer counted and must end.
+    /// Nothing to do ever: the worker is to [`Queue::leave`] and end.
     Stop,
 }
 
@@ -245,9 +247,14 @@ impl<J> Queue<J> {
         }
     }
 
-    /// The oldest job, for a worker that is ready to do it at once.
-    pub(super) fn take(&self, place: &mut Place) -> Take<J> {
+    /// The oldest job, for a worker that is ready to do it at once, as `suits` says. It must not
+    /// do more than look.
+    pub(super) fn take(&self, place: &mut Place, suits: impl FnOnce(&J) -> bool) -> Take<J> {
         let mut state = self.lock();
+        if state.jobs.front().is_some_and(|(_, job)| !suits(job)) {
+            // If it was called it still is: it will be back for the job.
+            return Take::Unsuited;
+        }
         if place.called {
             place.called = false;
             state.calling = false;
@@ -264,12 +271,14 @@ impl<J> Queue<J> {
             place.idle = true;
             state.idle += 1;
         }
-        if state.stopping {
-            state.idle -= 1;
-            state.workers -= 1;
-            return Take::Stop;
-        }
-        Take::Nothing
+        if state.stopping { Take::Stop } else { Take::Nothing }
+    }
+
+    /// A worker that was told to stop ends.
+    pub(super) fn leave(&self, place: Place) {
+        let mut state = self.lock();
+        state.idle -= usize::from(place.idle);
+        state.workers -= 1;
     }
 
     /// Waits until there may be something to [`Queue::take`].

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{NewWorker, Queue, Refused, Surroundings, Ticket, Wait, work};
+use super::{NewWorker, Queue, Refused, Server, Surroundings, Ticket, Wait, work};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -231,6 +231,83 @@ fn a_worker_can_end_without_looking_at_the_queue() {
     let mut once = Once(0);
     work(&queue, &mut once);
     assert_eq!((once.0, queue.len()), (1, 2));
+}
+
+/// A worker that does even jobs itself and has odd ones served.
+struct Parity(Arc<Mutex<Vec<(u64, &'static str)>>>);
+
+impl Surroundings<u64> for Parity {
+    fn suits(&self, job: &u64) -> bool {
+        job.is_multiple_of(2)
+    }
+
+    fn run(&mut self, job: u64) -> bool {
+        self.0.lock().push((job, "run"));
+        true
+    }
+
+    fn pause(&mut self, wait: Wait<'_, u64>) {
+        wait.serve(&mut Odd(self.0.clone()));
+    }
+}
+
+struct Odd(Arc<Mutex<Vec<(u64, &'static str)>>>);
+
+impl Server<u64> for Odd {
+    fn suits(&self, job: &u64) -> bool {
+        !job.is_multiple_of(2)
+    }
+
+    fn run(&mut self, job: u64) {
+        self.0.lock().push((job, "served"));
+    }
+
+    fn idle(&mut self) {}
+}
+
+#[test]
+fn jobs_of_two_kinds_are_done_in_order_each_its_own_way() {
+    let queue = Queue::new(1);
+    let order = [1, 3, 2, 4, 6, 5, 8, 7, 9];
+    for job in order {
+        let _ = queue.push(job).unwrap();
+    }
+    drop(queue.stop(false));
+    let done = Arc::default();
+    work(&queue, &mut Parity(Arc::clone(&done)));
+    let expected = order.map(|job| (job, if job % 2 == 0 { "run" } else { "served" }));
+    assert_eq!(*done.lock(), expected);
+    assert_eq!((queue.counts().workers, queue.counts().idle), (0, 0));
+}
+
+#[test]
+fn jobs_of_two_kinds_never_stall() {
+    let queue = Arc::new(Queue::new(3));
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let mut threads = Vec::new();
+    let mut random = Random(3);
+    let end = Instant::now() + Duration::from_secs(30);
+    for job in 0..5000 {
+        if queue.push(random.below(2) * 10_000 + job).unwrap().new_worker.is_some() {
+            let (queue, done) = (queue.clone(), done.clone());
+            threads.push(thread::spawn(move || work(&queue, &mut Parity(done))));
+        }
+        if random.below(3) == 0 {
+            while done.lock().len() as u64 <= job {
+                assert!(Instant::now() < end, "jobs are stuck in the queue");
+                thread::yield_now();
+            }
+        }
+        if random.below(500) == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    drop(queue.stop(false));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(queue.counts().workers, 0);
+    let mut jobs: Vec<_> = done.lock().iter().map(|(job, _)| job % 10_000).collect();
+    jobs.sort_unstable();
+    assert_eq!(jobs, (0..5000).collect::<Vec<_>>());
 }
 
 /// A small generator of pseudo-random numbers (xorshift).
