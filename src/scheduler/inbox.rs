@@ -1,4 +1,5 @@
-//! What reaches a loop without the GIL: wake-ups of Rust futures, and calls from other threads.
+//! What reaches a loop without the GIL: wake-ups of Rust futures, calls from other threads, and
+//! answers of threads that know no Python.
 //!
 //! Senders need no interpreter: an [`Inbox`] holds no Python object. The loop looks into it at the
 //! start of a turn and after each poll. A sender leaves its letter, then rings; the loop marks
@@ -23,12 +24,19 @@ const LONGER_THAN_ANYBODY_WRITES: Duration = Duration::from_millis(100);
 /// Something to be done on the loop's thread.
 pub type Call = Box<dyn for<'py> FnOnce(&Bound<'py, Scheduler>) -> PyOutcome<'py, ()> + Send>;
 
+/// What is to be done with what waits for it, on the loop's thread and maybe inside of a callback:
+/// it may finish a future, but not call the program's code.
+pub type Answer =
+    Box<dyn for<'py> FnOnce(&Bound<'py, Scheduler>, Runnable) -> PyOutcome<'py, ()> + Send>;
+
 /// One message.
 pub enum Letter {
     /// Whoever is parked under the key may go on.
     Wake(Key),
     /// A function to call between two callbacks.
     Call(Call),
+    /// For what waits under the key, which leaves its place.
+    Answer(Key, Answer),
 }
 
 /// The letters of one loop; may be kept by threads that outlive it.
@@ -57,13 +65,20 @@ impl Inbox {
     /// # Errors
     /// Hands the letter back if the loop is closed.
     pub fn post(&self, letter: Letter) -> Result<(), Letter> {
+        self.leave(letter).map(|alarm| alarm.ring())
+    }
+
+    /// Leaves a letter and returns the alarm, to be rung afterwards.
+    ///
+    /// # Errors
+    /// Hands the letter back if the loop is closed.
+    pub fn leave(&self, letter: Letter) -> Result<Arc<Alarm>, Letter> {
         match self.lock().as_deref_mut() {
             Some(Some(letters)) => letters.push(letter),
             _ => return Err(letter),
         }
         self.any.store(true, Ordering::SeqCst);
-        self.alarm.ring();
-        Ok(())
+        Ok(self.alarm.clone())
     }
 
     /// Whether there are letters.
@@ -75,6 +90,20 @@ impl Inbox {
     fn take(&self) -> Vec<Letter> {
         self.any.store(false, Ordering::SeqCst);
         self.lock().as_deref_mut().and_then(Option::as_mut).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The answers alone.
+    fn take_answers(&self) -> Vec<Letter> {
+        let mut taken = Vec::new();
+        if let Some(Some(letters)) = self.lock().as_deref_mut() {
+            let (answers, others) = std::mem::take(letters)
+                .into_iter()
+                .partition(|letter| matches!(letter, Letter::Answer(..)));
+            taken = answers;
+            *letters = others;
+            self.any.store(!letters.is_empty(), Ordering::SeqCst);
+        }
+        taken
     }
 
     /// No more letters. Returns those that nobody has read.
@@ -109,13 +138,14 @@ pub trait Resident: Send + Sync {
 /// What a place held, to be dropped where that is safe.
 #[must_use = "dropping a runnable may run Python: do it where that is safe"]
 pub struct Vacated {
-    _waiting: Option<Runnable>,
+    waiting: Option<Runnable>,
     resident: Option<Arc<dyn Resident>>,
 }
 
 #[derive(Default)]
 struct Place {
     generation: u32,
+    taken: bool,
     resident: Option<Arc<dyn Resident>>,
     waiting: Option<Runnable>,
 }
@@ -133,20 +163,33 @@ impl Parked {
         &mut self,
         resident: impl FnOnce(Key) -> Arc<R>,
     ) -> Arc<R> {
+        let (key, place) = self.free_place();
+        let resident = resident(key);
+        place.resident = Some(resident.clone());
+        resident
+    }
+
+    /// Has `runnable` wait for a [`Letter::Answer`].
+    pub fn await_answer(&mut self, runnable: Runnable) -> Key {
+        let (key, place) = self.free_place();
+        place.waiting = Some(runnable);
+        key
+    }
+
+    fn free_place(&mut self) -> (Key, &mut Place) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());
             u32::try_from(self.places.len() - 1).expect("fewer than 2^32 futures fit in memory")
         });
         let place = &mut self.places[index as usize];
-        let resident = resident(Key { index, generation: place.generation });
-        place.resident = Some(resident.clone());
-        resident
+        place.taken = true;
+        (Key { index, generation: place.generation }, place)
     }
 
     fn place(&mut self, key: Key) -> Option<&mut Place> {
         self.places
             .get_mut(key.index as usize)
-            .filter(|place| place.generation == key.generation && place.resident.is_some())
+            .filter(|place| place.generation == key.generation && place.taken)
     }
 
     /// Has `runnable` run at the next wake-up. Returns what has to be dropped.
@@ -167,7 +210,8 @@ impl Parked {
     pub fn release(&mut self, key: Key) -> Option<Vacated> {
         let place = self.place(key)?;
         place.generation = place.generation.wrapping_add(1);
-        let vacated = Vacated { _waiting: place.waiting.take(), resident: place.resident.take() };
+        place.taken = false;
+        let vacated = Vacated { waiting: place.waiting.take(), resident: place.resident.take() };
         self.free.push(key.index);
         Some(vacated)
     }
@@ -204,9 +248,35 @@ pub(super) fn read<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()>
                 None => Ok(()), // it went on already, or is over
             },
             Letter::Call(call) => call(scheduler),
+            Letter::Answer(key, answer) => deliver(scheduler, key, answer),
         });
     }
     result
+}
+
+/// Delivers answers, and leaves everything else for the next turn: this may be inside of a
+/// callback.
+pub(super) fn read_answers<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let inbox = &scheduler.get().inbox;
+    if !inbox.has_letters() {
+        return Ok(());
+    }
+    let mut result = Ok(());
+    for letter in inbox.take_answers() {
+        if let Letter::Answer(key, answer) = letter {
+            result = result.and(deliver(scheduler, key, answer));
+        }
+    }
+    result
+}
+
+fn deliver<'py>(scheduler: &Bound<'py, Scheduler>, key: Key, answer: Answer) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let vacated = scheduler.get().parked.with(py, |parked| parked.release(key));
+    match vacated.and_then(|vacated| vacated.waiting) {
+        Some(waiting) => answer(scheduler, waiting),
+        None => Ok(()), // cancelled meanwhile
+    }
 }
 
 /// Refuses further letters and evicts everybody; part of closing the loop.

@@ -293,6 +293,7 @@ pub fn select<'py>(
         (timeout, next) => timeout.or(next),
     };
     let time = poll(scheduler, timeout)?;
+    inbox::read_answers(scheduler)?;
     queue_due_timers(scheduler, Some(time))?;
     Ok(this.ready.len(py).saturating_sub(before))
 }
