@@ -9,6 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::Job;
+use super::errand::Answer;
 use crate::ffi::context;
 use crate::ffi::exception::PyOutcome;
 use crate::future::{Future, Waiter};
@@ -91,15 +92,56 @@ fn run<'py>(
     finish: impl FnOnce(&Bound<'py, Future>, Bound<'py, PyAny>) -> PyResult<()>,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let Ok(future) = runnable.object.into_bound(py).cast_into::<Future>() else { return Ok(()) };
-    if future.get().is_done(py) {
-        return Ok(()); // cancelled while the job ran
-    }
     let argument = runnable.argument.unwrap_or_else(|| py.None());
-    match finish(&future, argument.into_bound(py)) {
+    settle(scheduler, runnable.object, |future| finish(future, argument.into_bound(py)))
+}
+
+/// Finishes the future, unless it was cancelled while the job ran.
+#[inline]
+fn settle<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    future: Py<PyAny>,
+    finish: impl FnOnce(&Bound<'py, Future>) -> PyResult<()>,
+) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let Ok(future) = future.into_bound(py).cast_into::<Future>() else { return Ok(()) };
+    if future.get().is_done(py) {
+        return Ok(());
+    }
+    match finish(&future) {
         Ok(()) => Ok(()),
         Err(error) => outcome(py, report(scheduler, &future, &error)),
     }
+}
+
+/// Finishes the future that waits for an errand's answer.
+pub(super) fn answer<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    waiting: Runnable,
+    answer: Answer,
+) -> PyOutcome<'py, ()> {
+    // Before the future is looked at: the collector may run, and a finalizer cancel it.
+    let answer = answer(scheduler.py());
+    settle(scheduler, waiting.object, |future| match answer {
+        Ok(result) => Future::finish_with_result(future, result),
+        Err(error) => {
+            let exception = error.into_value(future.py()).into_bound(future.py());
+            Future::finish_with_exception(future, exception)
+        }
+    })
+}
+
+/// Cancels the future that waits for an errand's answer.
+pub(super) fn cancel<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    waiting: Runnable,
+) -> PyOutcome<'py, ()> {
+    (CANCELLATION.run)(scheduler, waiting)
+}
+
+/// What waits for an errand's answer.
+pub(super) fn waiting(future: Bound<'_, Future>) -> Runnable {
+    Runnable::new(&KIND, future)
 }
 
 fn finish_with_exception<'py>(

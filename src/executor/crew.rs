@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PySet};
 
-use super::job::Job;
+use super::job::{Entry, Job};
 use super::worker::Worker;
 use crate::ffi::cell::AttachedRefCell;
 use crate::interop::imports;
@@ -19,7 +19,7 @@ use crate::sys::fork::Generation;
 
 /// Jobs and their workers in one process. A fork's child has to make a new one.
 pub struct Crew {
-    queue: Queue<Py<Job>>,
+    queue: Queue<Entry>,
     generation: Generation,
 }
 
@@ -41,25 +41,29 @@ impl Crew {
     }
 
     /// The jobs.
-    pub fn queue(&self) -> &Queue<Py<Job>> {
+    pub fn queue(&self) -> &Queue<Entry> {
         &self.queue
     }
 
-    /// Queues a job and starts a thread if one is needed, whose object goes into `threads`.
+    /// Queues `entry`, which is what `job` stands for, and starts a thread if one is needed, whose
+    /// object goes into `threads`.
     ///
     /// # Errors
     /// RuntimeError after a shutdown or if no thread can be started; the job is not queued then.
     pub fn submit(
         self: &Arc<Self>,
+        entry: Entry,
         job: &Bound<'_, Job>,
         prefix: &str,
         threads: &Bound<'_, PySet>,
     ) -> PyResult<()> {
         let py = job.py();
-        check_exit()?;
-        let Ok(pushed) = self.queue.push(job.clone().unbind()) else {
-            return Err(PyRuntimeError::new_err("cannot schedule new futures after shutdown"));
-        };
+        let pushed = check_exit().and_then(|()| {
+            self.queue.push(entry).map_err(|_refused| {
+                PyRuntimeError::new_err("cannot schedule new futures after shutdown")
+            })
+        });
+        let pushed = pushed.inspect_err(|_| job.get().withdraw(py))?;
         job.get().set_place(py, self, pushed.ticket);
         let Some(worker) = pushed.new_worker else { return Ok(()) };
         let name = format!("{prefix}_{}", worker.index);

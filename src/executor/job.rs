@@ -1,4 +1,4 @@
-//! One call on its way through the pool.
+//! One job on its way through the pool.
 
 #![forbid(unsafe_code)]
 
@@ -11,14 +11,16 @@ use pyo3::prelude::*;
 
 use super::completion::{self, CANCEL_WATCH};
 use super::crew::Crew;
+use super::errand::{self, Errand};
 use crate::ffi::cell::{AttachedCell, Traverse};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::future::{Callback, Future};
 use crate::handle::CallbackArguments;
 use crate::pool::Ticket;
+use crate::scheduler::inbox::Key;
 use crate::scheduler::{Alarm, Scheduler};
 
-/// What a worker does.
+/// What a worker calls.
 pub enum Call {
     /// `function(*arguments)`.
     Function(Py<PyAny>, CallbackArguments),
@@ -37,15 +39,42 @@ pub(super) enum Receiver {
     Thread(Py<PyAny>),
 }
 
-/// The call and its receiver: what a worker takes, or a cancellation destroys.
-pub(super) struct Work {
-    call: Call,
-    receiver: Receiver,
+/// What waits in the queue.
+pub(super) enum Entry {
+    /// Needs the GIL.
+    Call(Py<Job>),
+    /// Needs no interpreter.
+    Errand(Errand),
+}
+
+impl Entry {
+    /// The pool was told to forget the job: its future is cancelled.
+    pub(super) fn cancel(self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Call(job) => job.get().cancel(py),
+            Self::Errand(errand) => {
+                errand.cancel();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What a worker takes, or a cancellation destroys.
+pub(super) enum Work {
+    /// A call and its receiver.
+    Call(Call, Receiver),
+    /// An errand, whose future waits with the loop.
+    Errand(Py<Scheduler>, Key),
 }
 
 impl Traverse for Option<Work> {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(Work { call, receiver }) = self else { return Ok(()) };
+        let (call, receiver) = match self {
+            Some(Work::Call(call, receiver)) => (call, receiver),
+            Some(Work::Errand(scheduler, _)) => return visit.call(scheduler),
+            None => return Ok(()),
+        };
         match call {
             Call::Function(function, arguments) | Call::Converted(function, arguments, _) => {
                 visit.call(function)?;
@@ -59,7 +88,7 @@ impl Traverse for Option<Work> {
     }
 }
 
-/// A call that waits for a worker. As a done callback of its future it notices a cancellation.
+/// A job that waits for a worker. As a done callback of its future it notices a cancellation.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Job")]
 pub struct Job {
     work: AttachedCell<Option<Work>>,
@@ -67,11 +96,8 @@ pub struct Job {
 }
 
 impl Job {
-    fn new(call: Call, receiver: Receiver) -> Self {
-        Self {
-            work: AttachedCell::new(Some(Work { call, receiver })),
-            place: AttachedCell::new(None),
-        }
+    fn new(work: Work) -> Self {
+        Self { work: AttachedCell::new(Some(work)), place: AttachedCell::new(None) }
     }
 
     /// A job whose outcome a future of the loop gets, and the future.
@@ -79,18 +105,39 @@ impl Job {
         scheduler: &Bound<'py, Scheduler>,
         call: Call,
     ) -> PyResult<(Bound<'py, Self>, Bound<'py, Future>)> {
-        let py = scheduler.py();
-        let future = Bound::new(py, Future::on(scheduler)?)?;
-        let job = Bound::new(py, Self::new(call, Receiver::Loop(future.clone().unbind())))?;
-        let watch = Callback::Native(job.clone().into_any().unbind(), &CANCEL_WATCH);
-        Future::add_callback(&future, watch)?;
+        let future = Bound::new(scheduler.py(), Future::on(scheduler)?)?;
+        let job =
+            Self::watching(&future, Work::Call(call, Receiver::Loop(future.clone().unbind())))?;
         Ok((job, future))
+    }
+
+    /// A job without Python, whose answer a future of the loop gets; what goes into the queue for
+    /// it; and the future.
+    pub(super) fn for_errand<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        work: errand::Work,
+    ) -> PyResult<(Bound<'py, Self>, Errand, Bound<'py, Future>)> {
+        let py = scheduler.py();
+        let this = scheduler.get();
+        let future = Bound::new(py, Future::on(scheduler)?)?;
+        let waiting = completion::waiting(future.clone());
+        let key = this.parked.with(py, |parked| parked.await_answer(waiting));
+        let job = Self::watching(&future, Work::Errand(scheduler.clone().unbind(), key))?;
+        Ok((job, Errand::new(work, this.inbox.clone(), key), future))
+    }
+
+    /// A job that notices when the future is cancelled.
+    fn watching<'py>(future: &Bound<'py, Future>, work: Work) -> PyResult<Bound<'py, Self>> {
+        let job = Bound::new(future.py(), Self::new(work))?;
+        let watch = Callback::Native(job.clone().into_any().unbind(), &CANCEL_WATCH);
+        Future::add_callback(future, watch)?;
+        Ok(job)
     }
 
     /// A job whose outcome a `concurrent.futures.Future` gets.
     pub fn for_threads<'py>(future: Bound<'py, PyAny>, call: Call) -> PyResult<Bound<'py, Self>> {
         let py = future.py();
-        Bound::new(py, Self::new(call, Receiver::Thread(future.unbind())))
+        Bound::new(py, Self::new(Work::Call(call, Receiver::Thread(future.unbind()))))
     }
 
     /// Notes where the job waits.
@@ -98,20 +145,26 @@ impl Job {
         drop(self.place.replace(py, Some((Arc::downgrade(crew), ticket))));
     }
 
-    /// Takes the job out of the queue and drops the call, unless a worker has it already.
-    /// Dropping runs Python code.
+    /// Takes the job out of the queue and drops the call, unless a worker has it already; an
+    /// errand's answer will find nobody. Dropping runs Python code.
     pub(super) fn withdraw(&self, py: Python<'_>) {
         let queued =
             self.place.take(py).and_then(|(crew, ticket)| crew.upgrade()?.queue().remove(ticket));
         let work = self.work.take(py);
-        drop((queued, work));
+        let vacated = match &work {
+            Some(Work::Errand(scheduler, key)) => {
+                scheduler.get().parked.with(py, |parked| parked.release(*key))
+            }
+            _ => None,
+        };
+        drop((queued, work, vacated));
     }
 
-    /// Does the job and delivers the outcome, unless this is a fork's child by then. Returns the
+    /// Makes the call and delivers the outcome, unless this is a fork's child by then. Returns the
     /// alarm of the loop that must be woken.
     pub(super) fn run(&self, py: Python<'_>, crew: &Crew) -> Option<Arc<Alarm>> {
         drop(self.place.take(py));
-        let Work { call, receiver } = self.work.take(py)?;
+        let Some(Work::Call(call, receiver)) = self.work.take(py) else { return None };
         if let Receiver::Thread(future) = &receiver {
             match is_wanted(future.bind(py)) {
                 Ok(true) => {}
@@ -138,10 +191,10 @@ impl Job {
         }
     }
 
-    /// The pool was told to forget the job: its future is cancelled.
-    pub(super) fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+    /// Drops the call and cancels the future.
+    fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         drop(self.place.take(py));
-        let Some(Work { call, receiver }) = self.work.take(py) else { return Ok(()) };
+        let Some(Work::Call(call, receiver)) = self.work.take(py) else { return Ok(()) };
         drop(call);
         match receiver {
             Receiver::Loop(future) => completion::post_cancellation(future.into_bound(py)),

@@ -3,23 +3,27 @@
 //! * `thread_pool.rs`: `ThreadPool`, the default executor as Python sees it;
 //! * `crew.rs`: a queue and its threads, their start, their end, and forks;
 //! * `worker.rs`: the body of a thread;
-//! * `job.rs`: one call and who waits for it;
+//! * `job.rs`: one job and who waits for it;
+//! * `errand.rs`: a job that needs no interpreter;
 //! * `completion.rs`: how the outcome gets into a Future of a loop.
 //!
 //! Threads are `threading.Thread` objects whose target is native code, so that names, tracing
 //! hooks, thread-locals, `threading.enumerate()` and the interpreter's exit treat them as what
-//! they are. A thread takes jobs only while it holds the GIL, and lets go of it while it waits.
+//! they are. A thread takes calls only while it holds the GIL, and errands only while it does not;
+//! it lets go of the GIL while it waits.
 
 #![forbid(unsafe_code)]
 
 mod completion;
 mod crew;
+mod errand;
 mod job;
 mod thread_pool;
 mod worker;
 
 use pyo3::prelude::*;
 
+pub use errand::Work;
 pub use job::{Call, Job};
 pub use thread_pool::ThreadPool;
 

@@ -11,7 +11,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PySet, PyTuple};
 
 use super::crew::{self, Crew};
-use super::job::{Call, Job};
+use super::errand::Work;
+use super::job::{Call, Entry, Job};
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::future::Future;
 use crate::handle::CallbackArguments;
@@ -65,9 +66,13 @@ impl ThreadPool {
         }
     }
 
-    fn queue_job(&self, job: &Bound<'_, Job>) -> PyResult<()> {
+    fn queue_call(&self, job: &Bound<'_, Job>) -> PyResult<()> {
+        self.queue(Entry::Call(job.clone().unbind()), job)
+    }
+
+    fn queue(&self, entry: Entry, job: &Bound<'_, Job>) -> PyResult<()> {
         let py = job.py();
-        self.crew(py)?.submit(job, &self.prefix, &self.threads(py)?)
+        self.crew(py)?.submit(entry, job, &self.prefix, &self.threads(py)?)
     }
 
     /// Threads, those without a job, jobs waiting, jobs accepted so far, and the most threads.
@@ -86,7 +91,18 @@ impl ThreadPool {
         call: Call,
     ) -> PyResult<Bound<'py, Future>> {
         let (job, future) = Job::for_loop(scheduler, call)?;
-        self.queue_job(&job)?;
+        self.queue_call(&job)?;
+        Ok(future)
+    }
+
+    /// Has a worker do what needs no interpreter, for a future of the loop, which must be open.
+    pub fn run_errand<'py>(
+        &self,
+        scheduler: &Bound<'py, Scheduler>,
+        work: Work,
+    ) -> PyResult<Bound<'py, Future>> {
+        let (job, errand, future) = Job::for_errand(scheduler, work)?;
+        self.queue(Entry::Errand(errand), &job)?;
         Ok(future)
     }
 }
@@ -139,7 +155,7 @@ impl ThreadPool {
             }
         };
         let future = imports::concurrent_future(py)?.call0()?;
-        self.queue_job(&Job::for_threads(future.clone(), call)?)?;
+        self.queue_call(&Job::for_threads(future.clone(), call)?)?;
         Ok(future)
     }
 
@@ -149,8 +165,8 @@ impl ThreadPool {
     fn shutdown(&self, py: Python<'_>, wait: bool, cancel_futures: bool) -> PyResult<()> {
         let crew = self.crew(py)?;
         self.stopped.set(py, true);
-        for job in crew.queue().stop(cancel_futures) {
-            job.get().cancel(py)?;
+        for entry in crew.queue().stop(cancel_futures) {
+            entry.cancel(py)?;
         }
         if wait {
             for thread in PySet::new(py, self.threads(py)?.iter())?.iter() {

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use pyo3::prelude::*;
 
 use super::crew::Crew;
-use super::job::Job;
-use crate::pool::{Surroundings, Wait, work};
+use super::job::Entry;
+use crate::pool::{Server, Surroundings, Wait, work};
 use crate::scheduler::Alarm;
 
 /// Target of a `threading.Thread`.
@@ -48,45 +48,77 @@ impl Worker {
         if !self.leave_new(RUNNING) {
             return;
         }
-        let mut attached = Attached { py, crew: &self.crew, alarm: None };
+        let mut attached = Attached { py, crew: &self.crew, alarm: PutOff::default() };
         work(self.crew.queue(), &mut attached);
-        attached.ring();
+        attached.alarm.ring();
     }
 }
 
-/// A worker that holds the GIL except while it waits.
+/// A worker that holds the GIL.
 struct Attached<'a, 'py> {
     py: Python<'py>,
     crew: &'a Crew,
-    /// Loop that has got an outcome and has not been woken yet: while this thread holds the GIL
-    /// a woken loop could do nothing but wait for it.
-    alarm: Option<Arc<Alarm>>,
+    /// Of the loop that has got an outcome: while this thread holds the GIL a woken loop could do
+    /// nothing but wait for it.
+    alarm: PutOff,
 }
 
-impl Attached<'_, '_> {
-    fn ring(&mut self) {
-        if let Some(alarm) = self.alarm.take() {
-            alarm.ring();
-        }
+impl Surroundings<Entry> for Attached<'_, '_> {
+    fn suits(&self, entry: &Entry) -> bool {
+        matches!(entry, Entry::Call(_))
     }
-}
 
-impl Surroundings<Py<Job>> for Attached<'_, '_> {
-    fn run(&mut self, job: Py<Job>) -> bool {
+    fn run(&mut self, entry: Entry) -> bool {
         // The next job may take long.
-        self.ring();
-        self.alarm = job.bind(self.py).get().run(self.py, self.crew);
-        drop(job);
+        self.alarm.ring();
+        if let Entry::Call(job) = entry {
+            self.alarm = PutOff(job.bind(self.py).get().run(self.py, self.crew));
+        }
         self.crew.is_ours()
     }
 
-    fn pause(&mut self, wait: Wait<'_, Py<Job>>) {
-        let alarm = self.alarm.take();
+    fn pause(&mut self, wait: Wait<'_, Entry>) {
+        let mut detached = Detached(std::mem::take(&mut self.alarm));
         self.py.detach(|| {
-            if let Some(alarm) = alarm {
-                alarm.ring();
-            }
-            wait.block();
+            wait.serve(&mut detached);
+            detached.0.ring();
         });
+    }
+}
+
+/// A worker without the GIL.
+struct Detached(
+    /// Of the loop that has got an answer: it is woken when this worker counts as idle, so that
+    /// it finds it for the next job.
+    PutOff,
+);
+
+impl Server<Entry> for Detached {
+    fn suits(&self, entry: &Entry) -> bool {
+        matches!(entry, Entry::Errand(_))
+    }
+
+    fn run(&mut self, entry: Entry) {
+        // The next job may take long.
+        self.0.ring();
+        if let Entry::Errand(errand) = entry {
+            self.0 = PutOff(errand.run());
+        }
+    }
+
+    fn idle(&mut self) {
+        self.0.ring();
+    }
+}
+
+/// A loop that has got something and has not been woken yet.
+#[derive(Default)]
+struct PutOff(Option<Arc<Alarm>>);
+
+impl PutOff {
+    fn ring(&mut self) {
+        if let Some(alarm) = self.0.take() {
+            alarm.ring();
+        }
     }
 }
