@@ -55,6 +55,7 @@ imports! {
     partial = "functools": "partial";
     address_family = "socket": "AddressFamily";
     socket_kind = "socket": "SocketKind";
+    gaierror = "socket": "gaierror";
     audit = "sys": "audit";
     generic_alias = "types": "GenericAlias";
     strerror = "os": "strerror";

@@ -30,6 +30,21 @@ impl AddressBuffer {
         Self { storage, length: mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t }
     }
 
+    /// A copy of the address there.
+    ///
+    /// # Safety
+    /// So many bytes must be readable there.
+    pub(super) unsafe fn copied(address: *const libc::sockaddr, length: libc::socklen_t) -> Self {
+        let mut buffer = Self::new();
+        buffer.length = length.min(buffer.length);
+        // SAFETY: no more than are there, by the contract, and no more than there is room for.
+        unsafe {
+            let target = (&raw mut buffer.storage).cast::<u8>();
+            target.copy_from_nonoverlapping(address.cast(), buffer.length as usize);
+        }
+        buffer
+    }
+
     pub(super) fn pointers(&mut self) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
         ((&raw mut self.storage).cast(), &raw mut self.length)
     }

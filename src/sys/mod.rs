@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | [`socket`], [`address`] | `accept4`, `MSG_DONTWAIT` | `accept`, `fcntl` |
 //! | `pipe` | `read`, `write`, `writev` of non-blocking files | the same |
-//! | `resolve` | flags of `getaddrinfo` and `getnameinfo` | the same |
+//! | `resolve` | `getaddrinfo` | the same |
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
 //! | `fork` | `pthread_atfork` | the same |
 //! | `process` | `pidfd_open`, `waitid` on it | nothing: a thread waits for each child |

@@ -1,11 +1,53 @@
-//! From `_socket.getaddrinfo`'s numbers to the enumerations of `socket.getaddrinfo`.
+//! The list that `socket.getaddrinfo` returns, or what it raises.
 
 #![forbid(unsafe_code)]
 
-use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use std::ffi::CStr;
 
-use crate::interop::imports;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyList, PyString, PyTuple};
+
+use crate::interop::error::os_error;
+use crate::interop::{address, imports};
+use crate::sys::resolve::{Entry, Failure};
+
+/// The list of an answer of libc's.
+///
+/// # Errors
+/// What `socket.getaddrinfo` raises.
+pub fn to_python(
+    py: Python<'_>,
+    answer: Result<Vec<Entry>, Failure>,
+) -> PyResult<Bound<'_, PyAny>> {
+    let list = PyList::empty(py);
+    for entry in answer.map_err(|failure| to_error(py, &failure))? {
+        let family = member(imports::address_family(py)?, &PyInt::new(py, entry.family))?;
+        let kind = member(imports::socket_kind(py)?, &PyInt::new(py, entry.kind))?;
+        let canonical_name = match &entry.canonical_name {
+            Some(name) => PyString::from_bytes(py, name.to_bytes())?,
+            None => intern!(py, "").clone(),
+        };
+        let address = address::to_python(py, &entry.address)?;
+        list.append((family, kind, entry.protocol, canonical_name, address))?;
+    }
+    Ok(list.into_any())
+}
+
+#[cold]
+fn to_error(py: Python<'_>, failure: &Failure) -> PyErr {
+    match failure {
+        Failure::System(error) => os_error(py, error),
+        Failure::Resolver(code, text) => {
+            resolver_error(py, *code, text).unwrap_or_else(|error| error)
+        }
+    }
+}
+
+fn resolver_error(py: Python<'_>, code: i32, text: &CStr) -> PyResult<PyErr> {
+    let text = PyString::from_bytes(py, text.to_bytes())?;
+    Ok(PyErr::from_value(imports::gaierror(py)?.call1((code, text))?))
+}
 
 /// Replaces address family and socket kind in each entry by the members of their enumerations,
 /// as `socket.getaddrinfo` does.

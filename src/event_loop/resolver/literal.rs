@@ -60,7 +60,7 @@ pub(super) fn resolve<'py>(
     let pattern = match known {
         Some(pattern) => {
             if pattern.is_some() {
-                request.audit()?;
+                request.audit(shape)?;
             }
             pattern
         }

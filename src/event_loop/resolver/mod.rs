@@ -6,25 +6,29 @@
 //!   which depends on everything but address and port and so is learned once;
 //! * other literals (scope identifiers, `127.1`, no host at all): by libc, told not to look up.
 //!
-//! Names are looked up by libc on a thread of the pool, which lets go of the GIL for it. If a
-//! program has replaced `socket.getaddrinfo` then its function is called, on the pool, as asyncio
-//! does it.
+//! Names are looked up by libc on a thread of the pool, without Python: the loop's thread takes
+//! the arguments apart (`question.rs`) and makes the list (`answer.rs`). Arguments out of the
+//! ordinary are left to `_socket.getaddrinfo`, which the pool calls. If a program has replaced
+//! `socket.getaddrinfo` then its function is called, on the pool, as asyncio does it.
 
 #![forbid(unsafe_code)]
 
 mod answer;
 mod literal;
 mod modules;
+mod question;
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyTuple};
 
 use super::EventLoop;
-use crate::executor::Call;
+use crate::executor::{Call, Work};
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
-use crate::sys::resolve::{AI_NUMERICHOST, AI_NUMERICSERV, NI_NUMERICHOST, NI_NUMERICSERV};
+use crate::sys::resolve::{
+    AI_NUMERICHOST, AI_NUMERICSERV, NI_NUMERICHOST, NI_NUMERICSERV, look_up,
+};
 use literal::Shape;
 use modules::Functions;
 
@@ -59,10 +63,11 @@ impl<'py> Request<'_, 'py> {
     }
 
     /// `sys.audit("socket.getaddrinfo", ...)`, as `_socket` does it.
-    fn audit(&self) -> PyResult<()> {
+    fn audit(&self, shape: &Shape) -> PyResult<()> {
         let py = self.py();
         let event = intern!(py, "socket.getaddrinfo");
-        let arguments = (event, self.host, self.port, self.family, self.r#type, self.proto);
+        let Shape { family, r#type, proto, .. } = shape;
+        let arguments = (event, self.host, self.port, family, r#type, proto);
         imports::audit(py)?.call1(arguments)?;
         Ok(())
     }
@@ -117,7 +122,8 @@ impl EventLoop {
         let Some(functions) = modules::genuine(py)? else {
             return run_in_executor(slf, modules::current_getaddrinfo(py)?, arguments()?);
         };
-        if let Some(shape) = request.shape() {
+        let shape = request.shape();
+        if let Some(shape) = shape {
             if let Some(found) = literal::resolve(&request, &shape, &functions)? {
                 return Ok(found);
             }
@@ -125,15 +131,23 @@ impl EventLoop {
                 return Ok(found);
             }
         }
-        match Self::native_pool(slf)? {
-            Some(pool) => {
-                let arguments = CallbackArguments::from_tuple(arguments()?);
-                let function = functions.getaddrinfo.unbind();
-                let call = Call::Converted(function, arguments, answer::with_enums);
-                Ok(pool.get().run(slf.as_super(), call)?.into_any())
-            }
-            None => run_in_executor(slf, modules::current_getaddrinfo(py)?, arguments()?),
+        let Some(pool) = Self::native_pool(slf)? else {
+            return run_in_executor(slf, modules::current_getaddrinfo(py)?, arguments()?);
+        };
+        if let Some((shape, question)) =
+            shape.and_then(|shape| Some((shape, question::of(&host, &port, &shape)?)))
+        {
+            request.audit(&shape)?;
+            scheduler.check_open(py)?; // A hook may have closed it.
+            let work: Work = Box::new(move || {
+                let answer = look_up(&question);
+                Box::new(move |py| answer::to_python(py, answer))
+            });
+            return Ok(pool.get().run_errand(slf.as_super(), work)?.into_any());
         }
+        let arguments = CallbackArguments::from_tuple(arguments()?);
+        let call = Call::Converted(functions.getaddrinfo.unbind(), arguments, answer::with_enums);
+        Ok(pool.get().run(slf.as_super(), call)?.into_any())
     }
 
     /// The answer of `getnameinfo()` as a tuple, or a future for it.
