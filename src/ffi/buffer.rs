@@ -14,6 +14,57 @@ unsafe extern "C" {
     fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
 }
 
+/// A new bytes object of `capacity` bytes (2 or more), which are not initialised: nobody may read
+/// them, nor know the object, before they are written. Runs no Python code.
+pub fn uninitialised_bytes(py: Python<'_>, capacity: usize) -> PyOutcome<'_, Bound<'_, PyBytes>> {
+    // A capacity of 0 or 1 may give a shared object, whose content nobody may touch.
+    assert!(capacity >= 2, "a bytes object to write into has at least two bytes");
+    if capacity >= MAPPED_AT_FIRST {
+        prepare_allocator();
+    }
+    let size = ffi::Py_ssize_t::try_from(capacity).unwrap_or(ffi::Py_ssize_t::MAX);
+    // SAFETY: attached; null asks for uninitialised content. Gives a new reference to a bytes
+    // object, or null and an exception.
+    unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
+        if object.is_null() {
+            return Err(Raised::take(py));
+        }
+        Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked())
+    }
+}
+
+/// What glibc's malloc maps in a young process.
+const MAPPED_AT_FIRST: usize = 128 * 1024;
+
+/// Brings glibc's malloc into the state of a process that has run for a while.
+///
+/// It maps every block of 128 KiB or more anew, until one such block has been freed: only then
+/// does it raise its threshold. A young process would pay a map, a page fault per page and an
+/// unmap for each large message.
+fn prepare_allocator() {
+    static DONE: std::sync::Once = std::sync::Once::new();
+    DONE.call_once(|| {
+        let block: Vec<u8> = Vec::with_capacity(1024 * 1024);
+        drop(std::hint::black_box(block));
+    });
+}
+
+/// Cuts a bytes object that nobody else knows to its first `length` bytes. Runs no Python code.
+pub fn shrink(bytes: Bound<'_, PyBytes>, length: usize) -> PyOutcome<'_, Bound<'_, PyBytes>> {
+    let py = bytes.py();
+    let mut object = bytes.into_ptr();
+    // SAFETY: a live bytes object.
+    let size = unsafe { ffi::PyBytes_Size(object) }.unsigned_abs();
+    assert!(length <= size, "more bytes written than there is room for");
+    // SAFETY: the only reference; on failure the object is gone and an exception set.
+    if length != size && unsafe { _PyBytes_Resize(&mut object, length as ffi::Py_ssize_t) } != 0 {
+        return Err(Raised::take(py));
+    }
+    // SAFETY: an owned reference to a bytes object.
+    Ok(unsafe { Bound::from_owned_ptr(py, object).cast_into_unchecked() })
+}
+
 /// A new bytes object of at most `capacity` bytes (2 or more), which `fill` writes in place.
 ///
 /// `fill` says how many bytes it initialised, from the first on; it must not run Python code.
@@ -23,37 +74,15 @@ pub fn bytes_filled_by<'py>(
     capacity: usize,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
 ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
-    let Ok(size) = ffi::Py_ssize_t::try_from(capacity) else {
-        return Ok(Err(io::Error::from(io::ErrorKind::OutOfMemory)));
-    };
-    // SAFETY: attached; null asks for uninitialised content.
-    let mut object = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), size) };
-    if object.is_null() {
-        return Err(Raised::take(py));
-    }
-    // A capacity of 0 or 1 may give a shared object, whose content nobody may touch.
-    assert!(capacity >= 2, "a bytes object to write into has at least two bytes");
+    let bytes = uninitialised_bytes(py, capacity)?;
     // SAFETY: the object has room for `capacity` bytes and nobody else knows it yet.
-    let room =
-        unsafe { std::slice::from_raw_parts_mut(ffi::PyBytes_AsString(object).cast(), capacity) };
+    let room = unsafe {
+        let start = ffi::PyBytes_AsString(bytes.as_ptr()).cast();
+        std::slice::from_raw_parts_mut(start, capacity)
+    };
     match fill(room) {
-        Ok(length) => {
-            assert!(length <= capacity, "more bytes written than there is room for");
-            if length != capacity {
-                // SAFETY: the only reference; on failure the object is gone and an exception set.
-                let resized = unsafe { _PyBytes_Resize(&mut object, length as ffi::Py_ssize_t) };
-                if resized != 0 {
-                    return Err(Raised::take(py));
-                }
-            }
-            // SAFETY: an owned reference to a bytes object.
-            Ok(Ok(unsafe { Bound::from_owned_ptr(py, object).cast_into_unchecked() }))
-        }
-        Err(error) => {
-            // SAFETY: the only reference to a bytes object.
-            unsafe { ffi::Py_DECREF(object) };
-            Ok(Err(error))
-        }
+        Ok(length) => shrink(bytes, length).map(Ok),
+        Err(error) => Ok(Err(error)),
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! Ciphertext goes from the receive buffer that all connections share into the BIO, and decrypted
 //! records into another shared buffer, out of which the protocol gets one bytes object for all
-//! that came in a turn. An idle connection owns no buffer but OpenSSL's.
+//! that came in a turn; much at once is decrypted into that object itself. An idle connection owns no buffer but OpenSSL's.
 //!
 //! Invariants: as `transport/`: all on the loop's thread, nothing lent while Python code runs.
 

@@ -17,6 +17,9 @@ use crate::transport::NativeProtocol;
 /// Ciphertext that is fed at a time: it stays in the processor's cache, and a BIO never shrinks.
 const STEP: usize = 64 * 1024;
 
+/// Ciphertext of this size is decrypted into new objects.
+const LARGE: usize = 32 * 1024;
+
 /// Ciphertext that is to be fed.
 struct Input<'a, 'py> {
     window: &'a Taken<'py>,
@@ -131,7 +134,14 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         loop {
-            let plaintext = Taken::new(py)?;
+            let plaintext = match &input {
+                // Plaintext is shorter than its ciphertext, and room for less than a record is
+                // not used. Less is copied for less than it takes to cut a large object.
+                Some(Input { next, end, .. }) if end - next >= LARGE => {
+                    Taken::of_new_bytes(py, (end - next + 2 * RECORD).min(CAPACITY))?
+                }
+                _ => Taken::new(py)?,
+            };
             let mut filled = 0;
             let stopped = loop {
                 match this.decrypt(py, &plaintext, &mut filled) {
@@ -184,10 +194,11 @@ impl TlsProtocol {
         filled: &mut usize,
     ) -> Stopped<'py> {
         while self.session.has_unread(py) {
-            if CAPACITY - *filled < RECORD {
+            let capacity = window.capacity();
+            if capacity - *filled < RECORD {
                 return Stopped::Full;
             }
-            match self.session.read(CAPACITY - *filled, window.expose(*filled..CAPACITY)) {
+            match self.session.read(capacity - *filled, window.expose(*filled..capacity)) {
                 Ok(Read::Data(count)) => *filled += count,
                 Ok(Read::Drained) => return Stopped::Drained,
                 Ok(Read::Closed) => return Stopped::Closed,
@@ -210,8 +221,7 @@ impl TlsProtocol {
         if let Ok(protocol) = protocol.cast::<NativeProtocol>() {
             return NativeProtocol::received(protocol, &plaintext, length);
         }
-        let data = plaintext.to_bytes(0..length)?;
-        drop(plaintext);
+        let data = plaintext.into_bytes(length)?;
         call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]).map(drop)
     }
 

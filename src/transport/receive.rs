@@ -117,7 +117,6 @@ impl ReadSize {
     fn note_shared(&mut self, length: usize) {
         if length == SHARED {
             self.0 = 2 * SHARED as u32;
-            prepare_allocator();
         }
     }
 
@@ -143,12 +142,7 @@ pub fn at_most<'py>(
             Ok(length) => length,
             Err(error) => return Ok(Err(error)),
         };
-        let capacity = if length == SHARED && size > SHARED {
-            prepare_allocator();
-            size.min(LARGEST)
-        } else {
-            length
-        };
+        let capacity = if length == SHARED && size > SHARED { size.min(LARGEST) } else { length };
         bytes_filled_by(py, capacity.max(2), |bytes| {
             bytes[..length].copy_from_slice(&buffer[..length]);
             if capacity <= length {
@@ -183,7 +177,6 @@ pub fn datagram<'py>(
             })
         })?
     } else {
-        prepare_allocator();
         bytes_filled_by(py, size.max(2), |bytes| {
             let (length, address) = socket::receive_from(fd, &mut bytes[..size])?;
             sender = Some(address);
@@ -198,17 +191,4 @@ fn shared(buffer: &mut Vec<MaybeUninit<u8>>) -> &mut [MaybeUninit<u8>] {
         buffer.resize(SHARED, MaybeUninit::uninit());
     }
     buffer
-}
-
-/// Brings glibc's malloc into the state of a process that has run for a while.
-///
-/// It maps every block of 128 KiB or more anew, until one such block has been freed: only then
-/// does it raise its threshold. A young process would pay a map, a page fault per page and an
-/// unmap for each large message.
-fn prepare_allocator() {
-    static DONE: std::sync::Once = std::sync::Once::new();
-    DONE.call_once(|| {
-        let block: Vec<u8> = Vec::with_capacity(4 * LARGEST);
-        drop(std::hint::black_box(block));
-    });
 }
