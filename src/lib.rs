@@ -110,6 +110,8 @@ pub mod _ferroloop {
         let py = module.py();
         ffi::interpreter::claim(py)?;
         ffi::context::learn_layout(py)?;
+        #[cfg(Py_3_14)]
+        ffi::running_task::learn_layout(py)?;
         // Before anything can subclass them; base classes first, so that slots are inherited.
         ffi::reuse::install::<Handle>(py);
         ffi::reuse::install::<TimerHandle>(py);

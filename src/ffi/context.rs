@@ -7,6 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::exception::{PyOutcome, Raised};
+use super::thread_state::{common_place, places_of};
 
 /// A copy of the current context. Runs no Python code.
 #[inline(always)]
@@ -129,22 +130,11 @@ fn new_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 /// Where the thread state holds whichever of two contexts is entered.
 fn offset_of_current(first: &Bound<'_, PyAny>, second: &Bound<'_, PyAny>) -> Option<usize> {
-    let word = size_of::<usize>();
-    let holders = |context: &Bound<'_, PyAny>| {
-        let looked = run_in(context, || {
-            // SAFETY: attached; the words are part of the thread state, which is zeroed when made.
-            Ok(unsafe {
-                let thread = ffi::PyThreadState_Get().cast::<usize>();
-                let words = std::slice::from_raw_parts(thread, WORDS_OF_THREAD);
-                words.iter().map(|&found| found == context.as_ptr() as usize).collect::<Vec<_>>()
-            })
-        });
-        looked.unwrap_or_default()
+    let places = |context: &Bound<'_, PyAny>| {
+        // SAFETY: `WORDS_OF_THREAD` says how many there are.
+        run_in(context, || Ok(unsafe { places_of(context, WORDS_OF_THREAD) })).unwrap_or_default()
     };
-    let (first, second) = (holders(first), holders(second));
-    let mut found = first.iter().zip(&second).enumerate().filter(|(_, (one, two))| **one && **two);
-    let (index, _) = found.next()?;
-    found.next().is_none().then_some(index * word)
+    common_place(&places(first), &places(second))
 }
 
 /// Where a context holds the one object that it refers to, before and after a variable is set.

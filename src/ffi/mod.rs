@@ -25,8 +25,11 @@ pub mod method;
 pub mod object;
 pub mod owner;
 pub mod reuse;
+#[cfg(Py_3_14)]
+pub mod running_task;
 #[cfg(Py_3_13)]
 pub mod signals;
 pub mod slots;
 pub mod socket;
+mod thread_state;
 pub mod window;

@@ -70,27 +70,43 @@ mod storage {
 
 #[cfg(Py_3_14)]
 mod storage {
-    //! The thread's state, reached through asyncio's functions.
+    //! The thread's state, reached through asyncio's functions where it cannot be reached directly.
 
     use pyo3::prelude::*;
 
+    use crate::ffi::running_task;
     use crate::interop::imports;
 
+    #[inline(always)]
     pub fn enter(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        if running_task::enter(event_loop, task) {
+            return Ok(());
+        }
         imports::enter_task(event_loop.py())?.call1((event_loop, task)).map(drop)
     }
 
     #[inline(always)]
     pub fn overwrite(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        if running_task::replace(event_loop, Some(task)) {
+            return Ok(());
+        }
         imports::swap_current_task(event_loop.py())?.call1((event_loop, task)).map(drop)
     }
 
+    #[inline(always)]
     pub fn clear(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        if running_task::replace(event_loop, None) {
+            return Ok(());
+        }
         let py = event_loop.py();
         imports::swap_current_task(py)?.call1((event_loop, py.None())).map(drop)
     }
 
+    #[inline(always)]
     pub fn get<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if let Some(task) = running_task::get(event_loop) {
+            return Ok(task);
+        }
         let py = event_loop.py();
         let task = imports::current_task(py)?.call1((event_loop,))?;
         Ok((!task.is_none()).then_some(task))
