@@ -45,7 +45,9 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     method::install::<scheduling::CallLater>(py)?;
     method::install::<scheduling::CallAt>(py)?;
     method::install::<executor::RunInExecutor>(py)?;
-    method::install::<tasks::CreateTask>(py)
+    method::install::<tasks::CreateTask>(py)?;
+    method::install_without_arguments::<tasks::CreateFuture>(py)?;
+    method::install_predicate::<settings::GetDebug>(py)
 }
 
 #[pymethods]

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
@@ -10,16 +11,26 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::EventLoop;
+use crate::ffi::method::Predicate;
 use crate::ffi::object;
 use crate::scheduler::turn;
 
-#[pymethods]
-impl EventLoop {
-    /// Return True in debug mode.
-    fn get_debug(slf: &Bound<'_, Self>) -> bool {
+/// `get_debug()`: asyncio's own futures and tasks ask each time one is made.
+pub struct GetDebug;
+
+impl Predicate for GetDebug {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"get_debug";
+    const DOC: &'static CStr = c"get_debug($self, /)\n--\n\nReturn True in debug mode.\n";
+
+    #[inline(always)]
+    fn holds(slf: &Bound<'_, EventLoop>) -> bool {
         slf.as_super().get().debug.get(slf.py())
     }
+}
 
+#[pymethods]
+impl EventLoop {
     /// Switch debug mode on or off.
     fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
@@ -98,7 +109,7 @@ impl EventLoop {
 
     #[getter(_debug)]
     fn debug_flag(slf: &Bound<'_, Self>) -> bool {
-        Self::get_debug(slf)
+        slf.as_super().get().debug.get(slf.py())
     }
 
     #[setter(_debug)]

@@ -10,16 +10,23 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::EventLoop;
 use super::parameters::{missing, unexpected};
-use crate::ffi::method::{Arguments, FastMethod};
+use crate::ffi::method::{Arguments, FastMethod, NoArguments};
 use crate::future::{Future, new_object};
 use crate::interop::imports;
 use crate::task::{Task, TaskOptions};
 
-#[pymethods]
-impl EventLoop {
-    /// Return a new Future of this loop.
-    fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Future>> {
-        new_object(slf.py(), Future::on(slf.as_super())?)
+/// `create_future()`.
+pub struct CreateFuture;
+
+impl NoArguments for CreateFuture {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"create_future";
+    const DOC: &'static CStr =
+        c"create_future($self, /)\n--\n\nReturn a new Future of this loop.\n";
+
+    #[inline(always)]
+    fn call<'py>(slf: &Bound<'py, EventLoop>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(new_object(slf.py(), Future::on(slf.as_super())?)?.into_any())
     }
 }
 
@@ -28,6 +35,7 @@ pub struct CreateTask;
 
 impl FastMethod for CreateTask {
     type Class = EventLoop;
+    const COUNTED: bool = false;
     const NAME: &'static CStr = c"create_task";
     const DOC: &'static CStr =
         c"create_task($self, coro, /, *, name=None, context=None, eager_start=None)\n--\n\n\

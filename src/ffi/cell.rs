@@ -98,7 +98,9 @@ impl<T> AttachedCell<Option<Py<T>>> {
     /// Stores `value`, dropping what was there after the new value is in place.
     #[inline(always)]
     pub fn store(&self, py: Python<'_>, value: Option<Bound<'_, T>>) {
-        drop(self.replace(py, value.map(Bound::unbind)));
+        let before = self.replace(py, value.map(Bound::unbind));
+        // PyO3 would ask whether this thread is attached.
+        drop(before.map(|before| before.into_bound(py)));
     }
 
     /// Reports the object to the cyclic collector; for `__traverse__` only.

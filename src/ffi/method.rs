@@ -141,7 +141,7 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     let enter = |py: Python<'_>| {
-        let body = AssertUnwindSafe(|| {
+        answer(py, || {
             // SAFETY: the method descriptor checked that `slf` is an instance of `M::Class`.
             let slf = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>() };
             let positional = positional.unsigned_abs();
@@ -157,18 +157,7 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
                 unsafe { std::slice::from_raw_parts(values, total) }
             };
             M::call(&slf, &Arguments { py, method: M::NAME, values, positional, names })
-        });
-        match catch_unwind(body) {
-            Ok(Ok(value)) => value.into_ptr(),
-            Ok(Err(error)) => {
-                error.restore(py);
-                std::ptr::null_mut()
-            }
-            Err(_panic) => {
-                PyRuntimeError::new_err("ferroloop: internal error (panic)").restore(py);
-                std::ptr::null_mut()
-            }
-        }
+        })
     };
     // SAFETY: CPython calls methods attached.
     unsafe { if M::COUNTED { entered(enter) } else { enter(Python::assume_attached()) } }
@@ -205,6 +194,93 @@ unsafe extern "C" fn predicate<M: Predicate>(
         let py = Python::assume_attached();
         let holds = M::holds(&Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>());
         ffi::Py_NewRef(if holds { ffi::Py_True() } else { ffi::Py_False() })
+    }
+}
+
+/// A method without arguments. PyO3 does not count the call: see [`FastMethod::COUNTED`].
+pub trait NoArguments {
+    /// Class that gets the method.
+    type Class: PyClass;
+    /// Name in the class.
+    const NAME: &'static CStr;
+    /// Docstring, with the signature line CPython's `inspect` reads.
+    const DOC: &'static CStr;
+
+    /// The method itself.
+    fn call<'py>(slf: &Bound<'py, Self::Class>) -> PyResult<Bound<'py, PyAny>>;
+}
+
+/// Puts the method into its class. Called once, when the module is made.
+pub fn install_without_arguments<M: NoArguments>(py: Python<'_>) -> PyResult<()> {
+    let function = ffi::PyMethodDefPointer { PyCFunction: without_arguments::<M> };
+    // SAFETY: a function for `METH_NOARGS`.
+    unsafe { install_method::<M::Class>(py, M::NAME, M::DOC, function, ffi::METH_NOARGS) }
+}
+
+unsafe extern "C" fn without_arguments<M: NoArguments>(
+    slf: *mut ffi::PyObject,
+    _arguments: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls methods attached, and the descriptor checked that `slf` is an instance
+    // of `M::Class`.
+    unsafe {
+        let py = Python::assume_attached();
+        let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
+        answer(py, || M::call(&slf))
+    }
+}
+
+/// A method of one positional argument that returns None. PyO3 does not count the call: see
+/// [`FastMethod::COUNTED`].
+pub trait OneArgument {
+    /// Class that gets the method.
+    type Class: PyClass;
+    /// Name in the class.
+    const NAME: &'static CStr;
+    /// Docstring, with the signature line CPython's `inspect` reads.
+    const DOC: &'static CStr;
+
+    /// The method itself.
+    fn call<'py>(slf: &Bound<'py, Self::Class>, argument: &Bound<'py, PyAny>) -> PyResult<()>;
+}
+
+/// Puts the method into its class. Called once, when the module is made.
+pub fn install_with_one_argument<M: OneArgument>(py: Python<'_>) -> PyResult<()> {
+    let function = ffi::PyMethodDefPointer { PyCFunction: with_one_argument::<M> };
+    // SAFETY: a function for `METH_O`.
+    unsafe { install_method::<M::Class>(py, M::NAME, M::DOC, function, ffi::METH_O) }
+}
+
+unsafe extern "C" fn with_one_argument<M: OneArgument>(
+    slf: *mut ffi::PyObject,
+    argument: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls methods attached, the descriptor checked that `slf` is an instance of
+    // `M::Class`, and the caller keeps the argument alive.
+    unsafe {
+        let py = Python::assume_attached();
+        let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
+        let argument = Borrowed::from_ptr(py, argument);
+        answer(py, || M::call(&slf, &argument).map(|()| py.None().into_bound(py)))
+    }
+}
+
+/// What a C function returns for what `body` did: an owned object, or null with an exception set.
+#[inline(always)]
+fn answer<'py>(
+    py: Python<'py>,
+    body: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+) -> *mut ffi::PyObject {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => value.into_ptr(),
+        Ok(Err(error)) => {
+            error.restore(py);
+            std::ptr::null_mut()
+        }
+        Err(_panic) => {
+            PyRuntimeError::new_err("ferroloop: internal error (panic)").restore(py);
+            std::ptr::null_mut()
+        }
     }
 }
 
@@ -258,27 +334,14 @@ unsafe extern "C" fn callback<C: BoundCallback>(
     argument: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     let enter = |py: Python<'_>| {
-        let body = AssertUnwindSafe(|| {
-            // SAFETY: `slf` is what `bind_callback` bound; the caller keeps the argument alive.
-            let (slf, argument) = unsafe {
-                (
-                    Borrowed::from_ptr(py, slf).cast_unchecked::<C::Class>(),
-                    Borrowed::from_ptr(py, argument),
-                )
-            };
-            C::call(&slf, &argument)
-        });
-        match catch_unwind(body) {
-            Ok(Ok(())) => py.None().into_ptr(),
-            Ok(Err(error)) => {
-                error.restore(py);
-                std::ptr::null_mut()
-            }
-            Err(_panic) => {
-                PyRuntimeError::new_err("ferroloop: internal error (panic)").restore(py);
-                std::ptr::null_mut()
-            }
-        }
+        // SAFETY: `slf` is what `bind_callback` bound; the caller keeps the argument alive.
+        let (slf, argument) = unsafe {
+            (
+                Borrowed::from_ptr(py, slf).cast_unchecked::<C::Class>(),
+                Borrowed::from_ptr(py, argument),
+            )
+        };
+        answer(py, || C::call(&slf, &argument).map(|()| py.None().into_bound(py)))
     };
     // SAFETY: CPython calls functions attached.
     unsafe { entered(enter) }

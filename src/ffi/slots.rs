@@ -31,6 +31,13 @@ pub trait Finalize: PyClass {
 
     /// Reports what the object must not take silently to its grave. May resurrect it.
     fn finalize(slf: &Bound<'_, Self>);
+
+    /// Lets go of objects held, as `Bound`s, before the deallocator drops the value: PyO3 asks for
+    /// each `Py` anew whether this thread is attached. Runs Python code.
+    ///
+    /// Called with a reference count of zero, hidden from the collector: must not touch the count.
+    #[inline(always)]
+    fn release(_slf: &Bound<'_, Self>) {}
 }
 
 /// Installs `tp_finalize` and the deallocator that calls it.
@@ -70,14 +77,16 @@ unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
 
 unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {
     // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero, which
-    // `needs_finalizing` does not touch; the original deallocator is a `destructor` stored by
-    // `install_finalizer`.
+    // `needs_finalizing` and `release` do not touch; the original deallocator, which hides the
+    // object from the collector once more, is a `destructor` stored by `install_finalizer`.
     unsafe {
         let py = Python::assume_attached();
         let pending = T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
         if pending && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return; // resurrected
         }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        T::release(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
         let original = T::original_dealloc().load(Ordering::Relaxed);
         let original: ffi::destructor = std::mem::transmute(original);
         original(object);
@@ -96,6 +105,9 @@ pub enum Resumed<'py> {
 
 /// A class whose instances are their own awaiter: `await` allocates nothing.
 pub trait SelfAwaiting: PyClass {
+    /// Whether PyO3 counts a resumption: see [`FastMethod::COUNTED`](super::method::FastMethod).
+    const COUNTED: bool = true;
+
     /// One resumption with the value None.
     fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py>;
 }
@@ -152,7 +164,7 @@ unsafe extern "C" fn send<T: SelfAwaiting>(
         outcome
     };
     // SAFETY: CPython calls slots attached.
-    unsafe { entered(enter) }
+    unsafe { if T::COUNTED { entered(enter) } else { enter(Python::assume_attached()) } }
 }
 
 unsafe extern "C" fn next<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -168,7 +180,7 @@ unsafe extern "C" fn next<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut f
         }
     };
     // SAFETY: CPython calls slots attached.
-    unsafe { entered(enter) }
+    unsafe { if T::COUNTED { entered(enter) } else { enter(Python::assume_attached()) } }
 }
 
 /// Raises StopIteration(value) without a call of the class, which is half of what it costs. False,

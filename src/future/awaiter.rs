@@ -17,6 +17,8 @@ use crate::ffi::cell::AttachedCell;
 use crate::ffi::slots::{Resumed, SelfAwaiting};
 
 impl SelfAwaiting for Future {
+    const COUNTED: bool = false;
+
     #[inline(always)]
     fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py> {
         let py = slf.py();

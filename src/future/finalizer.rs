@@ -30,6 +30,27 @@ impl Finalize for Future {
             write_unraisable(raised, slf);
         }
     }
+
+    #[inline(always)]
+    fn release(slf: &Bound<'_, Self>) {
+        slf.get().release(slf.py());
+    }
+}
+
+impl Future {
+    /// Lets go of what nearly all futures hold in the end.
+    #[inline(always)]
+    pub fn release(&self, py: Python<'_>) {
+        let event_loop = self.event_loop.take(py).map(|event_loop| event_loop.into_bound(py));
+        let value = match self.outcome.replace(py, Outcome::Cancelled) {
+            Outcome::Result(value) => Some(value.into_bound(py)),
+            other => {
+                drop(self.outcome.replace(py, other));
+                None
+            }
+        };
+        drop((event_loop, value));
+    }
 }
 
 fn report_unretrieved(slf: &Bound<'_, Future>) -> PyResult<()> {

@@ -14,14 +14,15 @@ use pyo3::types::{IntoPyDict, PyDict, PyFrozenSet, PyList, PyString, PyTuple, Py
 
 use super::{Callback, Callbacks, Future, FutureIterator, Outcome, invalid_state};
 use crate::ffi::context;
-use crate::ffi::method::{Predicate, install_predicate};
+use crate::ffi::method::{OneArgument, Predicate, install_predicate, install_with_one_argument};
 use crate::ffi::slots::Finalize;
 use crate::interop::imports;
 
 /// Puts the hand-written methods into the class.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     install_predicate::<Done>(py)?;
-    install_predicate::<Cancelled>(py)
+    install_predicate::<Cancelled>(py)?;
+    install_with_one_argument::<SetResult>(py)
 }
 
 /// `done()`.
@@ -51,6 +52,30 @@ impl Predicate for Cancelled {
     #[inline(always)]
     fn holds(slf: &Bound<'_, Future>) -> bool {
         slf.get().is_cancelled(slf.py())
+    }
+}
+
+/// `set_result(result)`.
+struct SetResult;
+
+impl OneArgument for SetResult {
+    type Class = Future;
+    const NAME: &'static CStr = c"set_result";
+    const DOC: &'static CStr = c"set_result($self, result, /)\n--\n\n\
+        Mark the future done and set its result.\n\n\
+        Raises:\n    InvalidStateError: the future is done already.\n";
+
+    #[inline(always)]
+    fn call<'py>(slf: &Bound<'py, Future>, result: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if !this.event_loop.is_some(py) {
+            return this.event_loop(py).map(drop);
+        }
+        if this.is_done(py) {
+            return Err(invalid_state(py, "invalid state"));
+        }
+        Future::finish_with_result(slf, result.clone())
     }
 }
 
@@ -92,20 +117,6 @@ impl Future {
         }
         self.log_traceback.set(py, false);
         Ok(self.stored_exception(py))
-    }
-
-    /// Mark the future done and set its result.
-    ///
-    /// Raises:
-    ///     InvalidStateError: the future is done already.
-    fn set_result(slf: &Bound<'_, Self>, result: Bound<'_, PyAny>) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        this.event_loop(py)?;
-        if this.is_done(py) {
-            return Err(invalid_state(py, "invalid state"));
-        }
-        Self::finish_with_result(slf, result)
     }
 
     /// Mark the future done and set an exception, an instance or a class.

@@ -39,6 +39,16 @@ impl Finalize for Task {
             Future::finalize(slf.as_super());
         }
     }
+
+    #[inline(always)]
+    fn release(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        let this = slf.get();
+        this.membership.resign(py);
+        this.coroutine.store(py, None);
+        this.context.store(py, None);
+        slf.as_super().get().release(py);
+    }
 }
 
 fn report_pending(slf: &Bound<'_, Task>) -> PyResult<()> {

@@ -123,6 +123,8 @@ impl Task {
 }
 
 impl SelfAwaiting for Task {
+    const COUNTED: bool = false;
+
     #[inline(always)]
     fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py> {
         Future::resume(slf.as_super())
@@ -134,8 +136,11 @@ impl SelfAwaiting for Task {
 /// Python subclasses may override anything, so they take the general protocol.
 #[inline(always)]
 pub fn as_exact_future<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, Future>> {
-    if object::is_exactly::<Future>(object) || object::is_exactly::<Task>(object) {
+    // Each cast finds the very class, and need not look for a base.
+    if object::is_exactly::<Future>(object) {
         object.cast::<Future>().ok()
+    } else if object::is_exactly::<Task>(object) {
+        object.cast::<Task>().ok().map(Bound::as_super)
     } else {
         None
     }

@@ -112,10 +112,10 @@ fn exception_of<'py>(
     future: &Bound<'py, PyAny>,
 ) -> PyOutcome<'py, Option<Bound<'py, PyBaseException>>> {
     let py = future.py();
-    match future.cast::<Future>() {
-        Ok(future) if future.get().has_result(py) => Ok(None),
-        Ok(future) => outcome(py, future.get().retrieve(py)).map(Result::err),
-        Err(_) => Ok(None),
+    match as_exact_future(future) {
+        Some(future) if future.get().has_result(py) => Ok(None),
+        Some(future) => outcome(py, future.get().retrieve(py)).map(Result::err),
+        None => Ok(None),
     }
 }
 
@@ -207,7 +207,7 @@ fn prepare<'py>(
             exception = Some(outcome(py, future.make_cancelled_error(py))?);
         }
     }
-    drop(this.fut_waiter.take(py));
+    this.fut_waiter.store(py, None);
     Ok(exception)
 }
 

@@ -183,6 +183,13 @@ def test_settling_twice(future, call):
     assert str(caught.value) == "invalid state"
 
 
+@pytest.mark.parametrize("arguments", [(), (1, 2)])
+def test_set_result_takes_one_argument(future, arguments):
+    with pytest.raises(TypeError):
+        future.set_result(*arguments)
+    assert not future.done()
+
+
 @pytest.mark.parametrize("call", ["set_result", "set_exception"])
 def test_settling_what_is_cancelled(future, call):
     value = ValueError() if call == "set_exception" else 1

@@ -4,6 +4,7 @@ import asyncio
 import io
 import subprocess
 import sys
+import textwrap
 import threading
 import warnings
 
@@ -222,3 +223,27 @@ def test_cancelling_a_handle_in_another_thread(loop):
     assert cancelled == list(range(1, rounds, 2))
     assert set(ran) >= set(range(0, rounds, 2))
     assert len(ran) == len(set(ran))
+
+
+def test_imported_by_a_running_task():
+    # Where the interpreter keeps the current task is found out by making others current.
+    source = f"""
+        import sys; sys.path[:] = {sys.path!r}
+        import asyncio
+
+        async def main():
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            import ferroloop
+            assert asyncio.get_running_loop() is loop
+            assert asyncio.current_task() is task
+            await asyncio.sleep(0)
+            assert asyncio.current_task() is task
+
+        asyncio.run(main())
+        import ferroloop
+        ferroloop.run(asyncio.sleep(0))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -368,6 +368,34 @@ def test_awaiting_asyncios_futures(loop, kind):
 
 
 @pytest.mark.parametrize("kind", ["C", "Python"])
+def test_misusing_asyncios_futures(loop, flavour, kind):
+    make = asyncio.futures._CFuture if kind == "C" else asyncio.futures._PyFuture
+    with pytest.raises(RuntimeError, match=r"yield was used instead of yield from in task <Task "):
+        loop.run_until_complete(yields(make(loop=loop)))
+    other = flavour.new_loop()
+    with pytest.raises(RuntimeError, match=r"got Future <Future pending.*> attached to a"):
+        loop.run_until_complete(waits_for(make(loop=other)))
+    other.close()
+
+
+@pytest.mark.parametrize("kind", ["C", "Python"])
+def test_wake_ups_by_asyncios_futures_happen_in_the_tasks_context(loop, kind):
+    make = asyncio.futures._CFuture if kind == "C" else asyncio.futures._PyFuture
+    variable = contextvars.ContextVar("variable", default="outside")
+
+    async def main(future):
+        variable.set("inside")
+        await future
+        return variable.get(), asyncio.current_task()
+
+    future = make(loop=loop)
+    task = loop.create_task(main(future))
+    loop.call_later(0.002, future.set_result, None)
+    assert loop.run_until_complete(task) == ("inside", task)
+    assert variable.get() == "outside"
+
+
+@pytest.mark.parametrize("kind", ["C", "Python"])
 def test_asyncios_tasks_await_ours(loop, kind):
     make = asyncio.tasks._CTask if kind == "C" else asyncio.tasks._PyTask
     future = loop.create_future()
