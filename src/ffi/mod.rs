@@ -12,6 +12,7 @@ pub mod attach;
 pub mod attribute;
 pub mod buffer;
 pub mod c_api;
+pub mod c_future;
 pub mod call;
 pub mod cell;
 pub mod class_version;

@@ -2,6 +2,7 @@
 //!
 //! * `mod.rs`: the state;
 //! * `step.rs`: the hot path: resume the coroutine, look at what it awaits;
+//! * `foreign.rs`: awaiting futures that are not ours;
 //! * `start.rs`: making a task, lazily or eagerly started;
 //! * `cancel.rs`: cancellation requests;
 //! * `current.rs`: `current_task()` and `all_tasks()` of asyncio;
@@ -15,6 +16,7 @@
 mod cancel;
 pub mod current;
 mod finalizer;
+mod foreign;
 mod methods;
 mod start;
 mod step;

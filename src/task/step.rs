@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
-use super::{Task, as_exact_future, current};
+use super::{Task, as_exact_future, current, foreign};
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::coroutine::{self, Step};
 use crate::ffi::exception::{PyOutcome, Raised};
@@ -87,16 +87,13 @@ impl BoundCallback for Wakeup {
         let py = slf.py();
         let exception = match as_exact_future(future) {
             Some(future) => future.get().retrieve(py)?.err(),
-            None => future
-                .call_method0(intern!(py, "result"))
-                .err()
-                .map(|error| error.into_value(py).into_bound(py)),
+            None => foreign::exception_of(future)?,
         };
         called_step(slf, exception).map_err(PyErr::from)
     }
 }
 
-fn wakeup_callback<'py>(task: &Bound<'py, Task>) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn wakeup_callback<'py>(task: &Bound<'py, Task>) -> PyResult<Bound<'py, PyAny>> {
     static DEFINITION: PyOnceLock<CallbackDefinition> = PyOnceLock::new();
     bind_callback::<Wakeup>(task, &DEFINITION)
 }
@@ -309,54 +306,12 @@ fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResul
     if awaited.is_none() {
         return schedule(task, None);
     }
-    wait_for_foreign(task, awaited)
-}
-
-/// The general protocol: any object with `_asyncio_future_blocking`.
-fn wait_for_foreign<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResult<()> {
-    let py = task.py();
-    let blocking = awaited.getattr_opt(intern!(py, "_asyncio_future_blocking"))?;
-    let Some(blocking) = blocking.filter(|blocking| !blocking.is_none()) else {
-        let text = if imports::isgenerator(py)?.call1((&awaited,))?.is_truthy()? {
-            format!(
-                "yield was used instead of yield from for generator in task {} with {}",
-                task.repr()?,
-                awaited.repr()?
-            )
-        } else {
-            format!("Task got bad yield: {}", awaited.repr()?)
-        };
-        return throw_later(task, text);
-    };
-    let own = task.as_super().get().event_loop(py)?;
-    let same_loop = loop_of(&awaited)?.is(&own);
-    let blocking = blocking.is_truthy()?;
-    if !same_loop || !blocking || awaited.is(task) {
-        return misuse(task, &awaited, same_loop, blocking);
-    }
-    awaited.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
-    let wakeup = wakeup_callback(task)?;
-    let context = task.get().context_slot().shown(py)?;
-    let context = context.unwrap_or_else(|| py.None().into_bound(py));
-    call::call_method_in_context(&awaited, intern!(py, "add_done_callback"), &wakeup, &context)?;
-    wait_on(task, awaited)
-}
-
-/// The loop of a duck-typed future: `get_loop()`, or `_loop` of old ones.
-fn loop_of<'py>(future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let py = future.py();
-    if imports::asyncio_task(py)?.is(future.get_type()) {
-        return future.call_method0(intern!(py, "get_loop"));
-    }
-    match future.getattr_opt(intern!(py, "get_loop"))? {
-        Some(get_loop) => get_loop.call0(),
-        None => future.getattr(intern!(py, "_loop")),
-    }
+    foreign::wait_for(task, awaited)
 }
 
 /// Remembers what is awaited and passes a cancellation on that came before it could be.
 #[inline(always)]
-fn wait_on<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResult<()> {
+pub(super) fn wait_on<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResult<()> {
     let py = task.py();
     let this = task.get();
     this.fut_waiter.store(py, Some(awaited.clone()));
@@ -371,7 +326,7 @@ fn wait_on<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResult
 
 /// Wrong use of a future: thrown into the coroutine by the next step, as asyncio does.
 #[cold]
-fn misuse<'py>(
+pub(super) fn misuse<'py>(
     task: &Bound<'py, Task>,
     awaited: &Bound<'py, PyAny>,
     same_loop: bool,
@@ -392,7 +347,7 @@ fn misuse<'py>(
 }
 
 #[cold]
-fn throw_later(task: &Bound<'_, Task>, text: String) -> PyResult<()> {
+pub(super) fn throw_later(task: &Bound<'_, Task>, text: String) -> PyResult<()> {
     let py = task.py();
     let error = PyRuntimeError::new_err(text).into_value(py).into_bound(py);
     schedule(task, Some(error))
