@@ -131,6 +131,18 @@ pub fn append_filled_by<'py>(
     Ok(filled)
 }
 
+/// Appends a copy of `bytes`. Runs no Python code, provided that the array is not exported.
+pub fn append<'py>(array: &Bound<'py, PyByteArray>, bytes: &[u8]) -> PyOutcome<'py, ()> {
+    let filled = append_filled_by(array, bytes.len(), |room| {
+        for (place, &byte) in room.iter_mut().zip(bytes) {
+            place.write(byte);
+        }
+        Ok(bytes.len())
+    })?;
+    debug_assert!(filled.is_ok(), "copying does not fail");
+    Ok(())
+}
+
 /// A borrowed view of an object's memory, given back when dropped.
 struct View(ffi::Py_buffer);
 

@@ -12,7 +12,7 @@ use crate::ffi::window::{CAPACITY, Taken};
 use crate::ffi::{buffer, call};
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
-use crate::transport::NativeProtocol;
+use crate::transport::{Feed, NativeProtocol};
 
 /// Ciphertext that is fed at a time: it stays in the processor's cache, and a BIO never shrinks.
 const STEP: usize = 64 * 1024;
@@ -221,8 +221,24 @@ impl TlsProtocol {
         if let Ok(protocol) = protocol.cast::<NativeProtocol>() {
             return NativeProtocol::received(protocol, &plaintext, length);
         }
+        if let Some(feed) = Feed::of(&protocol) {
+            return Self::feed_stream(feed, plaintext, length);
+        }
         let data = plaintext.into_bytes(length)?;
         call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]).map(drop)
+    }
+
+    /// As `deliver()`, for the protocol of asyncio's streams.
+    fn feed_stream<'py>(
+        feed: Feed<'py>,
+        plaintext: Taken<'py>,
+        length: usize,
+    ) -> PyOutcome<'py, ()> {
+        let py = feed.buffer.py();
+        let appended = plaintext.with(0..length, |bytes| buffer::append(&feed.buffer, bytes))?;
+        appended?;
+        drop(plaintext);
+        outcome(py, feed.announce())
     }
 
     /// Decrypts into the buffer of a BufferedProtocol: one buffer, and the rest in the next turn.

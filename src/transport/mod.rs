@@ -59,6 +59,7 @@ use flow_control::FlowControl;
 pub use native_protocol::{NativeProtocol, NativeProtocolKind};
 pub use pipe_reader::ReadPipeTransport;
 pub use pipe_writer::WritePipeTransport;
+pub use reader_feed::Feed;
 pub use server::{Listener, Service};
 pub use socket_operation::{Action, SocketOperation};
 pub use socket_reader::is_parked;

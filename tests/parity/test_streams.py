@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from ..support import peers
+from ..support.certificates import HOST, client_context, server_context
 
 
 async def answer(reader, writer):
@@ -296,8 +297,10 @@ PATCHED = [
 ]
 
 
-async def exchange(prepare=lambda reader, writer: None):
+async def exchange(over_tls, prepare=lambda reader, writer: None):
     """Two messages read by a server after `prepare` saw its streams."""
+    served = {"ssl": server_context()} if over_tls else {}
+    connected = {"ssl": client_context(), "server_hostname": HOST} if over_tls else {}
 
     async def serve(reader, writer):
         prepare(reader, writer)
@@ -305,8 +308,9 @@ async def exchange(prepare=lambda reader, writer: None):
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, **served) as server:
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address, **connected)
         await asyncio.sleep(0.01)
         writer.write(b"one")
         await asyncio.sleep(0.01)
@@ -316,20 +320,25 @@ async def exchange(prepare=lambda reader, writer: None):
         await writer.wait_closed()
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+def over_tls(request):
+    return request.param
+
+
 @pytest.mark.parametrize(("owner", "name"), PATCHED)
-def test_methods_replaced_on_the_class(run, monkeypatch, owner, name):
+def test_methods_replaced_on_the_class(run, over_tls, monkeypatch, owner, name):
     calls = []
     monkeypatch.setattr(owner, name, note(calls, name, getattr(owner, name)))
-    run(exchange())
+    run(exchange(over_tls))
     assert calls.count(name) >= 3
     monkeypatch.undo()
     seen = len(calls)
-    run(exchange())
+    run(exchange(over_tls))
     assert len(calls) == seen
 
 
 @pytest.mark.parametrize(("owner", "name"), PATCHED)
-def test_methods_replaced_on_the_instance(run, owner, name):
+def test_methods_replaced_on_the_instance(run, over_tls, owner, name):
     calls = []
 
     def prepare(reader, writer):
@@ -337,12 +346,12 @@ def test_methods_replaced_on_the_instance(run, owner, name):
         target = reader if owner is asyncio.StreamReader else protocol
         setattr(target, name, note(calls, name, getattr(target, name)))
 
-    run(exchange(prepare))
+    run(exchange(over_tls, prepare))
     # The end of the stream wakes the waiter as well.
     assert calls.count(name) >= 2
 
 
-def test_property_replaced_on_the_class(run, monkeypatch):
+def test_property_replaced_on_the_class(run, over_tls, monkeypatch):
     calls = []
     original = asyncio.StreamReaderProtocol._stream_reader
     monkeypatch.setattr(
@@ -350,11 +359,11 @@ def test_property_replaced_on_the_class(run, monkeypatch):
         "_stream_reader",
         property(note(calls, "_stream_reader", original.fget)),
     )
-    run(exchange())
+    run(exchange(over_tls))
     assert len(calls) >= 3
 
 
-def test_attribute_hook_on_the_class(run, monkeypatch):
+def test_attribute_hook_on_the_class(run, over_tls, monkeypatch):
     seen = set()
 
     def hook(self, name):
@@ -362,7 +371,7 @@ def test_attribute_hook_on_the_class(run, monkeypatch):
         return object.__getattribute__(self, name)
 
     monkeypatch.setattr(asyncio.StreamReader, "__getattribute__", hook, raising=False)
-    run(exchange())
+    run(exchange(over_tls))
     assert {"feed_data", "_wakeup_waiter", "_buffer"} <= seen
 
 

@@ -1,6 +1,7 @@
 """Application data over TLS: order and completeness, flow control, buffered protocols."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -437,3 +438,57 @@ def test_data_received_whole_is_never_lost(flavour, run, buffered, version):
         assert len(received) - len(expected) < 40_000
 
     check()
+
+
+def test_streams(run):
+    """Messages of all sizes, more than the reader's limit, and what is wrong with a waiter."""
+
+    class Foreign:
+        def cancelled(self):
+            return False
+
+        def set_result(self, value):
+            raise ValueError("not now")
+
+    async def serve(reader, writer):
+        for size in SIZES:
+            writer.write(await reader.readexactly(size))
+            await writer.drain()
+        served.set_result((reader, writer))
+
+    async def main():
+        nonlocal served
+        loop = asyncio.get_running_loop()
+        reported = []
+        loop.set_exception_handler(lambda loop, context: reported.append(context))
+        served = loop.create_future()
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context())
+        reader, writer = await asyncio.open_connection(
+            *server.sockets[0].getsockname(), ssl=client_context(), server_hostname=HOST
+        )
+        for size in SIZES:
+            writer.write(BIG[:size])
+            assert await reader.readexactly(size) == BIG[:size]
+        remote_reader, remote_writer = await served
+        writer.write(BIG)
+        while not remote_reader._paused:
+            await asyncio.sleep(0.001)
+        assert not remote_writer.transport.is_reading()
+        assert len(remote_reader._buffer) < len(BIG)
+        assert await remote_reader.readexactly(len(BIG)) == BIG
+        remote_reader._waiter = Foreign()
+        writer.write(b"x")
+        while not reported:
+            await asyncio.sleep(0.001)
+        assert str(reported[0]["exception"]) == "not now"
+        assert reported[0]["message"] == "Fatal error on SSL protocol"
+        assert await reader.read() == b""
+        writer.close()
+        server.close()
+        for each in (writer, remote_writer):
+            with contextlib.suppress(ValueError, ssl.SSLError):
+                await each.wait_closed()
+        loop.set_exception_handler(None)
+
+    served = None
+    run(main())
