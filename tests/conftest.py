@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import logging
+import signal
 import sys
 
 import pytest
@@ -14,6 +15,13 @@ from .support.leaks import LogCatcher, Picture, watched_classes
 LOOPS = ("asyncio", "ferroloop")
 WAS_PASSED = pytest.StashKey[bool]()
 FINISHED = itertools.count(1)
+
+
+def pytest_configure():
+    # A shell starts what runs in the background with SIGINT ignored, which children inherit; tests
+    # send it to theirs.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
