@@ -205,6 +205,7 @@ def test_cancelled_at_any_time(run):
     run(main(), seconds=60)
 
 
+@pytest.mark.only("ferroloop")  # asyncio 3.14 has the answer at once if the thread was quick
 def test_timeout(run):
     async def main():
         loop = asyncio.get_running_loop()
