@@ -235,8 +235,7 @@ impl TlsProtocol {
         length: usize,
     ) -> PyOutcome<'py, ()> {
         let py = feed.buffer.py();
-        let appended = plaintext.with(0..length, |bytes| buffer::append(&feed.buffer, bytes))?;
-        appended?;
+        plaintext.with(0..length, |bytes| buffer::append(&feed.buffer, bytes))??;
         drop(plaintext);
         outcome(py, feed.announce())
     }

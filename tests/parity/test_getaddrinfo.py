@@ -200,12 +200,13 @@ def test_unknown_name(run):
     run(main())
 
 
-def test_answers_are_independent(run):
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_answers_are_independent(run, host):
     async def main():
         loop = asyncio.get_running_loop()
-        first = await loop.getaddrinfo("127.0.0.1", 80)
+        first = await loop.getaddrinfo(host, 80)
         first.clear()
-        assert await loop.getaddrinfo("127.0.0.1", 80) == socket.getaddrinfo("127.0.0.1", 80)
+        assert await loop.getaddrinfo(host, 80) == socket.getaddrinfo(host, 80)
 
     run(main())
 
