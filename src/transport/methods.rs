@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::flow_control::FlowControl;
+use super::gathering;
 use super::{Endpoint, Transport};
 use crate::ffi::context;
 use crate::ffi::exception::Raised;
@@ -71,9 +72,10 @@ impl Transport {
         let crowded = slf.get().scheduler.inspect(py, |scheduler| {
             scheduler.as_ref().is_some_and(|scheduler| scheduler.get().is_crowded(py))
         });
-        // `StreamWriter.drain()` asks after each write: in a crowded turn, where sending now would
-        // undo the gathering, a failure shows when the turn ends.
-        if !crowded {
+        // `StreamWriter.drain()` asks after each write. In a crowded turn and between large writes,
+        // where sending now would undo the gathering, a failure shows when what is held is sent.
+        let bulk = (slf.get().kind.buffer_size)(slf) > gathering::LITTLE;
+        if !crowded && !bulk {
             Self::settle(slf)?;
         }
         Ok(slf.get().is_closing(slf.py()))

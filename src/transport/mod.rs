@@ -10,7 +10,7 @@
 //! * `information.rs`: `get_extra_info()`;
 //! * `methods.rs`: what Python sees of every transport;
 //! * `native_protocol.rs`: protocols written in Rust (TLS), which get bytes without an object;
-//! * `stream.rs`, `stream_methods.rs`: TCP and UNIX streams;
+//! * `stream.rs`, `stream_methods.rs`: TCP and UNIX streams; `gathering.rs`: when they send;
 //! * `server.rs`: accepting them;
 //! * `datagram.rs`, `datagram_methods.rs`, `familiar.rs`: UDP and UNIX datagrams;
 //! * `pipe.rs`, `pipe_reader.rs`, `pipe_writer.rs`: pipes, FIFOs and terminals;
@@ -30,6 +30,7 @@ mod event;
 mod familiar;
 mod finalizer;
 mod flow_control;
+mod gathering;
 mod information;
 mod lifecycle;
 mod methods;

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::event::{EVENT, run_event};
+use super::gathering::{Gathering, LITTLE};
 use super::lifecycle::describe_event;
 use super::native_protocol::NativeProtocol;
 use super::reader_feed::Feed;
@@ -24,13 +25,13 @@ use super::{Parts, Transport, TransportKind};
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::window::Taken;
-use crate::ffi::{buffer, call, context};
+use crate::ffi::{buffer, call};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
 use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
-use crate::scheduler::{Runnable, RunnableKind};
+use crate::scheduler::RunnableKind;
 use crate::sys::socket;
 
 const READ_FAILED: &str = "Fatal read error on socket transport";
@@ -83,37 +84,6 @@ static ON_WRITE: RunnableKind = RunnableKind {
     ..EVENT
 };
 
-static FLUSH: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_write_ready", StreamTransport::flush_afterwards)
-    },
-    sets_current_task: true,
-    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
-    ..EVENT
-};
-
-/// What a transport knows of its writes, to gather those of one callback.
-///
-/// Many programs write a head and a body: one system call is enough for both. A transport that
-/// has seen two writes in one callback holds further ones back until the callback returns, and
-/// stops doing so when there was only one. In a crowded turn every transport holds its writes
-/// back until the turn ends (see `Scheduler::put_off`). Whoever looks (at the buffer's size, the
-/// socket ...) makes it send first, so nobody sees a difference.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Gathering {
-    /// The callback that wrote last.
-    callback: u32,
-    /// Writes in that callback.
-    writes: u32,
-    /// Whether to hold writes back.
-    enabled: bool,
-    /// Something is held back.
-    held: bool,
-}
-
-/// More than this is sent at once.
-const HELD_AT_MOST: usize = 16 * 1024;
-
 /// A connected stream socket and its protocol.
 ///
 /// See <https://docs.python.org/3/library/asyncio-protocol.html#transports>.
@@ -121,7 +91,7 @@ const HELD_AT_MOST: usize = 16 * 1024;
 pub struct StreamTransport {
     pub(super) queue: AttachedRefCell<WriteQueue>,
     read_size: AttachedCell<ReadSize>,
-    gathering: AttachedCell<Gathering>,
+    pub(super) gathering: AttachedCell<Gathering>,
     /// `write_eof()` was called.
     pub(super) eof: AttachedCell<bool>,
     /// Waits until everything is written; `sendfile()` uses it.
@@ -165,7 +135,7 @@ impl StreamTransport {
     }
 
     #[inline(always)]
-    fn queued(&self, py: Python<'_>) -> usize {
+    pub(super) fn queued(&self, py: Python<'_>) -> usize {
         self.queue.with(py, |queue| queue.len())
     }
 
@@ -330,71 +300,6 @@ impl StreamTransport {
         }
     }
 
-    /// Notes a write; answers whether it shall wait for the end of the callback.
-    #[inline(always)]
-    fn shall_hold(slf: &Bound<'_, Self>, idle: bool) -> bool {
-        let py = slf.py();
-        let base = slf.as_super().get();
-        let callback = base.scheduler.inspect(py, |scheduler| {
-            let scheduler = scheduler.as_ref()?.get();
-            Some((scheduler.callback(py)?, scheduler.is_crowded(py)))
-        });
-        let Some((callback, crowded)) = callback else { return false };
-        let cell = &slf.get().gathering;
-        let mut gathering = cell.get(py);
-        if gathering.callback == callback {
-            gathering.writes = gathering.writes.saturating_add(1);
-            gathering.enabled = true;
-        } else {
-            gathering.callback = callback;
-            gathering.writes = 1;
-        }
-        let hold = gathering.held || ((gathering.enabled || crowded) && idle);
-        cell.set(py, gathering);
-        hold
-    }
-
-    /// Has what is queued sent when the callback returns or the turn ends.
-    fn hold<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let cell = &slf.get().gathering;
-        let gathering = cell.get(py);
-        if slf.get().queued(py) > HELD_AT_MOST {
-            cell.set(py, Gathering { held: false, ..gathering });
-            return Self::send_first(slf);
-        }
-        if gathering.held {
-            return Ok(());
-        }
-        let Some(scheduler) = slf.as_super().get().scheduler(py) else { return Ok(()) };
-        cell.set(py, Gathering { held: true, ..gathering });
-        let mut runnable = Runnable::new(&FLUSH, slf.clone());
-        runnable.context = Some(outcome(py, context::copy_current(py))?.unbind());
-        scheduler.get().put_off(py, runnable);
-        Ok(())
-    }
-
-    fn flush_afterwards<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let cell = &slf.get().gathering;
-        let gathering = cell.get(py);
-        // A single write in a callback: holding back was of no use.
-        cell.set(py, Gathering { enabled: gathering.writes > 1, ..gathering });
-        Self::flush(slf)
-    }
-
-    /// Sends what was held back.
-    pub(super) fn flush<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let cell = &slf.get().gathering;
-        let gathering = cell.get(py);
-        if !gathering.held {
-            return Ok(());
-        }
-        cell.set(py, Gathering { held: false, ..gathering });
-        Self::send_first(slf)
-    }
-
     /// Sends `data`, or as much as the socket takes, and queues the rest.
     #[inline]
     pub fn write<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
@@ -408,15 +313,18 @@ impl StreamTransport {
         let hold = Self::shall_hold(slf, idle);
         let base = transport.get();
         let fd = base.descriptor(py);
-        let send_now = idle && !hold;
+        let send_now = idle && hold.is_none();
         let sent = write_queue::send_or_push(&this.queue, data, |content| {
             if send_now { base.note_sent(py, socket::send(fd, content)) } else { Ok(0) }
         });
         match sent {
             Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
             Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) if hold => Self::hold(slf),
             Ok(Ok(false)) => {
+                if let Some(limit) = hold {
+                    let shared = data.is_instance_of::<PyBytes>();
+                    return Self::hold(slf, if shared { limit } else { LITTLE });
+                }
                 if idle {
                     outcome(py, Transport::add_writer(transport))?;
                 }
@@ -450,20 +358,24 @@ impl StreamTransport {
         }
         let idle = this.queued(py) == 0;
         let hold = Self::shall_hold(slf, idle);
+        let mut shared = true;
         for chunk in chunks {
             match chunk.cast::<PyBytes>() {
                 Ok(bytes) if bytes.as_bytes().is_empty() => {}
                 Ok(bytes) => this.queue.with(py, |queue| queue.push_object(bytes, 0)),
-                Err(_) => buffer::with_bytes(chunk, |content| {
-                    this.queue.with(py, |queue| queue.push_copy(content));
-                })?,
+                Err(_) => {
+                    shared = false;
+                    buffer::with_bytes(chunk, |content| {
+                        this.queue.with(py, |queue| queue.push_copy(content));
+                    })?;
+                }
             }
         }
         if this.queued(py) == 0 {
             return Ok(());
         }
-        if hold {
-            return Self::hold(slf);
+        if let Some(limit) = hold {
+            return Self::hold(slf, if shared { limit } else { LITTLE });
         }
         if !idle {
             return Transport::maybe_pause_protocol(transport);
@@ -473,7 +385,7 @@ impl StreamTransport {
 
     /// Sends what is queued although the socket is not known to take it, and waits for that if
     /// it does not.
-    fn send_first<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    pub(super) fn send_first<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
         let transport = slf.as_super();

@@ -1,0 +1,160 @@
+"""Large writes in a row, which may leave in fewer and larger system calls than they came in."""
+
+import asyncio
+import select
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+#: below and above the high-water mark, and far above what is held back
+SIZES = [64_256, 20_000, 150_000, 17_000, 400_000, 3, 64_256]
+
+
+async def connected(family):
+    """(reader, writer, the peer's socket) of one connection."""
+    if family == "unix":
+        ours, peer = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ours = socket.create_connection(server.getsockname())
+            peer = server.accept()[0]
+    peer.settimeout(10)
+    reader, writer = await asyncio.open_connection(sock=ours)
+    return reader, writer, peer
+
+
+class Receiver(threading.Thread):
+    """Reads a socket to its end, from a thread, as a blocking loop does not hinder it."""
+
+    def __init__(self, peer):
+        super().__init__()
+        self.peer = peer
+        self.received = bytearray()
+        self.start()
+
+    def run(self):
+        with self.peer:
+            while data := self.peer.recv(1 << 20):
+                self.received += data
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_everything_arrives_in_order(run, family, kind):
+    async def main():
+        _, writer, peer = await connected(family)
+        receiver = Receiver(peer)
+        expected = bytearray()
+        for index in range(100):
+            data = bytes([index]) * SIZES[index % len(SIZES)]
+            expected += data
+            if index % 10 == 9:
+                writer.writelines([kind(data[:1000]), kind(data[1000:])])
+            else:
+                writer.write(kind(data))
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.to_thread(receiver.join)
+        assert receiver.received == expected
+
+    run(main())
+
+
+def test_a_buffer_may_change_after_writing_it(run):
+    """Large ones too: what is held back is a copy."""
+
+    async def main():
+        _, writer, peer = await connected("unix")
+        receiver = Receiver(peer)
+        expected = bytearray()
+        buffer = bytearray(40_000)
+        for index in range(50):
+            buffer[:] = bytes([index]) * len(buffer)
+            expected += buffer
+            writer.write(buffer)
+            while writer.transport.get_write_buffer_size():
+                await asyncio.sleep(0.001)  # asyncio may keep a reference to what it can't send
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.to_thread(receiver.join)
+        assert receiver.received == expected
+
+    run(main())
+
+
+def test_backpressure_holds(run):
+    """A peer who reads nothing stops a writer who drains, after what the kernel takes."""
+
+    async def main():
+        _, writer, peer = await connected("unix")
+        with peer:
+            written = 0
+
+            async def flood():
+                nonlocal written
+                while True:
+                    writer.write(b"x" * 50_000)
+                    written += 50_000
+                    await writer.drain()
+
+            flooding = asyncio.create_task(flood())
+            await asyncio.sleep(0.1)
+            before = written
+            await asyncio.sleep(0.05)
+            assert written == before
+            queued = writer.transport.get_write_buffer_size()
+            assert 64 * 1024 < queued <= 64 * 1024 + 4 * 50_000
+            flooding.cancel()
+            writer.transport.abort()
+
+    run(main())
+
+
+def test_a_reset_ends_the_writer(run):
+    async def main():
+        _, writer, peer = await connected("tcp")
+        for _ in range(3):
+            writer.write(b"x" * 20_000)
+            await writer.drain()
+        await asyncio.to_thread(peer.recv, 1000)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        poll = select.poll()
+        poll.register(writer.get_extra_info("socket").fileno(), 0)
+        assert poll.poll(10_000), "the reset did not arrive"
+        writes = 0
+        with pytest.raises(ConnectionError):
+            while writes < 1000:
+                writes += 1
+                writer.write(b"x" * 50_000)
+                await writer.drain()
+        # Without a reader the writer alone notices: at once, or when what was held back is sent.
+        assert writes <= 6
+        with pytest.raises(ConnectionError):
+            await writer.wait_closed()
+
+    run(main())
+
+
+def test_a_long_callback_is_not_late_by_more_than_a_write(run):
+    """A coroutine that computes between its writes and never has to wait for drain()."""
+    size = 20_000
+
+    async def main():
+        _, writer, peer = await connected("unix")
+        receiver = Receiver(peer)
+        for index in range(8):
+            writer.write(b"x" * size)
+            await writer.drain()
+            time.sleep(0.03)
+            assert len(receiver.received) >= index * size
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.to_thread(receiver.join)
+        assert len(receiver.received) == 8 * size
+
+    run(main())
