@@ -1,10 +1,14 @@
 """The table in text and Markdown, and RESULTS.md."""
 
+import os
 from pathlib import Path
 
 from benches import chart
 from benches.outcome import Series
 from benches.workload import WORKLOADS, Unit, Workload
+
+#: what tells how to read the results
+README = Path(__file__).resolve().parent / "README.md"
 
 
 def amount(value: float, unit: Unit) -> str:
@@ -88,7 +92,7 @@ def write(
         f"Cost of one operation (median of the rounds) and its ratio to that on {baseline} in the",
         "same round (median of the rounds; in brackets the lowest and the highest round): above 1",
         f"is ahead of {baseline}. How to run and to read this, and what a round is:",
-        "[README.md](README.md).",
+        f"[README.md]({os.path.relpath(README, directory)}).",
         "",
         f"![Ratio to {baseline} per workload](results.svg)",
     ]

@@ -29,9 +29,9 @@ use crate::ffi::{buffer, call};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
+use crate::scheduler::RunnableKind;
 use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
-use crate::scheduler::RunnableKind;
 use crate::sys::socket;
 
 const READ_FAILED: &str = "Fatal read error on socket transport";
