@@ -41,6 +41,14 @@ class Receiver(threading.Thread):
                 self.received += data
 
 
+async def all_received(writer, receiver):
+    """Close the writer; all that has arrived."""
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.to_thread(receiver.join)
+    return receiver.received
+
+
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_everything_arrives_in_order(run, family, kind):
@@ -56,10 +64,7 @@ def test_everything_arrives_in_order(run, family, kind):
             else:
                 writer.write(kind(data))
             await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-        await asyncio.to_thread(receiver.join)
-        assert receiver.received == expected
+        assert await all_received(writer, receiver) == expected
 
     run(main())
 
@@ -78,10 +83,7 @@ def test_a_buffer_may_change_after_writing_it(run):
             writer.write(buffer)
             while writer.transport.get_write_buffer_size():
                 await asyncio.sleep(0.001)  # asyncio may keep a reference to what it can't send
-        writer.close()
-        await writer.wait_closed()
-        await asyncio.to_thread(receiver.join)
-        assert receiver.received == expected
+        assert await all_received(writer, receiver) == expected
 
     run(main())
 
@@ -152,9 +154,6 @@ def test_a_long_callback_is_not_late_by_more_than_a_write(run):
             await writer.drain()
             time.sleep(0.03)
             assert len(receiver.received) >= index * size
-        writer.close()
-        await writer.wait_closed()
-        await asyncio.to_thread(receiver.join)
-        assert len(receiver.received) == 8 * size
+        assert len(await all_received(writer, receiver)) == 8 * size
 
     run(main())
