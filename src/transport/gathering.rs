@@ -83,9 +83,14 @@ impl StreamTransport {
     }
 
     /// Has what is queued sent when the callback returns or the turn ends, or at once if it is
-    /// more than `limit`.
-    pub(super) fn hold<'py>(slf: &Bound<'py, Self>, limit: usize) -> PyOutcome<'py, ()> {
+    /// more than `limit`, or than [`LITTLE`] if what was just written is not `shared` but a copy.
+    pub(super) fn hold<'py>(
+        slf: &Bound<'py, Self>,
+        limit: usize,
+        shared: bool,
+    ) -> PyOutcome<'py, ()> {
         let py = slf.py();
+        let limit = if shared { limit } else { LITTLE };
         let cell = &slf.get().gathering;
         let mut gathering = cell.get(py);
         let queued = slf.get().queued(py);

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::event::{EVENT, run_event};
-use super::gathering::{Gathering, LITTLE};
+use super::gathering::Gathering;
 use super::lifecycle::describe_event;
 use super::native_protocol::NativeProtocol;
 use super::reader_feed::Feed;
@@ -322,8 +322,7 @@ impl StreamTransport {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
                 if let Some(limit) = hold {
-                    let shared = data.is_instance_of::<PyBytes>();
-                    return Self::hold(slf, if shared { limit } else { LITTLE });
+                    return Self::hold(slf, limit, data.is_instance_of::<PyBytes>());
                 }
                 if idle {
                     outcome(py, Transport::add_writer(transport))?;
@@ -375,7 +374,7 @@ impl StreamTransport {
             return Ok(());
         }
         if let Some(limit) = hold {
-            return Self::hold(slf, if shared { limit } else { LITTLE });
+            return Self::hold(slf, limit, shared);
         }
         if !idle {
             return Transport::maybe_pause_protocol(transport);
