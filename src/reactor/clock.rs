@@ -32,6 +32,12 @@ pub fn coarse_tick() -> u64 {
     time::coarse_nanoseconds()
 }
 
+/// Nanoseconds of processor time that the calling thread has used; None where the platform does
+/// not tell. A system call.
+pub fn thread_nanoseconds() -> Option<u64> {
+    time::thread_nanoseconds()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -55,6 +61,17 @@ mod tests {
             assert!(now >= previous);
             previous = now;
         }
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_uses_no_processor_time() {
+        let Some(before) = thread_nanoseconds() else { return };
+        std::thread::sleep(Duration::from_millis(30));
+        let slept = thread_nanoseconds().unwrap() - before;
+        assert!(slept < 20_000_000, "{slept}");
+        let started = nanoseconds();
+        while nanoseconds() - started < 30_000_000 {}
+        assert!(thread_nanoseconds().unwrap() - before > slept + 1_000_000);
     }
 
     #[test]

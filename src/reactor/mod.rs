@@ -3,12 +3,14 @@
 //! - [`Poller`] waits; [`Registrar`] says, from any thread, what for; [`Waker`] interrupts it.
 //! - [`Registrations`] remembers who registered a descriptor; the generation in each [`Token`]
 //!   keeps an event for a closed descriptor from its number's next owner.
+//! - [`AdaptiveSpin`] says whether to poll for a moment before going to sleep.
 //! - [`Timers`] orders deadlines; [`clock`] reads the time they are measured by.
 //!
 //! No function here drops a caller's value: what is removed is returned, since dropping it may
 //! run arbitrary code.
 #![forbid(unsafe_code)]
 
+mod adaptive_spin;
 pub mod clock;
 mod poller;
 mod registrations;
@@ -17,6 +19,7 @@ mod token;
 
 pub use mio::Interest;
 
+pub use adaptive_spin::{AdaptiveSpin, Wait};
 pub use poller::{Poller, Readiness, Registrar, Trigger, Waker};
 pub use registrations::{Registration, Registrations};
 pub use timers::Timers;

@@ -17,12 +17,12 @@ pub mod report;
 pub mod runnable;
 #[cfg(Py_3_14)]
 mod running;
+mod sleep;
 pub mod turn;
 pub mod waiters;
 pub mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -43,6 +43,7 @@ use inbox::{Inbox, Parked};
 use patches::Patches;
 use ready::ReadyQueue;
 pub use runnable::{Runnable, RunnableKind, Timer};
+use sleep::Sleeping;
 use waiters::Waiters;
 use watch::Watches;
 
@@ -94,10 +95,7 @@ pub struct Scheduler {
     pub(crate) thread: AttachedCell<u64>,
     /// Whether `loop.time` was replaced in Python and so must be asked (virtual clocks in tests).
     pub(crate) foreign_clock: AttachedCell<bool>,
-    /// How long to poll without sleep before the loop sleeps.
-    pub(crate) busy_poll: AttachedCell<Duration>,
-    /// The last turn did so in vain: time to look for signals, then to sleep.
-    polled_in_vain: AttachedCell<bool>,
+    pub(crate) sleeping: Sleeping,
     /// Callbacks of `call_soon_threadsafe()` that run now.
     #[cfg(Py_3_14)]
     pub(crate) running: running::Running,
@@ -142,8 +140,7 @@ impl Scheduler {
             patches: Patches::new(py)?,
             thread: AttachedCell::new(0),
             foreign_clock: AttachedCell::new(false),
-            busy_poll: AttachedCell::new(Duration::ZERO),
-            polled_in_vain: AttachedCell::new(false),
+            sleeping: Sleeping::default(),
             #[cfg(Py_3_14)]
             running: running::Running::default(),
             callback_number: AttachedCell::new(0),

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 
 use super::inbox;
 use super::report::{is_slow, slow_callback};
+use super::sleep::sleep;
 use super::waiters::{self, Waiters};
 use super::watch::Watches;
 use super::{Runnable, Scheduler, Timer};
@@ -19,7 +20,7 @@ use crate::ffi::exception::{PyOutcome, Raised, check_signals};
 use crate::interop::error::os_error;
 use crate::logging;
 use crate::metrics::TURNS_BETWEEN_READINGS;
-use crate::reactor::{Poller, clock};
+use crate::reactor::clock;
 
 /// Longest sleep in seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT.
 const LONGEST_SLEEP: f64 = 24.0 * 3600.0;
@@ -359,31 +360,6 @@ fn poll<'py>(
         Err(error) => return Err(raised(py, os_error(py, &error))),
     }
     Ok(now)
-}
-
-/// Waits for events, with the GIL released. Also answers when the wait ended.
-fn sleep(
-    py: Python<'_>,
-    this: &Scheduler,
-    poller: &mut Poller,
-    timeout: Option<Duration>,
-) -> (io::Result<()>, u64) {
-    let busy = this.busy_poll.get(py);
-    let busily = !busy.is_zero() && !this.polled_in_vain.get(py);
-    let slept = py.detach(|| {
-        let polled = if busily {
-            poller.poll_busily(timeout.map_or(busy, |timeout| timeout.min(busy)))
-        } else {
-            poller.poll(timeout)
-        };
-        // Waiting for the GIL is not idleness.
-        let now = clock::nanoseconds();
-        this.metrics.sleep_ends(now);
-        (polled, now)
-    });
-    let in_vain = busily && poller.event_count() == 0 && !poller.was_woken();
-    this.polled_in_vain.set(py, in_vain);
-    slept
 }
 
 /// Moves timers that are due to the ready queue. `time` is that of the poll just made, if there

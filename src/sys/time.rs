@@ -27,12 +27,22 @@ pub(crate) fn coarse_nanoseconds() -> u64 {
     read(COARSE)
 }
 
+/// The processor time of the calling thread; None where the platform does not tell.
+pub(crate) fn thread_nanoseconds() -> Option<u64> {
+    try_read(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
 #[inline]
 fn read(clock: libc::clockid_t) -> u64 {
+    let now = try_read(clock);
+    now.unwrap_or_else(|| panic!("the platform must have the clock {clock}"))
+}
+
+#[inline]
+fn try_read(clock: libc::clockid_t) -> Option<u64> {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec that outlives the call, which only writes to it.
     let status = unsafe { libc::clock_gettime(clock, &mut now) };
-    assert_eq!(status, 0, "the platform must have the clock {clock}");
-    // The fields' widths differ by platform; a monotonic clock is never negative.
-    now.tv_sec as u64 * NANOSECONDS_PER_SECOND + now.tv_nsec as u64
+    // The fields' widths differ by platform; neither clock is ever negative.
+    (status == 0).then(|| now.tv_sec as u64 * NANOSECONDS_PER_SECOND + now.tv_nsec as u64)
 }

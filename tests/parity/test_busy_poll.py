@@ -18,12 +18,11 @@ def busy(loop):
     return loop
 
 
-def test_off_by_default(loop):
-    assert loop.busy_poll == 0.0
-    loop.busy_poll = 1
-    assert loop.busy_poll == 1.0
-    loop.busy_poll = 0
-    assert loop.busy_poll == 0.0
+def test_left_to_the_loop_by_default(loop):
+    assert loop.busy_poll is None
+    for setting in (1, 0, 0.5, None):
+        loop.busy_poll = setting
+        assert loop.busy_poll == setting
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.5, float("nan"), float("inf")])
@@ -32,7 +31,7 @@ def test_bad_values(loop, bad):
         loop.busy_poll = bad
     with pytest.raises(TypeError):
         loop.busy_poll = "x"
-    assert loop.busy_poll == 0.0
+    assert loop.busy_poll is None
 
 
 def test_timers_are_not_early_and_not_a_whole_spin_late(busy):
@@ -115,3 +114,52 @@ def test_python_signal_handlers_run_before_the_sleep(busy):
             signal.set_wakeup_fd(previous)
             signal.signal(signal.SIGUSR1, before)
         assert stopped == [signal.SIGUSR1]
+
+
+@pytest.mark.parametrize("setting", [None, 0.0, 0.0001])
+def test_a_peer_that_answers_at_once_then_late_then_at_once(loop, setting):
+    loop.busy_poll = setting
+
+    def answer(peer):
+        for number in range(3000):
+            if (data := peer.recv(100)) == b"":
+                break
+            if 1000 <= number < 1100:
+                time.sleep(0.0003)
+            peer.sendall(data)
+
+    async def main():
+        left, right = socket.socketpair()
+        with left, right:
+            left.setblocking(False)
+            thread = threading.Thread(target=answer, args=(right,))
+            thread.start()
+            ticks = 0
+
+            def tick():
+                nonlocal ticks
+                ticks += 1
+                timers[0] = loop.call_later(0.001, tick)
+
+            timers = [loop.call_later(0.001, tick)]
+            for number in range(3000):
+                await loop.sock_sendall(left, b"%d" % number)
+                assert await loop.sock_recv(left, 100) == b"%d" % number
+            timers[0].cancel()
+            await loop.run_in_executor(None, thread.join)
+            # The late answers alone take 30 ms.
+            assert ticks >= 5
+
+    loop.run_until_complete(main())
+
+
+def test_a_loop_that_waits_long_does_not_poll_by_itself(loop):
+    async def main():
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        used = time.process_time()
+        for _ in range(200):
+            await asyncio.sleep(0.001)
+        assert time.process_time() - used < 0.1
+
+    loop.run_until_complete(main())

@@ -1,0 +1,74 @@
+//! How the loop waits for the next event: asleep in the poller, or polling for a while first.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::Scheduler;
+use crate::ffi::cell::AttachedCell;
+use crate::reactor::{AdaptiveSpin, Poller, Wait, clock};
+
+/// What decides how the loop waits.
+#[derive(Default)]
+pub struct Sleeping {
+    /// How long to poll before each sleep; None to decide by what was learned.
+    pub busy_poll: AttachedCell<Option<Duration>>,
+    learned: AttachedCell<AdaptiveSpin>,
+    /// The last turn polled in vain: time to look for signals, then to sleep.
+    in_vain: AttachedCell<bool>,
+}
+
+/// Waits for events, with the GIL released. Also answers when the wait ended.
+pub fn sleep(
+    py: Python<'_>,
+    this: &Scheduler,
+    poller: &mut Poller,
+    timeout: Option<Duration>,
+) -> (io::Result<()>, u64) {
+    let sleeping = &this.sleeping;
+    let setting = sleeping.busy_poll.get(py);
+    let plan = match setting {
+        Some(Duration::ZERO) => Wait::Sleep,
+        Some(spin) => Wait::Spin(spin),
+        None => sleeping.learned.get(py).plan(),
+    };
+    let plan = match plan {
+        // What it takes now says nothing of a sleep: the event may be all but there.
+        Wait::Spin(_) if sleeping.in_vain.get(py) => Wait::Sleep,
+        plan => plan,
+    };
+    let measured = plan == Wait::MeasuredSleep;
+    let began = this.metrics.idle_since();
+    let (polled, now, cost) = py.detach(|| {
+        let before = if measured { clock::thread_nanoseconds() } else { None };
+        let polled = match plan {
+            Wait::Spin(spin) => poller.poll_busily(timeout.map_or(spin, |most| most.min(spin))),
+            Wait::Sleep | Wait::MeasuredSleep => poller.poll(timeout),
+        };
+        let cost = before.and_then(|before| Some(clock::thread_nanoseconds()? - before));
+        // Waiting for the GIL is not idleness.
+        let now = clock::nanoseconds();
+        this.metrics.sleep_ends(now);
+        (polled, now, cost)
+    });
+    let found = poller.event_count() != 0 || poller.was_woken();
+    let spun = match plan {
+        Wait::Spin(spin) => Some(spin),
+        Wait::Sleep | Wait::MeasuredSleep => None,
+    };
+    sleeping.in_vain.set(py, spun.is_some() && !found);
+    if setting.is_none() {
+        let mut learned = sleeping.learned.get(py);
+        match spun {
+            // A timer was due sooner than that.
+            Some(spin) if !found && timeout.is_some_and(|timeout| timeout < spin) => {}
+            Some(_) => learned.spun(found),
+            None => learned.slept(now.saturating_sub(began), cost, found),
+        }
+        sleeping.learned.set(py, learned);
+    }
+    (polled, now)
+}
