@@ -161,6 +161,11 @@ impl<T> AttachedRefCell<T> {
         body(unsafe { &mut *self.value.get() })
     }
 
+    /// The content, of which there is no other user.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
     /// Shows the content to `body` during a collection; skipped while it is lent.
     ///
     /// An object not reported counts as referenced from outside, which is safe.
