@@ -9,8 +9,9 @@ BEGIN, END = "<!-- figures: python -m benches.headlines -->\n", "<!-- end of fig
 
 # One row of each kind of work, whatever its ratio is.
 WORKLOADS = (
-    *("call-soon-chain", "timers-cancel", "spawn", "sleep-zero", "gather", "executor-64"),
-    *("tcp-protocol-1k-10", "tcp-streams-1k-10", "udp-1k-10", "tls-protocol-1k-10"),
+    *("call-soon-chain", "timers-cancel", "spawn", "sleep-zero", "gather"),
+    *("executor-sequential", "executor-64", "tcp-protocol-1k-1", "tcp-protocol-1k-10"),
+    *("tcp-streams-1k-10", "udp-1k-10", "tls-protocol-1k-10"),
     *("process-spawn", "memory-task"),
 )
 
