@@ -79,8 +79,9 @@ impl EventLoop {
     /// in the poller, at most one; 0.0 for none. A reply that arrives meanwhile costs no wake-up,
     /// while an idle loop keeps a processor busy for that long after each turn.
     ///
-    /// None, the default, leaves it to the loop: it polls for at most 50 microseconds, and twice
-    /// the processor time that a sleep takes, while that finds something four times out of five.
+    /// None, the default, leaves it to the loop: it polls for at most 50 microseconds, and at
+    /// most twice the processor time that a sleep takes, while five of six times that finds
+    /// something.
     ///
     /// Raises ValueError for a number out of range.
     #[getter(busy_poll)]

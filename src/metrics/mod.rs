@@ -116,12 +116,6 @@ impl Metrics {
         self.idle_since.set(now);
     }
 
-    /// When the sleep that lasts began; 0 while awake.
-    #[inline]
-    pub fn idle_since(&self) -> u64 {
-        self.idle_since.get()
-    }
-
     /// The loop is awake, though it may still wait for the GIL.
     #[inline]
     pub fn sleep_ends(&self, now: u64) {

@@ -21,7 +21,7 @@ const SHORT: u64 = 8;
 const TRIES_AFTER: u8 = 4;
 
 /// Spinning goes on while there is credit: a find earns one, a spin in vain costs so much.
-/// A fifth of the spins may be in vain.
+/// One spin of six may be in vain.
 const IN_VAIN: u8 = 5;
 const MOST_CREDIT: u8 = 4 * IN_VAIN;
 
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifth_in_vain_is_borne_and_a_third_is_not() {
+    fn one_of_seven_in_vain_is_borne_and_one_of_three_is_not() {
         for (period, borne) in [(7, true), (3, false)] {
             let mut spin = AdaptiveSpin::default();
             sleeps_until_spin(&mut spin, 5 * COST, 100).unwrap();

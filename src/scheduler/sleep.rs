@@ -21,34 +21,32 @@ pub struct Sleeping {
     in_vain: AttachedCell<bool>,
 }
 
-/// Waits for events, with the GIL released. Also answers when the wait ended.
+/// Waits for events, with the GIL released; the wait `began` just now. Also answers when it ended.
 pub fn sleep(
     py: Python<'_>,
     this: &Scheduler,
     poller: &mut Poller,
     timeout: Option<Duration>,
+    began: u64,
 ) -> (io::Result<()>, u64) {
     let sleeping = &this.sleeping;
     let setting = sleeping.busy_poll.get(py);
     let plan = match setting {
+        // Not measured: the event may be all but there, and this be no sleep.
+        _ if sleeping.in_vain.get(py) => Wait::Sleep,
         Some(Duration::ZERO) => Wait::Sleep,
         Some(spin) => Wait::Spin(spin),
         None => sleeping.learned.get(py).plan(),
     };
-    let plan = match plan {
-        // What it takes now says nothing of a sleep: the event may be all but there.
-        Wait::Spin(_) if sleeping.in_vain.get(py) => Wait::Sleep,
-        plan => plan,
-    };
     let measured = plan == Wait::MeasuredSleep;
-    let began = this.metrics.idle_since();
     let (polled, now, cost) = py.detach(|| {
         let before = if measured { clock::thread_nanoseconds() } else { None };
         let polled = match plan {
             Wait::Spin(spin) => poller.poll_busily(timeout.map_or(spin, |most| most.min(spin))),
             Wait::Sleep | Wait::MeasuredSleep => poller.poll(timeout),
         };
-        let cost = before.and_then(|before| Some(clock::thread_nanoseconds()? - before));
+        let cost =
+            before.and_then(|before| Some(clock::thread_nanoseconds()?.saturating_sub(before)));
         // Waiting for the GIL is not idleness.
         let now = clock::nanoseconds();
         this.metrics.sleep_ends(now);

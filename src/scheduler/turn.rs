@@ -336,10 +336,11 @@ fn poll<'py>(
         (polled, now)
     } else {
         this.alarm.set_asleep(true);
-        metrics.sleep_begins(clock::nanoseconds());
+        let began = clock::nanoseconds();
+        metrics.sleep_begins(began);
         // Asking the clock may have run Python code, and so let other threads queue something.
         let slept = if this.ready.len(py) == 0 && !this.inbox.has_letters() {
-            sleep(py, this, &mut poller, timeout)
+            sleep(py, this, &mut poller, timeout, began)
         } else {
             let polled = poller.poll(Some(Duration::ZERO));
             let now = clock::nanoseconds();
