@@ -57,7 +57,8 @@ impl EventLoop {
         let runnable = Runnable { argument: file_object, ..Runnable::new(&HANDLE, handle.clone()) };
         let replaced = this.watches.with(py, |watches| watches.set(fd, direction, runnable));
         let replaced = replaced.map_err(|refused| os_error(py, &refused.error))?;
-        cancel(py, replaced)?;
+        cancel(py, replaced.same)?;
+        cancel(py, replaced.stale)?;
         Ok(handle)
     }
 

@@ -229,11 +229,9 @@ impl Waiters {
             return;
         }
         this.side(direction).watched.set(py, false);
-        let removed = scheduler.watches.with(py, |watches| {
-            // Somebody else may have taken the descriptor over, as `add_reader()` would.
-            let ours = watches.get(this.fd, direction).is_some_and(|r| r.object.is(slf));
-            if ours { watches.unset(this.fd, direction) } else { None }
-        });
+        // `add_reader()`, for one, may have taken the descriptor over.
+        let removed =
+            scheduler.watches.with(py, |watches| watches.unset_of(this.fd, direction, slf));
         drop(removed);
     }
 }

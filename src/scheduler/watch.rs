@@ -20,13 +20,27 @@ pub enum Direction {
     Write,
 }
 
+impl Direction {
+    fn opposite(self) -> Self {
+        match self {
+            Self::Read => Self::Write,
+            Self::Write => Self::Read,
+        }
+    }
+
+    fn interest(self) -> Interest {
+        match self {
+            Self::Read => Interest::READABLE,
+            Self::Write => Interest::WRITABLE,
+        }
+    }
+}
+
 /// What is due for one descriptor.
 #[derive(Default)]
 pub struct Watch {
     on_read: Option<Runnable>,
     on_write: Option<Runnable>,
-    /// The descriptor may have been closed, and its number reused, since its reader was set.
-    lasting: bool,
 }
 
 impl Watch {
@@ -52,7 +66,17 @@ impl Watch {
 pub struct Refused {
     /// What the kernel answered.
     pub error: io::Error,
-    _runnables: [Option<Runnable>; 2],
+    _runnable: Runnable,
+}
+
+/// Runnables that are due no longer; the caller drops them where no cell is lent.
+#[must_use = "drop it where no cell is lent"]
+#[derive(Default)]
+pub struct Replaced {
+    /// What was due in the same direction.
+    pub same: Option<Runnable>,
+    /// What was due in the other direction, of a file that was closed while it was watched.
+    pub stale: Option<Runnable>,
 }
 
 /// All watched descriptors of a loop, and the kernel's view of them kept in step.
@@ -109,18 +133,17 @@ impl Watches {
     ///
     /// # Errors
     /// As there.
-    pub fn set_background(
-        &mut self,
-        fd: RawFd,
-        runnable: Runnable,
-    ) -> Result<Option<Runnable>, Refused> {
+    pub fn set_background(&mut self, fd: RawFd, runnable: Runnable) -> Result<Replaced, Refused> {
         let replaced = self.set(fd, Direction::Read, runnable)?;
         self.background = 1;
         Ok(replaced)
     }
 
     /// Has `runnable` queued whenever `fd` is ready, as long as it is ready (level-triggered).
-    /// Returns the runnable replaced.
+    /// Returns what is due no longer. Nothing changes if the kernel refuses.
+    ///
+    /// The kernel is asked each time: a descriptor may have been closed, and its number be another
+    /// file's, since it was last asked.
     ///
     /// # Errors
     /// What the kernel answers: EPERM for a regular file, EBADF for a closed descriptor.
@@ -129,79 +152,55 @@ impl Watches {
         fd: RawFd,
         direction: Direction,
         runnable: Runnable,
-    ) -> Result<Option<Runnable>, Refused> {
-        if let Err(error) = self.leave_parent() {
-            return Err(Refused { error, _runnables: [Some(runnable), None] });
-        }
-        let Some(registrar) = &self.registrar else {
-            let error = io::Error::other("the poller is closed");
-            return Err(Refused { error, _runnables: [Some(runnable), None] });
-        };
-        if let Some(entry) = self.entries.get_mut(fd) {
-            let replaced = entry.payload.slot(direction).replace(runnable);
-            let Some(interest) = entry.payload.interest() else { return Ok(replaced) };
-            let lasting = entry.payload.lasting;
-            if direction == Direction::Read {
-                entry.payload.lasting = false;
+    ) -> Result<Replaced, Refused> {
+        match self.register(fd, direction) {
+            Ok(is_another_file) => {
+                let Some(entry) = self.entries.get_mut(fd) else { return Ok(Replaced::default()) };
+                let watch = &mut entry.payload;
+                let stale =
+                    if is_another_file { watch.slot(direction.opposite()).take() } else { None };
+                let same = watch.slot(direction).replace(runnable);
+                entry.interest = watch.interest().unwrap_or(entry.interest);
+                Ok(Replaced { same, stale })
             }
-            if interest == entry.interest && !lasting {
-                return Ok(replaced);
-            }
-            let changed = match registrar.reregister(fd, entry.token(), interest, Trigger::Level) {
-                // The descriptor was closed and its number reused behind our back.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    registrar.register(fd, entry.token(), interest, Trigger::Level)
-                }
-                other => other,
-            };
-            return match changed {
-                Ok(()) => {
-                    entry.interest = interest;
-                    Ok(replaced)
-                }
-                Err(error) => {
-                    let refused = entry.payload.slot(direction).take();
-                    if entry.payload.interest().is_none() {
-                        self.entries.remove(fd);
-                    }
-                    Err(Refused { error, _runnables: [refused, replaced] })
-                }
-            };
+            Err(error) => Err(Refused { error, _runnable: runnable }),
         }
-        let mut watch = Watch::default();
-        *watch.slot(direction) = Some(runnable);
-        let interest = match direction {
-            Direction::Read => Interest::READABLE,
-            Direction::Write => Interest::WRITABLE,
-        };
-        let token = match self.entries.insert(fd, interest, watch) {
-            Ok(token) => token,
-            Err(mut watch) => {
-                let error = io::Error::from_raw_os_error(libc::EBADF);
-                let refused = watch.slot(direction).take();
-                return Err(Refused { error, _runnables: [refused, None] });
-            }
-        };
-        if let Err(error) = registrar.register(fd, token, interest, Trigger::Level) {
-            let removed = self.entries.remove(fd);
-            let refused = removed.and_then(|mut entry| entry.payload.slot(direction).take());
-            return Err(Refused { error, _runnables: [refused, None] });
-        }
-        Ok(None)
     }
 
-    /// As [`Watches::set`], for a reader that stays when its owner has no use for it at the
-    /// moment and so may outlive the descriptor.
-    pub fn set_lasting_reader(
-        &mut self,
-        fd: RawFd,
-        runnable: Runnable,
-    ) -> Result<Option<Runnable>, Refused> {
-        let replaced = self.set(fd, Direction::Read, runnable)?;
-        if let Some(entry) = self.entries.get_mut(fd) {
-            entry.payload.lasting = true;
+    /// Has the kernel watch one more direction of `fd`, for which there is an entry then. Answers
+    /// whether the number was that of another file when it was entered.
+    fn register(&mut self, fd: RawFd, direction: Direction) -> io::Result<bool> {
+        self.leave_parent()?;
+        let Some(registrar) = &self.registrar else {
+            return Err(io::Error::other("the poller is closed"));
+        };
+        if let Some(entry) = self.entries.get(fd) {
+            let token = entry.token();
+            let interest = entry.interest | direction.interest();
+            return match registrar.reregister(fd, token, interest, Trigger::Level) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let interest = direction.interest();
+                    registrar.register(fd, token, interest, Trigger::Level).map(|()| true)
+                }
+                other => other.map(|()| false),
+            };
         }
-        Ok(replaced)
+        let Ok(token) = self.entries.insert(fd, direction.interest(), Watch::default()) else {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        };
+        let interest = direction.interest();
+        let registered = match registrar.register(fd, token, interest, Trigger::Level) {
+            // The kernel refused to forget it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                registrar.reregister(fd, token, interest, Trigger::Level)
+            }
+            other => other,
+        };
+        if registered.is_err() {
+            // The entry is empty: nothing is dropped.
+            self.entries.remove(fd);
+        }
+        registered.map(|()| false)
     }
 
     /// What is due when `fd` is ready in a direction.
@@ -213,9 +212,25 @@ impl Watches {
     pub fn unset(&mut self, fd: RawFd, direction: Direction) -> Option<Runnable> {
         let entry = self.entries.get_mut(fd)?;
         let removed = entry.payload.slot(direction).take()?;
-        if direction == Direction::Read {
-            entry.payload.lasting = false;
-        }
+        self.reduce(fd);
+        Some(removed)
+    }
+
+    /// As [`Watches::unset`], if the runnable is due for `object`: the number may be another file's
+    /// by now, which another object has watched.
+    pub fn unset_of<T>(
+        &mut self,
+        fd: RawFd,
+        direction: Direction,
+        object: &Bound<'_, T>,
+    ) -> Option<Runnable> {
+        let runnable = self.entries.get_mut(fd)?.payload.slot(direction).as_ref()?;
+        if runnable.object.is(object) { self.unset(fd, direction) } else { None }
+    }
+
+    /// Brings the kernel's view of `fd` down to what is still due.
+    fn reduce(&mut self, fd: RawFd) {
+        let Some(entry) = self.entries.get_mut(fd) else { return };
         let left = entry.payload.interest();
         if let Some(interest) = left {
             entry.interest = interest;
@@ -234,7 +249,6 @@ impl Watches {
         if left.is_none() {
             self.entries.remove(fd);
         }
-        Some(removed)
     }
 
     /// The descriptor that has a runnable with this very object as its argument.
@@ -265,16 +279,35 @@ impl Watches {
         readiness: Readiness,
         mut due: impl FnMut(Runnable),
     ) {
-        let Some(entry) = self.entries.lookup(token) else { return };
+        let Some(entry) = self.entries.lookup(token) else { return self.forget(token) };
+        let mut is_due = false;
         if readiness.is_readable()
             && let Some(runnable) = &entry.payload.on_read
         {
+            is_due = true;
             due(runnable.clone_ref(py));
         }
         if readiness.is_writable()
             && let Some(runnable) = &entry.payload.on_write
         {
+            is_due = true;
             due(runnable.clone_ref(py));
+        }
+        if !is_due {
+            self.reduce(token.fd());
+        }
+    }
+
+    /// An event came for a descriptor that is watched no longer: it was polled before that, or the
+    /// kernel refused to forget the descriptor and would report it for ever.
+    #[cold]
+    fn forget(&self, token: Token) {
+        if self.entries.get(token.fd()).is_none()
+            && let Some(registrar) = &self.registrar
+            && let Err(error) = registrar.deregister(token.fd())
+        {
+            let fd = token.fd();
+            tracing::trace!(target: "ferroloop::loop", fd, %error, "an event came late");
         }
     }
 

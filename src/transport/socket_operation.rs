@@ -437,10 +437,8 @@ impl SocketOperation {
         let waiter = scheduler.waiters.with(py, |waiters| waiters.remove(place, slf.as_any()));
         drop(waiter);
         if self.action.inspect(py, Action::writes) {
-            let removed = scheduler.watches.with(py, |watches| {
-                let ours = watches.get(fd, Direction::Write)?.object.is(slf);
-                if ours { watches.unset(fd, Direction::Write) } else { None }
-            });
+            let removed =
+                scheduler.watches.with(py, |watches| watches.unset_of(fd, Direction::Write, slf));
             drop(removed);
         }
     }

@@ -102,7 +102,7 @@ impl SocketReader {
         let reader = Bound::new(py, reader)?;
         let runnable = Runnable::new(&READABLE, reader.clone());
         let replaced = watches
-            .with(py, |watches| watches.set_lasting_reader(fd, runnable))
+            .with(py, |watches| watches.set(fd, Direction::Read, runnable))
             .map_err(|refused| os_error(py, &refused.error))?;
         drop(replaced);
         if let Some(current) = current {
@@ -119,10 +119,8 @@ impl SocketReader {
             return Self::wake(slf);
         }
         let fd = slf.get().fd;
-        let removed = scheduler.get().watches.with(py, |watches| {
-            let ours = watches.get(fd, Direction::Read)?.object.is(slf);
-            if ours { watches.unset(fd, Direction::Read) } else { None }
-        });
+        let watches = &scheduler.get().watches;
+        let removed = watches.with(py, |watches| watches.unset_of(fd, Direction::Read, slf));
         drop(removed);
         Ok(())
     }
