@@ -40,6 +40,7 @@ mod task;
 mod tls;
 mod transport;
 mod watchdog;
+mod write_side;
 
 #[cfg(feature = "embed")]
 pub use embed::*;

@@ -20,6 +20,7 @@ LAYERS = {
     "metrics": 1,
     "pool": 1,
     "reactor": 1,
+    "write_side": 1,
     "scheduler": 2,
     "future": 3,
     "handle": 3,
@@ -42,7 +43,7 @@ LAYERS = {
 SIBLINGS = {("future", "handle"), ("task", "future"), ("task", "handle"), ("tls", "transport")}
 
 # No Python in these: they are tested without an interpreter.
-PURE = {"metrics", "pool", "reactor", "sys"}
+PURE = {"metrics", "pool", "reactor", "sys", "write_side"}
 
 UNSAFE = {"ffi", "sys"}
 

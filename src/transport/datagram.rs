@@ -26,9 +26,9 @@ use crate::interop::{address, imports};
 use crate::metrics::TransportClass;
 use crate::scheduler::RunnableKind;
 use crate::scheduler::report::outcome;
-use crate::scheduler::watch::Direction;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
+use crate::write_side::ResumeAt;
 
 /// No datagram over IP is larger than the receive buffer shared by all.
 const LARGEST_OVER_IP: usize = 64 * 1024;
@@ -47,12 +47,18 @@ static KIND: TransportKind = TransportKind {
     is_socket: true,
     on_read: &ON_READ,
     on_write: &ON_WRITE,
-    settle: |_| Ok(()),
-    buffer_size: |transport| {
+    resume_at: ResumeAt::LowWater,
+    write_failed: WRITE_FAILED,
+    send: |transport| match transport.cast::<DatagramTransport>() {
+        Ok(datagrams) => DatagramTransport::send_queue(datagrams),
+        Err(_) => Ok(()),
+    },
+    queue_size: |transport| {
         let datagrams = transport.cast::<DatagramTransport>();
         datagrams.map_or(0, |datagrams| datagrams.get().queued_bytes.get(datagrams.py()))
     },
-    clear_buffer: |transport| {
+    all_sent: |_| Ok(()),
+    clear_queue: |transport| {
         if let Ok(datagrams) = transport.cast::<DatagramTransport>() {
             let py = datagrams.py();
             datagrams.get().queued_bytes.set(py, 0);
@@ -72,7 +78,7 @@ static ON_READ: RunnableKind = RunnableKind {
 
 static ON_WRITE: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_sendto_ready", DatagramTransport::write_ready)
+        run_event(scheduler, runnable, "_sendto_ready", Transport::write_ready)
     },
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_sendto_ready")),
     ..EVENT
@@ -303,18 +309,32 @@ impl DatagramTransport {
         this.queue.with(py, |queue| queue.push_back(Datagram { data: data.unbind(), to }));
     }
 
-    /// The socket takes more.
-    pub fn write_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    /// Reports what was queued to the write side: behind what waits, or after a call that was to
+    /// send it at once (`at_once`).
+    pub(super) fn note_queued<'py>(slf: &Bound<'py, Self>, at_once: bool) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let queued = slf.get().queued_bytes.get(py);
+        transport
+            .get()
+            .writing
+            .with(py, |side| if at_once { side.wait(queued) } else { side.queued_more(queued) });
+        Transport::carry_out(transport)
+    }
+
+    /// Hands the queue to the system. A datagram that is refused concerns the protocol, which is
+    /// called, and not the next one.
+    fn send_queue<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        let base = slf.as_super().get();
         while let Some(datagram) = this.queue.with(py, VecDeque::pop_front) {
             let data = datagram.data.bind(py);
             let content = data.as_bytes();
             let to = datagram.to.as_ref().map(|to| to.bind(py).clone());
             let size = content.len() + OVERHEAD;
             match Self::send(slf, data.as_any(), content, to.as_ref()) {
-                Sent::NotReady => {
+                // A lookup of the address may have run code that aborted the transport.
+                Sent::NotReady if !slf.as_super().get().is_lost(py) => {
                     this.queue.with(py, |queue| queue.push_front(datagram));
                     break;
                 }
@@ -325,15 +345,6 @@ impl DatagramTransport {
                         Self::refused(slf, raised)?;
                     }
                 }
-            }
-        }
-        Transport::maybe_resume_protocol(slf.as_super())?;
-        if this.queue.with(py, |queue| queue.is_empty()) {
-            base.unwatch(py, Direction::Write);
-            let state = base.state.get(py);
-            if state.closing && state.lost == 0 {
-                base.update_state(py, |state| state.lost = 1);
-                return Transport::call_connection_lost(slf.as_super(), py.None().bind(py));
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ use crate::ffi::buffer;
 use crate::ffi::cell::Traverse;
 use crate::ffi::slots::Finalize;
 use crate::interop::imports;
+use crate::write_side::{Write, WriteSide};
 
 impl DatagramTransport {
     /// The address to send to.
@@ -62,9 +63,10 @@ impl DatagramTransport {
             return Ok(());
         }
         let to = this.destination(py, addr)?;
-        let lost = base.state.get(py).lost != 0;
+        let lost = base.is_lost(py);
         if (lost && this.address.is_some(py)) || base.endpoint.inspect(py, Endpoint::is_closed) {
-            return Transport::note_lost_write(slf.as_super()).map_err(PyErr::from);
+            let late = base.writing.with(py, WriteSide::note_late);
+            return Transport::warn_of_late_write(py, late).map_err(PyErr::from);
         }
         // A copy of what may change: it may have to wait, and Python code may run meanwhile.
         let data = match data.cast::<PyBytes>() {
@@ -72,15 +74,18 @@ impl DatagramTransport {
             Err(_) => buffer::with_bytes(data, |content| PyBytes::new(py, content))
                 .map_err(PyErr::from)?,
         };
-        if this.queue.with(py, |queue| queue.is_empty()) {
+        // asyncio sends on a socket whose connection was just lost.
+        let at_once = lost || base.writing.with(py, |side| side.write(None)) == Write::Send;
+        if at_once {
             match Self::send(slf, data.as_any(), data.as_bytes(), to.as_ref()) {
                 Sent::Yes => return Ok(()),
-                Sent::NotReady => Transport::add_writer(slf.as_super())?,
+                Sent::NotReady if base.is_lost(py) => return Ok(()),
+                Sent::NotReady => {}
                 Sent::Refused(raised) => return Self::refused(slf, raised).map_err(PyErr::from),
             }
         }
         Self::enqueue(slf, data, to.map(Bound::unbind));
-        Transport::maybe_pause_protocol(slf.as_super()).map_err(PyErr::from)
+        Self::note_queued(slf, at_once).map_err(PyErr::from)
     }
 
     #[pyo3(name = "_read_ready")]
@@ -89,7 +94,7 @@ impl DatagramTransport {
     }
 
     fn _sendto_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::write_ready(slf).map_err(PyErr::from)
+        Transport::write_ready(slf.as_super()).map_err(PyErr::from)
     }
 
     /// A copy of the datagrams that are not sent yet, with their addresses.

@@ -1,9 +1,8 @@
-//! Water marks, and the protocol that is told to pause and to resume writing.
+//! Water marks, and calling the protocol that is to pause and to resume writing.
 
 #![forbid(unsafe_code)]
 
 use pyo3::exceptions::PyValueError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -12,50 +11,35 @@ use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::scheduler::report::{outcome, report_raised};
 
-/// Limits of the write buffer, and on which side of them the protocol believes itself.
-#[derive(Clone, Copy)]
-pub struct FlowControl {
-    /// Above this many bytes the protocol is paused.
-    pub high: usize,
-    /// At this many bytes or fewer it is resumed.
-    pub low: usize,
-    /// `pause_writing()` was called and `resume_writing()` not yet.
-    pub paused: bool,
-}
+/// asyncio's default high-water mark, in bytes.
+const HIGH: usize = 64 * 1024;
 
-impl Default for FlowControl {
-    fn default() -> Self {
-        Self { high: 64 * 1024, low: 16 * 1024, paused: false }
+/// The limits that `set_write_buffer_limits(high, low)` means, by asyncio's rules: the high- and
+/// the low-water mark, in bytes.
+///
+/// # Errors
+/// ValueError unless `high >= low >= 0`; whatever comparing foreign numbers raises.
+pub fn limits<'py>(
+    py: Python<'py>,
+    high: Option<Bound<'py, PyAny>>,
+    low: Option<Bound<'py, PyAny>>,
+) -> PyResult<(usize, usize)> {
+    let high = match (high, &low) {
+        (Some(high), _) => high,
+        (None, Some(low)) => 4i32.into_pyobject(py)?.mul(low)?,
+        (None, None) => HIGH.into_pyobject(py)?.into_any(),
+    };
+    let low = match low {
+        Some(low) => low,
+        None => high.floor_div(4)?,
+    };
+    if !(high.ge(&low)? && low.ge(0)?) {
+        let (high, low) = (high.repr()?, low.repr()?);
+        return Err(PyValueError::new_err(format!(
+            "high ({high}) must be >= low ({low}) must be >= 0"
+        )));
     }
-}
-
-impl FlowControl {
-    /// The limits that `set_write_buffer_limits(high, low)` means, by asyncio's rules.
-    ///
-    /// # Errors
-    /// ValueError unless `high >= low >= 0`; whatever comparing foreign numbers raises.
-    pub fn limits<'py>(
-        py: Python<'py>,
-        high: Option<Bound<'py, PyAny>>,
-        low: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<(usize, usize)> {
-        let high = match (high, &low) {
-            (Some(high), _) => high,
-            (None, Some(low)) => 4i32.into_pyobject(py)?.mul(low)?,
-            (None, None) => Self::default().high.into_pyobject(py)?.into_any(),
-        };
-        let low = match low {
-            Some(low) => low,
-            None => high.floor_div(4)?,
-        };
-        if !(high.ge(&low)? && low.ge(0)?) {
-            let (high, low) = (high.repr()?, low.repr()?);
-            return Err(PyValueError::new_err(format!(
-                "high ({high}) must be >= low ({low}) must be >= 0"
-            )));
-        }
-        Ok((bytes(&high)?, bytes(&low)?))
-    }
+    Ok((bytes(&high)?, bytes(&low)?))
 }
 
 /// A number of bytes; no buffer reaches what is out of range.
@@ -67,35 +51,10 @@ fn bytes(number: &Bound<'_, PyAny>) -> PyResult<usize> {
 }
 
 impl Transport {
-    /// Tells the protocol to pause when more is buffered than the high water mark. Runs Python.
-    #[inline]
-    pub fn maybe_pause_protocol<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let this = slf.get();
-        let flow = this.flow.get(py);
-        if flow.paused || (this.kind.buffer_size)(slf) <= flow.high {
-            return Ok(());
-        }
-        this.flow.set(py, FlowControl { paused: true, ..flow });
-        Self::tell_protocol(slf, intern!(py, "pause_writing"), "protocol.pause_writing() failed")
-    }
-
-    /// Tells a paused protocol to resume when the buffer has drained. Runs Python.
-    #[inline]
-    pub fn maybe_resume_protocol<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let this = slf.get();
-        let flow = this.flow.get(py);
-        if !flow.paused || (this.kind.buffer_size)(slf) > flow.low {
-            return Ok(());
-        }
-        this.flow.set(py, FlowControl { paused: false, ..flow });
-        Self::tell_protocol(slf, intern!(py, "resume_writing"), "protocol.resume_writing() failed")
-    }
-
-    fn tell_protocol<'py>(
+    /// Calls `pause_writing()` or `resume_writing()`; what it raises is reported.
+    pub(super) fn tell_protocol<'py>(
         slf: &Bound<'py, Self>,
-        method: &Bound<'py, pyo3::types::PyString>,
+        method: &Bound<'py, PyString>,
         failure: &str,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();

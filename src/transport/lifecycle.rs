@@ -18,9 +18,7 @@ use crate::scheduler::report::outcome;
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
-
-/// Writes after the connection was lost that are forgiven before a warning.
-pub(super) const FORGIVEN_WRITES: u32 = 5;
+use crate::write_side::{Close, WriteSide};
 
 /// `protocol.connection_made(transport)`, then reading: the protocol is the argument.
 static MADE: RunnableKind = RunnableKind {
@@ -264,8 +262,7 @@ impl Transport {
     /// Whether it wants to read.
     #[inline(always)]
     pub fn wants_to_read(&self, py: Python<'_>) -> bool {
-        let state = self.state.get(py);
-        !state.closing && !state.paused
+        !self.state.get(py).paused && !self.is_closing(py)
     }
 
     /// Has reads delivered in `context`, unless paused or closing.
@@ -276,12 +273,11 @@ impl Transport {
         Self::watch(slf, Direction::Read, context)
     }
 
-    /// Has the rest written as soon as the descriptor takes it.
-    pub fn add_writer(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::watch(slf, Direction::Write, context::copy_current(slf.py())?)
-    }
-
-    fn watch<'py>(
+    /// Has the transport's event for `direction` queued whenever the descriptor is ready.
+    ///
+    /// # Errors
+    /// OSError if the system refuses; RuntimeError if the loop is closed. Nothing changes then.
+    pub(super) fn watch<'py>(
         slf: &Bound<'py, Self>,
         direction: Direction,
         context: Bound<'py, PyAny>,
@@ -309,12 +305,15 @@ impl Transport {
         Ok(())
     }
 
-    /// Stops watching one direction.
-    pub fn unwatch(&self, py: Python<'_>, direction: Direction) {
+    /// Stops watching one direction. `slf` is this transport: another object may watch the number
+    /// by now, if the program has closed the socket.
+    pub(super) fn unwatch(&self, slf: &Bound<'_, Self>, direction: Direction) {
+        let py = slf.py();
         let Some(scheduler) = self.scheduler(py) else { return };
         let scheduler = scheduler.get();
         if !scheduler.closed.get(py) {
-            let removed = scheduler.watches.with(py, |watches| watches.unset(self.fd, direction));
+            let watches = &scheduler.watches;
+            let removed = watches.with(py, |watches| watches.unset_of(self.fd, direction, slf));
             drop(removed);
         }
     }
@@ -324,17 +323,16 @@ impl Transport {
         let py = slf.py();
         Self::settle(slf)?;
         let this = slf.get();
-        if this.state.get(py).closing {
+        let close = this.writing.with(py, WriteSide::close);
+        if close == Close::Before {
             return Ok(());
         }
-        this.update_state(py, |state| state.closing = true);
-        this.unwatch(py, Direction::Read);
-        if (this.kind.buffer_size)(slf) == 0 {
-            this.update_state(py, |state| state.lost += 1);
-            this.unwatch(py, Direction::Write);
-            Self::schedule_connection_lost(slf, None)?;
+        this.unwatch(slf, Direction::Read);
+        if close == Close::WhenSent {
+            return Ok(());
         }
-        Ok(())
+        Self::carry_out(slf)?;
+        Self::schedule_connection_lost(slf, None)
     }
 
     /// Closes at once and forgets what was not written.
@@ -345,18 +343,12 @@ impl Transport {
         let py = slf.py();
         let this = slf.get();
         Self::settle(slf)?;
-        if this.state.get(py).lost != 0 {
+        if !this.writing.with(py, WriteSide::abort) {
             return Ok(());
         }
-        if (this.kind.buffer_size)(slf) != 0 {
-            (this.kind.clear_buffer)(slf);
-            this.unwatch(py, Direction::Write);
-        }
-        this.update_state(py, |state| {
-            state.closing = true;
-            state.lost += 1;
-        });
-        this.unwatch(py, Direction::Read);
+        (this.kind.clear_queue)(slf);
+        this.unwatch(slf, Direction::Read);
+        Self::carry_out(slf)?;
         Self::schedule_connection_lost(slf, exception)
     }
 
@@ -448,21 +440,6 @@ impl Transport {
         told.and(closed).and(after)
     }
 
-    /// Counts a write to a lost connection; warns of those that go on and on.
-    #[cold]
-    pub fn note_lost_write<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let base = slf.get();
-        if base.state.get(py).lost >= FORGIVEN_WRITES {
-            let text = "socket.send() raised exception.";
-            let warned = imports::logger(py)
-                .and_then(|logger| logger.call_method1(intern!(py, "warning"), (text,)));
-            outcome(py, warned)?;
-        }
-        base.update_state(py, |state| state.lost = state.lost.saturating_add(1));
-        Ok(())
-    }
-
     fn let_go(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
@@ -478,10 +455,13 @@ impl Transport {
         }
     }
 
-    /// Closes the descriptor.
+    /// Closes the descriptor. Whatever the state, it is watched no longer before: its number is
+    /// the next file's.
     pub fn close_endpoint(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
+        this.unwatch(slf, Direction::Read);
+        this.unwatch(slf, Direction::Write);
         this.ownership.release(py);
         drop(this.open.take(py));
         match this.endpoint.replace(py, Endpoint::Closed(None)) {

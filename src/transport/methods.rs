@@ -6,13 +6,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::flow_control::FlowControl;
-use super::gathering;
+use super::flow_control;
 use super::{Endpoint, Transport};
 use crate::ffi::context;
 use crate::ffi::exception::Raised;
 use crate::ffi::slots::Finalize;
 use crate::scheduler::watch::Direction;
+use crate::write_side::{LITTLE, WriteSide};
 
 impl Transport {
     fn repr(slf: &Bound<'_, Self>) -> PyResult<String> {
@@ -34,7 +34,7 @@ impl Transport {
                 if is_set { "polling" } else { "idle" }
             };
             info.push(format!("read={}", polling(Direction::Read)));
-            let size = (this.kind.buffer_size)(slf);
+            let size = this.writing.with(py, |side| side.unsent());
             info.push(format!("write=<{}, bufsize={size}>", polling(Direction::Write)));
         }
         Ok(format!("<{}>", info.join(" ")))
@@ -74,7 +74,7 @@ impl Transport {
         });
         // `StreamWriter.drain()` asks after each write. In a crowded turn and between large writes,
         // where sending now would undo the gathering, a failure shows when what is held is sent.
-        let bulk = (slf.get().kind.buffer_size)(slf) > gathering::LITTLE;
+        let bulk = slf.get().writing.with(py, |side| side.queued()) > LITTLE;
         if !crowded && !bulk {
             Self::settle(slf)?;
         }
@@ -116,7 +116,7 @@ impl Transport {
             return Ok(());
         }
         this.update_state(py, |state| state.paused = true);
-        this.unwatch(py, Direction::Read);
+        this.unwatch(slf, Direction::Read);
         Self::log(slf, "%r pauses reading", None, None)
     }
 
@@ -124,25 +124,24 @@ impl Transport {
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let state = this.state.get(py);
-        if state.closing || !state.paused {
+        if this.is_closing(py) || !this.state.get(py).paused {
             return Ok(());
         }
+        // First what the system may refuse.
+        Self::watch(slf, Direction::Read, context::copy_current(py)?)?;
         this.update_state(py, |state| state.paused = false);
-        Self::add_reader(slf, context::copy_current(py)?)?;
         Self::log(slf, "%r resumes reading", None, None)
     }
 
     /// Return the number of bytes that are buffered for writing.
     fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
         Self::settle(slf)?;
-        Ok((slf.get().kind.buffer_size)(slf))
+        Ok(slf.get().writing.with(slf.py(), |side| side.queued()))
     }
 
     /// Return the low and the high water mark of the write buffer.
     fn get_write_buffer_limits(&self, py: Python<'_>) -> (usize, usize) {
-        let flow = self.flow.get(py);
-        (flow.low, flow.high)
+        self.writing.with(py, |side| side.limits())
     }
 
     /// Set the water marks of the write buffer, in bytes.
@@ -156,21 +155,21 @@ impl Transport {
         low: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        let (high, low) = FlowControl::limits(py, high, low)?;
+        let (high, low) = flow_control::limits(py, high, low)?;
         Self::settle(slf)?;
-        let flow = &slf.get().flow;
-        flow.set(py, FlowControl { high, low, ..flow.get(py) });
-        Self::maybe_pause_protocol(slf).map_err(PyErr::from)
+        slf.get().writing.with(py, |side| side.set_limits(low, high));
+        Self::carry_out(slf).map_err(PyErr::from)
     }
 
     #[pyo3(name = "_maybe_pause_protocol")]
     fn maybe_pause_protocol_py(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::maybe_pause_protocol(slf).map_err(PyErr::from)
+        Self::carry_out(slf).map_err(PyErr::from)
     }
 
     #[pyo3(name = "_maybe_resume_protocol")]
     fn maybe_resume_protocol_py(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::maybe_resume_protocol(slf).map_err(PyErr::from)
+        slf.get().writing.with(slf.py(), WriteSide::look_at_protocol);
+        Self::carry_out(slf).map_err(PyErr::from)
     }
 
     #[pyo3(name = "_force_close")]
@@ -239,7 +238,7 @@ impl Transport {
 
     #[getter(_conn_lost)]
     fn conn_lost(&self, py: Python<'_>) -> u32 {
-        self.state.get(py).lost
+        self.writing.with(py, |side| side.late())
     }
 
     #[getter(_paused)]
@@ -249,17 +248,17 @@ impl Transport {
 
     #[getter(_protocol_paused)]
     fn protocol_paused(&self, py: Python<'_>) -> bool {
-        self.flow.get(py).paused
+        self.writing.with(py, |side| side.is_paused())
     }
 
     #[getter(_high_water)]
     fn high_water(&self, py: Python<'_>) -> usize {
-        self.flow.get(py).high
+        self.writing.with(py, |side| side.limits().1)
     }
 
     #[getter(_low_water)]
     fn low_water(&self, py: Python<'_>) -> usize {
-        self.flow.get(py).low
+        self.writing.with(py, |side| side.limits().0)
     }
 
     fn __del__(slf: &Bound<'_, Self>) {

@@ -3,6 +3,7 @@
 //! [`Transport`] has what all kinds share, a [`TransportKind`] what they do differently.
 //!
 //! * `lifecycle.rs`: opening, closing, the protocol's last call;
+//! * `writing.rs`: carries out what the write side (`src/write_side`) commands;
 //! * `flow_control.rs`: water marks; `write_queue.rs`: what could not be sent at once;
 //! * `receive.rs`: receiving into new bytes objects;
 //! * `reader_feed.rs`: feeding asyncio's StreamReader without its Python code;
@@ -10,7 +11,7 @@
 //! * `information.rs`: `get_extra_info()`;
 //! * `methods.rs`: what Python sees of every transport;
 //! * `native_protocol.rs`: protocols written in Rust (TLS), which get bytes without an object;
-//! * `stream.rs`, `stream_methods.rs`: TCP and UNIX streams; `gathering.rs`: when they send;
+//! * `stream.rs`, `stream_writing.rs`, `stream_methods.rs`: TCP and UNIX streams;
 //! * `server.rs`: accepting them;
 //! * `datagram.rs`, `datagram_methods.rs`, `familiar.rs`: UDP and UNIX datagrams;
 //! * `pipe.rs`, `pipe_reader.rs`, `pipe_writer.rs`: pipes, FIFOs and terminals;
@@ -30,7 +31,6 @@ mod event;
 mod familiar;
 mod finalizer;
 mod flow_control;
-mod gathering;
 mod information;
 mod lifecycle;
 mod methods;
@@ -45,7 +45,9 @@ mod socket_operation;
 mod socket_reader;
 mod stream;
 mod stream_methods;
+mod stream_writing;
 mod write_queue;
+mod writing;
 
 use std::io;
 use std::os::fd::RawFd;
@@ -56,7 +58,6 @@ use pyo3::types::PyDict;
 
 pub use datagram::DatagramTransport;
 pub use endpoint::Endpoint;
-use flow_control::FlowControl;
 pub use native_protocol::{NativeProtocol, NativeProtocolKind};
 pub use pipe_reader::ReadPipeTransport;
 pub use pipe_writer::WritePipeTransport;
@@ -66,12 +67,13 @@ pub use socket_operation::{Action, SocketOperation};
 pub use socket_reader::is_parked;
 pub use stream::StreamTransport;
 
-use crate::ffi::cell::AttachedCell;
+use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::owner::{Owners, Ownership};
 use crate::metrics::{Open, TransportClass};
 use crate::scheduler::{RunnableKind, Scheduler};
 use crate::sys::address::SocketAddress;
+use crate::write_side::{ResumeAt, WriteSide};
 
 /// The open transports by descriptor.
 pub static OWNERS: Owners = Owners::new();
@@ -88,23 +90,26 @@ pub struct TransportKind {
     pub on_read: &'static RunnableKind,
     /// Queued when something can be written.
     pub on_write: &'static RunnableKind,
-    /// Does at once what was put off to the end of the callback, before someone looks.
-    pub settle: for<'py> fn(&Bound<'py, Transport>) -> PyOutcome<'py, ()>,
-    /// `get_write_buffer_size()`. Runs no Python code.
-    pub buffer_size: for<'py> fn(&Bound<'py, Transport>) -> usize,
-    /// Drops what was not sent.
-    pub clear_buffer: for<'py> fn(&Bound<'py, Transport>),
+    /// When a paused protocol is resumed.
+    pub resume_at: ResumeAt,
+    /// What a failed write is reported as.
+    pub write_failed: &'static str,
+    /// Hands the queue to the system, as far as it takes it, or ends the connection.
+    pub send: for<'py> fn(&Bound<'py, Transport>) -> PyOutcome<'py, ()>,
+    /// Bytes in the queue. Runs no Python code.
+    pub queue_size: for<'py> fn(&Bound<'py, Transport>) -> usize,
+    /// Drops the queue.
+    pub clear_queue: for<'py> fn(&Bound<'py, Transport>),
+    /// Called when a queue that had to wait is empty.
+    pub all_sent: for<'py> fn(&Bound<'py, Transport>) -> PyResult<()>,
     /// Called after the protocol's `connection_lost()`.
     pub lost: for<'py> fn(&Bound<'py, Transport>) -> PyResult<()>,
 }
 
-/// How far a transport is.
+/// What a transport knows of its protocol and of reading; of writing and closing see
+/// [`WriteSide`].
 #[derive(Clone, Copy, Default)]
 struct State {
-    /// `close()` or `abort()` was called, or the connection is lost.
-    closing: bool,
-    /// Not zero once `connection_lost()` is scheduled; then counts writes, to warn of them.
-    lost: u32,
     /// `pause_reading()` was called.
     paused: bool,
     /// The protocol is a BufferedProtocol.
@@ -137,7 +142,7 @@ pub struct Transport {
     server: AttachedCell<Option<Py<PyAny>>>,
     extra: AttachedCell<Option<Py<PyDict>>>,
     names: AttachedCell<Names>,
-    flow: AttachedCell<FlowControl>,
+    writing: AttachedRefCell<WriteSide>,
     state: AttachedCell<State>,
     ownership: Ownership,
     /// Counts it as open, from its opening until its descriptor is closed.
@@ -172,7 +177,7 @@ impl Transport {
             server: AttachedCell::new(parts.server.map(Bound::unbind)),
             extra: AttachedCell::new(parts.extra.map(Bound::unbind)),
             names: AttachedCell::new(Names { own: None, peer: parts.peer }),
-            flow: AttachedCell::new(FlowControl::default()),
+            writing: AttachedRefCell::new(WriteSide::new(kind.resume_at)),
             state: AttachedCell::new(State::default()),
             ownership: Ownership::new(&OWNERS),
             open: AttachedCell::new(None),
@@ -227,19 +232,21 @@ impl Transport {
         }
     }
 
-    /// Does at once what was put off to the end of the callback.
-    fn settle(slf: &Bound<'_, Self>) -> PyResult<()> {
-        (slf.get().kind.settle)(slf).map_err(PyErr::from)
-    }
-
     /// The protocol, or None when the connection is lost.
     fn protocol_or_none<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.protocol.get_bound(py).unwrap_or_else(|| py.None().into_bound(py))
     }
 
     /// Whether `close()` or `abort()` was called or the connection is lost.
+    #[inline(always)]
     pub fn is_closing(&self, py: Python<'_>) -> bool {
-        self.state.get(py).closing
+        self.writing.with(py, |side| side.is_closing())
+    }
+
+    /// Whether `connection_lost()` was called or is scheduled.
+    #[inline(always)]
+    fn is_lost(&self, py: Python<'_>) -> bool {
+        self.writing.with(py, |side| side.is_lost())
     }
 
     #[inline(always)]

@@ -70,7 +70,8 @@ impl Transport {
             });
             info.push(if polling { "polling" } else { "idle" }.to_owned());
             if direction == Direction::Write {
-                info.push(format!("bufsize={}", (this.kind.buffer_size)(slf)));
+                let size = this.writing.with(py, |side| side.unsent());
+                info.push(format!("bufsize={size}"));
             }
         }
         Ok(format!("<{}>", info.join(" ")))

@@ -29,6 +29,7 @@ use crate::scheduler::RunnableKind;
 use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::pipe::{self, FileKind};
+use crate::write_side::{ResumeAt, WriteSide};
 
 const READ_FAILED: &str = "Fatal read error on pipe transport";
 
@@ -38,9 +39,13 @@ static KIND: TransportKind = TransportKind {
     is_socket: false,
     on_read: &ON_READ,
     on_write: &NEVER,
-    settle: |_| Ok(()),
-    buffer_size: |_| 0,
-    clear_buffer: |_| {},
+    // Nothing is written.
+    resume_at: ResumeAt::LowWater,
+    write_failed: READ_FAILED,
+    send: |_| Ok(()),
+    queue_size: |_| 0,
+    clear_queue: |_| {},
+    all_sent: |_| Ok(()),
     lost: |_| Ok(()),
 };
 
@@ -162,11 +167,8 @@ impl ReadPipeTransport {
         let transport = slf.as_super();
         let base = transport.get();
         Transport::log_closed_by_peer(transport)?;
-        base.update_state(py, |state| {
-            state.closing = true;
-            state.lost += 1;
-        });
-        base.unwatch(py, Direction::Read);
+        base.writing.with(py, WriteSide::lose);
+        base.unwatch(transport, Direction::Read);
         let told = match base.scheduler(py) {
             Some(scheduler) => protocol.getattr(intern!(py, "eof_received")).and_then(|callback| {
                 scheduler.call_method1(intern!(py, "call_soon"), (callback,)).map(drop)

@@ -12,11 +12,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 
 use super::event::{EVENT, run_event};
-use super::lifecycle::{FORGIVEN_WRITES, describe_event};
+use super::lifecycle::describe_event;
 use super::pipe::Crowding;
 use super::stream::raised_by_system;
 use super::stream_methods::is_data;
 use super::write_queue::{self, WriteQueue};
+use super::writing::FORGIVEN_WRITES;
 use super::{Endpoint, Parts, Transport, TransportKind};
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::PyOutcome;
@@ -28,6 +29,7 @@ use crate::scheduler::RunnableKind;
 use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::pipe::{self, FileKind};
+use crate::write_side::{Close, ResumeAt, Write, WriteSide};
 
 const WRITE_FAILED: &str = "Fatal write error on pipe transport";
 
@@ -40,16 +42,24 @@ static KIND: TransportKind = TransportKind {
     is_socket: false,
     on_read: &ON_READ,
     on_write: &ON_WRITE,
-    settle: |_| Ok(()),
-    buffer_size: |transport| {
+    // asyncio's pipes have no use for the low-water mark.
+    resume_at: ResumeAt::Empty,
+    write_failed: WRITE_FAILED,
+    send: |transport| match transport.cast::<WritePipeTransport>() {
+        Ok(writer) => WritePipeTransport::send_queue(writer),
+        Err(_) => Ok(()),
+    },
+    queue_size: |transport| {
         let writer = transport.cast::<WritePipeTransport>();
         writer.map_or(0, |writer| writer.get().queue.with(writer.py(), |queue| queue.len()))
     },
-    clear_buffer: |transport| {
+    clear_queue: |transport| {
         if let Ok(writer) = transport.cast::<WritePipeTransport>() {
-            drop(writer.get().queue.with(writer.py(), WriteQueue::take));
+            let queue = writer.get().queue.with(writer.py(), WriteQueue::take);
+            drop(queue);
         }
     },
+    all_sent: |_| Ok(()),
     lost: |_| Ok(()),
 };
 
@@ -63,7 +73,7 @@ static ON_READ: RunnableKind = RunnableKind {
 
 static ON_WRITE: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_write_ready", WritePipeTransport::write_ready)
+        run_event(scheduler, runnable, "_write_ready", Transport::write_ready)
     },
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
     ..EVENT
@@ -124,11 +134,11 @@ impl WritePipeTransport {
         let py = slf.py();
         let transport = slf.as_super();
         // An event may be queued already when a callback closes.
-        if transport.get().state.get(py).lost != 0 {
+        if transport.get().is_lost(py) {
             return Ok(());
         }
         outcome(py, Transport::log_closed_by_peer(transport))?;
-        let unwritten = !slf.get().queue.with(py, |queue| queue.is_empty());
+        let unwritten = transport.get().writing.with(py, |side| side.queued()) != 0;
         let exception =
             unwritten.then(|| PyBrokenPipeError::new_err(()).into_value(py).into_bound(py));
         outcome(py, Transport::force_close(transport, exception.map(Bound::into_any)))
@@ -142,19 +152,22 @@ impl WritePipeTransport {
         if transport.get().is_closing(py) {
             return outcome(py, this.note_lost_write(py));
         }
-        let idle = this.queue.with(py, |queue| queue.is_empty());
         let base = transport.get();
+        let decided = base.writing.with(py, |side| side.write(None));
         let fd = base.descriptor(py);
-        let written = write_queue::send_or_push(&this.queue, data, |content| {
-            if idle { base.note_sent(py, pipe::write(fd, content)) } else { Ok(0) }
+        let written = write_queue::send_or_push(&this.queue, data, |content| match decided {
+            Write::Send => base.note_sent(py, pipe::write(fd, content)),
+            _ => Ok(0),
         });
         match written {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
-                if idle {
-                    outcome(py, Transport::add_writer(transport))?;
-                }
-                Transport::maybe_pause_protocol(transport)
+                let queued = this.queue.with(py, |queue| queue.len());
+                base.writing.with(py, |side| match decided {
+                    Write::Send => side.wait(queued),
+                    _ => side.queued_more(queued),
+                });
+                Transport::carry_out(transport)
             }
             Ok(Err(error)) => {
                 this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
@@ -164,16 +177,12 @@ impl WritePipeTransport {
         }
     }
 
-    /// The pipe takes more of the queue.
-    fn write_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    /// Hands the head of the queue to the system.
+    fn send_queue<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
         let transport = slf.as_super();
         let base = transport.get();
-        let is_empty = || this.queue.with(py, |queue| queue.is_empty());
-        if base.state.get(py).lost != 0 || is_empty() {
-            return Ok(());
-        }
         let fd = base.descriptor(py);
         let written = write_queue::send_head(&this.queue, py, |slices| {
             let written = match slices {
@@ -184,25 +193,14 @@ impl WritePipeTransport {
         });
         if let Err(error) = written {
             this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
+            let dropped = this.queue.with(py, WriteQueue::take);
+            base.writing.with(py, WriteSide::dropped);
+            drop(dropped);
             return Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED);
         }
-        let left = !is_empty();
         let mut crowding = this.crowding.get(py);
-        crowding.note(fd, left);
+        crowding.note(fd, !this.queue.with(py, |queue| queue.is_empty()));
         this.crowding.set(py, crowding);
-        if left {
-            return Ok(());
-        }
-        base.unwatch(py, Direction::Write);
-        // Not before everything is written: asyncio's pipes have no use for the low water mark.
-        Transport::maybe_resume_protocol(transport)?;
-        let state = base.state.get(py);
-        // `resume_writing()` may have ended it itself.
-        if state.closing && state.lost == 0 {
-            base.update_state(py, |state| state.lost = 1);
-            base.unwatch(py, Direction::Read);
-            return Transport::call_connection_lost(transport, py.None().bind(py));
-        }
         Ok(())
     }
 
@@ -214,12 +212,11 @@ impl WritePipeTransport {
         if base.is_closing(py) || base.endpoint.inspect(py, Endpoint::is_closed) {
             return Ok(());
         }
-        base.update_state(py, |state| state.closing = true);
-        if !slf.get().queue.with(py, |queue| queue.is_empty()) {
+        if base.writing.with(py, WriteSide::close) != Close::Now {
             return Ok(());
         }
-        base.update_state(py, |state| state.lost += 1);
-        base.unwatch(py, Direction::Read);
+        base.unwatch(transport, Direction::Read);
+        Transport::carry_out(transport)?;
         Transport::schedule_connection_lost(transport, None)
     }
 
@@ -285,7 +282,7 @@ impl WritePipeTransport {
 
     #[pyo3(name = "_write_ready")]
     fn write_ready_py(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::write_ready(slf).map_err(PyErr::from)
+        Transport::write_ready(slf.as_super()).map_err(PyErr::from)
     }
 
     #[pyo3(name = "_close", signature = (exc=None))]

@@ -1,8 +1,8 @@
 //! The stream engine: TCP and UNIX stream sockets.
 //!
 //! One receive per readiness and turn, so that a peer who floods cannot starve the others; reads
-//! are level-triggered, so a short read needs no second one to see that nothing is left. Writes
-//! go out at once while nothing is queued; else the queue goes out as the socket takes it.
+//! are level-triggered, so a short read needs no second one to see that nothing is left. Writing
+//! is in `stream_writing.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -12,15 +12,13 @@ use pyo3::PyClassInitializer;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 
 use super::event::{EVENT, run_event};
-use super::gathering::Gathering;
 use super::lifecycle::describe_event;
 use super::native_protocol::NativeProtocol;
 use super::reader_feed::Feed;
 use super::receive::{LARGEST, ReadSize};
-use super::write_queue::{self, WriteQueue};
+use super::write_queue::WriteQueue;
 use super::{Parts, Transport, TransportKind};
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, Raised};
@@ -33,10 +31,11 @@ use crate::scheduler::RunnableKind;
 use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::socket;
+use crate::write_side::ResumeAt;
 
 const READ_FAILED: &str = "Fatal read error on socket transport";
 const DELIVERY_FAILED: &str = "Fatal error: protocol.data_received() call failed.";
-const WRITE_FAILED: &str = "Fatal write error on socket transport";
+pub(super) const WRITE_FAILED: &str = "Fatal write error on socket transport";
 
 static KIND: TransportKind = TransportKind {
     class: imports::socket_transport,
@@ -44,18 +43,25 @@ static KIND: TransportKind = TransportKind {
     is_socket: true,
     on_read: &ON_READ,
     on_write: &ON_WRITE,
-    settle: |transport| match transport.cast::<StreamTransport>() {
-        Ok(stream) => StreamTransport::flush(stream),
+    resume_at: ResumeAt::LowWater,
+    write_failed: WRITE_FAILED,
+    send: |transport| match transport.cast::<StreamTransport>() {
+        Ok(stream) => StreamTransport::send_queue(stream),
         Err(_) => Ok(()),
     },
-    buffer_size: |transport| {
-        transport.cast::<StreamTransport>().map_or(0, |stream| stream.get().queued(stream.py()))
+    queue_size: |transport| {
+        let stream = transport.cast::<StreamTransport>();
+        stream.map_or(0, |stream| stream.get().queue.with(stream.py(), |queue| queue.len()))
     },
-    clear_buffer: |transport| {
+    clear_queue: |transport| {
         if let Ok(stream) = transport.cast::<StreamTransport>() {
             let queue = stream.get().queue.with(stream.py(), WriteQueue::take);
             drop(queue);
         }
+    },
+    all_sent: |transport| match transport.cast::<StreamTransport>() {
+        Ok(stream) => stream.get().wake_empty_waiter(stream.py()),
+        Err(_) => Ok(()),
     },
     lost: |transport| match transport.cast::<StreamTransport>() {
         Ok(stream) => stream.get().fail_empty_waiter(
@@ -78,7 +84,7 @@ static ON_READ: RunnableKind = RunnableKind {
 
 static ON_WRITE: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_write_ready", StreamTransport::write_ready)
+        run_event(scheduler, runnable, "_write_ready", Transport::write_ready)
     },
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
     ..EVENT
@@ -91,9 +97,6 @@ static ON_WRITE: RunnableKind = RunnableKind {
 pub struct StreamTransport {
     pub(super) queue: AttachedRefCell<WriteQueue>,
     read_size: AttachedCell<ReadSize>,
-    pub(super) gathering: AttachedCell<Gathering>,
-    /// `write_eof()` was called.
-    pub(super) eof: AttachedCell<bool>,
     /// Waits until everything is written; `sendfile()` uses it.
     pub(super) empty_waiter: AttachedCell<Option<Py<PyAny>>>,
 }
@@ -123,8 +126,6 @@ impl StreamTransport {
         let stream = Self {
             queue: AttachedRefCell::new(WriteQueue::default()),
             read_size: AttachedCell::new(ReadSize::default()),
-            gathering: AttachedCell::new(Gathering::default()),
-            eof: AttachedCell::new(false),
             empty_waiter: AttachedCell::new(None),
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
@@ -132,11 +133,6 @@ impl StreamTransport {
         stream.as_super().get().bind_protocol(protocol)?;
         Transport::open(stream.as_super(), waiter)?;
         Ok(stream)
-    }
-
-    #[inline(always)]
-    pub(super) fn queued(&self, py: Python<'_>) -> usize {
-        self.queue.with(py, |queue| queue.len())
     }
 
     /// Something can be read, or the stream has ended.
@@ -293,169 +289,20 @@ impl StreamTransport {
         };
         if outcome(py, keep_open.is_truthy())? {
             // The other direction stays open; there is nothing left to read in this one.
-            transport.get().unwatch(py, Direction::Read);
+            transport.get().unwatch(transport, Direction::Read);
             Ok(())
         } else {
             outcome(py, Transport::close(transport))
         }
     }
 
-    /// Sends `data`, or as much as the socket takes, and queues the rest.
-    #[inline]
-    pub fn write<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let this = slf.get();
-        let transport = slf.as_super();
-        if transport.get().state.get(py).lost != 0 {
-            return Transport::note_lost_write(transport);
-        }
-        let idle = this.queued(py) == 0;
-        let hold = Self::shall_hold(slf, idle);
-        let base = transport.get();
-        let fd = base.descriptor(py);
-        let send_now = idle && hold.is_none();
-        let sent = write_queue::send_or_push(&this.queue, data, |content| {
-            if send_now { base.note_sent(py, socket::send(fd, content)) } else { Ok(0) }
-        });
-        match sent {
-            Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => {
-                if let Some(limit) = hold {
-                    return Self::hold(slf, limit, data.is_instance_of::<PyBytes>());
-                }
-                if idle {
-                    outcome(py, Transport::add_writer(transport))?;
-                }
-                Transport::maybe_pause_protocol(transport)
-            }
-            Ok(Err(error)) => {
-                Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
-            }
-        }
+    /// Everything is written: `sendfile()` may wait for it.
+    fn wake_empty_waiter(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(waiter) = self.empty_waiter.get_bound(py) else { return Ok(()) };
+        waiter.call_method1(intern!(py, "set_result"), (py.None(),)).map(drop)
     }
 
-    /// `write()` for native protocols: refuses what Python's `write()` refuses.
-    pub fn write_checked<'py>(
-        slf: &Bound<'py, Self>,
-        data: &Bound<'py, PyAny>,
-    ) -> PyOutcome<'py, ()> {
-        outcome(slf.py(), slf.get().check_writable(slf.py(), "write"))?;
-        Self::write(slf, data)
-    }
-
-    /// Sends several chunks, gathered.
-    pub fn write_chunks<'py>(
-        slf: &Bound<'py, Self>,
-        chunks: &[Bound<'py, PyAny>],
-    ) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let this = slf.get();
-        let transport = slf.as_super();
-        if transport.get().state.get(py).lost != 0 {
-            return Transport::note_lost_write(transport);
-        }
-        let idle = this.queued(py) == 0;
-        let hold = Self::shall_hold(slf, idle);
-        let mut shared = true;
-        for chunk in chunks {
-            match chunk.cast::<PyBytes>() {
-                Ok(bytes) if bytes.as_bytes().is_empty() => {}
-                Ok(bytes) => this.queue.with(py, |queue| queue.push_object(bytes, 0)),
-                Err(_) => {
-                    shared = false;
-                    buffer::with_bytes(chunk, |content| {
-                        this.queue.with(py, |queue| queue.push_copy(content));
-                    })?;
-                }
-            }
-        }
-        if this.queued(py) == 0 {
-            return Ok(());
-        }
-        if let Some(limit) = hold {
-            return Self::hold(slf, limit, shared);
-        }
-        if !idle {
-            return Transport::maybe_pause_protocol(transport);
-        }
-        Self::send_first(slf)
-    }
-
-    /// Sends what is queued although the socket is not known to take it, and waits for that if
-    /// it does not.
-    pub(super) fn send_first<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let this = slf.get();
-        let transport = slf.as_super();
-        match Self::send_queue(slf) {
-            Ok(()) if this.queued(py) == 0 => Ok(()),
-            Ok(()) => {
-                outcome(py, Transport::add_writer(transport))?;
-                Transport::maybe_pause_protocol(transport)
-            }
-            Err(error) => {
-                drop(this.queue.with(py, WriteQueue::take));
-                Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
-            }
-        }
-    }
-
-    /// Sends the head of the queue; not an error if the socket takes nothing.
-    fn send_queue(slf: &Bound<'_, Self>) -> io::Result<()> {
-        let py = slf.py();
-        let base = slf.as_super().get();
-        let fd = base.descriptor(py);
-        write_queue::send_head(&slf.get().queue, py, |slices| {
-            let sent = match slices {
-                [slice] => socket::send(fd, slice),
-                slices => socket::send_vectored(fd, slices),
-            };
-            base.note_sent(py, sent)
-        })
-    }
-
-    /// The socket takes more of the queue.
-    pub fn write_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let this = slf.get();
-        let transport = slf.as_super();
-        let base = transport.get();
-        if base.state.get(py).lost != 0 || this.queued(py) == 0 {
-            return Ok(());
-        }
-        if let Err(error) = Self::send_queue(slf) {
-            let raised = raised_by_system(py, &error);
-            let exception = raised.value().clone();
-            base.unwatch(py, Direction::Write);
-            drop(this.queue.with(py, WriteQueue::take));
-            Transport::fatal_error(transport, raised, WRITE_FAILED)?;
-            return outcome(py, this.fail_empty_waiter(exception.as_any()));
-        }
-        Transport::maybe_resume_protocol(transport)?;
-        if this.queued(py) != 0 {
-            return Ok(());
-        }
-        base.unwatch(py, Direction::Write);
-        if let Some(waiter) = this.empty_waiter.get_bound(py) {
-            let none = py.None();
-            outcome(py, waiter.call_method1(intern!(py, "set_result"), (none,)))?;
-        }
-        let state = base.state.get(py);
-        if state.closing {
-            // `resume_writing()` may have ended the connection itself.
-            if state.lost == 0 {
-                base.update_state(py, |state| state.lost = 1);
-                return Transport::call_connection_lost(transport, py.None().bind(py));
-            }
-        } else if this.eof.get(py) {
-            let shut = socket::shutdown_write(base.descriptor(py));
-            return outcome(py, shut.map_err(|error| os_error(py, &error)));
-        }
-        Ok(())
-    }
-
-    fn fail_empty_waiter(&self, exception: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub(super) fn fail_empty_waiter(&self, exception: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = exception.py();
         let Some(waiter) = self.empty_waiter.get_bound(py) else { return Ok(()) };
         waiter.call_method1(intern!(py, "set_exception"), (exception,))?;

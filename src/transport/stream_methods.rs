@@ -8,9 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::{StreamTransport, Transport};
-use crate::interop::error::os_error;
 use crate::interop::imports;
-use crate::sys::socket;
+use crate::write_side::WriteSide;
 
 /// Whether `write()` takes it, by asyncio's rules.
 pub fn is_data(data: &Bound<'_, PyAny>) -> bool {
@@ -36,8 +35,9 @@ pub fn check_data(data: &Bound<'_, PyAny>, wanted: &str) -> PyResult<()> {
 }
 
 impl StreamTransport {
-    pub(super) fn check_writable(&self, py: Python<'_>, method: &str) -> PyResult<()> {
-        if self.eof.get(py) {
+    pub(super) fn check_writable(&self, slf: &Bound<'_, Self>, method: &str) -> PyResult<()> {
+        let py = slf.py();
+        if slf.as_super().get().writing.with(py, |side| side.has_eof()) {
             let message = format!("Cannot call {method}() after write_eof()");
             return Err(PyRuntimeError::new_err(message));
         }
@@ -74,7 +74,7 @@ impl StreamTransport {
     #[pyo3(name = "write")]
     fn write_py(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         check_data(data, STREAM_DATA)?;
-        slf.get().check_writable(slf.py(), "write")?;
+        slf.get().check_writable(slf, "write")?;
         if data.cast::<PyBytes>().is_ok_and(|bytes| bytes.as_bytes().is_empty())
             || !data.is_truthy()?
         {
@@ -92,7 +92,7 @@ impl StreamTransport {
                 PyBytes::new(py, b"").call_method1(intern!(py, "join"), (list_of_data,))?;
             return Self::write_py(slf, &joined);
         }
-        slf.get().check_writable(py, "writelines")?;
+        slf.get().check_writable(slf, "writelines")?;
         if !list_of_data.is_truthy()? {
             return Ok(());
         }
@@ -111,17 +111,10 @@ impl StreamTransport {
     /// Close the write end once everything is written; reading goes on.
     fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        let this = slf.get();
-        let base = slf.as_super().get();
-        Self::flush(slf).map_err(PyErr::from)?;
-        if base.is_closing(py) || this.eof.get(py) {
-            return Ok(());
-        }
-        this.eof.set(py, true);
-        if this.queue.with(py, |queue| queue.is_empty()) {
-            socket::shutdown_write(base.descriptor(py)).map_err(|error| os_error(py, &error))?;
-        }
-        Ok(())
+        let transport = slf.as_super();
+        Transport::settle(transport)?;
+        transport.get().writing.with(py, WriteSide::end_of_stream);
+        Transport::carry_out(transport).map_err(PyErr::from)
     }
 
     /// Return True: the write end can be closed alone.
@@ -136,14 +129,14 @@ impl StreamTransport {
 
     #[pyo3(name = "_write_ready")]
     fn write_ready_py(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::write_ready(slf).map_err(PyErr::from)
+        Transport::write_ready(slf.as_super()).map_err(PyErr::from)
     }
 
     /// A future that is done when everything is written. Writing is refused meanwhile.
     fn _make_empty_waiter<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        Self::flush(slf).map_err(PyErr::from)?;
+        Transport::settle(slf.as_super())?;
         if this.empty_waiter.is_some(py) {
             return Err(PyRuntimeError::new_err("Empty waiter is already set"));
         }
@@ -172,7 +165,7 @@ impl StreamTransport {
     #[getter(_buffer)]
     fn buffer<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        Self::flush(slf).map_err(PyErr::from)?;
+        Transport::settle(slf.as_super())?;
         let content = slf.get().queue.with(py, |queue| queue.copy(py));
         if cfg!(not(Py_3_12)) {
             return Ok(PyByteArray::new(py, &content).into_any());
@@ -182,8 +175,8 @@ impl StreamTransport {
     }
 
     #[getter(_eof)]
-    fn eof_py(&self, py: Python<'_>) -> bool {
-        self.eof.get(py)
+    fn eof_py(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().writing.with(slf.py(), |side| side.has_eof())
     }
 
     fn __del__(slf: &Bound<'_, Self>) {

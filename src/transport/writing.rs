@@ -1,0 +1,135 @@
+//! The writing of every transport: carries out what its [`WriteSide`] commands.
+//!
+//! A kind of transport keeps its queue, asks the write side what becomes of a write, and reports
+//! what was queued; then [`Transport::carry_out`] sends, watches the descriptor and calls the
+//! protocol, each when its time has come.
+
+#![forbid(unsafe_code)]
+
+use pyo3::exceptions::PyOSError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::Transport;
+use crate::ffi::cell::AttachedRefCell;
+use crate::ffi::context;
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::interop::error::os_error;
+use crate::interop::imports;
+use crate::scheduler::report::outcome;
+use crate::scheduler::watch::Direction;
+use crate::sys::socket;
+use crate::write_side::{Command, Refusal, WriteSide};
+
+/// Writes after the connection was lost that are forgiven before a warning.
+pub(super) const FORGIVEN_WRITES: u32 = 5;
+
+/// Ends the carrying out of commands, even if one of them panics.
+struct Finish<'a, 'py>(Python<'py>, &'a AttachedRefCell<WriteSide>);
+
+impl Drop for Finish<'_, '_> {
+    fn drop(&mut self) {
+        self.1.with(self.0, WriteSide::finish);
+    }
+}
+
+impl Transport {
+    /// Does what the write side asks for, until it asks for nothing. Runs Python.
+    pub(super) fn carry_out<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let writing = &slf.get().writing;
+        let outermost = writing.with(py, WriteSide::begin);
+        let _finish = outermost.then(|| Finish(py, writing));
+        while let Some(command) = writing.with(py, |side| side.next(outermost)) {
+            Self::carry_out_one(slf, command)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out_one<'py>(slf: &Bound<'py, Self>, command: Command) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        match command {
+            Command::Send => {
+                let sent = (this.kind.send)(slf);
+                let left = (this.kind.queue_size)(slf);
+                this.writing.with(py, |side| side.sent(left));
+                sent
+            }
+            Command::Watch => Self::watch_for_writing(slf),
+            Command::Unwatch => {
+                this.unwatch(slf, Direction::Write);
+                if this.is_lost(py) { Ok(()) } else { outcome(py, (this.kind.all_sent)(slf)) }
+            }
+            Command::Pause => Self::tell_protocol(
+                slf,
+                intern!(py, "pause_writing"),
+                "protocol.pause_writing() failed",
+            ),
+            Command::Resume => Self::tell_protocol(
+                slf,
+                intern!(py, "resume_writing"),
+                "protocol.resume_writing() failed",
+            ),
+            Command::ShutDown => {
+                let shut = socket::shutdown_write(this.descriptor(py));
+                outcome(py, shut.map_err(|error| os_error(py, &error)))
+            }
+            Command::Lose => {
+                this.unwatch(slf, Direction::Read);
+                Self::call_connection_lost(slf, py.None().bind(py))
+            }
+        }
+    }
+
+    fn watch_for_writing<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let context = context::copy_current(py);
+        let watched = context.and_then(|context| Self::watch(slf, Direction::Write, context));
+        let Err(error) = watched else { return Ok(()) };
+        let refusal = this.writing.with(py, WriteSide::watch_refused);
+        let raised = Raised::from(error.into_value(py).into_bound(py));
+        if refusal == Refusal::Withdraw {
+            (this.kind.clear_queue)(slf);
+            return Err(raised);
+        }
+        if raised.value().is_instance_of::<PyOSError>() {
+            return Self::fatal_error(slf, raised, this.kind.write_failed);
+        }
+        Err(raised)
+    }
+
+    /// Sends what is held until the callback returns, since the program looks or the transport
+    /// closes.
+    pub(super) fn settle(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::release_held(slf).map_err(PyErr::from)
+    }
+
+    /// As [`Transport::settle`].
+    #[inline(always)]
+    pub(super) fn release_held<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        if slf.get().writing.with(slf.py(), WriteSide::release) {
+            return Self::carry_out(slf);
+        }
+        Ok(())
+    }
+
+    /// The descriptor is writable.
+    pub(super) fn write_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        slf.get().writing.with(slf.py(), WriteSide::writable);
+        Self::carry_out(slf)
+    }
+
+    /// Warns of writes to a lost connection that go on and on: `late` so far.
+    #[cold]
+    pub(super) fn warn_of_late_write<'py>(py: Python<'py>, late: u32) -> PyOutcome<'py, ()> {
+        if late < FORGIVEN_WRITES {
+            return Ok(());
+        }
+        let text = "socket.send() raised exception.";
+        let warned = imports::logger(py)
+            .and_then(|logger| logger.call_method1(intern!(py, "warning"), (text,)));
+        outcome(py, warned.map(drop))
+    }
+}
