@@ -7,9 +7,9 @@
 
 #![forbid(unsafe_code)]
 
-mod after_turn;
 mod alarm;
 pub mod contexts;
+mod deferred;
 pub mod inbox;
 mod patches;
 pub mod ready;
@@ -36,9 +36,9 @@ use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::Metrics;
 use crate::reactor::{Poller, Timers};
-use after_turn::AfterTurn;
 pub use alarm::Alarm;
 use contexts::Contexts;
+use deferred::Deferred;
 use inbox::{Inbox, Parked};
 use patches::Patches;
 use ready::ReadyQueue;
@@ -99,14 +99,8 @@ pub struct Scheduler {
     /// Callbacks of `call_soon_threadsafe()` that run now.
     #[cfg(Py_3_14)]
     pub(crate) running: running::Running,
-    /// Counts callbacks, so that one can tell whether it is still the same.
-    callback_number: AttachedCell<u32>,
-    in_callback: AttachedCell<bool>,
-    /// What is to be done when the callback that runs now returns.
-    afterwards: AttachedCell<Vec<Runnable>>,
-    has_afterwards: AttachedCell<bool>,
-    /// What is to be done when this turn's callbacks have run.
-    after_turn: AfterTurn,
+    /// What is to be done when the callback that runs now returns, or the turn ends.
+    pub(crate) deferred: Deferred,
 }
 
 impl Scheduler {
@@ -143,11 +137,7 @@ impl Scheduler {
             sleeping: Sleeping::default(),
             #[cfg(Py_3_14)]
             running: running::Running::default(),
-            callback_number: AttachedCell::new(0),
-            in_callback: AttachedCell::new(false),
-            afterwards: AttachedCell::new(Vec::new()),
-            has_afterwards: AttachedCell::new(false),
-            after_turn: AfterTurn::default(),
+            deferred: Deferred::default(),
         })
     }
 
@@ -155,33 +145,6 @@ impl Scheduler {
     #[inline(always)]
     pub fn push(&self, py: Python<'_>, runnable: Runnable) {
         self.ready.push(py, runnable);
-    }
-
-    /// The number of the callback that runs now; `None` between callbacks and in debug mode, where
-    /// nothing may be put off.
-    #[inline(always)]
-    pub fn callback(&self, py: Python<'_>) -> Option<u32> {
-        self.in_callback.get(py).then(|| self.callback_number.get(py))
-    }
-
-    /// Whether [`Scheduler::put_off`] waits for the end of the turn, since many callbacks run in
-    /// it, and not just for that of the callback.
-    #[inline(always)]
-    pub fn is_crowded(&self, py: Python<'_>) -> bool {
-        self.after_turn.is_crowded(py)
-    }
-
-    /// Runs `runnable` right after the callback that runs now, before any other, or, in a crowded
-    /// turn, at the end of the turn. Only while [`Scheduler::callback`] answers a number.
-    pub fn put_off(&self, py: Python<'_>, runnable: Runnable) {
-        debug_assert!(self.in_callback.get(py), "only a callback can put something off");
-        if self.is_crowded(py) {
-            return self.after_turn.push(py, runnable);
-        }
-        let mut afterwards = self.afterwards.take(py);
-        afterwards.push(runnable);
-        drop(self.afterwards.replace(py, afterwards));
-        self.has_afterwards.set(py, true);
     }
 
     /// Switches debug mode.

@@ -50,7 +50,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     this.metrics.turns.add(1);
     discard_cancelled_timers(py, this);
     // Only a turn inside of a callback finds something here.
-    run_afterwards(scheduler)?;
+    run_after_callback(scheduler)?;
     end_crowd(scheduler)?;
     read_inbox(scheduler)?;
     let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
@@ -90,7 +90,7 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         this.waiters.with(py, Waiters::note_callbacks);
     }
     let (mut left, mut task_steps) = (ready, 0);
-    this.after_turn.begin(py, ready);
+    this.deferred.begin_turn(py, ready);
     let result = loop {
         if left == 0 {
             break Ok(());
@@ -107,15 +107,14 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
             } else {
                 leave_task(scheduler);
             }
-            this.callback_number.set(py, this.callback_number.get(py).wrapping_add(1));
-            this.in_callback.set(py, true);
+            this.deferred.begin_callback(py);
             // Word by word, as the queue's description says.
             let Runnable { kind, object, argument, context } = runnable;
             let runnable = Runnable { kind, object, argument, context };
             let result = (kind.run)(scheduler, runnable);
-            this.in_callback.set(py, false);
-            let finished = run_afterwards(scheduler);
-            let due = this.after_turn.is_due(py);
+            this.deferred.end_callback(py);
+            let finished = run_after_callback(scheduler);
+            let due = this.deferred.is_due(py);
             let kept = if due { run_after_turn(scheduler) } else { Ok(()) };
             result.and(finished).and(kept)
         };
@@ -130,43 +129,35 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     result
 }
 
-/// Runs what the callback just run has put off to its end.
+/// Runs what the callback just run has deferred to its end.
 #[inline(always)]
-fn run_afterwards<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+fn run_after_callback<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    if !scheduler.get().has_afterwards.get(py) {
+    if !scheduler.get().deferred.has_after_callback(py) {
         return Ok(());
     }
-    run_all_afterwards(scheduler)
+    run_all(scheduler, scheduler.get().deferred.take_after_callback(py))
 }
 
-fn run_all_afterwards<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
-    let this = scheduler.get();
-    this.has_afterwards.set(py, false);
+fn run_all<'py>(scheduler: &Bound<'py, Scheduler>, runnables: Vec<Runnable>) -> PyOutcome<'py, ()> {
     let mut result = Ok(());
-    for runnable in this.afterwards.take(py) {
+    for runnable in runnables {
         // All of them, whatever one of them raises.
         result = result.and((runnable.kind.run)(scheduler, runnable));
     }
     result
 }
 
-/// Keeps nothing more for the end of the turn, and does what was kept.
+/// Defers nothing more to the end of the turn, and does what was deferred.
 #[inline(always)]
 fn end_crowd<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
-    let pending = scheduler.get().after_turn.end(scheduler.py());
+    let pending = scheduler.get().deferred.end_turn(scheduler.py());
     if pending { run_after_turn(scheduler) } else { Ok(()) }
 }
 
 #[cold]
 fn run_after_turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
-    let mut result = Ok(());
-    for runnable in scheduler.get().after_turn.take(scheduler.py()) {
-        // All of them, whatever one of them raises.
-        result = result.and((runnable.kind.run)(scheduler, runnable));
-    }
-    result
+    run_all(scheduler, scheduler.get().deferred.take_after_turn(scheduler.py()))
 }
 
 /// Runs one callback in debug mode, timed, or through a replaced `asyncio.Handle._run`.
@@ -288,7 +279,7 @@ pub fn select<'py>(
     let py = scheduler.py();
     let this = scheduler.get();
     discard_cancelled_timers(py, this);
-    run_afterwards(scheduler)?;
+    run_after_callback(scheduler)?;
     end_crowd(scheduler)?;
     let before = this.ready.len(py);
     let next = time_to_sleep(scheduler)?;

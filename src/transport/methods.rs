@@ -70,7 +70,7 @@ impl Transport {
     fn is_closing_py(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let py = slf.py();
         let crowded = slf.get().scheduler.inspect(py, |scheduler| {
-            scheduler.as_ref().is_some_and(|scheduler| scheduler.get().is_crowded(py))
+            scheduler.as_ref().is_some_and(|scheduler| scheduler.get().deferred.is_crowded(py))
         });
         // `StreamWriter.drain()` asks after each write. In a crowded turn and between large writes,
         // where sending now would undo the gathering, a failure shows when what is held is sent.

@@ -42,8 +42,8 @@ impl StreamTransport {
     #[inline(always)]
     fn callback(transport: &Transport, py: Python<'_>) -> Option<Callback> {
         transport.scheduler.inspect(py, |scheduler| {
-            let scheduler = scheduler.as_ref()?.get();
-            Some(Callback { number: scheduler.callback(py)?, crowded: scheduler.is_crowded(py) })
+            let deferred = &scheduler.as_ref()?.get().deferred;
+            Some(Callback { number: deferred.callback(py)?, crowded: deferred.is_crowded(py) })
         })
     }
 
@@ -169,7 +169,7 @@ impl StreamTransport {
                 };
                 let mut runnable = Runnable::new(&FLUSH, slf.clone());
                 runnable.context = Some(context.unbind());
-                scheduler.get().put_off(py, runnable);
+                scheduler.get().deferred.push(py, runnable);
                 Ok(())
             }
         }

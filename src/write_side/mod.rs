@@ -49,8 +49,8 @@ pub enum Command {
 /// What a refusal to watch the descriptor means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// The caller of the write is told, and what was queued of it is dropped: the rest of one
-    /// write, behind which nothing is queued.
+    /// The caller of the write is told, and the queue is dropped: no more than the rest of that
+    /// write is in it.
     Withdraw,
     /// The connection fails: the callers of the writes have returned.
     Fail,
@@ -139,8 +139,8 @@ pub struct WriteSide {
     resume_due: bool,
     /// The queue is being sent because the descriptor was writable.
     writable: bool,
-    /// The queue is the rest of one write, whose caller can still be told of a failure.
-    caller_waits: bool,
+    /// Bytes of the last write while its caller can still be told of a failure; 0 after that.
+    last: usize,
     /// Commands are being carried out.
     busy: bool,
     resume_at: ResumeAt,
@@ -164,7 +164,7 @@ impl WriteSide {
             paused: false,
             resume_due: false,
             writable: false,
-            caller_waits: false,
+            last: 0,
             busy: false,
             resume_at,
             queued: 0,
@@ -253,7 +253,7 @@ impl WriteSide {
     /// are due.
     pub fn wait(&mut self, queued: usize) {
         if self.end != End::Lost {
-            self.caller_waits = self.queue == Queue::Empty;
+            self.last = queued.saturating_sub(self.queued);
             self.queue = Queue::Waiting;
             self.queued = queued;
         }
@@ -262,13 +262,13 @@ impl WriteSide {
     /// A write was queued behind others: `queued` bytes now. Commands may be due.
     #[inline]
     pub fn queued_more(&mut self, queued: usize) {
-        self.caller_waits = false;
+        self.last = 0;
         self.queued = queued;
     }
 
     /// A write of several pieces was queued, to be sent now: `queued` bytes. Commands are due.
     pub fn queued_to_send(&mut self, queued: usize) {
-        self.caller_waits = self.queue == Queue::Empty;
+        self.last = queued.saturating_sub(self.queued);
         self.queued = queued;
         if self.queue == Queue::Empty {
             self.queue = Queue::Ready;
@@ -279,10 +279,11 @@ impl WriteSide {
     /// of which may be. `now` is the time in nanoseconds.
     pub fn hold(&mut self, queued: usize, limit: usize, now: impl FnOnce() -> u64) -> Hold {
         let scheduled = self.queue == Queue::Held;
-        self.caller_waits = false;
+        let last = queued.saturating_sub(self.queued);
         self.queued = queued;
         self.queue = Queue::Held;
         if !self.coalescing.may_hold(queued, limit, now) {
+            self.last = last;
             self.queue = Queue::Ready;
             Hold::Release
         } else if scheduled {
@@ -297,6 +298,7 @@ impl WriteSide {
     pub fn release(&mut self) -> bool {
         let held = self.queue == Queue::Held;
         if held {
+            self.last = 0;
             self.coalescing.released();
             self.queue = Queue::Ready;
         }
@@ -333,7 +335,7 @@ impl WriteSide {
     /// The system refused to watch the descriptor. What it means for the queue.
     pub fn watch_refused(&mut self) -> Refusal {
         self.watched = false;
-        if self.caller_waits {
+        if self.queued <= self.last {
             self.dropped();
             return Refusal::Withdraw;
         }
@@ -416,7 +418,7 @@ impl WriteSide {
                 self.watched = true;
                 return Some(Command::Watch);
             }
-            Queue::Waiting => self.caller_waits = false,
+            Queue::Waiting => self.last = 0,
             _ => {}
         }
         if outermost && std::mem::take(&mut self.resume_due) && self.may_resume() {
