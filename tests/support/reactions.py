@@ -1,0 +1,352 @@
+"""Transports whose protocols act inside their callbacks, driven one step after the other.
+
+A `Link` is a transport, its protocol and the peer's socket, all in one thread. After every step
+the poller must have registered exactly what the links want; what is not as it should be is
+noted as a fault of the run, for the test to judge.
+"""
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from .registrations import Registrations
+
+TURNS = 8
+
+# Turns in which nothing arrives, after which a connection that should end counts as stuck.
+PATIENCE = 300
+ERRORS = (OSError, RuntimeError, TypeError, AttributeError)
+
+# (name, size); what a callback does, or the program between two turns.
+Action = tuple[str, int]
+Reactions = dict[str, list[list[Action]]]
+
+
+class Link:
+    """One transport under test, what happened to it, and its peer."""
+
+    def __init__(self, peer: socket.socket | None, reactions: Reactions, keep_open: bool) -> None:
+        self.peer = peer
+        self.reactions = {name: deque(lists) for name, lists in reactions.items()}
+        self.keep_open = keep_open
+        self.log: list[tuple] = []
+        self.flow: list[str] = []  # When exactly a buffer is full is the system's business too.
+        self.faults: list[str] = []
+        self.answers: list[object] = []
+        self.written, self.at_peer = bytearray(), bytearray()
+        self.transport: asyncio.Transport | None = None
+        self.fd = -1
+        self.counter = 0
+        self.to_pump = 0
+        self.writing_paused = False
+        self.lines = 0
+        self.paused = False
+        # Was half closed by the peer: there is nothing to read until reading is resumed.
+        self.half_open = False
+        # Ended other than by close() at the end.
+        self.cut_short = False
+        self.written_before_loss = 0
+
+    def note(self, *entry: object) -> None:
+        # How data is cut into pieces is the system's business.
+        if self.lost:
+            self.faults.append(f"{entry[1]} after connection_lost()")
+        if entry[1] in ("pause", "resume"):
+            self.flow.append(entry[1])
+        elif entry[1] == "data" and self.log and self.log[-1][:2] == entry[:2]:
+            self.log[-1] = (*entry[:2], self.log[-1][2] + entry[2])
+        else:
+            self.log.append(entry)
+
+    @property
+    def lost(self) -> bool:
+        return any(entry[1] == "lost" for entry in self.log)
+
+    def react(self, callback: str) -> None:
+        """Do what the plan says for this call of the callback."""
+        if lists := self.reactions.get(callback):
+            for action in lists.popleft():
+                self.act(*action, inside=callback)
+        if callback == "resume" and self.to_pump:
+            self.act("pump", 0, inside=callback)
+
+    def write(self, size: int) -> None:
+        self.counter += 1
+        data = bytes([self.counter % 251]) * size
+        self.cut_short |= self.transport.is_closing()
+        before = len(self.written)
+        self.written += data  # First: the transport may call pause_writing(), which writes more.
+        try:
+            self.transport.write(data)
+        except ERRORS:
+            del self.written[before:]
+            raise
+
+    def pump(self) -> None:
+        """Write pieces until told to pause, as a producer does that obeys flow control."""
+        while self.to_pump and not self.writing_paused:
+            self.to_pump -= 1
+            self.write(20_000)
+
+    def act(self, name: str, size: int, inside: str = "") -> None:
+        """Do one thing to the transport; its errors are noted."""
+        transport = self.transport
+        if name in ("close", "abort", "write_eof") or inside == "lost":
+            self.cut_short = True
+        try:
+            if name == "write":
+                self.write(size)
+            elif name == "write_twice":
+                self.write(size)
+                self.write(size // 2)
+            elif name == "writelines":
+                self.counter += 1
+                data = bytes([self.counter % 251]) * min(size, 100)
+                # asyncio's writelines() raises TypeError after close() from 3.12 on.
+                if data and not transport.is_closing():
+                    self.lines += 2 * len(data)
+                    transport.writelines([data, memoryview(data)])
+                    self.written += data * 2
+            elif name == "pump":
+                self.to_pump += size // 20_000
+                self.pump()
+            elif name == "limits":
+                transport.set_write_buffer_limits(high=size)
+            elif name == "set_protocol":
+                transport.set_protocol(Buffered(self, "second"))
+            elif name == "pause_reading":
+                if not transport.is_closing():
+                    self.paused = True
+                transport.pause_reading()
+            elif name == "resume_reading":
+                if self.paused and not transport.is_closing():
+                    self.half_open = self.paused = False
+                transport.resume_reading()
+            else:
+                getattr(transport, name)()
+        except ERRORS as error:
+            self.answers.append((name, inside, type(error).__name__, str(error)))
+
+    def act_as_peer(self, name: str, size: int) -> None:
+        try:
+            if name == "peer_send":
+                self.answers.append(self.peer.send(b"p" * size))
+            elif name == "peer_read":
+                self.read_as_peer(size)
+            elif name == "peer_shutdown":
+                self.peer.shutdown(socket.SHUT_WR)
+            elif name == "peer_close":
+                self.cut_short = True
+                self.peer.close()
+        except OSError as error:
+            self.answers.append((name, type(error).__name__))
+
+    def read_as_peer(self, limit: int) -> None:
+        """Take up to `limit` bytes from the socket."""
+        while limit > 0 and self.peer.fileno() >= 0:
+            try:
+                data = self.peer.recv(min(65536, limit))
+            except OSError:
+                return
+            if not data:
+                return
+            limit -= len(data)
+            self.at_peer += data
+
+    def wanted(self) -> set[str]:
+        """What the poller has to watch for this transport."""
+        if self.lost:
+            return set()
+        found = set()
+        if self.transport.is_reading() and not self.half_open:
+            found.add("read")
+        if self.transport.get_write_buffer_size():
+            found.add("write")
+        return found
+
+    def flow_control_fault(self) -> str | None:
+        """What is wrong with pause_writing() and resume_writing(), going by the buffer's size."""
+        if self.lost:
+            return None
+        size = self.transport.get_write_buffer_size()
+        _, high = self.transport.get_write_buffer_limits()
+        # Early releases of asyncio do not pause the protocol in writelines().
+        if not self.writing_paused and size > high + self.lines:
+            return f"{size} bytes are buffered, the protocol may write on"
+        if self.writing_paused and size == 0:
+            return "nothing is buffered, the protocol may not write"
+        return None
+
+    def wrong_at_the_end(self) -> list[str]:
+        """What should not be, once the connection has ended and the peer has read all."""
+        found = list(self.faults)
+        if not self.lost:
+            found.append("connection_lost() was not called")
+        if not self.written.startswith(self.at_peer):
+            found.append("other bytes than those that were written arrived")
+        elif self.lost and len(self.at_peer) > self.written_before_loss:
+            found.append("bytes written in connection_lost() arrived")
+        elif not self.cut_short and self.at_peer != self.written:
+            found.append(f"{len(self.at_peer)} of {len(self.written)} bytes arrived")
+        return found
+
+    def look(self) -> None:
+        """Note what the program sees of the transport, and that a step is over."""
+        self.flow.append("step")
+        transport = self.transport
+        self.answers.append((transport.is_closing(), transport.is_reading()))
+
+
+class Reacting(asyncio.Protocol):
+    """Writes down what the transport tells it, and does what the link's plan says."""
+
+    def __init__(self, link: Link, name: str = "first") -> None:
+        self.link, self.name = link, name
+
+    def connection_made(self, transport) -> None:
+        self.link.transport = transport
+        self.link.note(self.name, "made")
+        self.link.react("made")
+
+    def data_received(self, data: bytes) -> None:
+        self.link.note(self.name, "data", bytes(data))
+        self.link.react("data")
+
+    def eof_received(self) -> bool:
+        self.link.note(self.name, "eof")
+        self.link.react("eof")
+        self.link.half_open = self.link.keep_open
+        return self.link.keep_open
+
+    def pause_writing(self) -> None:
+        self.link.note(self.name, "pause")
+        if self.link.writing_paused:
+            self.link.faults.append("pause_writing() was called twice")
+        self.link.writing_paused = True
+        self.link.react("pause")
+
+    def resume_writing(self) -> None:
+        self.link.note(self.name, "resume")
+        if not self.link.writing_paused:
+            self.link.faults.append("resume_writing() was called twice")
+        self.link.writing_paused = False
+        self.link.react("resume")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.link.note(self.name, "lost", type(error).__name__)
+        self.link.written_before_loss = len(self.link.written)
+        self.link.react("lost")
+
+
+class Buffered(Reacting, asyncio.BufferedProtocol):
+    """The same with a buffer of its own."""
+
+    def __init__(self, link: Link, name: str) -> None:
+        super().__init__(link, name)
+        self.buffer = bytearray(5000)
+
+    def get_buffer(self, hint: int) -> bytearray:
+        return self.buffer
+
+    def buffer_updated(self, length: int) -> None:
+        self.data_received(self.buffer[:length])
+
+
+# Opens a link, for tests: its transport is there, and `connection_made()` was called.
+Opener = Callable[[Reactions, bool], Awaitable[Link]]
+
+
+class Scene:
+    """Several links on the running loop."""
+
+    def __init__(self, opener: Opener, registrations: Registrations, pause: float = 0) -> None:
+        # `pause`: between turns, where the system needs time to carry the bytes.
+        self.opener, self.registrations, self.pause = opener, registrations, pause
+        self.links: list[Link] = []
+        self.faults: list[str] = []
+
+    async def open(self, reactions: Reactions, keep_open: bool) -> None:
+        async with asyncio.timeout(2):
+            link = await self.opener(reactions, keep_open)
+        for earlier in self.links:
+            # The number of a closed descriptor stands for another one now.
+            if earlier.fd == link.fd:
+                earlier.fd = -1
+        self.links.append(link)
+
+    def check(self, step: object) -> None:
+        """Compare what the poller has registered with what the links want."""
+        found = self.registrations()
+        wanted = {link.fd: link.wanted() for link in self.links if link.fd >= 0}
+        wanted = {fd: directions for fd, directions in wanted.items() if directions}
+        if found != wanted:
+            self.faults.append(f"after {step}: registered {found}, wanted {wanted}")
+        for number, link in enumerate(self.links):
+            if link.fd >= 0 and (fault := link.flow_control_fault()):
+                self.faults.append(f"link {number}: after {step}: {fault}")
+
+    async def turn(self, turns: int = TURNS) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    async def step(self, which: int, name: str, size: int) -> None:
+        link = self.links[which % len(self.links)]
+        if name.startswith("peer_"):
+            link.act_as_peer(name, size)
+        else:
+            link.act(name, size)
+        if name == "peer_drain":
+            await self.drain(link)
+        link.look()
+        await self.turn()
+        self.check((which, name, size))
+
+    async def drain(self, link: Link) -> None:
+        """Read as the peer until nothing comes any more."""
+        before = -1
+        while len(link.at_peer) > before:
+            before = len(link.at_peer)
+            link.read_as_peer(1 << 20)
+            await self.turn(4)
+
+    async def finish(self, patiently: bool) -> None:
+        """To the end: all that was written arrives, and each connection is lost once.
+
+        Patiently: all of it arrives before the program closes the transports.
+        """
+        if patiently:
+            for link in self.links:
+                await self.drain(link)
+            self.check("draining all")
+        for link in self.links:
+            link.transport.close()
+        arrived, idle = 0, 0
+        while idle < PATIENCE and not all(link.lost for link in self.links):
+            for link in self.links:
+                link.read_as_peer(1 << 20)
+            await asyncio.sleep(self.pause)
+            before, arrived = arrived, sum(len(link.at_peer) for link in self.links)
+            idle = idle + 1 if arrived == before else 0
+        await self.turn()
+        for number, link in enumerate(self.links):
+            link.read_as_peer(1 << 22)
+            self.faults += [f"link {number}: {fault}" for fault in link.wrong_at_the_end()]
+        self.check("the end")
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """Let go of what a faulty loop left behind."""
+        loop = asyncio.get_running_loop()
+        for fd in self.registrations():
+            try:
+                os.fstat(fd)
+            except OSError:
+                continue
+            self.faults.append(f"descriptor {fd} is still watched")
+        for link in self.links:
+            link.peer.close()
+            if not link.lost:
+                link.transport.abort()
+        loop.call_soon(lambda: None)
