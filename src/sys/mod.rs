@@ -8,12 +8,12 @@
 //!
 //! | module | Linux, Android | other Unix |
 //! |---|---|---|
-//! | [`socket`], [`address`] | `accept4`, `MSG_DONTWAIT` | `accept`, `fcntl` |
+//! | [`socket`], [`address`] | `accept4` or, where it is refused, as others; `MSG_DONTWAIT` | `accept`, `fcntl` |
 //! | `pipe` | `read`, `write`, `writev` of non-blocking files | the same |
 //! | `resolve` | `getaddrinfo` | the same |
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
 //! | `fork` | `pthread_atfork` | the same |
-//! | `process` | `pidfd_open`, `waitid` on it | nothing: a thread waits for each child |
+//! | `process` | `pidfd_open`, `waitid` on it or `waitpid` | nothing: a thread waits for each child |
 //! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond time-outs, `eventfd`, `dup3` | nothing: mio alone is used |
 #![allow(unsafe_code)]
 

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::address::{AddressBuffer, SocketAddress};
+use super::pipe::set_non_blocking;
 
 /// Most buffers that one vectored call takes.
 pub(crate) const MAXIMUM_VECTOR: usize = 1024;
@@ -51,41 +54,49 @@ pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
     check(unsafe { libc::shutdown(fd, libc::SHUT_WR) } as isize).map(drop)
 }
 
+/// Set once the kernel (or a sandbox's filter) has said that it has no `accept4`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+static NO_ACCEPT4: AtomicBool = AtomicBool::new(false);
+
 /// Takes a connection off the backlog: non-blocking, closed on exec.
 pub(crate) fn accept(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if !NO_ACCEPT4.load(Ordering::Relaxed) {
+        match accept_in_one_call(fd) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                NO_ACCEPT4.store(true, Ordering::Relaxed);
+            }
+            result => return result,
+        }
+    }
+    accept_and_set_flags(fd)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn accept_in_one_call(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
     let mut buffer = AddressBuffer::new();
     let (address, length) = buffer.pointers();
-    #[cfg(any(target_os = "linux", target_os = "android"))]
     // SAFETY: the buffer has room for any address and its length says so.
     let accepted =
         unsafe { libc::accept4(fd, address, length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    // SAFETY: as above.
-    let accepted = unsafe { libc::accept(fd, address, length) };
-    if accepted < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    check(accepted as isize)?;
     // SAFETY: a new descriptor that nobody else owns.
     let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    set_flags(&accepted)?;
     Ok((accepted, buffer.address()))
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn set_flags(fd: &OwnedFd) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
+fn accept_and_set_flags(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
+    let mut buffer = AddressBuffer::new();
+    let (address, length) = buffer.pointers();
+    // SAFETY: the buffer has room for any address and its length says so.
+    let accepted = unsafe { libc::accept(fd, address, length) };
+    check(accepted as isize)?;
+    // SAFETY: a new descriptor that nobody else owns.
+    let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
     // SAFETY: fcntl on a descriptor that we own; no pointers.
-    unsafe {
-        let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
-        if flags < 0
-            || libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) < 0
-            || libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) < 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
+    check(unsafe { libc::fcntl(accepted.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } as isize)?;
+    set_non_blocking(accepted.as_raw_fd())?;
+    Ok((accepted, buffer.address()))
 }
 
 /// The address of this end.
@@ -165,4 +176,31 @@ pub(crate) fn send_to(fd: RawFd, data: &[u8], to: &SocketAddress) -> io::Result<
     check(unsafe {
         libc::sendto(fd, data.as_ptr().cast(), data.len(), SEND_FLAGS, address, *length)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn accepting_sets_both_flags() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        for way in [accept, accept_and_set_flags] {
+            let none = way(listener.as_raw_fd()).unwrap_err();
+            assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (accepted, peer) = way(listener.as_raw_fd()).unwrap();
+            let port = client.local_addr().unwrap().port();
+            assert_eq!(peer, SocketAddress::V4 { ip: [127, 0, 0, 1], port });
+            // SAFETY: fcntl with plain numbers.
+            let flags = unsafe { libc::fcntl(accepted.as_raw_fd(), libc::F_GETFL) };
+            assert_ne!(flags & libc::O_NONBLOCK, 0);
+            // SAFETY: as above.
+            let flags = unsafe { libc::fcntl(accepted.as_raw_fd(), libc::F_GETFD) };
+            assert_eq!(flags, libc::FD_CLOEXEC);
+        }
+    }
 }

@@ -1,0 +1,80 @@
+"""The library that makes system calls fail: how it is built, and how a program arms it."""
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("shim.c")
+PRELOAD = "LD_PRELOAD"
+
+# Instead of an errno: fewer bytes are moved than were asked for; now and then, at random, that,
+# EINTR or EAGAIN, with `step` as the probability in a thousand.
+SHORT, MIXED = -1, -2
+
+
+@functools.cache
+def build() -> str | None:
+    """The path of the library, made once for this process; None where there is no C compiler."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return None
+    folder = tempfile.TemporaryDirectory(prefix="refused-")
+    build.folder = folder  # type: ignore[attr-defined] # removed with the process
+    library = f"{folder.name}/shim.so"
+    options = ("-std=gnu11", "-O1", "-shared", "-fPIC")
+    subprocess.run([compiler, *options, "-o", library, str(SOURCE), "-ldl"], check=True)
+    return library
+
+
+class Faults:
+    """In a program that the library is loaded into: what fails from now on."""
+
+    def __init__(self) -> None:
+        self.library = ctypes.CDLL(os.environ[PRELOAD])
+        self.library.shim_arm.argtypes = [
+            ctypes.c_char_p,
+            ctypes.c_int,
+            *[ctypes.c_long] * 3,
+            ctypes.c_char_p,
+        ]
+        self.library.shim_disarm.restype = ctypes.c_long
+        self.library.shim_seen.restype = ctypes.c_long
+        self.library.shim_name.restype = ctypes.c_char_p
+
+    def arm(
+        self,
+        call: str,
+        error: int,
+        first: int = 1,
+        step: int = 1,
+        limit: int = 1 << 40,
+        caller: str = "",
+    ) -> None:
+        """Have the `first`-th call from now on fail, and each `step`-th after it, `limit` at most.
+
+        `caller` is part of the path of the only library whose calls count.
+        """
+        if self.library.shim_arm(call.encode(), error, first, step, limit, caller.encode()):
+            raise ValueError(f"there is no {call} or no {caller}")
+
+    def disarm(self) -> int:
+        """Have nothing fail any more; return how many calls have."""
+        return self.library.shim_disarm()
+
+    def spare(self, fd: int) -> None:
+        """Leave a descriptor alone."""
+        self.library.shim_spare(fd)
+
+    def seen(self) -> dict[str, int]:
+        """How often each call was made since the library was armed."""
+        found = {}
+        number = 0
+        while name := self.library.shim_name(number):
+            if count := self.library.shim_seen(number):
+                found[name.decode()] = count
+            number += 1
+        return found
