@@ -10,18 +10,21 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
 
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::context;
 use crate::ffi::exception::PyOutcome;
 use crate::handle::{CallbackArguments, HANDLE, Handle};
 use crate::interop::error::os_error;
-use crate::scheduler::report::outcome;
+use crate::scheduler::report::{call_exception_handler, outcome};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
-use crate::scheduler::watch::Direction;
+use crate::scheduler::watch::{Direction, Refused};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 use crate::sys::process;
+
+/// What asyncio takes for the exit code where it cannot be had.
+const UNKNOWN_STATUS: i32 = 255;
 
 /// A child whose exit is waited for.
 #[pyclass(frozen, module = "ferroloop._ferroloop")]
@@ -34,10 +37,11 @@ struct ExitWatch {
 }
 
 /// Has `callback(argument, exit_code)` called, in the caller's context, once the child `pid` has
-/// ended. The code is None if it was reaped elsewhere. False if there is no descriptor to be had.
+/// ended. The code is None if it was reaped elsewhere. False if there is no descriptor to be had,
+/// or the kernel does not watch it: the child runs already, and a thread can wait for it.
 ///
 /// # Errors
-/// RuntimeError if the loop is closed, OSError if the descriptor cannot be watched.
+/// RuntimeError if the loop is closed.
 pub fn watch<'py>(
     scheduler: &Bound<'py, Scheduler>,
     pid: i32,
@@ -64,7 +68,10 @@ pub fn watch<'py>(
     };
     let runnable = Runnable::new(&EXIT, Bound::new(py, watch)?);
     let replaced = this.watches.with(py, |watches| watches.set(fd, Direction::Read, runnable));
-    drop(replaced.map_err(|refused| os_error(py, &refused.error))?);
+    if let Err(Refused { error, .. }) = &replaced {
+        tracing::debug!(target: "ferroloop::subprocess", pid, %error, "the child's descriptor is not watched");
+        return Ok(false);
+    }
     tracing::debug!(target: "ferroloop::subprocess", pid, "a child was started");
     Ok(true)
 }
@@ -93,22 +100,39 @@ fn ended<'py>(scheduler: &Bound<'py, Scheduler>, watch: &ExitWatch) -> PyOutcome
     });
     // Without a descriptor the watch is over: the loop was closed.
     let Some((fd, reaped)) = reaped else { return Ok(()) };
+    let mut unknown = None;
     let code = match reaped {
         Ok(None) => return Ok(()),
         Ok(Some(code)) => {
             tracing::debug!(target: "ferroloop::subprocess", pid = watch.pid, code, "a child has ended");
             Some(code)
         }
-        Err(error) => {
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
             tracing::debug!(target: "ferroloop::subprocess", pid = watch.pid, %error, "the child was reaped elsewhere");
             None
+        }
+        Err(error) => {
+            unknown = Some(os_error(py, &error));
+            Some(UNKNOWN_STATUS)
         }
     };
     let removed = this.watches.with(py, |watches| watches.unset(fd, Direction::Read));
     drop(watch.process.take(py));
     let scheduled = watch.schedule(scheduler, code);
     drop(removed);
-    outcome(py, scheduled)
+    let reported = unknown.map_or(Ok(()), |error| report(scheduler, watch.pid, error));
+    outcome(py, scheduled.and(reported))
+}
+
+/// The system refuses to say how the child has ended.
+#[cold]
+fn report(scheduler: &Bound<'_, Scheduler>, pid: i32, error: PyErr) -> PyResult<()> {
+    let py = scheduler.py();
+    let message = format!("exit status of child process pid {pid} cannot be read");
+    let message = PyString::new(py, &message);
+    let exception = error.into_value(py).into_bound(py);
+    let context = [("message", Some(message.as_any())), ("exception", Some(exception.as_any()))];
+    call_exception_handler(scheduler.as_any(), &context)
 }
 
 impl ExitWatch {

@@ -19,7 +19,7 @@ pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
 
 /// Reaps the child `pid`, which `pidfd` stands for, if it has ended: its exit code, or the
 /// negative number of the signal that ended it. `None` while it runs. `ECHILD` if it is no child
-/// of this process or someone else has reaped it.
+/// of this process or was reaped elsewhere.
 pub(crate) fn reap(pid: libc::pid_t, pidfd: &OwnedFd) -> io::Result<Option<i32>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let id = pidfd.as_raw_fd().unsigned_abs();
@@ -29,11 +29,12 @@ pub(crate) fn reap(pid: libc::pid_t, pidfd: &OwnedFd) -> io::Result<Option<i32>>
     };
     if status < 0 {
         let error = io::Error::last_os_error();
-        // Linux 5.3 has the descriptors, but waits for them only since 5.4.
-        return if error.raw_os_error() == Some(libc::EINVAL) {
-            reap_by_number(pid)
-        } else {
-            Err(error)
+        return match error.raw_os_error() {
+            Some(libc::ECHILD) => Err(error),
+            Some(libc::EINTR) => Ok(None),
+            // EINVAL: Linux 5.3 has the descriptors, but waits for them only since 5.4. Any other
+            // error is that of a sandbox's filter, which may well let waitpid() pass.
+            _ => reap_by_number(pid),
         };
     }
     // SAFETY: all fields of a zeroed siginfo are valid; those of SIGCHLD may be read from what
@@ -54,7 +55,10 @@ fn reap_by_number(pid: libc::pid_t) -> io::Result<Option<i32>> {
     // SAFETY: `status` is valid for the call, which fills it in.
     match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
         0 => Ok(None),
-        reaped if reaped < 0 => Err(io::Error::last_os_error()),
+        reaped if reaped < 0 => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            error => Err(error),
+        },
         _ if libc::WIFEXITED(status) => Ok(Some(libc::WEXITSTATUS(status))),
         _ => Ok(Some(-libc::WTERMSIG(status))),
     }

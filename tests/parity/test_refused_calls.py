@@ -58,6 +58,78 @@ def program(flavour, monkeypatch):
     return run
 
 
+# --- children ----------------------------------------------------------------------------------
+
+
+@pytest.mark.only("ferroloop")  # asyncio asks once whether there are process descriptors
+@pytest.mark.parametrize("call", ["waitid", "pidfd_open", "epoll_add"])
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS", "ENOSPC"])
+def test_children_that_cannot_be_watched(program, call, error):
+    """The first two are answers of a sandbox's filter."""
+    source = f"""
+    async def main():
+        await asyncio.sleep(0.01)
+        Faults().arm({call!r}, errno.{error}, caller="_ferroloop")
+        for code in (0, 3):
+            process = await asyncio.create_subprocess_exec("/bin/sh", "-c", f"exit {{code}}")
+            print(await process.wait())
+            await asyncio.sleep(0.01)
+            print(os.path.exists(f"/proc/{{process.pid}}"))
+
+    run(main())
+    """
+    assert program(source) == "0\nFalse\n3\nFalse\n"
+
+
+@pytest.mark.only("ferroloop")  # asyncio waits for ever
+def test_an_exit_status_that_cannot_be_read(program):
+    source = """
+    async def main():
+        reported = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: reported.append(context))
+        faults = Faults()
+        faults.arm("wait*", errno.EPERM, caller="_ferroloop")
+        process = await asyncio.create_subprocess_exec("/bin/true")
+        print(await process.wait())
+        faults.disarm()
+        (context,) = reported
+        assert f"child process pid {process.pid} cannot be read" in context["message"]
+        print(repr(context["exception"]))
+        os.waitpid(process.pid, 0)
+
+    run(main())
+    """
+    expected = "255\nPermissionError(1, 'Operation not permitted')\n"
+    assert program(source) == expected
+
+
+@pytest.mark.only("ferroloop")  # asyncio's thread is there already, or it hangs
+def test_neither_a_process_descriptor_nor_a_thread(program):
+    """The child, which runs already, is ended, and the caller is told."""
+    source = """
+    async def main():
+        faults = Faults()
+        faults.arm("pidfd_open", errno.ENOSYS)
+        # Python's threads begin with it.
+        start = threading.Thread.start
+        threading.Thread.start = fail
+        try:
+            await asyncio.create_subprocess_exec("/bin/sleep", "100")
+        except RuntimeError as error:
+            print(error)
+        threading.Thread.start = start
+        faults.disarm()
+
+    def fail(thread):
+        raise RuntimeError("can't start new thread")
+
+    run(main())
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+    """
+    assert program(source) == "can't start new thread\n-9\n"
+
+
 # --- accepting ---------------------------------------------------------------------------------
 
 
