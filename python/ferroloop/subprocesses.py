@@ -108,17 +108,32 @@ if sys.version_info[:2] == (3, 13):
                     self._child_created = True
                 finally:
                     os.close(failure_write)
-                failure = os.read(failure_read, 1024)
+                failure = _read_all(failure_read)
             finally:
                 os.close(failure_read)
             if failure:
-                # "OSError:" and the number in hexadecimal, from the child that could not exec.
                 self._child_created = False
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(self.pid, 0)
-                number = int(failure.split(b":")[1], 16)
-                raise OSError(number, os.strerror(number), executable)
+                raise _reported(failure, executable)
             self._close_pipe_fds(*streams)  # type: ignore[attr-defined]
+
+    def _read_all(fd: int) -> bytes:
+        """What is written until the last writer is gone. A child reports in several writes, and
+        its parent sees them one by one unless it waited for the child's exec in vfork()."""
+        received = b""
+        while part := os.read(fd, 1024):
+            received += part
+        return received
+
+    def _reported(failure: bytes, executable: Any) -> Exception:
+        """From the child that could not exec: "OSError:", the number in hexadecimal, a colon."""
+        try:
+            number = int(failure.split(b":", 2)[1], 16)
+        except (IndexError, ValueError):
+            # It was killed while it wrote.
+            return subprocess.SubprocessError(f"Bad exception data from child: {failure!r}")
+        return OSError(number, os.strerror(number), executable)
 
     def _environment(env: Any) -> list[bytes]:
         pairs = [(os.fsencode(name), os.fsencode(value)) for name, value in env.items()]
@@ -161,8 +176,14 @@ def watch_exit(loop: Any, transport: Any) -> None:
     """Tell the transport when its process has ended. There is no SIGCHLD handler, and no thread
     unless the system has no process descriptor for us."""
     pid = transport.get_pid()
-    if not loop._watch_child(pid, _process_exited, transport):
-        _fallback.add_child_handler(pid, loop._child_watcher_callback, transport)
+    try:
+        if not loop._watch_child(pid, _process_exited, transport):
+            _fallback.add_child_handler(pid, loop._child_watcher_callback, transport)
+    except BaseException:
+        # Neither is to be had, no thread for instance: a child that is not waited for must not
+        # be left running.
+        transport.close()
+        raise
 
 
 def _process_exited(transport: Any, returncode: int | None) -> None:

@@ -130,6 +130,27 @@ def test_neither_a_process_descriptor_nor_a_thread(program):
     assert program(source) == "can't start new thread\n-9\n"
 
 
+def test_reports_of_a_child_that_come_in_pieces(program):
+    """Without vfork() the parent reads while the child still writes."""
+    source = """
+    import subprocess
+    subprocess._USE_VFORK = False
+
+    async def main():
+        found = set()
+        for _ in range(60):
+            try:
+                await asyncio.create_subprocess_exec("/nonexistent/program")
+            except Exception as error:
+                found.add(repr(error))
+        print(found)
+
+    run(main())
+    """
+    expected = """{"FileNotFoundError(2, 'No such file or directory')"}\n"""
+    assert program(source) == expected
+
+
 # --- accepting ---------------------------------------------------------------------------------
 
 
