@@ -84,6 +84,20 @@ class _ReadyView:
         """Nothing: `close()` asks for it, and drops the queue itself."""
 
 
+class _SignalPipe:
+    """What asyncio asks for the descriptor that the interpreter's signal handler writes to."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: "EventLoop") -> None:
+        self._loop = weakref.ref(loop)
+
+    def fileno(self) -> int:
+        """The writing end of the process's pipe, whose numbers are told this loop from now on."""
+        loop = self._loop()
+        return -1 if loop is None else loop._claim_signal_pipe()
+
+
 class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
     """Event loop with scheduling, tasks, futures and I/O in Rust.
 
@@ -119,8 +133,8 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         asyncio.BaseEventLoop.__init__(self)
         self._selector = _SelectorView(self)
         self._ready = _ReadyView(self)
-        self._ssock: socket.socket | None = None
-        self._csock: socket.socket | None = None
+        self._ssock = None
+        self._csock: _SignalPipe | None = None
         self._transports = TransportTable(self)
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         if sys.version_info >= (3, 13):
@@ -140,8 +154,6 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
-        if self._ssock is not None:
-            self._close_self_pipe()
         self._base_close()
         self._dispose()
         self._drop_signal_handlers()
@@ -333,10 +345,13 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             ValueError: the signal number is invalid or cannot be caught.
             RuntimeError: not in the main thread.
         """
-        # The socket pair carries signal numbers from the interpreter's C handler.
-        if self._csock is None and not self.is_closed():
-            self._make_self_pipe()
-        super().add_signal_handler(sig, callback, *args)
+        if self._csock is None:
+            self._csock = _SignalPipe(self)
+        try:
+            super().add_signal_handler(sig, callback, *args)
+        finally:
+            if not self._signal_handlers:  # refused
+                self._release_signal_pipe()
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Restore the signal's default handler; return whether there was one of the loop's.
@@ -345,8 +360,8 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             ValueError: the signal number is invalid.
         """
         removed = super().remove_signal_handler(sig)
-        if removed and not self._signal_handlers and self.is_running():
-            self._arm_signal_wakeup()
+        if removed and not self._signal_handlers:
+            self._release_signal_pipe()
         return removed
 
 

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::RawFd;
+
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -140,9 +142,15 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Let signals wake the running loop: to be called when a wake-up descriptor was removed.
-    fn _arm_signal_wakeup(slf: &Bound<'_, Self>) {
-        slf.as_super().get().before_sleep.set(slf.py(), Some(signals::arm));
+    /// Return the descriptor for `signal.set_wakeup_fd()`, the numbers written to which are told
+    /// this loop from now on.
+    fn _claim_signal_pipe(slf: &Bound<'_, Self>) -> PyResult<RawFd> {
+        signals::claim(slf.as_super())
+    }
+
+    /// Give it up: to be called when the loop has no signal handlers any more.
+    fn _release_signal_pipe(slf: &Bound<'_, Self>) -> PyResult<()> {
+        signals::release(slf.as_super())
     }
 
     /// Wake the loop if it sleeps in the poller. Safe in any thread.

@@ -28,6 +28,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::method;
 use crate::scheduler::Scheduler;
+use crate::signals;
 
 /// Native half of `ferroloop.EventLoop`.
 #[pyclass(frozen, extends = Scheduler, subclass, module = "ferroloop._ferroloop", name = "EventLoop")]
@@ -65,6 +66,7 @@ impl EventLoop {
             saved_asyncgen_hooks: AttachedCell::new(None),
             default_executor: executor::DefaultExecutor::default(),
         };
+        signals::prepare(cls.py())?;
         let scheduler = Scheduler::new(cls.py())?;
         Self::look_at_methods(cls.py(), &scheduler, cls)?;
         Ok(PyClassInitializer::from(scheduler).add_subclass(event_loop))

@@ -22,6 +22,7 @@ pub mod turn;
 pub mod waiters;
 pub mod watch;
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyRuntimeError;
@@ -82,6 +83,10 @@ pub struct Scheduler {
     pub(crate) leave_task: AttachedCell<Option<LeaveTask>>,
     /// Set when the loop starts to run, taken before it first sleeps.
     pub(crate) before_sleep: AttachedCell<Option<BeforeSleep>>,
+    /// What is called when a poll has found the descriptor of [`Scheduler::poll_beside`] ready.
+    on_beside: AttachedCell<Option<BeforeSleep>>,
+    /// Whether the loop has signal handlers, so that a busy one must poll for signals' numbers.
+    pub(crate) hears_signals: AttachedCell<bool>,
     pub(crate) closed: AttachedCell<bool>,
     pub(crate) stopping: AttachedCell<bool>,
     /// Written by [`Scheduler::set_debug`].
@@ -126,6 +131,8 @@ impl Scheduler {
             metrics: Arc::default(),
             leave_task: AttachedCell::new(None),
             before_sleep: AttachedCell::new(None),
+            on_beside: AttachedCell::new(None),
+            hears_signals: AttachedCell::new(false),
             closed: AttachedCell::new(false),
             stopping: AttachedCell::new(false),
             debug: AttachedCell::new(false),
@@ -139,6 +146,21 @@ impl Scheduler {
             running: running::Running::default(),
             deferred: Deferred::default(),
         })
+    }
+
+    /// Has the poller look at a descriptor that the kernel does not watch for it, and the function
+    /// called whenever it is readable; or no longer.
+    pub fn poll_beside(&self, py: Python<'_>, beside: Option<(RawFd, BeforeSleep)>) {
+        if let Some(mut poller) = self.poller.take(py) {
+            poller.set_beside(beside.map(|(fd, _)| fd));
+            drop(self.poller.replace(py, Some(poller)));
+        }
+        self.on_beside.set(py, beside.map(|(_, ready)| ready));
+    }
+
+    /// Whether the poller looks at such a descriptor.
+    pub fn polls_beside(&self, py: Python<'_>) -> bool {
+        self.on_beside.get(py).is_some()
     }
 
     /// Appends to the ready queue. From another thread follow it by [`Scheduler::wake`].

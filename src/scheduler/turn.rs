@@ -58,7 +58,10 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let time = if this.patches.foreign_select.get(py) {
         select_by_python(scheduler, idle)?;
         None
-    } else if idle || this.watches.with(py, |watches| watches.is_worth_polling()) {
+    } else if idle
+        || this.watches.with(py, |watches| watches.is_worth_polling())
+        || this.hears_signals.get(py)
+    {
         let timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
         Some(poll(scheduler, timeout)?)
     } else {
@@ -348,8 +351,14 @@ fn poll<'py>(
             }
         });
     }
+    let beside = poller.was_beside_ready();
     drop(this.poller.replace(py, Some(poller)));
     match polled {
+        Ok(()) if beside => {
+            if let Some(ready) = this.on_beside.get(py) {
+                ready(scheduler)?;
+            }
+        }
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::Interrupted => check_signals(py)?,
         Err(error) => return Err(raised(py, os_error(py, &error))),

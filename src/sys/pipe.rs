@@ -49,6 +49,49 @@ pub(crate) fn set_non_blocking(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// In a forked child: makes `reader` and `writer` the ends of a new pipe, non-blocking and with
+/// close-on-exec, and closes what they stood for. On an error both are closed.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn renew(reader: RawFd, writer: RawFd) -> io::Result<()> {
+    let new = || {
+        let mut ends = [-1; 2];
+        // SAFETY: the kernel writes two numbers into room for two.
+        let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
+        check(made as isize).map(|_| ends)
+    };
+    // SAFETY: plain numbers; the caller owns both, and the ends that are moved are new.
+    let close = |fd: RawFd| unsafe { libc::close(fd) };
+    let ends = match new() {
+        // No number is free, but these two are the child's own.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            close(reader);
+            close(writer);
+            new()?
+        }
+        Err(error) => {
+            close(reader);
+            close(writer);
+            return Err(error);
+        }
+        Ok(ends) => ends,
+    };
+    if ends == [reader, writer] {
+        return Ok(());
+    }
+    let moved = super::poll::replace(writer, ends[1])
+        .and_then(|()| super::poll::replace(reader, ends[0]))
+        .inspect_err(|_| {
+            close(reader);
+            close(writer);
+        });
+    for end in ends {
+        if end != reader && end != writer {
+            close(end);
+        }
+    }
+    moved
+}
+
 /// Reads at most `buffer.len()` bytes; the first so many are initialised then. 0 at the end.
 #[inline]
 pub(crate) fn read(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {

@@ -5,7 +5,7 @@
 //! milliseconds and `ppoll` on the epoll descriptor for the rest.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -67,6 +67,45 @@ pub(crate) fn add_one(eventfd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// An epoll that watches nothing, with close-on-exec.
+pub(crate) fn create() -> io::Result<OwnedFd> {
+    // SAFETY: takes a plain number.
+    let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// In a forked child: makes the number `target` stand for what `make` makes, and closes what it
+/// stood for. Where no number is free it is that of `target` that is used; if there is nothing to
+/// be had even so, `target` stands for the same as `spare` until the caller tries again.
+pub(crate) fn exchange(
+    target: RawFd,
+    spare: RawFd,
+    make: fn() -> io::Result<OwnedFd>,
+) -> io::Result<()> {
+    let fresh = match make() {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            // SAFETY: the caller owns `target`; the forking thread is the child's only one, or
+            // the first that uses the poller.
+            unsafe { libc::close(target) };
+            make().inspect_err(|_| {
+                // The number stays taken: its owner will close it.
+                let _kept = replace(target, spare);
+            })
+        }
+        made => made,
+    }?;
+    if fresh.as_raw_fd() == target {
+        // It has an owner already.
+        let _number = fresh.into_raw_fd();
+        return Ok(());
+    }
+    replace(target, fresh.as_raw_fd())
+}
+
 /// Makes the number `target` stand for what `source` does, with close-on-exec. What `target`
 /// stood for is closed.
 pub(crate) fn replace(target: RawFd, source: RawFd) -> io::Result<()> {
@@ -102,6 +141,34 @@ pub(crate) fn wait(
         }
     }
 }
+
+/// As [`wait`], and no longer than until `beside` is readable, which `epoll` does not watch.
+/// Whether it is, or may be: a kernel that is out of memory does not tell.
+pub(crate) fn wait_beside(
+    epoll: RawFd,
+    beside: RawFd,
+    events: &mut Vec<Event>,
+    timeout: Option<Duration>,
+) -> io::Result<bool> {
+    events.clear();
+    let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut polled = [entry(epoll), entry(beside)];
+    match wait_for_any(&mut polled, timeout) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+            let timeout = timeout.map_or(UNTOLD, |timeout| timeout.min(UNTOLD));
+            wait(epoll, events, Some(timeout))?;
+            Ok(true)
+        }
+        result => {
+            result?;
+            wait_milliseconds(epoll, events, 0)?;
+            Ok(polled[1].revents != 0)
+        }
+    }
+}
+
+/// How long a wait takes that may miss something.
+const UNTOLD: Duration = Duration::from_millis(50);
 
 fn wait_milliseconds(epoll: RawFd, events: &mut Vec<Event>, timeout: i32) -> io::Result<()> {
     events.clear();
@@ -148,19 +215,29 @@ fn wait_in_two_steps(epoll: RawFd, events: &mut Vec<Event>, timeout: Duration) -
     if rest.is_zero() {
         return Ok(());
     }
-    wait_readable(epoll, rest)?;
-    wait_milliseconds(epoll, events, 0)
+    let mut polled = [libc::pollfd { fd: epoll, events: libc::POLLIN, revents: 0 }];
+    match wait_for_any(&mut polled, Some(rest)) {
+        // Refused, or out of memory: less exact, and never early.
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+            wait_milliseconds(epoll, events, 1)
+        }
+        result => {
+            result?;
+            wait_milliseconds(epoll, events, 0)
+        }
+    }
 }
 
-/// Waits until `fd` is readable or `timeout`, which is below a few seconds, has passed.
-fn wait_readable(fd: RawFd, timeout: Duration) -> io::Result<()> {
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let timeout = libc::timespec {
-        tv_sec: timeout.as_secs() as libc::time_t,
+/// Waits until one of the descriptors is ready or `timeout` has passed; for ever if `None`.
+fn wait_for_any(polled: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: timeout.subsec_nanos() as libc::c_long,
-    };
-    // SAFETY: one pollfd and one timespec, both valid for the call; no signal mask.
-    check(unsafe { libc::ppoll(&mut poll, 1, &timeout, ptr::null()) })?;
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let count = polled.len() as libc::nfds_t;
+    // SAFETY: so many pollfds, and null or a timespec, all valid for the call; no signal mask.
+    check(unsafe { libc::ppoll(polled.as_mut_ptr(), count, timeout, ptr::null()) })?;
     Ok(())
 }
 
@@ -215,6 +292,44 @@ mod tests {
                 assert_eq!({ events[0].events }, EPOLLIN as u32);
             }
         }
+    }
+
+    #[test]
+    fn a_descriptor_beside_the_epoll_ends_the_wait() {
+        let poll = mio::Poll::new().unwrap();
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        let (watched, mut other) = UnixStream::pair().unwrap();
+        add(poll.as_raw_fd(), watched.as_raw_fd(), EPOLLIN, 7).unwrap();
+        let mut events = Vec::with_capacity(8);
+        let mut wait = |timeout| {
+            let ready = wait_beside(poll.as_raw_fd(), reader.as_raw_fd(), &mut events, timeout);
+            (ready.unwrap(), events.len())
+        };
+        let start = Instant::now();
+        let timeout = Duration::from_micros(1500);
+        assert_eq!(wait(Some(timeout)), (false, 0));
+        assert!(start.elapsed() >= timeout);
+        writer.write_all(b"x").unwrap();
+        for timeout in [None, Some(Duration::ZERO), Some(Duration::MAX)] {
+            assert_eq!(wait(timeout), (true, 0));
+        }
+        other.write_all(b"x").unwrap();
+        assert_eq!(wait(None), (true, 1));
+    }
+
+    #[test]
+    fn an_exchanged_descriptor_keeps_its_number() {
+        let epoll = create().unwrap();
+        let number = epoll.as_raw_fd();
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        add(number, reader.as_raw_fd(), EPOLLIN, 7).unwrap();
+        writer.write_all(b"x").unwrap();
+        let mut events = Vec::with_capacity(8);
+        wait(number, &mut events, Some(Duration::ZERO)).unwrap();
+        assert_eq!(events.len(), 1);
+        exchange(number, reader.as_raw_fd(), create).unwrap();
+        wait(number, &mut events, Some(Duration::ZERO)).unwrap();
+        assert!(events.is_empty());
     }
 
     extern "C" fn ignore_signal(_signal: libc::c_int) {}

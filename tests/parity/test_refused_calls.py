@@ -58,6 +58,161 @@ def program(flavour, monkeypatch):
     return run
 
 
+# --- signals -----------------------------------------------------------------------------------
+
+REFUSED_WATCH = """
+async def main():
+    loop = asyncio.get_running_loop()
+    faults = Faults()
+    faults.arm("epoll_add", errno.{error})
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+    signal.signal(signal.SIGUSR1, lambda *_: print("Python's handler"))
+    thread = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+    thread.start()
+    await asyncio.sleep(0.2)
+    thread.join()
+    faults.disarm()
+    await asyncio.sleep(0.01)
+    print("slept")
+
+run(main())
+"""
+
+
+def warning_of_the_pipe(flavour, error):
+    return (
+        f"the pipe for signals is not watched error={error}\n" if flavour.name != "asyncio" else ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        ("ENOSPC", "No space left on device (os error 28)"),
+        ("ENOMEM", "Cannot allocate memory (os error 12)"),
+    ],
+)
+def test_a_loop_sleeps_though_nothing_more_can_be_watched(flavour, program, error, text):
+    """ENOSPC is the user's quota of watched descriptors."""
+    out = program(REFUSED_WATCH.format(error=error), warning_of_the_pipe(flavour, text))
+    assert out == "Python's handler\nslept\n"
+
+
+def test_signal_handlers_of_the_loop_though_nothing_more_can_be_watched(flavour, program):
+    source = """
+    async def main():
+        loop = asyncio.get_running_loop()
+        faults = Faults()
+        faults.arm("epoll_add", errno.ENOSPC)
+        heard = []
+        loop.add_signal_handler(signal.SIGUSR1, heard.append, "idle")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.01)
+        # In a loop that is always busy, too.
+        loop.add_signal_handler(signal.SIGUSR1, heard.append, "busy")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        used = time.process_time()
+        await asyncio.sleep(0.2)
+        print(heard, time.process_time() - used < 0.1)
+        faults.disarm()
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    run(main())
+    """
+    text = "No space left on device (os error 28)"
+    out = program(source, warning_of_the_pipe(flavour, text))
+    assert out == "['idle', 'busy'] True\n"
+
+
+@pytest.mark.only("ferroloop")  # asyncio has no such moment
+def test_a_signal_just_before_a_sleep_beside_the_pipe(flavour, program):
+    """The loop asks its clock last before it sleeps; this one is C code that raises a signal."""
+    source = """
+    import ctypes, functools
+    seen = []
+
+    def handler(*_):
+        seen.append(1)
+        loop.call_soon_threadsafe(loop.stop if len(seen) == 20 else int)
+
+    signal.signal(signal.SIGUSR1, handler)
+    loop = new_event_loop()
+    Faults().arm("epoll_add", errno.ENOSPC)
+    loop.call_later(1000, print, "late")
+    loop.time = functools.partial(ctypes.CDLL(None)["raise"], signal.SIGUSR1)
+    loop.run_forever()
+    loop.close()
+    print(len(seen) >= 20)
+    """
+    text = "No space left on device (os error 28)"
+    assert program(source, warning_of_the_pipe(flavour, text)) == "True\n"
+
+
+def test_signal_handlers_need_no_descriptor(program):
+    source = """
+    async def main():
+        loop = asyncio.get_running_loop()
+        with no_descriptor_left():
+            loop.add_signal_handler(signal.SIGUSR1, print, "signal")
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await asyncio.sleep(0.01)
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    run(main())
+    """
+    assert program(source) == "signal\n"
+
+
+@pytest.mark.only("ferroloop")  # asyncio's half-made loop cannot be deleted
+def test_no_descriptor_for_a_loop(program):
+    source = """
+    with no_descriptor_left():
+        try:
+            new_event_loop()
+        except OSError as error:
+            print(error.errno == errno.EMFILE)
+    print(run(asyncio.sleep(0.01, "slept")))
+    """
+    assert program(source) == "True\nslept\n"
+
+
+@pytest.mark.only("ferroloop")  # asyncio forgets the loop in the child from 3.12 on
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio forgets the loop in the child")
+def test_a_child_without_descriptors_goes_on_with_the_loop(program):
+    source = """
+    async def main():
+        loop = asyncio.get_running_loop()
+        pairs = [socket.socketpair() for _ in range(2)]
+        await asyncio.sleep(0.01)
+        with no_descriptor_left():
+            pid = os.fork()
+            left, right = pairs[bool(pid)]
+            woken = loop.create_future()
+            loop.add_reader(right, lambda: woken.done() or woken.set_result(right.recv(10)))
+            thread = threading.Thread(target=loop.call_soon_threadsafe, args=(int,))
+            loop.call_later(0.01, left.send, b"parent" if pid else b"child")
+            if not pid:
+                thread.start()
+            result = await woken
+        loop.remove_reader(right)
+        for end in [*pairs[0], *pairs[1]]:
+            end.close()
+        if pid:
+            assert os.waitpid(pid, 0)[1] == 0
+        else:
+            thread.join()
+        print(result)
+
+    loop = new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    """
+    assert program(source) == "b'child'\nb'parent'\n"
+
+
 # --- children ----------------------------------------------------------------------------------
 
 

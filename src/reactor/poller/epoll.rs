@@ -24,6 +24,8 @@ pub struct Poller {
     selector: Arc<Selector>,
     events: Vec<Event>,
     woken: bool,
+    beside: Option<RawFd>,
+    beside_ready: bool,
 }
 
 /// What the poller and its registrars share.
@@ -51,7 +53,8 @@ impl Poller {
         let epoll = mio::Poll::new()?;
         let waker = Arc::new(Waker::new(epoll.registry())?);
         let selector = Arc::new(Selector { epoll, waker, owner: Owner::current() });
-        Ok(Poller { selector, events: Vec::with_capacity(INITIAL_EVENTS), woken: false })
+        let events = Vec::with_capacity(INITIAL_EVENTS);
+        Ok(Poller { selector, events, woken: false, beside: None, beside_ready: false })
     }
 
     /// What registers descriptors with this poller.
@@ -70,13 +73,20 @@ impl Poller {
     /// leaves no events. A forked child must have its registrar renewed first.
     pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.woken = false;
+        self.beside_ready = false;
         if self.selector.is_inherited() {
             return Err(io::Error::other("the poller is the parent process's"));
         }
         if self.events.len() == self.events.capacity() && self.events.len() < MAXIMUM_EVENTS {
             self.events.reserve(self.events.len() * 2);
         }
-        poll::wait(self.selector.fd(), &mut self.events, timeout)?;
+        let epoll = self.selector.fd();
+        match self.beside {
+            None => poll::wait(epoll, &mut self.events, timeout)?,
+            Some(fd) => {
+                self.beside_ready = poll::wait_beside(epoll, fd, &mut self.events, timeout)?;
+            }
+        }
         if let Some(index) = self.events.iter().position(|event| token(event) == Token::WAKER) {
             self.events.remove(index);
             self.woken = true;
@@ -89,6 +99,18 @@ impl Poller {
     #[inline]
     pub fn was_woken(&self) -> bool {
         self.woken
+    }
+
+    /// Has polls end as soon as `fd` is readable too: for a descriptor that the kernel refuses to
+    /// register, since it is out of memory or of the user's quota. It costs a system call a poll.
+    pub fn set_beside(&mut self, fd: Option<RawFd>) {
+        self.beside = fd;
+    }
+
+    /// Whether the last poll found the descriptor of [`Poller::set_beside`] readable.
+    #[inline]
+    pub fn was_beside_ready(&self) -> bool {
+        self.beside_ready
     }
 
     /// How many events the last poll reported, wake-ups not included.
@@ -129,8 +151,8 @@ impl Registrar {
     /// In a forked child: makes the poller, its registrars and its waker the child's own, under
     /// the same descriptors. It watches nothing then.
     pub fn renew(&self) -> io::Result<()> {
-        let fresh = mio::Poll::new()?;
-        poll::replace(self.selector.fd(), fresh.as_raw_fd())?;
+        let (epoll, bell) = (self.selector.fd(), self.selector.waker.descriptor());
+        poll::exchange(epoll, bell, poll::create)?;
         self.selector.waker.renew(self.selector.epoll.registry())?;
         self.selector.owner.take_over();
         Ok(())

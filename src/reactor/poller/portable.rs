@@ -102,6 +102,16 @@ impl Poller {
         self.woken
     }
 
+    /// Does nothing: mio's selectors other than epoll are out of room for a descriptor when they
+    /// are out of memory.
+    pub fn set_beside(&mut self, _fd: Option<RawFd>) {}
+
+    /// Whether the last poll found the descriptor of [`Poller::set_beside`] readable: never.
+    #[inline]
+    pub fn was_beside_ready(&self) -> bool {
+        false
+    }
+
     /// How many events the last poll reported, wake-ups not included.
     #[inline]
     pub fn event_count(&self) -> usize {

@@ -49,6 +49,12 @@ impl Waker {
         self.pending.swap(false, Ordering::AcqRel);
     }
 
+    /// The bell's descriptor.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn descriptor(&self) -> std::os::fd::RawFd {
+        std::os::fd::AsRawFd::as_raw_fd(&self.bell.0)
+    }
+
     /// In a forked child: parts from the parent's poller and wakes the one of `registry`.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn renew(&self, registry: &mio::Registry) -> io::Result<()> {
@@ -79,9 +85,9 @@ impl Bell {
 
     /// Under the same descriptor, which other threads may be about to use.
     fn renew(&self, registry: &mio::Registry) -> io::Result<()> {
+        use crate::sys::poll::{eventfd, exchange};
         use std::os::fd::AsRawFd;
-        let fresh = crate::sys::poll::eventfd()?;
-        crate::sys::poll::replace(self.0.as_raw_fd(), fresh.as_raw_fd())?;
+        exchange(self.0.as_raw_fd(), registry.as_raw_fd(), eventfd)?;
         self.register(registry)
     }
 
