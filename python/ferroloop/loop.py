@@ -315,8 +315,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:
-            transport.close()
-            await transport._wait()
+            await transport._give_up()
             raise
         return transport
 

@@ -147,6 +147,36 @@ if sys.version_info[:2] == (3, 13):
 class _UnixSubprocessTransport(unix_events._UnixSubprocessTransport):  # type: ignore[name-defined,misc]
     """asyncio's, with our way to start the child."""
 
+    _exited: Any = None
+
+    async def _connect_pipes(self, waiter: Any) -> None:
+        try:
+            await super()._connect_pipes(waiter)
+        finally:
+            self._tried_pipes.set()
+
+    async def _give_up(self) -> None:
+        """End a child that is not wanted or could not be connected, and wait for it.
+
+        asyncio waits for its pipes as well, for ever if one of them was refused.
+        """
+        self.close()
+        await self._tried_pipes.wait()
+        if self._pending_calls is None:
+            await self._wait()
+            return
+        for stream in (self._proc.stdin, self._proc.stdout, self._proc.stderr):
+            if stream is not None:
+                stream.close()
+        if self._returncode is None:
+            self._exited = self._loop.create_future()
+            await self._exited
+
+    def _process_exited(self, returncode: int) -> None:
+        super()._process_exited(returncode)
+        if self._exited is not None and not self._exited.done():
+            self._exited.set_result(None)
+
     def _start(
         self,
         args: Any,
@@ -157,6 +187,7 @@ class _UnixSubprocessTransport(unix_events._UnixSubprocessTransport):  # type: i
         bufsize: int,
         **kwargs: Any,
     ) -> None:
+        self._tried_pipes = asyncio.Event()
         if subprocess.Popen is not _StockPopen or sys.platform != "linux":
             super()._start(args, shell, stdin, stdout, stderr, bufsize, **kwargs)
             return

@@ -285,6 +285,33 @@ def test_neither_a_process_descriptor_nor_a_thread(program):
     assert program(source) == "can't start new thread\n-9\n"
 
 
+@pytest.mark.only("ferroloop")  # asyncio waits for ever
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_child_whose_pipe_cannot_be_used(program, which):
+    """It is ended, and the caller is told."""
+    source = f"""
+    from asyncio.subprocess import PIPE
+
+    async def main():
+        await asyncio.sleep(0.01)
+        before = set(os.listdir("/proc/self/fd"))
+        Faults().arm("fcntl", errno.EINVAL, {which}, limit=1, caller="_ferroloop")
+        try:
+            await asyncio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
+        except OSError as error:
+            print(error)
+        await asyncio.sleep(0.01)
+        print(set(os.listdir("/proc/self/fd")) == before)
+
+    run(main())
+    try:
+        os.wait()
+    except ChildProcessError:
+        print("no child")
+    """
+    assert program(source) == "[Errno 22] Invalid argument\nTrue\nno child\n"
+
+
 def test_reports_of_a_child_that_come_in_pieces(program):
     """Without vfork() the parent reads while the child still writes."""
     source = """
