@@ -301,13 +301,18 @@ impl Listener {
         )?;
         let removed =
             scheduler.get().watches.with(py, |watches| watches.unset(self.fd, Direction::Read));
-        // Ours, unless someone else watches the descriptor by now.
+        // Ours, unless something else watches the descriptor by now.
         if let Some(listener) = removed {
-            let again = listener.object.bind(py).getattr(intern!(py, "_start_again"))?;
-            let delay = imports::constants(py)?.getattr(intern!(py, "ACCEPT_RETRY_DELAY"))?;
-            scheduler.call_method1(intern!(py, "call_later"), (delay, again))?;
+            Self::start_later(scheduler, listener.object.bind(py))?;
         }
         Ok(())
+    }
+
+    fn start_later(scheduler: &Bound<'_, Scheduler>, listener: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = scheduler.py();
+        let again = listener.getattr(intern!(py, "_start_again"))?;
+        let delay = imports::constants(py)?.getattr(intern!(py, "ACCEPT_RETRY_DELAY"))?;
+        scheduler.call_method1(intern!(py, "call_later"), (delay, again)).map(drop)
     }
 }
 
@@ -342,10 +347,19 @@ impl Listener {
 
     /// Listens again after a rest, unless the socket was closed meanwhile.
     fn _start_again(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.get().socket.inspect(slf.py(), Endpoint::descriptor) < 0 {
+        let py = slf.py();
+        if slf.get().socket.inspect(py, Endpoint::descriptor) < 0 {
             return Ok(());
         }
-        Self::watch(slf)
+        let watched = Self::watch(slf);
+        if watched.is_err()
+            && let Some(scheduler) = slf.get().event_loop.get_bound(py)
+            && !scheduler.get().closed.get(py)
+        {
+            // No room in the poller. The caller, a timer, reports it; a server must not end of it.
+            Self::start_later(&scheduler, slf)?;
+        }
+        watched
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -362,3 +362,39 @@ def test_a_kernel_without_accept4(program):
     run(main())
     """
     assert program(source) == "b'hello\\n'\nFalse False\n"
+
+
+@pytest.mark.only("ferroloop")  # asyncio's server ends
+def test_a_server_that_rests_comes_back_when_there_is_room_again(program):
+    source = """
+    import asyncio.constants
+    asyncio.constants.ACCEPT_RETRY_DELAY = 0.02
+
+    async def serve(reader, writer):
+        writer.write(b"hello")
+        writer.close()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        reported = []
+        loop.set_exception_handler(lambda loop, context: reported.append(context))
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        faults = Faults()
+        faults.arm("accept4", errno.ENOMEM)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.settimeout(10)
+            while not reported:
+                await asyncio.sleep(0.001)
+            faults.disarm()
+            faults.arm("epoll_add", errno.ENOSPC)
+            await asyncio.sleep(0.1)
+            faults.disarm()
+            print(await asyncio.to_thread(client.recv, 10))
+        errors = {context["exception"].errno for context in reported}
+        print(errors == {errno.ENOMEM, errno.ENOSPC})
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    """
+    assert program(source) == "b'hello'\nTrue\n"
