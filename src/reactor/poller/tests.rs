@@ -63,6 +63,17 @@ macro_rules! test_backend {
             }
 
             #[test]
+            fn nothing_beside_is_ready() {
+                let mut poller = Poller::new().unwrap();
+                let (reader, _writer) = pair();
+                for beside in [Some(reader.as_raw_fd()), None] {
+                    poller.set_beside(beside);
+                    assert!(ready(&mut poller).is_empty());
+                    assert!(!poller.was_beside_ready());
+                }
+            }
+
+            #[test]
             fn an_edge_is_reported_once() {
                 let mut poller = Poller::new().unwrap();
                 let registrar = poller.registrar();
