@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 
 .PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint fuzz deny \
-	test test-314 test-debug example-rust-function example-http-server example-plugin-host \
+	refused test test-314 test-debug example-rust-function example-http-server example-plugin-host \
 	bench-embed
 
 help: ## list the targets
@@ -127,6 +127,12 @@ fuzz: develop ## random input against simple models; FUZZ_SECONDS each, SEED to 
 		--manifest-path fuzz/timers/Cargo.toml -- $(FUZZ_SECONDS) $(SEED)
 	PYTHONPATH=python $(EXE) fuzz/addresses.py $(FUZZ_SECONDS) $(SEED)
 	PYTHONPATH=python $(EXE) fuzz/writes.py $(FUZZ_SECONDS) $(SEED)
+
+REFUSED_SECONDS ?= 300
+
+refused: develop build/lint-$(PY)/ready ## have every system call fail under small programs; REFUSED_SECONDS, SEED to repeat a run
+	PYTHONPATH=python build/lint-$(PY)/bin/python -m tests.refused \
+		--seconds $(REFUSED_SECONDS) --seed $(SEED) $(ARGS)
 
 build/tools/bin/cargo-deny:
 	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools cargo-deny

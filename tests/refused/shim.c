@@ -268,8 +268,7 @@ ssize_t write(int fd, const void *buffer, size_t length)
 {
     REAL(ssize_t, write, int, const void *, size_t);
     INJECT(write, fd)
-    /* An eventfd takes eight bytes or none. */
-    return real(fd, buffer, length == 8 ? length : fewer(what, length));
+    return real(fd, buffer, fewer(what, length));
 }
 
 ssize_t writev(int fd, const struct iovec *pieces, int count)
@@ -384,6 +383,9 @@ int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
                                                   : CALL_epoll_del;
     int what = injected(call, fd, __builtin_return_address(0));
     if (what > 0) {
+        /* What cannot be removed, or is not found, is not there any more. */
+        if (operation == EPOLL_CTL_DEL || (operation == EPOLL_CTL_MOD && what == ENOENT))
+            real(epoll, EPOLL_CTL_DEL, fd, event);
         errno = what;
         return -1;
     }
@@ -401,7 +403,9 @@ int eventfd(unsigned value, int flags)
 {
     REAL(int, eventfd, unsigned, int);
     INJECT(eventfd, -1)
-    return real(value, flags);
+    int fd = real(value, flags);
+    shim_spare(fd); /* nothing that is read or written there can fail */
+    return fd;
 }
 
 int pipe2(int ends[2], int flags)
