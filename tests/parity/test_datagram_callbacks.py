@@ -63,6 +63,11 @@ class DatagramLink(Link):
         else:
             super().act(name, size, inside)
 
+    def act_as_peer(self, name, size):
+        # The system empties a socket that sends to one that was closed.
+        if name != "peer_send" or not self.lost:
+            super().act_as_peer(name, size)
+
     def wanted(self):
         """asyncio's count of buffered bytes is wrong from 3.12 on: the two loops are compared."""
         found = self.registrations().get(self.fd, set())

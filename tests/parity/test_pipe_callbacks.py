@@ -52,6 +52,18 @@ class PipeEnd:
 class WriteLink(Link):
     """Is watched for reading too, to see the reader close its end."""
 
+    resuming = False
+
+    def react(self, callback):
+        self.resuming |= callback == "resume"
+        super().react(callback)
+        self.resuming &= callback != "resume"
+
+    def act(self, name, size, inside=""):
+        # A pipe that is closed by resume_writing() loses what was written there.
+        self.broken |= self.resuming and name in ("close", "write_eof")
+        super().act(name, size, inside)
+
     def wanted(self):
         if self.lost:
             return set()

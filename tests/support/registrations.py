@@ -24,7 +24,10 @@ class Registrations:
     @classmethod
     async def of_running_loop(cls) -> "Registrations":
         """To be called before anything is watched: what is registered is the loop's own then."""
-        await asyncio.sleep(0.001)  # A loop may add its pipe for signals when it first waits.
+        # A loop may add its pipe for signals when it first waits, which it may not have to do at
+        # once on a busy machine.
+        for _ in range(3):
+            await asyncio.sleep(0.001)
         return cls(poller_of(asyncio.get_running_loop()))
 
     def __call__(self) -> dict[int, Directions]:
