@@ -153,7 +153,7 @@ impl Watches {
         direction: Direction,
         runnable: Runnable,
     ) -> Result<Replaced, Refused> {
-        match self.register(fd, direction) {
+        match self.register(fd, direction, &runnable) {
             Ok(is_another_file) => {
                 let Some(entry) = self.entries.get_mut(fd) else { return Ok(Replaced::default()) };
                 let watch = &mut entry.payload;
@@ -168,19 +168,27 @@ impl Watches {
     }
 
     /// Has the kernel watch one more direction of `fd`, for which there is an entry then. Answers
-    /// whether the number was that of another file when it was entered.
-    fn register(&mut self, fd: RawFd, direction: Direction) -> io::Result<bool> {
+    /// whether the other direction was that of another file: one which the kernel does not know any
+    /// more and another object watched.
+    fn register(
+        &mut self,
+        fd: RawFd,
+        direction: Direction,
+        runnable: &Runnable,
+    ) -> io::Result<bool> {
         self.leave_parent()?;
         let Some(registrar) = &self.registrar else {
             return Err(io::Error::other("the poller is closed"));
         };
-        if let Some(entry) = self.entries.get(fd) {
+        if let Some(entry) = self.entries.get_mut(fd) {
             let token = entry.token();
             let interest = entry.interest | direction.interest();
             return match registrar.reregister(fd, token, interest, Trigger::Level) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let interest = direction.interest();
-                    registrar.register(fd, token, interest, Trigger::Level).map(|()| true)
+                    let other = entry.payload.slot(direction.opposite());
+                    let ours = other.as_ref().is_none_or(|it| it.object.is(&runnable.object));
+                    let interest = if ours { interest } else { direction.interest() };
+                    register_anew(registrar, fd, token, interest).map(|()| !ours)
                 }
                 other => other.map(|()| false),
             };
@@ -189,13 +197,7 @@ impl Watches {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         };
         let interest = direction.interest();
-        let registered = match registrar.register(fd, token, interest, Trigger::Level) {
-            // The kernel refused to forget it.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                registrar.reregister(fd, token, interest, Trigger::Level)
-            }
-            other => other,
-        };
+        let registered = register_anew(registrar, fd, token, interest);
         if registered.is_err() {
             // The entry is empty: nothing is dropped.
             self.entries.remove(fd);
@@ -238,7 +240,9 @@ impl Watches {
         // A forked child that only drops what it inherited needs no poller.
         if let Some(registrar) = self.registrar.as_ref().filter(|it| !it.is_inherited()) {
             let changed = match left {
-                Some(interest) => registrar.reregister(fd, entry.token(), interest, Trigger::Level),
+                Some(interest) => registrar
+                    .reregister(fd, entry.token(), interest, Trigger::Level)
+                    .or_else(|_| register_anew(registrar, fd, entry.token(), interest)),
                 None => registrar.deregister(fd),
             };
             if let Err(error) = changed {
@@ -332,5 +336,22 @@ impl Watches {
             }
         }
         Ok(())
+    }
+}
+
+/// Has the kernel watch `fd` for `interest` alone, whatever it watches it for.
+fn register_anew(
+    registrar: &Registrar,
+    fd: RawFd,
+    token: Token,
+    interest: Interest,
+) -> io::Result<()> {
+    match registrar.register(fd, token, interest, Trigger::Level) {
+        // The kernel refused to change the registration, or to forget it before.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            registrar.deregister(fd)?;
+            registrar.register(fd, token, interest, Trigger::Level)
+        }
+        other => other,
     }
 }
