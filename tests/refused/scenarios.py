@@ -297,6 +297,20 @@ async def signals(stage: Stage) -> None:
         heard.clear()
 
 
+async def beginning(stage: Stage) -> None:
+    """All that a loop does for the first time, and that it is made and closed."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(0.001)
+    await signals(stage)
+    await loop.run_in_executor(None, int)
+    await readiness(stage)
+
+
+# Their faults begin before the loop is made.
+EARLY = (beginning,)
+SCENARIOS |= {function.__name__: function for function in EARLY}
+
+
 @scenario
 async def executor(stage: Stage) -> None:
     loop = asyncio.get_running_loop()

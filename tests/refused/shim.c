@@ -381,7 +381,7 @@ int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
     enum call call = operation == EPOLL_CTL_ADD   ? CALL_epoll_add
                      : operation == EPOLL_CTL_MOD ? CALL_epoll_mod
                                                   : CALL_epoll_del;
-    int what = injected(call, fd, __builtin_return_address(0));
+    int what = injected(call, -1, __builtin_return_address(0));
     if (what > 0) {
         /* What cannot be removed, or is not found, is not there any more. */
         if (operation == EPOLL_CTL_DEL || (operation == EPOLL_CTL_MOD && what == ENOENT))
