@@ -87,23 +87,31 @@ pub struct Watches {
     entries: Registrations<Watch>,
     /// How many of them are no reason to poll while callbacks are ready.
     background: usize,
+    /// A forked child's poller had no room for all of them.
+    incomplete: bool,
 }
 
 impl Watches {
     /// No descriptors yet.
     pub fn new(registrar: Registrar) -> Self {
-        Self { registrar: Some(registrar), entries: Registrations::new(), background: 0 }
+        Self {
+            registrar: Some(registrar),
+            entries: Registrations::new(),
+            background: 0,
+            incomplete: false,
+        }
     }
 
     /// To be called before the poller is used. A forked child gets a poller of its own, which
     /// watches what the parent's did; the parent's is left alone.
     ///
     /// # Errors
-    /// What the kernel answers when it is out of descriptors.
+    /// What the kernel answers when it is out of descriptors, or has no room for the watches, which
+    /// are tried again the next time then.
     #[inline]
     pub fn leave_parent(&mut self) -> io::Result<()> {
         match &self.registrar {
-            Some(registrar) if registrar.is_inherited() => self.renew(),
+            Some(registrar) if self.incomplete || registrar.is_inherited() => self.renew(),
             _ => Ok(()),
         }
     }
@@ -111,16 +119,26 @@ impl Watches {
     #[cold]
     fn renew(&mut self) -> io::Result<()> {
         let Some(registrar) = &self.registrar else { return Ok(()) };
-        registrar.renew()?;
+        if registrar.is_inherited() {
+            registrar.renew()?;
+        }
+        let mut refused = None;
         for entry in self.entries.iter() {
             let fd = entry.fd();
-            let registered = registrar.register(fd, entry.token(), entry.interest, Trigger::Level);
-            if let Err(error) = registered {
-                // As for any descriptor closed behind our back: no event will come.
-                tracing::debug!(target: "ferroloop::loop", fd, %error, "descriptor was closed while it was watched");
+            match registrar.register(fd, entry.token(), entry.interest, Trigger::Level) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::ENOMEM)) => {
+                    refused = Some(error);
+                }
+                Err(error) => {
+                    // As for any descriptor that was closed while it was watched: no event comes.
+                    tracing::debug!(target: "ferroloop::loop", fd, %error, "descriptor was closed while it was watched");
+                }
             }
         }
-        Ok(())
+        self.incomplete = refused.is_some();
+        refused.map_or(Ok(()), Err)
     }
 
     /// Whether a poll may find something that callbacks which are ready should not delay.
