@@ -2,8 +2,8 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint fuzz deny \
-	refused test test-314 test-debug example-rust-function example-http-server example-plugin-host \
+.PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint fuzz refused \
+	stress deny test test-314 test-debug example-rust-function example-http-server example-plugin-host \
 	bench-embed
 
 help: ## list the targets
@@ -133,6 +133,15 @@ REFUSED_SECONDS ?= 300
 refused: develop build/lint-$(PY)/ready ## have every system call fail under small programs; REFUSED_SECONDS, SEED to repeat a run
 	PYTHONPATH=python build/lint-$(PY)/bin/python -m tests.refused \
 		--seconds $(REFUSED_SECONDS) --seed $(SEED) $(ARGS)
+
+STRESS_SECONDS ?= 120
+
+stress: wheel ## thousands of connections of each kind for STRESS_SECONDS, then look at what is left; ARGS="--kind tls --connections 500"
+	test -x build/stress-$(PY)/bin/python || $(EXE) -m venv build/stress-$(PY)
+	build/stress-$(PY)/bin/pip install --quiet --disable-pip-version-check trustme
+	build/stress-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+		--no-deps $(WHEELS)/*.whl
+	build/stress-$(PY)/bin/python -m tests.stress --seconds $(STRESS_SECONDS) --seed $(SEED) $(ARGS)
 
 build/tools/bin/cargo-deny:
 	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools cargo-deny
