@@ -1,5 +1,9 @@
 """What a transport sends, written in random pieces and ways, against what was written.
 
+The writer writes inside the transport's callbacks too, goes on while it is closed or aborted, and
+the descriptor's number is used anew by the next connection. At the end of each round the poller
+must watch nothing; now and then the idle loop must sleep.
+
 python writes.py SECONDS SEED
 """
 
@@ -9,8 +13,12 @@ import random
 import socket
 import sys
 import time
+from pathlib import Path
 
 import ferroloop
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.support.registrations import Registrations, assert_sleeps
 
 
 class Reader(asyncio.BufferedProtocol):
@@ -41,17 +49,67 @@ class Reader(asyncio.BufferedProtocol):
 
 
 class Writer(asyncio.Protocol):
-    """Counts what flow control says."""
+    """Checks what flow control says; a producer, which writes on when it is told to."""
 
     paused = False
+
+    def __init__(self, chance):
+        self.chance = chance
+        self.expected, self.size = hashlib.sha256(), 0
+        self.lost = asyncio.get_running_loop().create_future()
+        # In which callbacks it writes, and how many pieces; how it ends there, and after how many.
+        self.inside = {"pause": 0.1, "resume": chance.choice((0, 0.5, 1)), "data": 0.5}
+        self.left = chance.choice((0, 0, 10, 100))
+        self.end, self.until = chance.choice(("", "", "close", "abort", "write_eof")), 0
+        if self.end:
+            self.until = chance.randrange(1 + self.left)
+        self.broken = self.ended = self.eof = False
+        self.unread = 0
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def note(self, data):
+        """What is written is expected to arrive, as long as the transport takes it."""
+        if not self.ended:
+            self.expected.update(data)
+            self.size += len(data)
+        return data
+
+    def produce(self, callback):
+        if self.chance.random() >= self.inside[callback]:
+            return
+        for _ in range(self.chance.randrange(1, 5)):
+            if not self.left or (self.paused and callback != "pause") or self.ended:
+                return
+            self.left -= 1
+            self.transport.write(self.note(piece(self.chance)))
+            if self.end and self.left == self.until:
+                self.finish(self.end)
+
+    def finish(self, how):
+        if not self.ended:
+            self.ended, self.broken, self.eof = True, how == "abort", how == "write_eof"
+            getattr(self.transport, how)()
+
+    def data_received(self, data):
+        self.unread -= len(data)
+        self.produce("data")
 
     def pause_writing(self):
         assert not self.paused
         self.paused = True
+        self.produce("pause")
 
     def resume_writing(self):
         assert self.paused
         self.paused = False
+        self.produce("resume")
+
+    def connection_lost(self, error):
+        self.lost.set_result(error)
+        if not self.eof:
+            self.transport.write(b"after the end")
 
 
 def piece(chance):
@@ -70,44 +128,57 @@ async def conversation(chance):
     for end in (left, right):
         end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, chance.choice((1, 10_000, 200_000)))
-    transport, _ = await loop.create_connection(Writer, sock=left)
+    transport, writer = await loop.create_connection(lambda: Writer(chance), sock=left)
     _, reader = await loop.create_connection(lambda: Reader(chance), sock=right)
     transport.set_write_buffer_limits(chance.choice((None, 0, 1, 100_000)))
-    expected, size = hashlib.sha256(), 0
-
-    def note(data):
-        nonlocal size
-        expected.update(data)
-        size += len(data)
-        return data
-
     for _ in range(chance.randrange(1, 60)):
-        way = chance.randrange(4)
+        if writer.ended:
+            break
+        way = chance.randrange(5)
         if way < 2:
-            data = note(piece(chance))
+            data = writer.note(piece(chance))
             transport.write(data)
             if isinstance(data, bytearray) and data:
                 data[0] ^= 255  # The transport has its own copy of what may change.
         elif way == 2:
-            transport.writelines([note(piece(chance)) for _ in range(chance.randrange(40))])
+            pieces = [piece(chance) for _ in range(chance.randrange(40))]
+            for data in pieces:
+                writer.note(data)
+            transport.writelines(pieces)
+        elif way == 3:
+            reader.transport.write(b"x")
+            writer.unread += 1
+            # What is not read when a socket is closed breaks the connection off.
+            while writer.unread and not writer.ended:
+                await asyncio.sleep(0)
+            writer.broken |= writer.unread > 0
         else:
             await asyncio.sleep(chance.choice((0, 0, 0.001)))
-        assert transport.get_write_buffer_size() <= size
-    transport.write_eof() if chance.random() < 0.5 else transport.close()
+        assert transport.get_write_buffer_size() <= writer.size
+    writer.finish(chance.choice(("write_eof", "close", "close", "abort")))
     error = await asyncio.wait_for(reader.closed, 30)
-    assert error is None, error
-    assert (reader.size, reader.digest.digest()) == (size, expected.digest())
+    assert error is None or writer.broken, error
+    if not writer.broken:
+        found = (reader.size, reader.digest.digest())
+        assert found == (writer.size, writer.expected.digest()), (reader.size, writer.size)
     transport.close()
-    return size
+    await asyncio.wait_for(writer.lost, 30)
+    return reader.size
 
 
 async def main(seconds, seed):
     print(f"writes: seed {seed}")
     chance = random.Random(seed)
+    registrations = await Registrations.of_running_loop()
     count, size, until = 0, 0, time.monotonic() + seconds
     while time.monotonic() < until:
-        size += await conversation(chance)
-        count += 1
+        together = chance.choice((1, 1, 5))
+        size += sum(await asyncio.gather(*(conversation(chance) for _ in range(together))))
+        count += together
+        assert registrations() == {}
+        if count % 100 == 0:
+            await assert_sleeps(0.05)
+    await assert_sleeps()
     print(f"writes: {count} connections, {size >> 20} MiB")
     assert count
 
