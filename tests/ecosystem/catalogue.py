@@ -59,6 +59,12 @@ PROGRAMS = (
         quick=True,
     ),
     Program(
+        "https_large_bodies",
+        "aiohttp, uvicorn and streams: bodies of up to 20 MB over HTTPS to a client that pauses",
+        ("aiohttp", "uvicorn", "httptools"),
+        quick=True,
+    ),
+    Program(
         "aiohttp_run_app",
         "aiohttp.web.run_app by `python -m ferroloop`: graceful end by SIGTERM",
         ("aiohttp",),

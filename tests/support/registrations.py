@@ -10,8 +10,8 @@ from pathlib import Path
 
 Directions = set[str]
 
-# An idle loop uses a hundredth of this share of the time; one that spins uses all of it.
-LARGEST_SHARE = 0.25
+# An idle loop uses a hundredth of the time; one that spins what other programs leave of it.
+LARGEST_SHARE = 0.15
 
 
 class Registrations:
