@@ -107,8 +107,11 @@ pub struct DatagramTransport {
     family: i32,
     /// The address that it was connected to, as its creator named it.
     pub(super) address: AttachedCell<Option<Py<PyAny>>>,
-    /// Whether the socket is connected.
+    /// Whether the socket is connected to a peer that has a name.
     connected: bool,
+    /// Whether it is connected to one that has none, as those of a pair are. asyncio takes it for
+    /// not connected, and fails to send without an address.
+    has_unnamed_peer: bool,
     pub(super) queue: AttachedRefCell<VecDeque<Datagram>>,
     pub(super) queued_bytes: AttachedCell<usize>,
     pub(super) familiar: AttachedRefCell<FamiliarAddresses>,
@@ -138,11 +141,12 @@ impl DatagramTransport {
     ) -> PyResult<Bound<'py, Self>> {
         let py = parts.scheduler.py();
         let protocol = parts.protocol.clone();
-        let connected = match &parts.peer {
-            // An unnamed peer is none to asyncio, which asks for the truth of the name.
-            Some(SocketAddress::UnixPath(path)) => !path.is_empty(),
-            peer => peer.is_some(),
-        };
+        // An unnamed peer is none to asyncio, which asks for the truth of the name.
+        let has_unnamed_peer = matches!(
+            &parts.peer,
+            Some(SocketAddress::UnixPath(path)) if path.is_empty()
+        );
+        let connected = parts.peer.is_some() && !has_unnamed_peer;
         let address = match address {
             Some(address) if address.is_truthy()? => Some(address.unbind()),
             _ => None,
@@ -151,6 +155,7 @@ impl DatagramTransport {
             family,
             address: AttachedCell::new(address),
             connected,
+            has_unnamed_peer,
             queue: AttachedRefCell::new(VecDeque::new()),
             queued_bytes: AttachedCell::new(0),
             familiar: AttachedRefCell::new(FamiliarAddresses::default()),
@@ -241,7 +246,7 @@ impl DatagramTransport {
         let this = slf.get();
         let base = slf.as_super().get();
         let fd = base.descriptor(py);
-        let sent = if this.connected {
+        let sent = if this.connected || (this.has_unnamed_peer && to.is_none()) {
             socket::send(fd, content)
         } else {
             let known = to.and_then(|to| {

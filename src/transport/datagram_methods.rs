@@ -69,10 +69,17 @@ impl DatagramTransport {
             return Transport::warn_of_late_write(py, late).map_err(PyErr::from);
         }
         // A copy of what may change: it may have to wait, and Python code may run meanwhile.
-        let data = match data.cast::<PyBytes>() {
-            Ok(bytes) => bytes.clone(),
-            Err(_) => buffer::with_bytes(data, |content| PyBytes::new(py, content))
-                .map_err(PyErr::from)?,
+        let copied = match data.cast::<PyBytes>() {
+            Ok(bytes) => Ok(bytes.clone()),
+            Err(_) => buffer::with_bytes(data, |content| PyBytes::new(py, content)),
+        };
+        let data = match copied {
+            Ok(bytes) => bytes,
+            // Memory that is not contiguous cannot be sent, but can wait, as in asyncio.
+            Err(_) if this.queue.with(py, |queue| !queue.is_empty()) => {
+                py.get_type::<PyBytes>().call1((data,))?.cast_into()?
+            }
+            Err(raised) => return Self::refused(slf, raised).map_err(PyErr::from),
         };
         // asyncio sends on a socket whose connection was just lost.
         let at_once = lost || base.writing.with(py, |side| side.write(None)) == Write::Send;

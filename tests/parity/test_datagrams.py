@@ -282,3 +282,66 @@ def test_exceptions_in_the_protocol(run, flavour):
         reported.clear()
 
     run(main())
+
+
+@pytest.mark.only("ferroloop")  # asyncio takes a socket whose peer has no name for not connected
+@pytest.mark.parametrize("address", [(), (None,)], ids=["no address", "None"])
+def test_a_pair_needs_no_addresses(run, address):
+    async def main():
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        one, answers = await endpoint(sock=here)
+        other, heard = await endpoint(sock=there)
+        # More than the socket takes at once.
+        for number in range(1000):
+            one.sendto(b"%d" % number, *address)
+        assert one.get_write_buffer_size() > 0
+        await heard.until(lambda: len(heard.received) == 1000)
+        assert [data for data, _ in heard.received] == [b"%d" % n for n in range(1000)]
+        other.sendto(b"back", *address)
+        await answers.until(lambda: answers.received)
+        assert answers.received == [(b"back", None)]
+        await finish(one, other)
+
+    run(main())
+
+
+def test_memory_that_is_not_contiguous_ends_it(run):
+    async def main():
+        reports = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+        client, protocol = await endpoint(local_addr=("127.0.0.1", 0))
+        own = client.get_extra_info("sockname")
+        assert client.sendto(memoryview(b"abcdef")[::2], own) is None
+        error = await protocol.lost
+        assert type(error) is BufferError
+        assert str(error) == "memoryview: underlying buffer is not C-contiguous"
+        assert [report["message"] for report in reports] == [
+            "Fatal write error on datagram transport"
+        ]
+
+    run(main())
+
+
+def test_memory_that_is_not_contiguous_can_wait(run, tmp_path):
+    here = str(tmp_path / "here")
+
+    async def main():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(here)
+            receiver.setblocking(False)
+            client, _ = await endpoint(remote_addr=here, family=socket.AF_UNIX)
+            count = 0
+            while client.get_write_buffer_size() == 0:
+                client.sendto(b"-")
+                count += 1
+            client.sendto(memoryview(b"abcdef")[::2])
+            got = []
+            while len(got) <= count:
+                try:
+                    got.append(receiver.recv(2000))
+                except BlockingIOError:
+                    await asyncio.sleep(0)
+            assert got == [*[b"-"] * count, b"ace"]
+            await finish(client)
+
+    run(main())
