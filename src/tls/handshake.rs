@@ -76,11 +76,15 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         cancel_timer(py, &this.handshake_timer)?;
-        this.update(py, |status| {
-            status.phase = Phase::Wrapped;
-            status.established = true;
-        });
+        this.set_phase(py, Phase::Wrapped);
         outcome(py, this.session.lose_count(py))?;
+        let object = this.session.object(py);
+        // What it raises fails the handshake: a certificate that Python cannot decode, or one that
+        // an overridden method refuses.
+        let certificate = match call::call_method(&object, intern!(py, "getpeercert"), []) {
+            Ok(certificate) => certificate,
+            Err(raised) => return Self::handshake_failed(slf, raised),
+        };
         let server_side = this.server_side;
         tracing::debug!(target: "ferroloop::tls", server_side, "a handshake is complete");
         if let Some(start) = this.handshake_start.get(py) {
@@ -88,6 +92,18 @@ impl TlsProtocol {
             let took = PyFloat::new(py, took);
             let format = "%r: SSL handshake took %.1f ms";
             outcome(py, this.debug_log(slf, format, &[took.as_any()], None))?;
+        }
+        let cipher = call::call_method(&object, intern!(py, "cipher"), [])?;
+        let compression = call::call_method(&object, intern!(py, "compression"), [])?;
+        let known = [
+            (intern!(py, "peercert"), certificate),
+            (intern!(py, "cipher"), cipher),
+            (intern!(py, "compression"), compression),
+            (intern!(py, "ssl_object"), object),
+        ];
+        let extra = outcome(py, this.extra_dict(py))?;
+        for (name, value) in known {
+            outcome(py, extra.set_item(name, value))?;
         }
         if this.status.inspect(py, |status| status.app == AppState::Init) {
             this.update(py, |status| status.app = AppState::Made);

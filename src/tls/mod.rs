@@ -88,8 +88,6 @@ struct Status {
     writing_paused: bool,
     /// The application's protocol is a BufferedProtocol.
     buffered: bool,
-    /// A handshake was completed.
-    established: bool,
 }
 
 /// TLS, as the protocol of a transport. The parameters are those of asyncio's `SSLProtocol`.
@@ -112,7 +110,7 @@ pub struct TlsProtocol {
     handshake_timer: AttachedCell<Option<Py<PyAny>>>,
     shutdown_timer: AttachedCell<Option<Py<PyAny>>>,
     handshake_start: AttachedCell<Option<f64>>,
-    /// What `get_extra_info()` has found so far.
+    /// What `get_extra_info()` answers, once the handshake is complete.
     extra: AttachedCell<Option<Py<PyDict>>>,
     status: AttachedCell<Status>,
     write_limits: AttachedCell<Limits>,
@@ -186,7 +184,6 @@ impl TlsProtocol {
             reading_paused: false,
             writing_paused: false,
             buffered: false,
-            established: false,
         };
         let protocol = Self {
             scheduler: parts.scheduler.unbind(),

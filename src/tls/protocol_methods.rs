@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyMemoryView, PyString};
+use pyo3::types::{PyBytes, PyDict, PyMemoryView};
 
 use super::{AppState, Parts, Phase, TlsProtocol, TlsTransport, modules};
 use crate::ffi::buffer;
@@ -35,34 +35,25 @@ impl TlsProtocol {
         }
     }
 
-    /// What TLS itself knows, found when someone asks and remembered.
+    /// What TLS itself knows.
     fn own_extra<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = name.py();
-        let Ok(key) = name.extract::<&str>() else { return Ok(None) };
-        if key == "sslcontext" {
-            return Ok(Some(self.context.bind(py).clone()));
+        if let Some(extra) = self.extra.get_bound(py) {
+            return extra.get_item(name);
         }
-        if !self.status.inspect(py, |status| status.established) {
-            return Ok(None);
+        let is_context = name.extract::<&str>().is_ok_and(|name| name == "sslcontext");
+        Ok(is_context.then(|| self.context.bind(py).clone()))
+    }
+
+    /// The dict behind [`Self::own_extra`].
+    pub fn extra_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        if let Some(extra) = self.extra.get_bound(py) {
+            return Ok(extra);
         }
-        let method = match key {
-            "ssl_object" => return Ok(Some(self.session.object(py))),
-            "peercert" => intern!(py, "getpeercert"),
-            "cipher" => intern!(py, "cipher"),
-            "compression" => intern!(py, "compression"),
-            _ => return Ok(None),
-        };
-        let extra = self.extra.get_bound(py).unwrap_or_else(|| {
-            let extra = PyDict::new(py);
-            self.extra.store(py, Some(extra.clone()));
-            extra
-        });
-        if let Some(value) = extra.get_item(name)? {
-            return Ok(Some(value));
-        }
-        let value = self.session.object(py).call_method0(method)?;
-        extra.set_item(name, &value)?;
-        Ok(Some(value))
+        let extra = PyDict::new(py);
+        extra.set_item(intern!(py, "sslcontext"), self.context.bind(py))?;
+        self.extra.store(py, Some(extra.clone()));
+        Ok(extra)
     }
 }
 
@@ -299,13 +290,7 @@ impl TlsProtocol {
 
     #[getter(_extra)]
     fn extra_py<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let all = PyDict::new(py);
-        for name in ["sslcontext", "peercert", "cipher", "compression", "ssl_object"] {
-            if let Some(value) = self.own_extra(PyString::intern(py, name).as_any())? {
-                all.set_item(name, value)?;
-            }
-        }
-        Ok(all)
+        self.extra_dict(py)
     }
 
     /// Queues data without sending it; for CPython's tests.
