@@ -242,7 +242,45 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             made.cancel()
             resumed.cancel()
             raise
+        finally:
+            # It may hold an exception whose traceback holds this frame.
+            del waiter
         return tls._app_transport
+
+    async def _create_connection_transport(
+        self,
+        sock: socket.socket,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        ssl: Any,
+        server_hostname: str | None,
+        server_side: bool = False,
+        **options: Any,
+    ) -> Any:
+        if not ssl:
+            return await super()._create_connection_transport(  # type: ignore[misc]
+                sock, protocol_factory, ssl, server_hostname, server_side, **options
+            )
+        sock.setblocking(False)
+        protocol = protocol_factory()
+        waiter = self.create_future()
+        transport = self._make_ssl_transport(  # type: ignore[attr-defined]
+            sock,
+            protocol,
+            None if isinstance(ssl, bool) else ssl,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            **options,
+        )
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        finally:
+            # As above: asyncio leaves a reference cycle after a handshake that failed.
+            del waiter
+        return transport, protocol
 
     if not TYPE_CHECKING:  # its type is that of asyncio's
 

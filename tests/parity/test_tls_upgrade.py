@@ -1,7 +1,9 @@
 """start_tls(): by the loop and by streams, over TLS, over transports that are not the loop's."""
 
 import asyncio
+import gc
 import ssl
+import weakref
 
 import pytest
 
@@ -276,5 +278,56 @@ def test_over_a_transport_that_is_not_the_loops(run):
         assert client.received == BIG
         transport.close()
         assert await closed(client, server) == [None, None]
+
+    run(main())
+
+
+# asyncio of these versions leaves a cycle of the waiter, its exception and the traceback's frames.
+@pytest.mark.only("ferroloop")
+@pytest.mark.parametrize("upgrade", [False, True], ids=["create_connection", "start_tls"])
+def test_a_failed_handshake_leaves_no_cycle(run, upgrade):
+    left = []
+
+    class Plain(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            left.append(weakref.ref(transport))
+
+        def connection_lost(self, error):
+            # Not kept: its traceback knows the frame that knows this protocol.
+            super().connection_lost(None)
+
+    def make():
+        protocol = Plain()
+        left.append(weakref.ref(protocol))
+        return protocol
+
+    async def connect(address, context):
+        loop = asyncio.get_running_loop()
+        try:
+            if upgrade:
+                transport, protocol = await loop.create_connection(make, *address)
+                await loop.start_tls(transport, protocol, context, server_hostname=HOST)
+            else:
+                await loop.create_connection(make, *address, ssl=context, server_hostname=HOST)
+        except ssl.SSLCertVerificationError:
+            return True
+        return False
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, report: None)
+        # It does not trust the server.
+        context = ssl.create_default_context()
+        async with Server() as server:
+            gc.collect()
+            gc.disable()
+            try:
+                assert await connect(server.address, context)
+                await nothing_left()
+                assert len(left) == 1 + upgrade
+                assert [reference() for reference in left] == [None] * len(left)
+            finally:
+                gc.enable()
 
     run(main())
