@@ -133,6 +133,7 @@ pub mod _ferroloop {
         ffi::slots::install_finalizer::<ReadPipeTransport>(py);
         ffi::slots::install_finalizer::<WritePipeTransport>(py);
         ffi::slots::install_finalizer::<TlsTransport>(py);
+        tls::install(py)?;
         future::install(py)?;
         event_loop::install(py)?;
         executor::install(py)?;

@@ -53,7 +53,9 @@ fn bytes(number: &Bound<'_, PyAny>) -> usize {
 impl TlsProtocol {
     /// `get_write_buffer_size()`.
     pub fn write_buffer_size(&self, py: Python<'_>) -> PyResult<usize> {
-        Ok(self.session.outgoing_size(py)? + self.backlog.with(py, |backlog| backlog.len()))
+        let waiting = self.backlog.with(py, |backlog| backlog.len())
+            + self.sealed.with(py, |sealed| sealed.len());
+        Ok(self.session.outgoing_size(py)? + waiting)
     }
 
     /// Tells the application to stop or to go on writing. Runs Python code.

@@ -34,7 +34,7 @@ impl TlsProtocol {
         this.set_phase(py, Phase::Handshake);
         let check = intern!(py, "_check_handshake_timeout");
         let timer = Self::call_later(slf, &this.handshake_timeout, check)?;
-        this.handshake_timer.store(py, Some(timer));
+        this.handshake_timer.store(py, timer);
         Self::do_handshake(slf)
     }
 
@@ -116,11 +116,12 @@ impl TlsProtocol {
         }
         outcome(py, Self::wake_waiter(slf, None))?;
         Self::do_read(slf)?;
-        // A protocol that does not read must not keep the end of the handshake from the peer.
+        // A protocol that does not read must not keep from the peer the end of the handshake, nor
+        // what was written before.
         if this.status.inspect(py, |status| status.app_reading_paused)
             && this.phase(py) == Phase::Wrapped
         {
-            return Self::process_outgoing(slf);
+            return Self::guarded(slf, || Self::do_write(slf));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! * `session.rs`: the SSL object and its memory BIOs; `records.rs`: when there is something to
 //!   read; `modules.rs`: the names of `ssl`;
 //! * `handshake.rs`, `shutdown.rs`: how the connection begins and ends;
-//! * `reading.rs`, `writing.rs`: application data; `flow_control.rs`: water marks of both;
+//! * `reading.rs`, `writing.rs`, `backlog.rs`: application data; `flow_control.rs`: water marks;
 //! * `protocol_methods.rs`, `transport.rs`: what Python sees of the two;
 //!
 //! Ciphertext goes from the receive buffer that all connections share into the BIO, and decrypted
@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backlog;
 mod flow_control;
 mod handshake;
 mod modules;
@@ -36,10 +37,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use backlog::{Backlog, Sealed};
 use flow_control::Limits;
 use session::Session;
 pub use transport::TlsTransport;
-use writing::Backlog;
 
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, Raised};
@@ -49,6 +50,12 @@ use crate::metrics::Open;
 use crate::scheduler::Scheduler;
 use crate::scheduler::report::{outcome, report_raised};
 use crate::transport::{NativeProtocol, NativeProtocolKind, StreamTransport, Transport};
+
+/// Prepares the classes; called once, when the module is made.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    // What asyncio calls the callbacks in reports and in the debug log.
+    py.get_type::<TlsProtocol>().setattr("__qualname__", "SSLProtocol")
+}
 
 /// asyncio's `SSLProtocolState`.
 #[derive(Clone, Copy, PartialEq)]
@@ -88,6 +95,10 @@ struct Status {
     writing_paused: bool,
     /// The application's protocol is a BufferedProtocol.
     buffered: bool,
+    /// Something is being encrypted or sent.
+    busy: bool,
+    /// More was wanted meanwhile.
+    again: bool,
 }
 
 /// TLS, as the protocol of a transport. The parameters are those of asyncio's `SSLProtocol`.
@@ -110,12 +121,15 @@ pub struct TlsProtocol {
     handshake_timer: AttachedCell<Option<Py<PyAny>>>,
     shutdown_timer: AttachedCell<Option<Py<PyAny>>>,
     handshake_start: AttachedCell<Option<f64>>,
+    /// Bytes that were not sent when the shutdown was complete but for them.
+    left_at_shutdown: AttachedCell<Option<usize>>,
     /// What `get_extra_info()` answers, once the handshake is complete.
     extra: AttachedCell<Option<Py<PyDict>>>,
     status: AttachedCell<Status>,
     write_limits: AttachedCell<Limits>,
     read_limits: AttachedCell<Limits>,
     backlog: AttachedRefCell<Backlog>,
+    sealed: AttachedRefCell<Sealed>,
     /// Counts it as open while there is a transport below.
     open: AttachedCell<Option<Open>>,
     /// Lent to a transport that is not ours and asked for a buffer.
@@ -184,6 +198,8 @@ impl TlsProtocol {
             reading_paused: false,
             writing_paused: false,
             buffered: false,
+            busy: false,
+            again: false,
         };
         let protocol = Self {
             scheduler: parts.scheduler.unbind(),
@@ -200,11 +216,13 @@ impl TlsProtocol {
             handshake_timer: AttachedCell::new(None),
             shutdown_timer: AttachedCell::new(None),
             handshake_start: AttachedCell::new(None),
+            left_at_shutdown: AttachedCell::new(None),
             extra: AttachedCell::new(None),
             status: AttachedCell::new(status),
             write_limits: AttachedCell::new(Limits::of_kibibytes(512)),
             read_limits: AttachedCell::new(Limits::of_kibibytes(256)),
             backlog: AttachedRefCell::default(),
+            sealed: AttachedRefCell::default(),
             open: AttachedCell::new(None),
             lent: AttachedCell::new(None),
         };
@@ -381,17 +399,20 @@ impl TlsProtocol {
         outcome(py, queued.map(drop))
     }
 
-    /// `loop.call_later(seconds, self.method)`.
+    /// `loop.call_later(seconds, self.method)`; none for a time that is not a number.
     fn call_later<'py>(
         slf: &Bound<'py, Self>,
         seconds: &Py<PyAny>,
         method: &Bound<'py, PyString>,
-    ) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    ) -> PyOutcome<'py, Option<Bound<'py, PyAny>>> {
         let py = slf.py();
+        if seconds.bind(py).extract::<f64>().is_ok_and(f64::is_nan) {
+            return Ok(None);
+        }
         let timer = slf.as_any().getattr(method).and_then(|method| {
             slf.get().event_loop(py).call_method1(intern!(py, "call_later"), (seconds, method))
         });
-        outcome(py, timer)
+        outcome(py, timer.map(Some))
     }
 
     fn traverse_parts(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -406,6 +427,7 @@ impl TlsProtocol {
         self.handshake_timer.visit(visit)?;
         self.shutdown_timer.visit(visit)?;
         self.extra.visit(visit)?;
+        self.backlog.traverse(|backlog| backlog.traverse(visit))?;
         self.lent.visit(visit)
     }
 }

@@ -21,6 +21,7 @@ macro_rules! names {
 names! {
     memory_bio = "ssl": "MemoryBIO";
     ssl_object = "ssl": "SSLObject";
+    pem_function = "ssl": "DER_cert_to_PEM_cert";
     ssl_error = "ssl": "SSLError";
     want_read_error = "ssl": "SSLWantReadError";
     syscall_error = "ssl": "SSLSyscallError";

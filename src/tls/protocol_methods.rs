@@ -2,12 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyMemoryView};
+use pyo3::types::{PyDict, PyMemoryView};
 
+use super::backlog::{self, Backlog};
 use super::{AppState, Parts, Phase, TlsProtocol, TlsTransport, modules};
 use crate::ffi::buffer;
 use crate::interop::imports;
@@ -295,13 +296,7 @@ impl TlsProtocol {
 
     /// Queues data without sending it; for CPython's tests.
     fn _append_write_backlog(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        match data.cast::<PyBytes>() {
-            Ok(data) => {
-                self.backlog.with(data.py(), |backlog| backlog.append(data));
-                Ok(())
-            }
-            Err(_) => Err(PyTypeError::new_err("data must be bytes")),
-        }
+        backlog::put_off(&self.backlog, data).map_err(PyErr::from)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -321,6 +316,7 @@ impl TlsProtocol {
                 self.shutdown_timer.take(py),
                 self.extra.take(py),
                 self.lent.take(py),
+                self.backlog.with(py, std::mem::take::<Backlog>),
             ));
         });
     }

@@ -4,9 +4,10 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PySlice};
 
 use super::session::{RECORD, Read};
-use super::{AppState, Phase, TlsProtocol, is_ordinary};
+use super::{AppState, Phase, TlsProtocol};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::window::{CAPACITY, Taken};
 use crate::ffi::{buffer, call};
@@ -19,6 +20,9 @@ const STEP: usize = 64 * 1024;
 
 /// Ciphertext of this size is decrypted into new objects.
 const LARGE: usize = 32 * 1024;
+
+/// What asyncio asks an SSL object for.
+const MAX_SIZE: usize = 256 * 1024;
 
 /// Ciphertext that is to be fed.
 struct Input<'a, 'py> {
@@ -37,6 +41,17 @@ enum Stopped<'py> {
     Closed,
     /// The SSL object raised.
     Failed(Raised<'py>),
+}
+
+/// The chunks as one object: the only one as it is, as in asyncio.
+fn joined<'py>(
+    py: Python<'py>,
+    mut chunks: Vec<Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if chunks.len() < 2 {
+        return Ok(chunks.pop());
+    }
+    PyBytes::new(py, b"").call_method1(intern!(py, "join"), (chunks,)).map(Some)
 }
 
 impl TlsProtocol {
@@ -88,12 +103,7 @@ impl TlsProtocol {
         slf: &Bound<'py, Self>,
         input: Option<&mut Input<'_, 'py>>,
     ) -> PyOutcome<'py, ()> {
-        match Self::read_application_data(slf, input) {
-            Err(raised) if is_ordinary(&raised) => {
-                Self::fatal_error(slf, &raised, "Fatal error on SSL protocol")
-            }
-            other => other,
-        }
+        Self::guarded(slf, || Self::read_application_data(slf, input))
     }
 
     fn read_application_data<'py>(
@@ -103,17 +113,27 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         let status = this.status.get(py);
+        let waits = || this.backlog.with(py, |backlog| !backlog.is_empty());
         if !status.app_reading_paused {
             if status.buffered {
                 Self::read_into_protocol(slf)?;
-            } else {
+            } else if this.session.reads_directly(py) {
                 Self::read_and_deliver(slf, input)?;
+            } else {
+                if let Some(input) = input {
+                    this.session.feed_window(py, input.window, input.next..input.end)?;
+                    input.next = input.end;
+                }
+                Self::read_by_object(slf)?;
             }
-            if this.backlog.with(py, |backlog| backlog.len()) > 0 {
+            if waits() {
                 Self::do_write(slf)?;
             } else {
                 Self::process_outgoing(slf)?;
             }
+        } else if status.phase == Phase::Wrapped && waits() {
+            // A handshake holds the data back, and may have gone on.
+            Self::do_write(slf)?;
         }
         // Less than a record is left unless the application has paused.
         let status = this.status.get(py);
@@ -208,6 +228,35 @@ impl TlsProtocol {
         Stopped::Drained
     }
 
+    /// As [`Self::read_and_deliver`], if `read()` of the SSL object was replaced: it is called as
+    /// asyncio calls it.
+    fn read_by_object<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let most = outcome(py, MAX_SIZE.into_pyobject(py).map_err(PyErr::from))?;
+        let mut chunks = Vec::new();
+        let stopped = loop {
+            match this.session.read_by_object(py, [most.as_any()]) {
+                Ok(None) => break Stopped::Drained,
+                Ok(Some(chunk)) => match outcome(py, chunk.is_truthy())? {
+                    true => chunks.push(chunk),
+                    false => break Stopped::Closed,
+                },
+                Err(raised) => break Stopped::Failed(raised),
+            }
+        };
+        if let Some(data) = outcome(py, joined(py, chunks))?
+            && let Some(protocol) = this.app_protocol.get_bound(py)
+        {
+            call::call_method(&protocol, intern!(py, "data_received"), [&data])?;
+        }
+        match stopped {
+            Stopped::Drained | Stopped::Full => Ok(()),
+            Stopped::Closed => Self::peer_closed(slf),
+            Stopped::Failed(raised) => Err(raised),
+        }
+    }
+
     fn deliver<'py>(
         slf: &Bound<'py, Self>,
         plaintext: Taken<'py>,
@@ -257,6 +306,9 @@ impl TlsProtocol {
     fn fill_protocol<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
         let py = slf.py();
         let this = slf.get();
+        if !this.session.reads_directly(py) {
+            return Self::fill_protocol_by_object(slf);
+        }
         if !this.session.has_unread(py) {
             return Ok(false);
         }
@@ -284,6 +336,52 @@ impl TlsProtocol {
             }
             if !this.session.has_unread(py) {
                 break Stopped::Drained;
+            }
+        };
+        drop(target);
+        if filled > 0 {
+            let filled = outcome(py, filled.into_pyobject(py).map_err(PyErr::from))?;
+            call::call_method(&protocol, intern!(py, "buffer_updated"), [filled.as_any()])?;
+        }
+        match stopped {
+            Stopped::Drained => Ok(false),
+            Stopped::Full => Ok(true),
+            Stopped::Closed => Self::peer_closed(slf).map(|()| false),
+            Stopped::Failed(raised) => Err(raised),
+        }
+    }
+
+    /// As [`Self::fill_protocol`], if `read()` of the SSL object was replaced. What that says is
+    /// handed on as it is: the memory is the protocol's.
+    fn fill_protocol_by_object<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
+        let py = slf.py();
+        let this = slf.get();
+        let Some(protocol) = this.app_protocol.get_bound(py) else { return Ok(false) };
+        let hint = outcome(py, this.session.incoming_size(py))?;
+        let hint = outcome(py, hint.into_pyobject(py).map_err(PyErr::from))?;
+        let target = call::call_method(&protocol, intern!(py, "get_buffer"), [hint.as_any()])?;
+        let room = outcome(py, target.len())?;
+        let mut filled = 0;
+        let stopped = loop {
+            let wanted = outcome(py, (room - filled).into_pyobject(py).map_err(PyErr::from))?;
+            let rest = match filled {
+                0 => target.clone(),
+                _ => {
+                    outcome(py, target.get_item(PySlice::new(py, filled as isize, isize::MAX, 1)))?
+                }
+            };
+            let count = match this.session.read_by_object(py, [wanted.as_any(), &rest]) {
+                Ok(None) => break Stopped::Drained,
+                Ok(Some(count)) => outcome(py, count.extract::<isize>())?,
+                Err(raised) => break Stopped::Failed(raised),
+            };
+            match usize::try_from(count) {
+                Ok(0) => break Stopped::Closed,
+                Ok(count) => filled = filled.saturating_add(count),
+                Err(_) => break Stopped::Drained,
+            }
+            if filled >= room {
+                break Stopped::Full;
             }
         };
         drop(target);

@@ -1,7 +1,9 @@
 //! The SSL object of one connection and its two memory BIOs.
 //!
-//! The context that the user made decides everything; we move bytes. Where the object is exactly
-//! the standard library's, reading and writing skip its Python wrapper.
+//! The context that the user made decides everything; we move bytes. Where the methods of the object
+//! are the standard library's, reading and writing skip its Python wrapper. That is looked at each
+//! time: programs replace these methods, on the class or on one object, before or after a connection
+//! is made. Only the C object inside is believed when it says how much it read.
 
 #![forbid(unsafe_code)]
 
@@ -9,10 +11,11 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyString};
 
 use super::modules;
 use super::records::Records;
+use crate::ffi::attribute::{class_has, has_method};
 use crate::ffi::call;
 use crate::ffi::cell::AttachedRefCell;
 use crate::ffi::exception::PyOutcome;
@@ -26,8 +29,8 @@ pub const RECORD: usize = 16 * 1024;
 pub struct Session {
     /// What `wrap_bio()` gave.
     object: Py<PyAny>,
-    /// What reads and writes: the C object inside, or the object itself.
-    data: Py<PyAny>,
+    /// The C object inside, if there is one.
+    inner: Option<Py<PyAny>>,
     incoming: Py<PyAny>,
     outgoing: Py<PyAny>,
     records: AttachedRefCell<Records>,
@@ -64,13 +67,9 @@ impl Session {
             (&incoming, &outgoing),
             Some(&keywords),
         )?;
-        let data = match inner(&object)? {
-            Some(inner) => inner,
-            None => object.clone(),
-        };
         Ok(Self {
+            inner: Stock::get(py).and_then(|stock| stock.inner(&object)).map(Bound::unbind),
             object: object.unbind(),
-            data: data.unbind(),
             incoming: incoming.unbind(),
             outgoing: outgoing.unbind(),
             records: AttachedRefCell::default(),
@@ -156,11 +155,33 @@ impl Session {
         self.records.with(py, |records| records.has_unread())
     }
 
-    /// `read(size, target)`: one record, or as much of it as fits.
+    /// Whether `read()` of the object is the standard library's.
+    #[inline]
+    pub fn reads_directly(&self, py: Python<'_>) -> bool {
+        self.inner.is_some()
+            && Stock::get(py).is_some_and(|stock| {
+                has_method(self.object.bind(py), intern!(py, "read"), stock.read.bind(py))
+            })
+    }
+
+    /// Whether `write()` of the object is the standard library's.
+    #[inline]
+    pub fn writes_directly(&self, py: Python<'_>) -> bool {
+        self.inner.is_some()
+            && Stock::get(py).is_some_and(|stock| {
+                has_method(self.object.bind(py), intern!(py, "write"), stock.write.bind(py))
+            })
+    }
+
+    fn inner<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.inner.as_ref().unwrap_or(&self.object).bind(py)
+    }
+
+    /// `read(size, target)` of the C object: one record, or as much of it as fits.
     pub fn read<'py>(&self, size: usize, target: &Bound<'py, PyAny>) -> PyOutcome<'py, Read> {
         let py = target.py();
         let wanted = outcome(py, size.into_pyobject(py).map_err(PyErr::from))?;
-        let read = call::call_method(self.data.bind(py), intern!(py, "read"), [&wanted, target]);
+        let read = call::call_method(self.inner(py), intern!(py, "read"), [&wanted, target]);
         match read {
             Ok(count) => {
                 let count: usize = outcome(py, count.extract())?;
@@ -171,7 +192,7 @@ impl Session {
                 if count < size {
                     self.records.with(py, Records::note_read);
                 }
-                Ok(Read::Data(count))
+                Ok(Read::Data(count.min(size)))
             }
             Err(raised) if outcome(py, modules::asks_for_more(&raised))? => {
                 self.records.with(py, Records::note_drained);
@@ -181,11 +202,38 @@ impl Session {
         }
     }
 
-    /// `write(data)`: how many bytes became records; `None` if a handshake must go on first.
-    pub fn write<'py>(&self, data: &Bound<'py, PyAny>) -> PyOutcome<'py, Option<usize>> {
+    /// `read(*arguments)` of an object that has its own `read()`: what it answers, or `None` if it
+    /// asks for more.
+    pub fn read_by_object<'py, const N: usize>(
+        &self,
+        py: Python<'py>,
+        arguments: [&Bound<'py, PyAny>; N],
+    ) -> PyOutcome<'py, Option<Bound<'py, PyAny>>> {
+        match call::call_method(self.object.bind(py), intern!(py, "read"), arguments) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(raised) if outcome(py, modules::asks_for_more(&raised))? => Ok(None),
+            Err(raised) => Err(raised),
+        }
+    }
+
+    /// `write(data)`, of the C object if `direct`: how many bytes became records; `None` if a
+    /// handshake must go on first.
+    pub fn write<'py>(
+        &self,
+        data: &Bound<'py, PyAny>,
+        direct: bool,
+    ) -> PyOutcome<'py, Option<usize>> {
         let py = data.py();
-        match call::call_method(self.data.bind(py), intern!(py, "write"), [data]) {
-            Ok(count) => outcome(py, count.extract().map(Some)),
+        let object = if direct { self.inner(py) } else { self.object.bind(py) };
+        match call::call_method(object, intern!(py, "write"), [data]) {
+            Ok(count) => match count.extract() {
+                Ok(count) => Ok(Some(count)),
+                // More than there can be: all of it, as asyncio takes any such number.
+                Err(_) if count.is_instance_of::<PyInt>() && outcome(py, count.gt(0))? => {
+                    Ok(Some(usize::MAX))
+                }
+                Err(error) => outcome(py, Err(error)),
+            },
             Err(raised) if outcome(py, modules::asks_for_more(&raised))? => Ok(None),
             Err(raised) => Err(raised),
         }
@@ -200,25 +248,54 @@ impl Session {
     /// Reports the objects to the cyclic collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.object)?;
-        visit.call(&self.data)?;
+        visit.call(&self.inner)?;
         visit.call(&self.incoming)?;
         visit.call(&self.outgoing)
     }
 }
 
-/// The C object that an `ssl.SSLObject` wraps, if its methods are the standard library's.
-fn inner<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    static ORIGINALS: PyOnceLock<[Py<PyAny>; 2]> = PyOnceLock::new();
-    let py = object.py();
-    let (read, write) = (intern!(py, "read"), intern!(py, "write"));
-    // As they were at first: whoever replaces them later wants to be called.
-    let [original_read, original_write] = ORIGINALS.get_or_try_init(py, || {
-        let class = modules::ssl_object(py)?;
-        PyResult::Ok([class.getattr(read)?.unbind(), class.getattr(write)?.unbind()])
-    })?;
-    let class = object.get_type();
-    if !class.getattr(read)?.is(original_read) || !class.getattr(write)?.is(original_write) {
-        return Ok(None);
+/// The standard library's methods.
+struct Stock {
+    read: Py<PyAny>,
+    write: Py<PyAny>,
+    /// Class of the C object.
+    inner: Py<PyAny>,
+}
+
+impl Stock {
+    /// `None` if a program had replaced one of them before it used TLS.
+    fn get(py: Python<'_>) -> Option<&Self> {
+        static STOCK: PyOnceLock<Option<Stock>> = PyOnceLock::new();
+        STOCK.get_or_init(py, || Self::find(py).unwrap_or(None)).as_ref()
     }
-    object.getattr_opt(intern!(py, "_sslobj"))
+
+    #[cold]
+    fn find(py: Python<'_>) -> PyResult<Option<Self>> {
+        let class = modules::ssl_object(py)?;
+        // Not `ssl.__file__`, which is another file in a frozen program.
+        let file = modules::pem_function(py)?.getattr("__code__")?.getattr("co_filename")?;
+        let read = class.getattr("read")?;
+        let write = class.getattr("write")?;
+        for (function, name) in [(&read, "SSLObject.read"), (&write, "SSLObject.write")] {
+            let code = function.getattr("__code__")?;
+            if !code.getattr("co_filename")?.eq(&file)? || !code.getattr("co_qualname")?.eq(name)? {
+                return Ok(None);
+            }
+        }
+        let inner = py.import("_ssl")?.getattr("_SSLSocket")?;
+        Ok(Some(Self { read: read.unbind(), write: write.unbind(), inner: inner.unbind() }))
+    }
+
+    /// The C object that `object` wraps, if its class has one of the methods.
+    fn inner<'py>(&self, object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+        let py = object.py();
+        let has = |name: &Bound<'py, PyString>, method: &Py<PyAny>| {
+            class_has(object, name, method.bind(py))
+        };
+        if !has(intern!(py, "read"), &self.read) && !has(intern!(py, "write"), &self.write) {
+            return None;
+        }
+        let inner = object.getattr(intern!(py, "_sslobj")).ok()?;
+        inner.get_type().is(&self.inner).then_some(inner)
+    }
 }

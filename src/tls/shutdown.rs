@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use pyo3::exceptions::PyConnectionResetError;
+use pyo3::exceptions::{PyAttributeError, PyConnectionResetError, PyNotImplementedError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -17,6 +17,11 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         match this.phase(py) {
+            Phase::Flushing if this.waits_for_a_reader(py) => {
+                // After the end of the stream the application does not read what is left.
+                this.mark_transport_closed(py);
+                Self::do_flush(slf)
+            }
             Phase::Flushing | Phase::Shutdown | Phase::Unwrapped => Ok(()),
             Phase::Handshake => {
                 this.mark_transport_closed(py);
@@ -25,20 +30,47 @@ impl TlsProtocol {
             Phase::Wrapped => {
                 this.mark_transport_closed(py);
                 this.set_phase(py, Phase::Flushing);
-                let check = intern!(py, "_check_shutdown_timeout");
-                let timer = Self::call_later(slf, &this.shutdown_timeout, check)?;
-                this.shutdown_timer.store(py, Some(timer));
                 Self::do_flush(slf)
             }
         }
     }
 
+    /// Whether the stream has ended and the application has paused reading before all was read.
+    fn waits_for_a_reader(&self, py: Python<'_>) -> bool {
+        self.status.inspect(py, |status| status.eof_received && status.app_reading_paused)
+            && !self.shutdown_timer.is_some(py)
+    }
+
+    /// Starts the timer of the shutdown, once.
+    fn limit_shutdown<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        if this.shutdown_timer.is_some(py) {
+            return Ok(());
+        }
+        let check = intern!(py, "_check_shutdown_timeout");
+        let timer = Self::call_later(slf, &this.shutdown_timeout, check)?;
+        this.shutdown_timer.store(py, timer);
+        Ok(())
+    }
+
     /// The time for the shutdown is over.
+    ///
+    /// Once close_notify is exchanged or the peer has sent its end of the stream, only a peer that
+    /// takes nothing of what is left is given up: asyncio would wait for it for ever.
     pub fn check_shutdown_timeout<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
         if !matches!(this.phase(py), Phase::Flushing | Phase::Shutdown) {
             return Ok(());
+        }
+        if let Some(before) = this.left_at_shutdown.get(py) {
+            let left = outcome(py, this.left_below(py))?;
+            if left < before {
+                this.left_at_shutdown.set(py, Some(left));
+                drop(this.shutdown_timer.take(py));
+                return Self::limit_shutdown(slf);
+            }
         }
         let error = modules::timeout_error(py)
             .and_then(|class| class.call1((intern!(py, "SSL shutdown timed out"),)));
@@ -52,19 +84,22 @@ impl TlsProtocol {
     pub fn do_flush<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
+        if this.status.inspect(py, |status| status.busy) {
+            // Called out of a write, which goes on here.
+            this.update(py, |status| status.again = true);
+            return Ok(());
+        }
+        Self::limit_shutdown(slf)?;
         Self::do_read(slf)?;
         // The application may have ended the connection, or this very step have been taken.
         if this.phase(py) != Phase::Flushing {
             return Ok(());
         }
-        match Self::encrypt_all(slf) {
-            Err(raised) if is_ordinary(&raised) => {
-                Self::fatal_error(slf, &raised, "Fatal error on SSL protocol")?;
+        if this.backlog.with(py, |backlog| !backlog.is_empty()) {
+            Self::guarded(slf, || Self::do_write(slf))?;
+            if this.phase(py) != Phase::Flushing {
+                return Ok(());
             }
-            other => other?,
-        }
-        if this.phase(py) != Phase::Flushing {
-            return Ok(());
         }
         this.set_phase(py, Phase::Shutdown);
         Self::do_shutdown(slf)
@@ -90,12 +125,33 @@ impl TlsProtocol {
         }
         Self::process_outgoing(slf)?;
         Self::call_eof_received(slf)?;
-        cancel_timer(py, &this.shutdown_timer)?;
+        match outcome(py, this.left_below(py))? {
+            0 => cancel_timer(py, &this.shutdown_timer)?,
+            // The timer goes on: it may be more than the peer will ever take.
+            left => this.left_at_shutdown.set(py, Some(left)),
+        }
         let Some(lower) = this.lower.get_bound(py) else { return Ok(()) };
         let queued = lower
             .getattr(intern!(py, "close"))
             .and_then(|close| this.event_loop(py).call_method1(intern!(py, "call_soon"), (close,)));
         outcome(py, queued.map(drop))
+    }
+
+    /// Bytes that the transport below has not sent.
+    fn left_below(&self, py: Python<'_>) -> PyResult<usize> {
+        let Some(lower) = self.lower.get_bound(py) else { return Ok(0) };
+        let below: usize = match lower.call_method0(intern!(py, "get_write_buffer_size")) {
+            Ok(size) => size.extract()?,
+            // A transport that is not ours, and has no buffer.
+            Err(error)
+                if error.is_instance_of::<PyAttributeError>(py)
+                    || error.is_instance_of::<PyNotImplementedError>(py) =>
+            {
+                0
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(below.saturating_add(self.write_buffer_size(py)?))
     }
 
     /// Ends the connection at once.
@@ -139,8 +195,7 @@ impl TlsProtocol {
                 Self::do_flush(slf)?;
             }
             Phase::Flushing => {
-                Self::encrypt_all(slf)?;
-                Self::process_outgoing(slf)?;
+                Self::do_write(slf)?;
                 if this.phase(py) == Phase::Flushing {
                     this.set_phase(py, Phase::Shutdown);
                     Self::do_shutdown(slf)?;

@@ -261,9 +261,8 @@ impl TlsTransport {
 
     /// Write a list of data, as if joined.
     fn writelines(&self, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let pieces = list_of_data.try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let Some(protocol) = self.protocol(list_of_data.py()) else { return Ok(()) };
-        TlsProtocol::write_pieces(&protocol, &pieces).map_err(PyErr::from)
+        TlsProtocol::write_pieces(&protocol, list_of_data).map_err(PyErr::from)
     }
 
     /// Not possible with TLS.

@@ -1,24 +1,30 @@
 //! Application data on its way out.
 //!
-//! What is written becomes records at once, and goes to the transport below, which gathers the
-//! writes of one callback. Data is encrypted no faster than the transport below takes it: the
-//! rest waits as it was given, so that a large write costs no second copy of itself.
+//! What is written becomes records at once, and goes to the transport below unless that has told us
+//! to stop, as in asyncio: buffer sizes and the moments at which the application is paused are
+//! asyncio's. Of a large write the transport below gets a burst at a time, so that the BIO
+//! stays small.
+//!
+//! The SSL object and a transport that is not ours may run any code, which may write, close or
+//! abort. Only one caller encrypts and sends at a time (`Status::busy`); what is written meanwhile
+//! waits in the backlog, and the one who is at work goes on with it.
 
 #![forbid(unsafe_code)]
-
-use std::collections::VecDeque;
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::backlog::{self, Backlog, First, Sealed};
 use super::session::RECORD;
 use super::{Phase, TlsProtocol, is_ordinary};
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::object::is_exactly;
 use crate::ffi::window::Taken;
 use crate::ffi::{buffer, call};
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
+use crate::transport::StreamTransport;
 
 /// Writes to a closed connection that are forgiven before a warning.
 const FORGIVEN_WRITES: u32 = 5;
@@ -27,87 +33,14 @@ const FORGIVEN_WRITES: u32 = 5;
 /// block anew in a young process.
 const BURST: usize = 7 * RECORD;
 
-/// Plaintext that waits to be encrypted.
-#[derive(Default)]
-pub struct Backlog {
-    pieces: VecDeque<Py<PyBytes>>,
-    /// Bytes of the first piece that are done.
-    start: usize,
-    size: usize,
-}
-
-impl Backlog {
-    /// Number of bytes.
-    pub fn len(&self) -> usize {
-        self.size
-    }
-
-    fn push(&mut self, piece: &Bound<'_, PyBytes>, start: usize) {
-        if self.pieces.is_empty() {
-            self.start = start;
-        } else {
-            debug_assert!(start == 0, "only the first piece can be partly done");
-        }
-        self.size += piece.as_bytes().len() - start;
-        self.pieces.push_back(piece.clone().unbind());
-    }
-
-    /// Appends all of a bytes object.
-    pub fn append(&mut self, piece: &Bound<'_, PyBytes>) {
-        if !piece.as_bytes().is_empty() {
-            self.push(piece, 0);
-        }
-    }
-
-    /// The first piece, and how much of it is done.
-    fn first<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, usize)> {
-        self.pieces.front().map(|piece| (piece.bind(py).clone(), self.start))
-    }
-
-    /// Copies pieces into `room` until it is full; how many bytes.
-    fn copy_into(&self, py: Python<'_>, room: &mut [u8]) -> usize {
-        let mut filled = 0;
-        let mut start = self.start;
-        for piece in &self.pieces {
-            let bytes = &piece.bind(py).as_bytes()[start..];
-            let taken = bytes.len().min(room.len() - filled);
-            room[filled..filled + taken].copy_from_slice(&bytes[..taken]);
-            filled += taken;
-            start = 0;
-            if filled == room.len() {
-                break;
-            }
-        }
-        filled
-    }
-
-    /// Forgets the first `length` bytes. Returns what is done with; the caller drops it.
-    #[must_use = "drop it where no cell is lent"]
-    fn advance(&mut self, py: Python<'_>, length: usize) -> Vec<Py<PyBytes>> {
-        let mut done = Vec::new();
-        let mut left = length;
-        self.size -= length;
-        while let Some(piece) = self.pieces.front() {
-            let rest = piece.bind(py).as_bytes().len() - self.start;
-            if left < rest {
-                self.start += left;
-                break;
-            }
-            left -= rest;
-            self.start = 0;
-            done.extend(self.pieces.pop_front());
-        }
-        if self.pieces.is_empty() {
-            self.pieces = VecDeque::new();
-        }
-        done
-    }
-
-    /// Empties it; the caller drops what comes back.
-    #[must_use = "drop it where no cell is lent"]
-    pub fn take(&mut self) -> Self {
-        std::mem::take(self)
-    }
+/// Why encrypting stopped.
+enum Progress {
+    /// Nothing waits.
+    Done,
+    /// A burst is encrypted, and more waits.
+    Burst,
+    /// The SSL object takes nothing now.
+    Blocked,
 }
 
 impl TlsProtocol {
@@ -116,41 +49,53 @@ impl TlsProtocol {
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let this = slf.get();
         if !Self::may_write(slf)? {
             return Ok(());
         }
-        let status = this.status.get(py);
-        let at_once = status.phase == Phase::Wrapped
-            && !status.writing_paused
-            && this.backlog.with(py, |backlog| backlog.len()) == 0;
-        let written =
-            if at_once { Self::encrypt_at_once(slf, data) } else { this.put_off(data, 0) };
-        match written.and_then(|()| Self::after_writing(slf)) {
-            Err(raised) if is_ordinary(&raised) && status.phase == Phase::Wrapped => {
-                Self::fatal_error(slf, &raised, "Fatal error on SSL protocol")
-            }
-            other => other,
+        let this = slf.get();
+        let status = this.status.get(slf.py());
+        if status.phase != Phase::Wrapped {
+            return backlog::put_off(&this.backlog, data);
         }
+        Self::guarded(slf, || {
+            if status.busy {
+                return backlog::put_off(&this.backlog, data);
+            }
+            let direct = this.session.writes_directly(slf.py());
+            let idle = this.backlog.with(slf.py(), |backlog| backlog.is_empty());
+            if idle && (!direct || buffer::with_bytes(data, <[u8]>::len)? <= RECORD) {
+                return Self::write_now(slf, data, direct);
+            }
+            backlog::put_off(&this.backlog, data)?;
+            Self::do_write(slf)
+        })
     }
 
     /// `writelines()` of the transport.
     pub fn write_pieces<'py>(
         slf: &Bound<'py, Self>,
-        pieces: &[Bound<'py, PyAny>],
+        pieces: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         if !Self::may_write(slf)? {
             return Ok(());
         }
-        let wrapped = slf.get().phase(py) == Phase::Wrapped;
-        let written = pieces
-            .iter()
-            .try_for_each(|piece| slf.get().put_off(piece, 0))
-            .and_then(|()| if wrapped { Self::do_write(slf) } else { Ok(()) });
-        match written {
-            Err(raised) if is_ordinary(&raised) && wrapped => {
+        for piece in outcome(py, pieces.try_iter())? {
+            backlog::put_off(&slf.get().backlog, &outcome(py, piece)?)?;
+        }
+        if slf.get().phase(py) == Phase::Wrapped {
+            return Self::guarded(slf, || Self::do_write(slf));
+        }
+        Ok(())
+    }
+
+    /// Ends the connection if `body` raises.
+    pub fn guarded<'py>(
+        slf: &Bound<'py, Self>,
+        body: impl FnOnce() -> PyOutcome<'py, ()>,
+    ) -> PyOutcome<'py, ()> {
+        match body() {
+            Err(raised) if is_ordinary(&raised) => {
                 Self::fatal_error(slf, &raised, "Fatal error on SSL protocol")
             }
             other => other,
@@ -175,129 +120,187 @@ impl TlsProtocol {
         Ok(false)
     }
 
-    /// Appends to the backlog; anything but bytes is copied, since its owner may change it.
-    fn put_off<'py>(&self, data: &Bound<'py, PyAny>, start: usize) -> PyOutcome<'py, ()> {
-        let py = data.py();
-        if let Ok(bytes) = data.cast::<PyBytes>() {
-            if bytes.as_bytes().len() > start {
-                self.backlog.with(py, |backlog| backlog.push(bytes, start));
-            }
-            return Ok(());
-        }
-        let copy = buffer::with_bytes(data, |bytes| PyBytes::new(py, &bytes[start..]))?;
-        if !copy.as_bytes().is_empty() {
-            self.backlog.with(py, |backlog| backlog.push(&copy, 0));
-        }
-        Ok(())
-    }
-
-    /// Encrypts `data` while nothing else waits; puts off what the transport below does not want.
-    fn encrypt_at_once<'py>(
+    /// Runs `body` as the only one who encrypts and sends, then what was wanted meanwhile.
+    fn alone<'py>(
         slf: &Bound<'py, Self>,
-        data: &Bound<'py, PyAny>,
+        body: impl FnOnce() -> PyOutcome<'py, ()>,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        let length = buffer::with_bytes(data, <[u8]>::len)?;
-        let mut done = 0;
-        let mut burst = 0;
-        while done < length {
-            let end = length.min(done + RECORD);
-            let written = if done == 0 && end == length {
-                this.session.write(data)?
-            } else {
-                this.session.write(&buffer::part(data, done..end)?)?
-            };
-            let Some(count) = written else { break };
-            done += count;
-            burst += count;
-            if burst >= BURST && done < length {
-                burst = 0;
-                this.flush_below(py)?;
-                if this.status.inspect(py, |status| status.writing_paused) {
-                    break;
-                }
-                // Sending may have run the application's code.
-                if this.phase(py) != Phase::Wrapped {
-                    return Ok(());
-                }
-            }
+        this.update(py, |status| status.busy = true);
+        let result = body();
+        let again = this.status.inspect(py, |status| status.again);
+        this.update(py, |status| (status.busy, status.again) = (false, false));
+        result?;
+        if !again {
+            return Self::control_after_sending(slf);
         }
-        if done < length { this.put_off(data, done) } else { Ok(()) }
+        match this.phase(py) {
+            Phase::Flushing => Self::do_flush(slf),
+            _ => Self::do_write(slf),
+        }
     }
 
-    /// Sends what is encrypted and controls the application.
-    fn after_writing<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    /// Encrypts `data` while nothing waits, and sends it.
+    fn write_now<'py>(
+        slf: &Bound<'py, Self>,
+        data: &Bound<'py, PyAny>,
+        direct: bool,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        Self::alone(slf, || {
+            let written = this.session.write(data, direct);
+            match &written {
+                Ok(Some(count)) => {
+                    let length = data.len();
+                    if length.is_ok_and(|length| *count < length) {
+                        backlog::put_back(&this.backlog, data, *count)?;
+                    }
+                }
+                Ok(None) | Err(_) => backlog::put_back(&this.backlog, data, 0)?,
+            }
+            let open = !this.status.inspect(py, |status| status.writing_paused);
+            match written {
+                Ok(Some(0) | None) => this.hand_down(py, open),
+                // The rest, and what the application wrote meanwhile.
+                Ok(Some(_)) => Self::write_backlog(slf, open),
+                Err(raised) => Err(raised),
+            }
+        })
+    }
+
+    /// Encrypts what waits and sends it, unless the transport below wants nothing.
+    pub fn do_write<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let status = slf.get().status.get(slf.py());
-        if status.phase != Phase::Wrapped {
+        if status.busy {
+            slf.get().update(slf.py(), |status| status.again = true);
             return Ok(());
         }
-        Self::process_outgoing(slf)
+        Self::alone(slf, || Self::write_backlog(slf, !status.writing_paused))
     }
 
-    /// Encrypts what waits, as far as the transport below wants it, and sends it.
-    pub fn do_write<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    /// Encrypts what waits; if the transport below is `open`, gives it all to that, also if it asks
+    /// us to stop meanwhile: asyncio gives all of it at once.
+    fn write_backlog<'py>(slf: &Bound<'py, Self>, open: bool) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        while this.backlog.with(py, |backlog| backlog.len()) > 0
-            && !this.status.inspect(py, |status| status.writing_paused)
-        {
-            if !Self::encrypt_burst(slf)? {
-                break;
+        loop {
+            let progress = if matches!(this.phase(py), Phase::Wrapped | Phase::Flushing) {
+                this.encrypt_burst(py, open)?
+            } else {
+                Progress::Done
+            };
+            // A transport that is not ours gets everything at once.
+            if matches!(progress, Progress::Burst) && !this.is_over_ours(py) {
+                continue;
             }
-            this.flush_below(py)?;
+            this.hand_down(py, open)?;
+            let idle = || this.backlog.with(py, |backlog| backlog.is_empty());
+            match progress {
+                Progress::Blocked => return Ok(()),
+                Progress::Done if idle() || this.phase(py) != Phase::Wrapped => return Ok(()),
+                Progress::Done | Progress::Burst => {}
+            }
+            if this.lower_is_lost(py) {
+                return Ok(());
+            }
         }
-        Self::process_outgoing(slf)
     }
 
-    /// Encrypts all that waits although the transport below may not want it: the connection is
-    /// about to be closed.
-    pub fn encrypt_all<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let this = slf.get();
-        while this.backlog.with(slf.py(), |backlog| backlog.len()) > 0 && Self::encrypt_burst(slf)?
-        {
-        }
-        Ok(())
-    }
-
-    /// Encrypts a burst of the backlog; false if the SSL object takes nothing now.
-    fn encrypt_burst<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
-        let py = slf.py();
-        let this = slf.get();
+    /// Encrypts a burst of the backlog.
+    fn encrypt_burst<'py>(&self, py: Python<'py>, open: bool) -> PyOutcome<'py, Progress> {
         let mut burst = 0;
         while burst < BURST {
-            let first = this.backlog.with(py, |backlog| backlog.first(py));
-            let Some((piece, start)) = first else { break };
-            let rest = piece.as_bytes().len() - start;
-            let alone = rest >= RECORD || this.backlog.with(py, |backlog| backlog.len()) == rest;
-            let written = if alone {
-                let end = start + rest.min(RECORD);
-                if start == 0 && end == piece.as_bytes().len() {
-                    this.session.write(piece.as_any())?
-                } else {
-                    this.session.write(&buffer::part(piece.as_any(), start..end)?)?
-                }
-            } else {
-                // Small pieces share a record.
-                let window = Taken::new(py)?;
-                let length = window.with(0..RECORD, |room| {
-                    this.backlog.with(py, |backlog| backlog.copy_into(py, room))
-                })?;
-                this.session.write(window.expose(0..length))?
+            let Some(first) = self.backlog.with(py, |backlog| backlog.first(py)) else {
+                return Ok(Progress::Done);
             };
-            let Some(count) = written else { return Ok(false) };
+            let (given, written) = if first.is_bytes {
+                self.write_first(py, &first, open)?
+            } else {
+                (usize::MAX, self.session.write(&first.data, false)?)
+            };
+            let Some(count) = written else { return Ok(Progress::Blocked) };
+            if !first.is_bytes {
+                let done = self.backlog.with(py, Backlog::skip_first);
+                drop(done);
+                continue;
+            }
+            // An overridden `write()` may say anything.
+            let count = count.min(given);
+            if count == 0 {
+                return Ok(Progress::Blocked);
+            }
             burst += count;
-            let done = this.backlog.with(py, |backlog| {
-                let count = count.min(backlog.len());
-                backlog.advance(py, count)
-            });
+            let done = self.backlog.with(py, |backlog| backlog.advance(count));
             drop(done);
         }
-        Ok(true)
+        Ok(Progress::Burst)
     }
 
-    /// Gives what is encrypted to the transport below.
-    fn flush_below<'py>(&self, py: Python<'py>) -> PyOutcome<'py, ()> {
+    /// Encrypts the first piece, a record of it, or a record of several pieces: how much was given
+    /// to the SSL object, and how much it took.
+    fn write_first<'py>(
+        &self,
+        py: Python<'py>,
+        first: &First<'py>,
+        open: bool,
+    ) -> PyOutcome<'py, (usize, Option<usize>)> {
+        let First { ref data, start, rest, is_last, .. } = *first;
+        if !self.session.writes_directly(py) {
+            // As asyncio calls it.
+            let piece = match data.cast::<PyBytes>() {
+                Ok(bytes) if start > 0 => PyBytes::new(py, &bytes.as_bytes()[start..]).into_any(),
+                _ => data.clone(),
+            };
+            return Ok((rest, self.session.write(&piece, false)?));
+        }
+        if rest >= RECORD || is_last || !open {
+            let given = rest.min(RECORD);
+            let part = if start == 0 && given == rest {
+                data.clone()
+            } else {
+                buffer::part(data, start..start + given)?
+            };
+            return Ok((given, self.session.write(&part, true)?));
+        }
+        // Small pieces share a record. While the transport below is paused they do not, as the
+        // size of the buffer would differ from asyncio's.
+        let window = Taken::new(py)?;
+        let given = window
+            .with(0..RECORD, |room| self.backlog.with(py, |backlog| backlog.copy_into(py, room)))?;
+        Ok((given, self.session.write(window.expose(0..given), true)?))
+    }
+
+    /// Whether the transport below is the loop's own.
+    fn is_over_ours(&self, py: Python<'_>) -> bool {
+        self.lower.get_bound(py).is_some_and(|lower| is_exactly::<StreamTransport>(&lower))
+    }
+
+    /// Whether the transport below takes no more.
+    fn lower_is_lost(&self, py: Python<'_>) -> bool {
+        let Some(lower) = self.lower.get_bound(py) else { return true };
+        is_exactly::<StreamTransport>(&lower)
+            && lower
+                .cast::<StreamTransport>()
+                .is_ok_and(|stream| stream.as_super().get().is_lost(py))
+    }
+
+    /// Gives what is encrypted to the transport below if that is `open`; else keeps it.
+    fn hand_down<'py>(&self, py: Python<'py>, open: bool) -> PyOutcome<'py, ()> {
+        if !open {
+            // A transport that is not ours gets it in one piece.
+            if self.is_over_ours(py) && outcome(py, self.session.outgoing_size(py))? >= BURST {
+                let piece = self.session.take_outgoing(py)?;
+                self.sealed.with(py, |sealed| sealed.push(&piece));
+            }
+            return Ok(());
+        }
+        while let Some(piece) = self.sealed.with(py, |sealed| sealed.pop(py)) {
+            if !self.lower_is_lost(py) {
+                self.send_below(piece.as_any())?;
+            }
+        }
         let data = self.session.take_outgoing(py)?;
         if data.as_bytes().is_empty() { Ok(()) } else { self.send_below(data.as_any()) }
     }
@@ -305,13 +308,21 @@ impl TlsProtocol {
     /// asyncio's `_process_outgoing()`.
     pub fn process_outgoing<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
-        let this = slf.get();
-        if this.status.inspect(py, |status| status.writing_paused) {
-            return Self::control_app_writing(slf);
+        let status = slf.get().status.get(py);
+        if status.busy {
+            slf.get().update(py, |status| status.again = true);
+            return Ok(());
         }
-        this.flush_below(py)?;
-        let status = this.status.get(py);
-        if status.writing_paused || this.backlog.with(py, |backlog| backlog.len()) > 0 {
+        Self::alone(slf, || slf.get().hand_down(py, !status.writing_paused))
+    }
+
+    /// Stops or resumes the application after something was sent, or was not.
+    #[inline]
+    fn control_after_sending<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let paused = this.status.inspect(py, |status| status.writing_paused);
+        if paused || this.backlog.with(py, |backlog| !backlog.is_empty()) {
             return Self::control_app_writing(slf);
         }
         Self::control_app_writing_when_empty(slf)
@@ -324,22 +335,16 @@ impl TlsProtocol {
 
     /// The transport below wants more.
     pub fn resume_below<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        slf.get().update(py, |status| status.writing_paused = false);
-        if slf.get().phase(py) != Phase::Wrapped {
-            return Self::process_outgoing(slf);
-        }
-        match Self::do_write(slf) {
-            Err(raised) if is_ordinary(&raised) => {
-                Self::fatal_error(slf, &raised, "Fatal error on SSL protocol")
-            }
-            other => other,
-        }
+        slf.get().update(slf.py(), |status| status.writing_paused = false);
+        Self::process_outgoing(slf)
     }
 
     /// Drops what was not sent.
     pub fn discard_outgoing<'py>(&self, py: Python<'py>) -> PyOutcome<'py, ()> {
-        let dropped = self.backlog.with(py, Backlog::take);
+        let dropped = (
+            self.backlog.with(py, std::mem::take::<Backlog>),
+            self.sealed.with(py, std::mem::take::<Sealed>),
+        );
         drop(dropped);
         let outgoing = self.session.outgoing(py);
         call::call_method(&outgoing, intern!(py, "read"), []).map(drop)

@@ -245,7 +245,7 @@ impl Transport {
 
     /// Whether `connection_lost()` was called or is scheduled.
     #[inline(always)]
-    fn is_lost(&self, py: Python<'_>) -> bool {
+    pub fn is_lost(&self, py: Python<'_>) -> bool {
         self.writing.with(py, |side| side.is_lost())
     }
 

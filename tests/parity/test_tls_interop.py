@@ -58,14 +58,19 @@ async def program(*command):
         await process.communicate()
 
 
-async def connected(port, protocol=Recorder, **options):
+async def connected(port, protocol=Recorder, context=None, **options):
     """A TLS connection to a program that may need a moment to listen."""
     loop = asyncio.get_running_loop()
     end = time.monotonic() + 10
     while True:
         try:
             return await loop.create_connection(
-                protocol, "127.0.0.1", port, ssl=client_context(), server_hostname=HOST, **options
+                protocol,
+                "127.0.0.1",
+                port,
+                ssl=context or client_context(),
+                server_hostname=HOST,
+                **options,
             )
         except ConnectionRefusedError:
             if time.monotonic() > end:
@@ -108,6 +113,51 @@ def test_openssl_server(run, files, version):
             transport.write(b"hello\n")
             await client.until(lambda: client.received == b"olleh\n")
             transport.close()
+            await client.done
+
+    run(main())
+
+
+@needs("openssl")
+def test_renegotiation_while_reading_is_paused(run, files):
+    """Writing goes on: the handshake needs no reader."""
+    hellos = []
+
+    async def main():
+        port = free_port()
+        # Without -quiet, which would take its commands for data.
+        command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-tls1_2"]
+        command += ["-cert", files / "chain.pem", "-key", files / "key.pem"]
+        context = client_context(version=ssl.TLSVersion.TLSv1_2)
+        async with program(*command) as process:
+
+            def message(connection, direction, version, content, kind, data):
+                # The answer to the server's request, which is read before reading is paused.
+                if direction == "write" and getattr(kind, "name", "") == "CLIENT_HELLO":
+                    hellos.append(kind)
+                    if len(hellos) == 2:
+                        transport.pause_reading()
+
+            context._msg_callback = message
+            transport, client = await connected(port, context=context)
+            process.stdin.write(b"r\n")
+            async with asyncio.timeout(20):
+                while len(hellos) < 2:
+                    await asyncio.sleep(0.005)
+            seen = b""
+            number = 0
+            while b"line 3" not in seen:
+                number += 1
+                transport.write(b"line %d\n" % number)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        seen += await process.stdout.read(4096)
+            assert not transport.is_reading()
+            assert seen.index(b"line 1") < seen.index(b"line 2") < seen.index(b"line 3")
+            assert transport.get_write_buffer_size() == 0
+            # The collector does not see what a context holds.
+            context._msg_callback = None
+            transport.abort()
             await client.done
 
     run(main())
