@@ -41,11 +41,12 @@ const MAPPED_AT_FIRST: usize = 128 * 1024;
 ///
 /// It maps every block of 128 KiB or more anew, until one such block has been freed: only then
 /// does it raise its threshold. A young process would pay a map, a page fault per page and an
-/// unmap for each large message.
-fn prepare_allocator() {
+/// unmap for each large message. What malloc gives back to the system from the end of its heap is
+/// twice that: enough for what waits to be sent in a connection, or two, that sends in bulk.
+pub fn prepare_allocator() {
     static DONE: std::sync::Once = std::sync::Once::new();
     DONE.call_once(|| {
-        let block: Vec<u8> = Vec::with_capacity(1024 * 1024);
+        let block: Vec<u8> = Vec::with_capacity(2 * 1024 * 1024);
         drop(std::hint::black_box(block));
     });
 }

@@ -291,6 +291,7 @@ impl TlsProtocol {
         if !open {
             // A transport that is not ours gets it in one piece.
             if self.is_over_ours(py) && outcome(py, self.session.outgoing_size(py))? >= BURST {
+                buffer::prepare_allocator();
                 let piece = self.session.take_outgoing(py)?;
                 self.sealed.with(py, |sealed| sealed.push(&piece));
             }

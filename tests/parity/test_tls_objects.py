@@ -244,6 +244,7 @@ def test_methods_replaced_before_the_first_connection(flavour):
                 await client.done
                 await server.protocols[0].done
         loop = new_event_loop()
+        loop.slow_callback_duration = 60
         loop.run_until_complete(main())
         loop.close()
         print(sorted(calls))
