@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 use pyo3::PyClassInitializer;
-use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyNotImplementedError, PyValueError};
+use pyo3::exceptions::{
+    PyAssertionError, PyBrokenPipeError, PyNotImplementedError, PyTypeError, PyValueError,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
@@ -172,6 +174,16 @@ impl WritePipeTransport {
             Ok(Err(error)) => {
                 this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
                 Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
+            }
+            // asyncio appends to a bytearray, which refuses it.
+            Err(_) if decided == Write::Queue => {
+                let class = data.get_type().qualname();
+                outcome(
+                    py,
+                    class.and_then(|class| {
+                        Err(PyTypeError::new_err(format!("can't concat {class} to bytearray")))
+                    }),
+                )
             }
             Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
         }
