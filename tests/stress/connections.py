@@ -254,8 +254,8 @@ async def talk(traffic, reader, writer, end: End | None) -> None:
             else:
                 writer.write(end.connection.number.to_bytes(HEADER))
             async with asyncio.TaskGroup() as group:
-                group.create_task(suppressing(write(writer, end, chance)))
-                group.create_task(suppressing(read(reader, end, chance)))
+                group.create_task(suppressing(write, writer, end, chance))
+                group.create_task(suppressing(read, reader, end, chance))
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
@@ -265,9 +265,9 @@ async def talk(traffic, reader, writer, end: End | None) -> None:
             end.end()
 
 
-async def suppressing(work) -> None:
+async def suppressing(work, *arguments) -> None:
     with contextlib.suppress(ConnectionError):
-        await work
+        await work(*arguments)
 
 
 async def write(writer, end: End, chance: random.Random) -> None:
@@ -323,8 +323,8 @@ async def talk_raw(traffic, client: socket.socket, end: End) -> None:
             if chance.random() < 0.05:
                 await asyncio.sleep(chance.choice((0, 0.001, 0.05)))
 
-    receiver = asyncio.ensure_future(suppressing(receiving()))
-    await suppressing(sending())
+    receiver = asyncio.ensure_future(suppressing(receiving))
+    await suppressing(sending)
     await asyncio.wait([receiver])
     if end.finish == "reset":
         reset(client)
