@@ -211,7 +211,7 @@ def watch_exit(loop: Any, transport: Any) -> None:
         if not loop._watch_child(pid, _process_exited, transport):
             _fallback.add_child_handler(pid, loop._child_watcher_callback, transport)
     except BaseException:
-        # Neither is to be had, no thread for instance: a child that is not waited for must not
+        # The system gives neither, no thread for instance: a child that is not waited for must not
         # be left running.
         transport.close()
         raise

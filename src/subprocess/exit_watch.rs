@@ -37,7 +37,7 @@ struct ExitWatch {
 }
 
 /// Has `callback(argument, exit_code)` called, in the caller's context, once the child `pid` has
-/// ended. The code is None if it was reaped elsewhere. False if there is no descriptor to be had,
+/// ended. The code is None if it was reaped elsewhere. False if the system gives no descriptor,
 /// or the kernel does not watch it: the child runs already, and a thread can wait for it.
 ///
 /// # Errors

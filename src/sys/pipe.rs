@@ -146,7 +146,7 @@ mod tests {
         let mut ends = [-1; 2];
         // SAFETY: the kernel writes two numbers into room for two.
         check(unsafe { libc::pipe(ends.as_mut_ptr()) } as isize).expect("descriptors are left");
-        // SAFETY: new descriptors that nobody else owns.
+        // SAFETY: new descriptors, which only this function knows.
         unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) }
     }
 

@@ -55,7 +55,7 @@ pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, which only this function knows.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn create() -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, which only this function knows.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -13,7 +13,7 @@ pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, which only this function knows.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

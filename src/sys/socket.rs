@@ -80,7 +80,7 @@ fn accept_in_one_call(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
     let accepted =
         unsafe { libc::accept4(fd, address, length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
     check(accepted as isize)?;
-    // SAFETY: a new descriptor that nobody else owns.
+    // SAFETY: a new descriptor, which only this function knows.
     let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
     Ok((accepted, buffer.address()))
 }
@@ -91,7 +91,7 @@ fn accept_and_set_flags(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
     // SAFETY: the buffer has room for any address and its length says so.
     let accepted = unsafe { libc::accept(fd, address, length) };
     check(accepted as isize)?;
-    // SAFETY: a new descriptor that nobody else owns.
+    // SAFETY: a new descriptor, which only this function knows.
     let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
     // SAFETY: fcntl on a descriptor that we own; no pointers.
     check(unsafe { libc::fcntl(accepted.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } as isize)?;
