@@ -14,7 +14,7 @@ develop: ## build in place for PYTHON (profile quick): then `PYTHONPATH=python $
 	tag=$$($$exe -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'); \
 	target=target/$$($$exe -c 'import sys; print("py%d.%d" % sys.version_info[:2])'); \
 	PYO3_PYTHON=$$exe CARGO_TARGET_DIR=$$target cargo build --lib --profile quick; \
-	cp $$target/quick/libferroloop.so python/ferroloop/_ferroloop$$tag
+	install -m 755 $$target/quick/libferroloop.so python/ferroloop/_ferroloop$$tag
 
 # The interpreter itself: a version manager's shim would choose anew in every directory.
 EXE = $(shell $(PYTHON) -c 'import sys; print(sys.executable)')
