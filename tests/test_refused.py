@@ -5,7 +5,7 @@ import pytest
 from .refused import sweep
 
 SEED = 1
-RUNS = 250
+RUNS = 120
 
 
 @pytest.mark.skipif(not sweep.is_possible(), reason="there is no C compiler, or no Linux")

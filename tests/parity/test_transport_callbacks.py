@@ -74,7 +74,7 @@ async def open_connection(reactions, keep_open):
     return link
 
 
-@settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(
     first=plans,
     plans=st.lists(plans, max_size=3),
@@ -92,7 +92,7 @@ def test_callbacks_may_act(log):
     assert counts["compared"] > counts["runs"] / 4
 
 
-@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(
     first=plans,
     plans=st.lists(plans, max_size=3),

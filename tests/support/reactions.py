@@ -139,7 +139,7 @@ class Link:
     def act_as_peer(self, name: str, size: int) -> None:
         try:
             if name == "peer_send":
-                self.over_tcp = self.peer.family == socket.AF_INET
+                self.over_tcp = getattr(self.peer, "family", None) == socket.AF_INET
                 sent = self.peer.send(b"p" * size)
                 self.unread += sent
                 self.answers.append(sent)
