@@ -53,7 +53,7 @@ def test_an_undecodable_certificate_fails_the_handshake(run):
             with pytest.raises(ssl.SSLError) as error:
                 await server.connect()
             assert not isinstance(error.value, ssl.CertificateError)
-            # Whoever does not look at it is served.
+            # A client that does not look at it is served.
             context = client_context(check_hostname=False, verify_mode=ssl.CERT_NONE)
             transport, client = await server.connect(context)
             assert transport.get_extra_info("peercert") == {}
