@@ -77,6 +77,31 @@ pub fn call_method<'py, const N: usize>(
     })
 }
 
+/// `function(receiver, *arguments)` without building a tuple.
+#[inline]
+pub fn call_unbound<'py, const N: usize>(
+    function: &Bound<'py, PyAny>,
+    receiver: &Bound<'py, PyAny>,
+    arguments: [&Bound<'py, PyAny>; N],
+) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    let mut stack = smallest_stack(receiver.as_ptr());
+    for (slot, argument) in stack[1..].iter_mut().zip(arguments) {
+        *slot = argument.as_ptr();
+    }
+    // SAFETY: the first `N + 1` entries are live objects (`N` is at most 3, checked below).
+    outcome(receiver.py(), unsafe {
+        ffi::PyObject_Vectorcall(
+            function.as_ptr(),
+            stack.as_ptr(),
+            const {
+                assert!(N <= 3, "call_unbound takes at most three arguments");
+                N + 1
+            },
+            std::ptr::null_mut(),
+        )
+    })
+}
+
 /// `receiver.name(argument, context=context)` without building a tuple or a dict.
 #[inline]
 pub fn call_method_in_context<'py>(

@@ -22,6 +22,7 @@ mod backlog;
 mod flow_control;
 mod handshake;
 mod modules;
+mod native;
 mod protocol_methods;
 mod reading;
 mod records;

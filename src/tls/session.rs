@@ -14,6 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyString};
 
 use super::modules;
+use super::native::{self, NativeClass};
 use super::records::Records;
 use crate::ffi::attribute::{class_has, has_method};
 use crate::ffi::call;
@@ -102,7 +103,7 @@ impl Session {
             self.records.with(py, |records| records.feed(bytes));
         })?;
         let incoming = self.incoming.bind(py);
-        call::call_method(incoming, intern!(py, "write"), [window.expose(part)]).map(drop)
+        native::write(NativeClass::memory_bio(py), incoming, [window.expose(part)]).map(drop)
     }
 
     /// How much of `part` to feed at a time: whole records, so that the BIO keeps none back, which
@@ -124,7 +125,7 @@ impl Session {
         crate::ffi::buffer::with_bytes(data, |bytes| {
             self.records.with(py, |records| records.feed(bytes));
         })?;
-        call::call_method(self.incoming.bind(py), intern!(py, "write"), [data]).map(drop)
+        native::write(NativeClass::memory_bio(py), self.incoming.bind(py), [data]).map(drop)
     }
 
     /// Bytes that were fed and that the SSL object has not taken.
@@ -181,7 +182,7 @@ impl Session {
     pub fn read<'py>(&self, size: usize, target: &Bound<'py, PyAny>) -> PyOutcome<'py, Read> {
         let py = target.py();
         let wanted = outcome(py, size.into_pyobject(py).map_err(PyErr::from))?;
-        let read = call::call_method(self.inner(py), intern!(py, "read"), [&wanted, target]);
+        let read = native::read(NativeClass::ssl_socket(py), self.inner(py), [&wanted, target]);
         match read {
             Ok(count) => {
                 let count: usize = outcome(py, count.extract())?;
@@ -225,7 +226,7 @@ impl Session {
     ) -> PyOutcome<'py, Option<usize>> {
         let py = data.py();
         let object = if direct { self.inner(py) } else { self.object.bind(py) };
-        match call::call_method(object, intern!(py, "write"), [data]) {
+        match native::write(NativeClass::ssl_socket(py), object, [data]) {
             Ok(count) => match count.extract() {
                 Ok(count) => Ok(Some(count)),
                 // More than there can be: all of it, as asyncio takes any such number.
@@ -241,7 +242,7 @@ impl Session {
 
     /// Takes the ciphertext out.
     pub fn take_outgoing<'py>(&self, py: Python<'py>) -> PyOutcome<'py, Bound<'py, PyBytes>> {
-        let data = call::call_method(self.outgoing.bind(py), intern!(py, "read"), [])?;
+        let data = native::read(NativeClass::memory_bio(py), self.outgoing.bind(py), [])?;
         outcome(py, data.cast_into().map_err(PyErr::from))
     }
 

@@ -153,8 +153,11 @@ impl TlsProtocol {
             let written = this.session.write(data, direct);
             match &written {
                 Ok(Some(count)) => {
-                    let length = data.len();
-                    if length.is_ok_and(|length| *count < length) {
+                    let length = match data.cast_exact::<PyBytes>() {
+                        Ok(bytes) => Some(bytes.as_bytes().len()),
+                        Err(_) => data.len().ok(),
+                    };
+                    if length.is_some_and(|length| *count < length) {
                         backlog::put_back(&this.backlog, data, *count)?;
                     }
                 }
@@ -163,8 +166,14 @@ impl TlsProtocol {
             let open = !this.status.inspect(py, |status| status.writing_paused);
             match written {
                 Ok(Some(0) | None) => this.hand_down(py, open),
-                // The rest, and what the application wrote meanwhile.
-                Ok(Some(_)) => Self::write_backlog(slf, open),
+                Ok(Some(_)) => {
+                    let idle = || this.backlog.with(py, |backlog| backlog.is_empty());
+                    if idle() {
+                        this.hand_down(py, open)?;
+                    }
+                    // The rest, and what the application wrote meanwhile.
+                    if idle() { Ok(()) } else { Self::write_backlog(slf, open) }
+                }
                 Err(raised) => Err(raised),
             }
         })

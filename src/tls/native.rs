@@ -1,0 +1,79 @@
+//! Methods of the C classes of `_ssl`, looked up once: these classes can't be changed and their
+//! instances have no attributes of their own, so that a method stays what it is.
+
+#![forbid(unsafe_code)]
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::ffi::call;
+use crate::ffi::exception::PyOutcome;
+
+/// `Py_TPFLAGS_IMMUTABLETYPE`.
+const IMMUTABLE: u64 = 1 << 8;
+
+/// One class and its methods.
+pub struct NativeClass {
+    class: Py<PyAny>,
+    read: Py<PyAny>,
+    write: Py<PyAny>,
+}
+
+impl NativeClass {
+    fn find(py: Python<'_>, name: &str) -> PyResult<Option<Self>> {
+        let class = py.import("_ssl")?.getattr(name)?;
+        let flags: u64 = class.getattr("__flags__")?.extract()?;
+        if flags & IMMUTABLE == 0 {
+            return Ok(None);
+        }
+        let (read, write) = (class.getattr("read")?, class.getattr("write")?);
+        Ok(Some(Self { class: class.unbind(), read: read.unbind(), write: write.unbind() }))
+    }
+
+    /// `_ssl.MemoryBIO`; `None` if its methods may change.
+    pub fn memory_bio(py: Python<'_>) -> Option<&Self> {
+        static CELL: PyOnceLock<Option<NativeClass>> = PyOnceLock::new();
+        CELL.get_or_init(py, || Self::find(py, "MemoryBIO").unwrap_or(None)).as_ref()
+    }
+
+    /// `_ssl._SSLSocket`; `None` if its methods may change.
+    pub fn ssl_socket(py: Python<'_>) -> Option<&Self> {
+        static CELL: PyOnceLock<Option<NativeClass>> = PyOnceLock::new();
+        CELL.get_or_init(py, || Self::find(py, "_SSLSocket").unwrap_or(None)).as_ref()
+    }
+
+    /// The class, if `object` is an instance of this very class.
+    #[inline]
+    fn of<'a>(class: Option<&'a Self>, object: &Bound<'_, PyAny>) -> Option<&'a Self> {
+        class.filter(|class| object.get_type_ptr().cast() == class.class.as_ptr())
+    }
+}
+
+/// `object.read(*arguments)`, by the method of `class` if that made it.
+#[inline]
+pub fn read<'py, const N: usize>(
+    class: Option<&NativeClass>,
+    object: &Bound<'py, PyAny>,
+    arguments: [&Bound<'py, PyAny>; N],
+) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    let py = object.py();
+    match NativeClass::of(class, object) {
+        Some(class) => call::call_unbound(class.read.bind(py), object, arguments),
+        None => call::call_method(object, intern!(py, "read"), arguments),
+    }
+}
+
+/// `object.write(*arguments)`, by the method of `class` if that made it.
+#[inline]
+pub fn write<'py, const N: usize>(
+    class: Option<&NativeClass>,
+    object: &Bound<'py, PyAny>,
+    arguments: [&Bound<'py, PyAny>; N],
+) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    let py = object.py();
+    match NativeClass::of(class, object) {
+        Some(class) => call::call_unbound(class.write.bind(py), object, arguments),
+        None => call::call_method(object, intern!(py, "write"), arguments),
+    }
+}
