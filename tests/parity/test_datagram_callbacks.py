@@ -6,6 +6,7 @@ the last byte, with what the poller has registered.
 
 import asyncio
 import socket
+from asyncio import selector_events
 from collections import Counter
 
 import pytest
@@ -157,6 +158,14 @@ def check(counts, log, opener, first, plans, steps, patiently):
     compare(counts, log, opener, first, plans, steps, patiently)
 
 
+# The first releases of 3.11 have no flow control of reading in datagram transports.
+CAN_PAUSE = (
+    selector_events._SelectorDatagramTransport.is_reading
+    is not asyncio.transports.ReadTransport.is_reading
+)
+
+
+@pytest.mark.skipif(not CAN_PAUSE, reason="datagram transports of early 3.11 cannot be paused")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("opener", [open_unix, open_udp])
 def test_callbacks_of_datagrams_may_act(log, opener):
