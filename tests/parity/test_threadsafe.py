@@ -81,9 +81,11 @@ def test_wakes_a_sleeping_loop(run):
                 time.sleep(delay)
                 loop.call_soon_threadsafe(future.set_result, time.monotonic())
 
-            threading.Thread(target=submit).start()
+            thread = threading.Thread(target=submit)
+            thread.start()
             sent = await future
             assert time.monotonic() - sent < 2
+            thread.join()  # It may be in its call still.
 
     run(main())
 
