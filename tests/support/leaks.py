@@ -54,7 +54,9 @@ class Picture:
 
     def leaks(self) -> list[str]:
         """What is here now and was not before, a line each."""
-        return [*self.leaked_objects(), *self.leaked_descriptors(), *self.leaked_threads()]
+        # Threads first, which are given time to end: until then their frames keep objects alive.
+        threads = self.leaked_threads()
+        return [*self.leaked_objects(), *self.leaked_descriptors(), *threads]
 
     def leaked_objects(self) -> list[str]:
         gc.collect()
