@@ -81,6 +81,7 @@ class Link:
     def write(self, size: int) -> None:
         self.counter += 1
         data = bytes([self.counter % 251]) * size
+        self.flow.append("write")  # Another one of several may be what fills the buffer.
         before, closing = len(self.written), self.transport.is_closing()
         self.written += data  # First: the transport may call pause_writing(), which writes more.
         try:
