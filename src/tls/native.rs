@@ -6,6 +6,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyString;
 
 use crate::ffi::call;
 use crate::ffi::exception::PyOutcome;
@@ -57,11 +58,8 @@ pub fn read<'py, const N: usize>(
     object: &Bound<'py, PyAny>,
     arguments: [&Bound<'py, PyAny>; N],
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
-    let py = object.py();
-    match NativeClass::of(class, object) {
-        Some(class) => call::call_unbound(class.read.bind(py), object, arguments),
-        None => call::call_method(object, intern!(py, "read"), arguments),
-    }
+    let known = NativeClass::of(class, object).map(|class| &class.read);
+    call(known, object, intern!(object.py(), "read"), arguments)
 }
 
 /// `object.write(*arguments)`, by the method of `class` if that made it.
@@ -71,9 +69,20 @@ pub fn write<'py, const N: usize>(
     object: &Bound<'py, PyAny>,
     arguments: [&Bound<'py, PyAny>; N],
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
-    let py = object.py();
-    match NativeClass::of(class, object) {
-        Some(class) => call::call_unbound(class.write.bind(py), object, arguments),
-        None => call::call_method(object, intern!(py, "write"), arguments),
+    let known = NativeClass::of(class, object).map(|class| &class.write);
+    call(known, object, intern!(object.py(), "write"), arguments)
+}
+
+/// Calls the known method or, without one, what `object` has under the name.
+#[inline]
+fn call<'py, const N: usize>(
+    known: Option<&Py<PyAny>>,
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    arguments: [&Bound<'py, PyAny>; N],
+) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    match known {
+        Some(method) => call::call_unbound(method.bind(object.py()), object, arguments),
+        None => call::call_method(object, name, arguments),
     }
 }
