@@ -92,7 +92,7 @@ impl EventLoop {
     }
 }
 
-/// The native half of an executor of exactly our class, whose `submit` nobody replaced.
+/// The native half of an executor of exactly our class, whose `submit` the program has not replaced.
 fn as_native<'py>(executor: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, ThreadPool>>> {
     let Ok(pool) = executor.cast::<ThreadPool>() else { return Ok(None) };
     let class = ThreadPool::class(executor.py())?;
