@@ -25,8 +25,10 @@ class Lag:
     """How long the turns of a loop were: for so long could what became due have to wait.
 
     The time that a turn sleeps is not part of it. A loop that polls nothing and has no timers
-    measures its turns in groups of up to 64, whose members count as equally long, but for one that
-    gets what was unusual.
+    measures quick turns in groups of up to 64, whose members count as equally long. A turn that
+    takes some milliseconds ends its group and is counted by itself; only where turns take less than
+    half a microsecond, and two to four in a row take that long after many quick ones, may the
+    first of these be counted as one.
     """
 
     buckets: tuple[tuple[float, int], ...]
@@ -89,6 +91,9 @@ class PoolMetrics:
 class LoopMetrics:
     """The numbers of one event loop at one moment. Counts only grow, unless said otherwise."""
 
+    number: int
+    """Which loop of this process it is: from 0, in the order in which they were made. Stays with
+    the loop; no other one ever has it."""
     turns: int
     """Turns of the loop."""
     callbacks: int
@@ -240,9 +245,10 @@ def render_prometheus(
 ) -> str:
     """Return the metrics of `loops`, by default all that run, in Prometheus' text format.
 
-    Each sample is labelled with the number of its loop: `loop="0"` and so on, in the order given.
+    Each sample is labelled with the number of its loop, `LoopMetrics.number`: `loop="0"` and so on.
     """
     numbers = [loop.metrics() for loop in (live_loops() if loops is None else loops)]
+    numbers.sort(key=lambda metrics: metrics.number)
     lines: list[str] = []
 
     def head(name: str, kind: str, text: str) -> None:
@@ -250,22 +256,22 @@ def render_prometheus(
         lines.append(f"# TYPE {prefix}{name} {kind}")
 
     for family in FAMILIES:
-        values = [(index, family.value(metrics)) for index, metrics in enumerate(numbers)]
-        known = [(index, value) for index, value in values if value is not None]
+        values = [(metrics.number, family.value(metrics)) for metrics in numbers]
+        known = [(number, value) for number, value in values if value is not None]
         if known:
             head(family.name, family.kind, family.help)
             lines += [f'{prefix}{family.name}{{loop="{i}"}} {value}' for i, value in known]
     head("transports", "gauge", "Transports open now.")
-    for index, metrics in enumerate(numbers):
+    for metrics in numbers:
         for kind, count in metrics.transports.items():
-            lines.append(f'{prefix}transports{{loop="{index}",kind="{kind}"}} {count}')
+            lines.append(f'{prefix}transports{{loop="{metrics.number}",kind="{kind}"}} {count}')
     head("lag_seconds", "histogram", "Length of the loop's turns without their sleep.")
-    for index, metrics in enumerate(numbers):
-        lag = metrics.lag
+    for metrics in numbers:
+        lag, number = metrics.lag, metrics.number
         for bound in LAG_BOUNDS:
             below = sum(count for upper, count in lag.buckets if upper <= bound)
-            lines.append(f'{prefix}lag_seconds_bucket{{loop="{index}",le="{bound}"}} {below}')
-        lines.append(f'{prefix}lag_seconds_bucket{{loop="{index}",le="+Inf"}} {lag.count}')
-        lines.append(f'{prefix}lag_seconds_sum{{loop="{index}"}} {lag.sum}')
-        lines.append(f'{prefix}lag_seconds_count{{loop="{index}"}} {lag.count}')
+            lines.append(f'{prefix}lag_seconds_bucket{{loop="{number}",le="{bound}"}} {below}')
+        lines.append(f'{prefix}lag_seconds_bucket{{loop="{number}",le="+Inf"}} {lag.count}')
+        lines.append(f'{prefix}lag_seconds_sum{{loop="{number}"}} {lag.sum}')
+        lines.append(f'{prefix}lag_seconds_count{{loop="{number}"}} {lag.count}')
     return "\n".join(lines) + "\n"

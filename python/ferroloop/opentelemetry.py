@@ -51,7 +51,8 @@ _GAUGES: tuple[tuple[str, str, str, _Value], ...] = (
 def instrument(meter_provider: Any = None) -> None:
     """Register observable instruments of all loops that run, now and later.
 
-    Each observation has the attribute `ferroloop.loop`, the number of its loop.
+    Each observation has the attribute `ferroloop.loop`, the number of its loop: that of
+    `LoopMetrics.number`, which stays with the loop.
 
     Args:
         meter_provider: an `opentelemetry.metrics.MeterProvider`; the global one by default.
@@ -60,10 +61,11 @@ def instrument(meter_provider: Any = None) -> None:
 
     def observe(value: _Value) -> Callable[[Any], Iterable[otel.Observation]]:
         def callback(options: Any) -> Iterable[otel.Observation]:
-            for index, loop in enumerate(live_loops()):
-                found = value(loop.metrics())
+            for loop in live_loops():
+                metrics = loop.metrics()
+                found = value(metrics)
                 if found is not None:
-                    yield otel.Observation(found, {_LOOP: index})
+                    yield otel.Observation(found, {_LOOP: metrics.number})
 
         return callback
 
@@ -73,16 +75,17 @@ def instrument(meter_provider: Any = None) -> None:
         meter.create_observable_gauge(f"ferroloop.{name}", [observe(value)], unit, text)
 
     def transports(options: Any) -> Iterable[otel.Observation]:
-        for index, loop in enumerate(live_loops()):
-            for kind, count in loop.metrics().transports.items():
-                yield otel.Observation(count, {_LOOP: index, "ferroloop.transport": kind})
+        for loop in live_loops():
+            metrics = loop.metrics()
+            for kind, count in metrics.transports.items():
+                yield otel.Observation(count, {_LOOP: metrics.number, "ferroloop.transport": kind})
 
     def lag(options: Any) -> Iterable[otel.Observation]:
-        for index, loop in enumerate(live_loops()):
-            found = loop.metrics().lag
+        for loop in live_loops():
+            metrics = loop.metrics()
             for quantile in (0.5, 0.9, 0.99, 1.0):
-                attributes = {_LOOP: index, "quantile": quantile}
-                yield otel.Observation(found.quantile(quantile), attributes)
+                attributes = {_LOOP: metrics.number, "quantile": quantile}
+                yield otel.Observation(metrics.lag.quantile(quantile), attributes)
 
     text = "Transports open now"
     meter.create_observable_gauge("ferroloop.transports", [transports], "{transport}", text)

@@ -20,6 +20,7 @@ impl EventLoop {
         let time = metrics.time(clock::nanoseconds());
         let found = PyDict::new(py);
         for (name, value) in [
+            (intern!(py, "number"), metrics.number.get()),
             (intern!(py, "turns"), metrics.turns.get()),
             (intern!(py, "callbacks"), metrics.callbacks.get()),
             (intern!(py, "task_steps"), metrics.task_steps.get()),

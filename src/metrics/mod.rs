@@ -17,21 +17,47 @@ mod open;
 mod stall;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use counter::Counter;
 pub use histogram::Histogram;
 pub use open::{Open, TransportClass};
 pub use stall::{Finding, StallDetector};
 
-/// A busy loop that neither polls nor has timers looks at the clock once in so many turns.
-pub const TURNS_BETWEEN_READINGS: u64 = 64;
+/// A busy loop that neither polls nor has timers looks at the clock once in so many turns, if none
+/// of them takes long.
+const TURNS_BETWEEN_READINGS: u64 = 64;
+
+/// After a turn that took longer, in nanoseconds, the next one is measured by itself: a reading of
+/// the clock is next to nothing of such turns.
+const QUICK_TURN: u64 = 10_000;
 
 /// Turns that took longer, in nanoseconds, are an event for `tracing`.
 const SLOW_TURN: u64 = 100_000_000;
 
+/// What tells a loop from the others of this process: from 0, in the order in which they were made.
+/// None is used twice.
+pub struct LoopNumber(u64);
+
+impl Default for LoopNumber {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl LoopNumber {
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The numbers of one loop. Times are nanoseconds on the monotonic clock.
 #[derive(Default)]
 pub struct Metrics {
+    /// Which loop it is.
+    pub number: LoopNumber,
     /// Turns begun.
     pub turns: Counter,
     /// Callbacks of any kind that were run; up to the end of the last turn.
@@ -67,8 +93,13 @@ pub struct Metrics {
     /// The last reading of the clock between two callbacks, and the turn of it.
     read_at: Counter,
     read_turn: Counter,
-    /// The share of each turn when several were measured together the last time.
-    usual_share: Counter,
+    /// How long a quick turn has taken lately.
+    usual: Counter,
+    /// In how many turns the coarse clock is looked at once, a power of two; 0 if the next turn is
+    /// to be measured by itself.
+    looks_every: Counter,
+    /// The coarse clock at the last look at it.
+    coarse_at: Counter,
 }
 
 /// How a loop has spent its time, in nanoseconds.
@@ -124,37 +155,62 @@ impl Metrics {
         self.set_reading(now);
     }
 
+    /// Whether the loop, between two turns of which neither polled or has timers, is to read the
+    /// clock for [`Metrics::note_turn`]. `coarse` reads a clock that is much cheaper than that and
+    /// advances in steps of some milliseconds: while it stands still, no turn has taken long.
+    #[inline(always)]
+    pub fn wants_reading(&self, coarse: impl FnOnce() -> u64) -> bool {
+        let (every, turns) = (self.looks_every.get(), self.turns.get());
+        if every > 1 && turns & (every - 1) != 0 {
+            return false;
+        }
+        if every == 0 || turns.is_multiple_of(TURNS_BETWEEN_READINGS) {
+            return true;
+        }
+        let coarse = coarse();
+        let advanced = coarse != self.coarse_at.get();
+        self.coarse_at.set(coarse);
+        advanced
+    }
+
     /// The clock was read between two callbacks: the turns since the last reading took so long.
     ///
-    /// Where nothing made the loop look at the clock for some turns, each gets an equal share; if
-    /// the share is much larger than it was the last time, one of them gets all that is more.
+    /// Where nothing made the loop look at the clock for some turns, each gets an equal share, if
+    /// that is what a quick turn takes. Else one of them gets all that is more: had an earlier one
+    /// taken long, the clock would have been read after it.
     #[inline]
     pub fn note_turn(&self, now: u64) {
         let elapsed = now.saturating_sub(self.read_at.get());
         let turns = self.turns.get().saturating_sub(self.read_turn.get());
         self.set_reading(now);
-        if turns > 1 {
-            return self.note_turns(elapsed, turns);
+        let longest = if turns > 1 { self.note_quick_turns(elapsed, turns) } else { elapsed };
+        self.lag.record(longest, 1);
+        if longest >= QUICK_TURN {
+            self.looks_every.set(0);
+            if longest >= SLOW_TURN {
+                slow_turn(longest);
+            }
+            return;
         }
-        self.lag.record(elapsed, 1);
-        if elapsed >= SLOW_TURN {
-            slow_turn(elapsed);
-        }
+        self.usual.set(longest.max(1));
+        // A look is to be next to nothing of a turn. The first quick turns after others count as
+        // long: what made one of them long may happen again.
+        let every = match longest {
+            _ if turns < TURNS_BETWEEN_READINGS / 2 => 1,
+            500.. => 1,
+            250.. => 2,
+            _ => 4,
+        };
+        self.looks_every.set(every);
     }
 
-    fn note_turns(&self, elapsed: u64, turns: u64) {
-        let share = elapsed / turns;
-        let usual = self.usual_share.get();
-        self.usual_share.set(share);
-        if usual == 0 || share <= 4 * usual {
-            return self.lag.record(share, turns);
-        }
-        let longest = elapsed - usual * (turns - 1);
-        self.lag.record(usual, turns - 1);
-        self.lag.record(longest, 1);
-        if longest >= SLOW_TURN {
-            slow_turn(longest);
-        }
+    /// Records all of several turns but the last. Returns what is left for that one.
+    #[inline]
+    fn note_quick_turns(&self, elapsed: u64, turns: u64) -> u64 {
+        let (share, usual) = (elapsed / turns, self.usual.get());
+        let each = if share <= 4 * usual { share } else { usual };
+        self.lag.record(each, turns - 1);
+        elapsed - each * (turns - 1)
     }
 
     #[inline(always)]
@@ -207,6 +263,7 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+    const MS: u64 = 1_000_000;
 
     #[test]
     fn idle_and_running_time_add_up() {
@@ -237,28 +294,85 @@ mod tests {
         assert_eq!(metrics.lag.max(), 3000);
     }
 
-    #[test]
-    fn turns_without_a_reading_share_the_time() {
+    /// A loop whose last turn took a microsecond, at one second.
+    fn quick() -> Metrics {
         let metrics = Metrics::default();
-        metrics.run_begins(SECOND);
+        metrics.run_begins(SECOND - 1000);
+        metrics.turns.add(1);
+        metrics.note_turn(SECOND);
+        metrics
+    }
+
+    /// A turn that neither polls nor looks at timers, at `now`. Both clocks are the same here.
+    fn turn(metrics: &Metrics, now: u64) {
+        metrics.turns.add(1);
+        if metrics.wants_reading(|| now / (4 * MS)) {
+            metrics.note_turn(now);
+        }
+    }
+
+    #[test]
+    fn quick_turns_without_a_reading_share_the_time() {
+        let metrics = quick();
         metrics.turns.add(10);
-        metrics.note_turn(SECOND + 50_000);
-        assert_eq!(metrics.lag.count(), 10);
-        assert_eq!(metrics.lag.max(), 5000);
-        assert_eq!(metrics.lag.sum(), 50_000);
+        metrics.note_turn(SECOND + 20_000);
+        assert_eq!(metrics.lag.count(), 11);
+        assert_eq!(metrics.lag.max(), 2000);
+        assert_eq!(metrics.lag.sum(), 21_000);
     }
 
     #[test]
     fn one_of_several_turns_gets_what_is_unusual() {
-        let metrics = Metrics::default();
-        metrics.run_begins(SECOND);
+        let metrics = quick();
         metrics.turns.add(10);
-        metrics.note_turn(SECOND + 10_000);
-        metrics.turns.add(10);
-        metrics.note_turn(2 * SECOND + 20_000);
-        assert_eq!(metrics.lag.count(), 20);
-        assert_eq!(metrics.lag.max(), SECOND + 1000);
-        assert_eq!(metrics.lag.sum(), SECOND + 20_000);
+        metrics.note_turn(2 * SECOND);
+        assert_eq!(metrics.lag.count(), 11);
+        assert_eq!(metrics.lag.max(), SECOND - 9000);
+        assert_eq!(metrics.lag.sum(), SECOND + 1000);
+    }
+
+    #[test]
+    fn stalls_in_a_row_are_told_apart() {
+        // The last ones take so little that the coarse clock is not looked at after each.
+        for (quick_turns, nanoseconds) in [(0, 0), (1, 1000), (5, 1000), (200, 1000), (50, 100)] {
+            let metrics = quick();
+            let mut now = SECOND;
+            for _ in 0..quick_turns {
+                now += nanoseconds;
+                turn(&metrics, now);
+            }
+            for _ in 0..6 {
+                now += 150 * MS;
+                turn(&metrics, now);
+            }
+            metrics.run_ends(now);
+            let stalls = metrics.lag.buckets().filter(|(bound, _)| *bound > 140 * MS);
+            assert_eq!(stalls.map(|(_, count)| count).sum::<u64>(), 6, "{quick_turns}");
+        }
+    }
+
+    #[test]
+    fn the_quicker_the_turns_the_fewer_the_looks_at_a_clock() {
+        for (nanoseconds, looks) in [(100, 16), (300, 32), (1000, 64), (20_000, 64)] {
+            let metrics = quick();
+            let mut now = SECOND;
+            for _ in 0..640 {
+                now += nanoseconds;
+                turn(&metrics, now);
+            }
+            let (mut readings, mut coarse) = (0, 0);
+            for _ in 0..64 {
+                metrics.turns.add(1);
+                if metrics.wants_reading(|| {
+                    coarse += 1;
+                    metrics.coarse_at.get()
+                }) {
+                    readings += 1;
+                }
+            }
+            assert_eq!(readings + coarse, looks, "{nanoseconds}");
+            assert_eq!(readings == 64, nanoseconds == 20_000, "{nanoseconds}");
+        }
     }
 
     #[test]

@@ -19,7 +19,6 @@ use super::{Runnable, Scheduler, Timer};
 use crate::ffi::exception::{PyOutcome, Raised, check_signals};
 use crate::interop::error::os_error;
 use crate::logging;
-use crate::metrics::TURNS_BETWEEN_READINGS;
 use crate::reactor::clock;
 
 /// Longest sleep in seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT.
@@ -375,8 +374,8 @@ fn queue_due_timers<'py>(
 ) -> PyOutcome<'py, ()> {
     let this = scheduler.get();
     if this.timers.with(scheduler.py(), |timers| timers.is_empty()) {
-        if time.is_none() && this.metrics.turns.get().is_multiple_of(TURNS_BETWEEN_READINGS) {
-            note_turns(this);
+        if time.is_none() && this.metrics.wants_reading(clock::coarse_tick) {
+            note_turn(this);
         }
         return Ok(());
     }
@@ -385,7 +384,7 @@ fn queue_due_timers<'py>(
 
 /// A look at the clock for the metrics alone.
 #[cold]
-fn note_turns(this: &Scheduler) {
+fn note_turn(this: &Scheduler) {
     this.metrics.note_turn(clock::nanoseconds());
 }
 

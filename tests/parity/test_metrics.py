@@ -17,6 +17,7 @@ pytestmark = pytest.mark.only("ferroloop")
 
 def test_a_fresh_loop_has_counted_nothing(loop):
     metrics = loop.metrics()
+    assert metrics.number == loop.metrics().number >= 0
     assert (metrics.turns, metrics.callbacks, metrics.polls, metrics.lag.count) == (0, 0, 0, 0)
     assert metrics.time_running == metrics.time_idle == metrics.utilization == 0.0
     assert metrics.lag.p99 == metrics.lag.max == 0.0
@@ -105,6 +106,50 @@ def test_a_long_turn_is_in_the_lag(loop):
     assert sum(count for _, count in lag.buckets) == lag.count
     with pytest.raises(ValueError, match="between 0 and 1"):
         lag.quantile(1.5)
+
+
+@pytest.mark.parametrize("pause", [0, 0.01])
+@pytest.mark.parametrize("quick_turns", [0, 1, 500])
+def test_each_of_several_stalls_is_in_the_lag(loop, quick_turns, pause):
+    """Also where the loop looks at the clock for no other reason: between sleeps of zero."""
+
+    async def main():
+        for _ in range(quick_turns):
+            await asyncio.sleep(0)
+        for _ in range(6):
+            await asyncio.sleep(pause)
+            time.sleep(0.05)
+            # Turns of less than half a microsecond in between.
+            await asyncio.sleep(0)
+        await asyncio.sleep(pause)
+
+    loop.run_until_complete(main())
+    lag = loop.metrics().lag
+    stalls = sum(count for bound, count in lag.buckets if bound > 0.05)
+    # The machine may add stalls of its own.
+    assert stalls >= 6, lag
+
+
+def test_stalls_in_a_row_after_quick_turns(loop):
+    left = 2000
+
+    def again():
+        nonlocal left
+        left -= 1
+        if left < 6:
+            time.sleep(0.02)
+        if left:
+            loop.call_soon(again)
+        else:
+            loop.stop()
+
+    loop.call_soon(again)
+    loop.run_forever()
+    lag = loop.metrics().lag
+    stalls = sum(count for bound, count in lag.buckets if bound > 0.02)
+    # Where turns are as quick as these the first of them may be counted as one.
+    assert stalls >= 3, lag
+    assert lag.sum >= 6 * 0.02
 
 
 def test_timers_pending_and_cancelled(loop):
@@ -278,12 +323,13 @@ def test_prometheus_text(loop):
     loop.run_until_complete(asyncio.sleep(0.01))
     loop.run_until_complete(loop.run_in_executor(None, int))
     text = render_prometheus([loop])
-    sample = re.compile(r'ferroloop_\w+\{loop="0"(,\w+="[^"]+")*\} [0-9.e+-]+')
+    number = loop.metrics().number
+    sample = re.compile(rf'ferroloop_\w+\{{loop="{number}"(,\w+="[^"]+")*\}} [0-9.e+-]+')
     described = re.compile(r"# (HELP|TYPE) ferroloop_\w+ .+")
     lines = text.splitlines()
     assert text.endswith("\n")
     assert not [line for line in lines if not (sample.fullmatch(line) or described.fullmatch(line))]
-    assert f'ferroloop_turns_total{{loop="0"}} {loop.metrics().turns}' in lines
+    assert f'ferroloop_turns_total{{loop="{number}"}} {loop.metrics().turns}' in lines
     buckets = [line for line in lines if line.startswith("ferroloop_lag_seconds_bucket")]
     counts = [int(line.rsplit(" ", 1)[1]) for line in buckets]
     assert counts == sorted(counts)
@@ -306,10 +352,9 @@ def test_opentelemetry_instruments(loop):
     assert scope.scope.name == "ferroloop"
     found = {metric.name: metric for metric in scope.metrics}
     numbers = loop.metrics()
-    index = numbers_of(loop)
 
     def value(name, **attributes):
-        wanted = {"ferroloop.loop": index, **attributes}
+        wanted = {"ferroloop.loop": numbers.number, **attributes}
         return next(p.value for p in found[name].data.data_points if p.attributes == wanted)
 
     assert value("ferroloop.turns") == numbers.turns
@@ -321,7 +366,32 @@ def test_opentelemetry_instruments(loop):
     provider.shutdown()
 
 
-def numbers_of(loop):
-    from ferroloop.metrics import live_loops
+def test_a_label_stays_with_its_loop(flavour):
+    from ferroloop.metrics import render_prometheus
 
-    return live_loops().index(loop)
+    async def steps(count):
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    def labels():
+        """The label of each loop that has made its own number of steps."""
+        line = re.compile(r'ferroloop_task_steps_total\{loop="(\d+)"\} (\d+)')
+        found = (line.fullmatch(each) for each in render_prometheus().splitlines())
+        return {int(each[2]): each[1] for each in found if each and int(each[2]) >= 10_001}
+
+    loops = [flavour.new_loop() for _ in range(3)]
+    for index, loop in enumerate(loops):
+        loop.run_until_complete(steps(10_000 * (index + 1)))
+    before = labels()
+    assert list(before) == [10_001, 20_001, 30_001]
+    assert [int(label) for label in before.values()] == [loop.metrics().number for loop in loops]
+    loops.pop(0).close()
+    assert labels() == {steps: before[steps] for steps in (20_001, 30_001)}
+    # Nor does a later loop get the label of one that is gone.
+    loops.append(flavour.new_loop())
+    loops[-1].run_until_complete(steps(40_000))
+    after = labels()
+    assert after.pop(40_001) not in before.values()
+    assert after == {steps: before[steps] for steps in (20_001, 30_001)}
+    for loop in loops:
+        loop.close()
