@@ -361,12 +361,15 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         if not self._signal_handlers:
             return
         if sys.is_finalizing():
-            warnings.warn(
+            # As from asyncio's own `close()`, for filters by module.
+            warnings.warn_explicit(
                 f"Closing the loop {self!r} on interpreter shutdown stage, "
                 "skipping signal handlers removal",
                 ResourceWarning,
+                asyncio.unix_events.__file__,
+                asyncio.unix_events._UnixSelectorEventLoop.close.__code__.co_firstlineno + 7,
+                module=asyncio.unix_events.__name__,
                 source=self,
-                stacklevel=2,
             )
             self._signal_handlers.clear()
             return

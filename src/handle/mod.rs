@@ -197,7 +197,16 @@ impl Handle {
         self.cancelled.get(py)
     }
 
-    fn source_traceback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+    /// Gives the handle the stack of what has scheduled the callback.
+    pub fn set_source_traceback(&self, stack: Bound<'_, PyAny>) {
+        let py = stack.py();
+        let mut debug = self.debug.take(py).unwrap_or_default();
+        let replaced = debug.source_traceback.replace(stack.unbind());
+        drop((self.debug.replace(py, Some(debug)), replaced));
+    }
+
+    /// That stack; only debug mode keeps it.
+    pub fn source_traceback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.debug.inspect(py, |debug| {
             let traceback = debug.as_ref()?.source_traceback.as_ref()?;
             Some(traceback.bind(py).clone())

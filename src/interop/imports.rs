@@ -80,6 +80,7 @@ imports! {
     ssl_protocol = "asyncio.sslproto": "SSLProtocol";
     ssl_transport = "asyncio.sslproto": "_SSLProtocolTransport";
     warn = "warnings": "warn";
+    warn_explicit = "warnings": "warn_explicit";
 }
 
 #[cfg(Py_3_14)]

@@ -3,3 +3,4 @@
 pub mod address;
 pub mod error;
 pub mod imports;
+pub mod warning;

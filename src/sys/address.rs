@@ -1,6 +1,8 @@
 //! Socket addresses as the kernel writes them.
 
+use std::fmt;
 use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The address of one end of a socket, compact: most are IPv4.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +17,21 @@ pub(crate) enum SocketAddress {
     UnixAbstract(Box<[u8]>),
     /// A family that only Python's `socket` module knows how to show.
     Other,
+}
+
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4 { ip, port } => write!(f, "{}:{port}", Ipv4Addr::from(*ip)),
+            Self::V6 { ip, port, .. } => write!(f, "[{}]:{port}", Ipv6Addr::from(*ip)),
+            Self::UnixPath(path) if path.is_empty() => f.write_str("unnamed"),
+            Self::UnixPath(path) => write!(f, "{}", String::from_utf8_lossy(path)),
+            Self::UnixAbstract(name) => {
+                write!(f, "@{}", String::from_utf8_lossy(name.get(1..).unwrap_or_default()))
+            }
+            Self::Other => f.write_str("of another family"),
+        }
+    }
 }
 
 /// Room for any address, and the length that the kernel reports.

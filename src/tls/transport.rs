@@ -4,7 +4,7 @@
 
 use std::sync::atomic::AtomicPtr;
 
-use pyo3::exceptions::{PyNotImplementedError, PyResourceWarning, PyTypeError};
+use pyo3::exceptions::{PyNotImplementedError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -16,6 +16,7 @@ use crate::ffi::cell::AttachedCell;
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::slots::Finalize;
 use crate::interop::imports;
+use crate::interop::warning::resource_warning;
 use crate::scheduler::Scheduler;
 use crate::scheduler::report::too_late_to_report;
 
@@ -68,8 +69,9 @@ impl Finalize for TlsTransport {
             return;
         }
         let message = "unclosed transport <asyncio._SSLProtocolTransport object>";
-        let arguments = (message, py.get_type::<PyResourceWarning>());
-        if let Err(error) = imports::warn(py).and_then(|warn| warn.call1(arguments)) {
+        let warned =
+            imports::ssl_transport(py).and_then(|class| resource_warning(class, 3, message, None));
+        if let Err(error) = warned {
             write_unraisable(Raised::from(error.into_value(py).into_bound(py)), slf);
         }
     }

@@ -4,10 +4,7 @@
 
 use std::sync::atomic::AtomicPtr;
 
-use pyo3::exceptions::PyResourceWarning;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use super::lifecycle::detach;
 use super::{
@@ -15,7 +12,7 @@ use super::{
 };
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::slots::Finalize;
-use crate::interop::imports;
+use crate::interop::warning::resource_warning;
 use crate::scheduler::report::too_late_to_report;
 
 impl Finalize for Transport {
@@ -72,9 +69,5 @@ fn warn_unclosed(slf: &Bound<'_, Transport>) -> PyResult<()> {
         return Ok(());
     }
     let message = format!("unclosed transport {}", slf.repr()?);
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "source"), slf)?;
-    let arguments = (message, py.get_type::<PyResourceWarning>());
-    imports::warn(py)?.call(arguments, Some(&keywords))?;
-    Ok(())
+    resource_warning((slf.get().kind.class)(py)?, 2, &message, Some(slf))
 }

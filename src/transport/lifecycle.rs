@@ -7,6 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use super::origin::{self, shown_method};
 use super::{Endpoint, NativeProtocol, Transport};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::{call, context};
@@ -25,12 +26,12 @@ static MADE: RunnableKind = RunnableKind {
     run: |scheduler, runnable| connection_made(scheduler, runnable),
     cancelled: never_cancelled,
     sets_current_task: false,
-    describe: |py, runnable| match &runnable.argument {
-        Some(protocol) => {
-            let callback = protocol.bind(py).getattr(intern!(py, "connection_made"))?;
-            as_handle(runnable.object.bind(py), callback, Some(runnable.object.bind(py).clone()))
-        }
-        None => describe_object(py, runnable),
+    describe: |py, runnable| {
+        let (protocol, stack) = origin::parts(py, runnable.argument.as_ref());
+        let Some(protocol) = protocol else { return describe_object(py, runnable) };
+        let transport = runnable.object.bind(py);
+        let callback = protocol.getattr(intern!(py, "connection_made"))?;
+        as_handle(transport, callback, &[transport], stack)
     },
     left_timers: nothing_to_note,
     show: nothing_to_note,
@@ -52,14 +53,21 @@ static WAITER: RunnableKind = RunnableKind {
             Err(raised) if !raised.stops_the_loop() => {
                 let callback = imports::set_result_unless_cancelled(scheduler.py()).cloned();
                 let callback = outcome(scheduler.py(), callback)?;
-                report_failure(scheduler.as_any(), callback, Some(waiter), raised)
+                let none = scheduler.py().None().into_bound(scheduler.py());
+                report_failure(scheduler, callback, &[&waiter, &none], raised)
             }
             other => other,
         }
     },
     cancelled: never_cancelled,
     sets_current_task: false,
-    describe: describe_object,
+    describe: |py, runnable| {
+        let (_, stack) = origin::parts(py, runnable.argument.as_ref());
+        let waiter = runnable.object.bind(py);
+        let callback = imports::set_result_unless_cancelled(py)?.clone();
+        let event_loop = waiter.call_method0(intern!(py, "get_loop"))?;
+        as_handle(&event_loop, callback, &[waiter, &py.None().into_bound(py)], stack)
+    },
     left_timers: nothing_to_note,
     show: nothing_to_note,
 };
@@ -68,7 +76,7 @@ static WAITER: RunnableKind = RunnableKind {
 static LOST: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
         let py = scheduler.py();
-        let argument = runnable.argument.map(|argument| argument.into_bound(py));
+        let (argument, _) = origin::parts(py, runnable.argument.as_ref());
         let context = runnable.context.map(|context| context.into_bound(py));
         let transport = runnable.object.into_bound(py).cast_into::<Transport>();
         let transport = outcome(py, transport.map_err(PyErr::from))?;
@@ -76,15 +84,17 @@ static LOST: RunnableKind = RunnableKind {
         let result = in_context(context.as_ref(), || {
             Transport::call_connection_lost(&transport, &exception)
         });
-        guard(scheduler, &transport, intern!(py, "_call_connection_lost"), Some(exception), result)
+        let method = intern!(py, "_call_connection_lost");
+        guard(scheduler, &transport, method, &[&exception], result)
     },
     cancelled: never_cancelled,
     sets_current_task: false,
     describe: |py, runnable| {
         let transport = runnable.object.bind(py);
-        let callback = transport.getattr(intern!(py, "_call_connection_lost"))?;
-        let argument = runnable.argument.as_ref().map(|argument| argument.bind(py).clone());
-        as_handle(transport, callback, argument)
+        let callback = shown_method(transport, intern!(py, "_call_connection_lost"))?;
+        let (exception, stack) = origin::parts(py, runnable.argument.as_ref());
+        let exception = exception.unwrap_or_else(|| py.None().into_bound(py));
+        as_handle(transport, callback, &[&exception], stack)
     },
     left_timers: nothing_to_note,
     show: nothing_to_note,
@@ -108,17 +118,16 @@ pub fn in_context<'py, R>(
     }
 }
 
-/// A Handle such as asyncio would have queued, for debug output and reports.
+/// A Handle such as asyncio would have queued, for debug output and reports. `stack` is that of
+/// what has scheduled it.
 fn as_handle<'py>(
     event_loop: &Bound<'py, PyAny>,
     callback: Bound<'py, PyAny>,
-    argument: Option<Bound<'py, PyAny>>,
+    arguments: &[&Bound<'py, PyAny>],
+    stack: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    let arguments = match argument {
-        Some(argument) => CallbackArguments::from_tuple(PyTuple::new(py, [argument])?),
-        None => CallbackArguments::Empty,
-    };
+    let arguments = CallbackArguments::from_tuple(PyTuple::new(py, arguments)?);
     // A transport that lost its loop is shown all the same.
     let event_loop = match event_loop.cast::<Transport>() {
         Ok(transport) => match transport.get().scheduler(py) {
@@ -128,6 +137,9 @@ fn as_handle<'py>(
         Err(_) => event_loop.clone(),
     };
     let handle = Handle::create(callback, arguments, event_loop, None, false)?;
+    if let Some(stack) = stack {
+        handle.get().set_source_traceback(stack);
+    }
     Ok(handle.into_any())
 }
 
@@ -138,22 +150,34 @@ pub fn describe_event<'py>(
     method: &Bound<'py, PyString>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let transport = runnable.object.bind(py);
-    as_handle(transport, transport.getattr(method)?, None)
+    let (_, stack) = origin::parts(py, runnable.argument.as_ref());
+    as_handle(transport, shown_method(transport, method)?, &[], stack)
 }
 
 /// Reports what a callback raised, as a Handle does.
 fn report_failure<'py>(
-    event_loop: &Bound<'py, PyAny>,
+    scheduler: &Bound<'py, Scheduler>,
     callback: Bound<'py, PyAny>,
-    argument: Option<Bound<'py, PyAny>>,
+    arguments: &[&Bound<'py, PyAny>],
     raised: Raised<'py>,
 ) -> PyOutcome<'py, ()> {
-    let py = event_loop.py();
-    let handle = outcome(py, as_handle(event_loop, callback, argument))?;
+    let py = scheduler.py();
+    let stack = outcome(py, current_stack(scheduler))?;
+    let handle = outcome(py, as_handle(scheduler.as_any(), callback, arguments, stack))?;
     match handle.cast_into::<Handle>() {
         Ok(handle) => outcome(py, handle::report_exception(&handle, raised)),
         Err(_) => Err(raised),
     }
+}
+
+/// The stack of what has scheduled the callback that runs: in debug mode, which shows a handle.
+fn current_stack<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = scheduler.py();
+    if !scheduler.get().debug.get(py) {
+        return Ok(None);
+    }
+    let current = scheduler.getattr(intern!(py, "_current_handle"))?;
+    Ok(current.cast::<Handle>().ok().and_then(|handle| handle.get().source_traceback(py)))
 }
 
 /// Lets only what stops the loop pass; the rest is reported as the failure of `method`.
@@ -162,13 +186,13 @@ pub fn guard<'py, T: pyo3::PyClass>(
     scheduler: &Bound<'py, Scheduler>,
     transport: &Bound<'py, T>,
     method: &Bound<'py, PyString>,
-    argument: Option<Bound<'py, PyAny>>,
+    arguments: &[&Bound<'py, PyAny>],
     result: PyOutcome<'py, ()>,
 ) -> PyOutcome<'py, ()> {
     match result {
         Err(raised) if !raised.stops_the_loop() => {
-            let callback = outcome(scheduler.py(), transport.as_any().getattr(method))?;
-            report_failure(scheduler.as_any(), callback, argument, raised)
+            let callback = outcome(scheduler.py(), shown_method(transport.as_any(), method))?;
+            report_failure(scheduler, callback, arguments, raised)
         }
         other => other,
     }
@@ -179,10 +203,11 @@ fn connection_made<'py>(
     runnable: Runnable,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let (Some(protocol), Some(context)) = (runnable.argument, runnable.context) else {
+    let (protocol, _) = origin::parts(py, runnable.argument.as_ref());
+    let (Some(protocol), Some(context)) = (protocol, runnable.context) else {
         return Ok(());
     };
-    let (protocol, context) = (protocol.into_bound(py), context.into_bound(py));
+    let context = context.into_bound(py);
     let transport = runnable.object.into_bound(py).cast_into::<Transport>();
     let transport = outcome(py, transport.map_err(PyErr::from))?;
     // Copied before the call: what it sets is not seen by the reading callbacks, as in asyncio,
@@ -196,14 +221,14 @@ fn connection_made<'py>(
         Err(raised) if !raised.stops_the_loop() => {
             let callback = outcome(py, scheduler.getattr(intern!(py, "_add_reader")))?;
             let fd = outcome(py, transport.get().fd.into_pyobject(py).map_err(PyErr::from))?;
-            report_failure(scheduler.as_any(), callback, Some(fd.into_any()), raised)
+            report_failure(scheduler, callback, &[fd.as_any()], raised)
         }
         other => other,
     };
     let result = match made {
         Err(raised) if !raised.stops_the_loop() => {
             let callback = outcome(py, protocol.getattr(intern!(py, "connection_made")))?;
-            report_failure(scheduler.as_any(), callback, Some(transport.into_any()), raised)
+            report_failure(scheduler, callback, &[transport.as_any()], raised)
         }
         other => other.map(drop),
     };
@@ -230,17 +255,19 @@ impl Transport {
         let open = scheduler.metrics.opened(this.kind.counted_as);
         drop(this.open.replace(py, Some(open)));
         let context = context::copy_current(py)?;
+        let protocol = origin::note(scheduler, py, this.protocol.get_bound(py))?;
         scheduler.push(
             py,
             Runnable {
                 kind: &MADE,
                 object: slf.clone().into_any().unbind(),
-                argument: this.protocol.get_bound(py).map(Bound::unbind),
+                argument: protocol,
                 context: Some(context.unbind()),
             },
         );
         if let Some(waiter) = waiter.filter(|waiter| !waiter.is_none()) {
-            scheduler.push(py, Runnable::new(&WAITER, waiter));
+            let argument = origin::note(scheduler, py, None)?;
+            scheduler.push(py, Runnable { argument, ..Runnable::new(&WAITER, waiter) });
         }
         Ok(())
     }
@@ -294,7 +321,7 @@ impl Transport {
         let runnable = Runnable {
             kind,
             object: slf.clone().into_any().unbind(),
-            argument: None,
+            argument: origin::note(scheduler, py, None)?,
             context: Some(context.unbind()),
         };
         let replaced = scheduler
@@ -368,12 +395,13 @@ impl Transport {
             None => tracing::debug!(target: "ferroloop::transport", fd, "a transport closes"),
         }
         let context = context::copy_current(py)?;
+        let argument = origin::note(scheduler.get(), py, exception)?;
         scheduler.get().push(
             py,
             Runnable {
                 kind: &LOST,
                 object: slf.clone().into_any().unbind(),
-                argument: exception.map(Bound::unbind),
+                argument,
                 context: Some(context.unbind()),
             },
         );

@@ -16,6 +16,7 @@
 //! * `datagram.rs`, `datagram_methods.rs`, `familiar.rs`: UDP and UNIX datagrams;
 //! * `pipe.rs`, `pipe_reader.rs`, `pipe_writer.rs`: pipes, FIFOs and terminals;
 //! * `event.rs`: readiness of a descriptor, as the ready queue runs it;
+//! * `origin.rs`: where debug mode says that something was scheduled, and under which name;
 //! * `socket_operation.rs`, `socket_reader.rs`: `loop.sock_recv()` and its like.
 //!
 //! Invariants: everything happens on the loop's thread; no cell is lent while Python code runs;
@@ -35,6 +36,7 @@ mod information;
 mod lifecycle;
 mod methods;
 mod native_protocol;
+mod origin;
 mod pipe;
 mod pipe_reader;
 mod pipe_writer;

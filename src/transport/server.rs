@@ -16,6 +16,7 @@ use pyo3::types::{PyDict, PyString};
 
 use super::endpoint::{BareSocket, Endpoint};
 use super::lifecycle::{guard, in_context};
+use super::origin;
 use super::stream::is_not_ready;
 use super::{Parts, StreamTransport};
 use crate::ffi::call;
@@ -40,7 +41,7 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
         let listener = outcome(py, listener.map_err(PyErr::from))?;
         let context = runnable.context.map(|context| context.into_bound(py));
         let result = in_context(context.as_ref(), || listener.get().accept_waiting(scheduler));
-        guard(scheduler, &listener, intern!(py, "_accept_connection"), None, result)
+        guard(scheduler, &listener, intern!(py, "_accept_connection"), &[], result)
     },
     cancelled: never_cancelled,
     sets_current_task: false,
@@ -49,7 +50,11 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
         let callback = listener.as_any().getattr(intern!(py, "_accept_connection"))?;
         let event_loop = listener.get().event_loop(py);
         let none = CallbackArguments::Empty;
-        Ok(Handle::create(callback, none, event_loop, None, false)?.into_any())
+        let handle = Handle::create(callback, none, event_loop, None, false)?;
+        if let (_, Some(stack)) = origin::parts(py, runnable.argument.as_ref()) {
+            handle.get().set_source_traceback(stack);
+        }
+        Ok(handle.into_any())
     },
     left_timers: nothing_to_note,
     show: nothing_to_note,
@@ -136,6 +141,7 @@ impl Listener {
         let this = slf.get();
         let Some(scheduler) = this.event_loop.get_bound(py) else { return Ok(()) };
         let mut runnable = Runnable::new(&ON_CONNECTION, slf.clone());
+        runnable.argument = origin::note(scheduler.get(), py, None)?;
         runnable.context = Some(context::copy_current(py)?.unbind());
         let watches = &scheduler.get().watches;
         let replaced = watches
@@ -182,7 +188,7 @@ impl Listener {
             match self.accept(py) {
                 Ok(Accepted::Connection(connection, peer)) => {
                     scheduler.get().metrics.accepts.add(1);
-                    tracing::debug!(target: "ferroloop::transport", listener = self.fd, ?peer, "a connection was accepted");
+                    tracing::debug!(target: "ferroloop::transport", listener = self.fd, %peer, "a connection was accepted");
                     self.serve(scheduler, connection, peer)?;
                 }
                 Ok(Accepted::Nobody) => break,
