@@ -27,8 +27,8 @@ impl EventLoop {
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::check_may_run(slf)?;
         logging::install(slf.py())?;
-        let id = slf.as_ptr();
-        let run = tracing::debug_span!(target: "ferroloop::loop", "run", event_loop = ?id);
+        let number = slf.as_super().get().metrics.number.get();
+        let run = tracing::debug_span!(target: "ferroloop::loop", "run", event_loop = number);
         let run = run.entered();
         tracing::debug!(target: "ferroloop::loop", "a loop starts");
         let result = Self::_run_forever_setup(slf)

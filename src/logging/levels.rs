@@ -1,4 +1,5 @@
-//! Which levels Python's loggers let pass.
+//! Which levels Python's loggers let pass. Below WARNING they have to be asked: by a level of their
+//! own, or of the logger `ferroloop`, and not by the root's, since asyncio would log nothing here.
 
 #![forbid(unsafe_code)]
 
@@ -43,6 +44,29 @@ pub fn filter() -> LevelFilter {
     FILTERS[FILTER.load(Ordering::Relaxed)]
 }
 
+/// Whether a logger is to get records of a level, as `logging` counts them.
+pub fn is_wanted(logger: &Bound<'_, PyAny>, level: u8) -> PyResult<bool> {
+    let py = logger.py();
+    let enabled = logger.call_method1(intern!(py, "isEnabledFor"), (level,))?.is_truthy()?;
+    Ok(enabled && (level >= number(&Level::WARN) || has_own_level(logger)?))
+}
+
+/// Whether `setLevel()` was called on the logger or on one above it, the root excepted.
+fn has_own_level(logger: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = logger.py();
+    let mut logger = logger.clone();
+    loop {
+        let parent = logger.getattr(intern!(py, "parent"))?;
+        if parent.is_none() {
+            return Ok(false);
+        }
+        if logger.getattr(intern!(py, "level"))?.is_truthy()? {
+            return Ok(true);
+        }
+        logger = parent;
+    }
+}
+
 /// The number that `logging` has for a level.
 pub fn number(level: &Level) -> u8 {
     match *level {
@@ -83,8 +107,7 @@ pub fn read(py: Python<'_>) -> PyResult<bool> {
         let logger = get_logger.call1((name,))?;
         for (index, number) in [(1, 40), (2, 30), (3, 20), (4, 10), (5, 5)] {
             // Also fills the cache that is looked at.
-            let enabled = logger.call_method1(intern!(py, "isEnabledFor"), (number,))?;
-            if enabled.is_truthy()? {
+            if is_wanted(&logger, number)? {
                 most = most.max(index);
             }
         }

@@ -98,7 +98,7 @@ fn log(py: Python<'_>, record: &Record) -> PyResult<()> {
     let name = record.target.replace("::", ".");
     let logger = py.import("logging")?.getattr(intern!(py, "getLogger"))?.call1((&name,))?;
     let level = levels::number(&record.level);
-    if !logger.call_method1(intern!(py, "isEnabledFor"), (level,))?.is_truthy()? {
+    if !levels::is_wanted(&logger, level)? {
         return Ok(());
     }
     let none = py.None();
