@@ -3,10 +3,17 @@
 //! `epoll_wait` counts in milliseconds, so a wait of 0.3 ms would come back at once or 0.7 ms
 //! late. [`wait`] uses `epoll_pwait2` (Linux 5.11) and falls back to `epoll_wait` for the whole
 //! milliseconds and `ppoll` on the epoll descriptor for the rest.
+//!
+//! Libraries loaded before libc may replace its functions, as libfaketime does, which changes the
+//! time: so `epoll_pwait2` is libc's where it has one, and not used where such a library has
+//! replaced `epoll_wait` without it.
 
+use std::ffi::{CStr, c_int, c_void};
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +24,57 @@ pub(crate) type Event = libc::epoll_event;
 
 /// Set once the kernel (or a sandbox's filter) has refused `epoll_pwait2`.
 static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
+
+/// `epoll_pwait2` of libc, where `libc::timespec` is the kernel's.
+type Pwait2 = unsafe extern "C" fn(
+    c_int,
+    *mut Event,
+    c_int,
+    *const libc::timespec,
+    *const libc::sigset_t,
+) -> c_int;
+
+/// How to call `epoll_pwait2`.
+#[derive(Clone, Copy)]
+enum Exact {
+    Function(Pwait2),
+    /// Libc has no function.
+    SystemCall,
+    /// Not at all: its time is not that of `epoll_wait`.
+    Never,
+}
+
+fn exact() -> Exact {
+    static FOUND: OnceLock<Exact> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let function = symbol(c"epoll_pwait2");
+        // Where libc has none, another function tells which library is libc.
+        let other = if function.is_null() { symbol(c"epoll_create1") } else { function };
+        if library(symbol(c"epoll_wait")) != library(other) {
+            return Exact::Never;
+        }
+        if function.is_null() || cfg!(not(target_pointer_width = "64")) {
+            return Exact::SystemCall;
+        }
+        // SAFETY: the function of that name has this type on platforms of 64 bits.
+        Exact::Function(unsafe { mem::transmute::<*mut c_void, Pwait2>(function) })
+    })
+}
+
+/// The function that a call by `name` reaches; null if there is none.
+fn symbol(name: &CStr) -> *mut c_void {
+    // SAFETY: looks up a valid C string; the handle is the one for the default order.
+    unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+}
+
+/// Where the library begins that has `function`; null if it is in none.
+fn library(function: *mut c_void) -> *mut c_void {
+    // SAFETY: plain old data, for which all zeros is a valid value.
+    let mut info: libc::Dl_info = unsafe { mem::zeroed() };
+    // SAFETY: takes any address, and writes to `info` only.
+    let found = unsafe { libc::dladdr(function, &mut info) };
+    if found == 0 { ptr::null_mut() } else { info.dli_fbase }
+}
 
 /// The kernel's 64-bit timespec, which on 32-bit platforms is not `libc::timespec`.
 #[repr(C)]
@@ -126,8 +184,9 @@ pub(crate) fn wait(
         None => wait_milliseconds(epoll, events, -1),
         Some(Duration::ZERO) => wait_milliseconds(epoll, events, 0),
         Some(timeout) => {
-            if !NO_PWAIT2.load(Ordering::Relaxed) {
-                match wait_exactly(epoll, events, timeout) {
+            let exact = exact();
+            if !matches!(exact, Exact::Never) && !NO_PWAIT2.load(Ordering::Relaxed) {
+                match wait_exactly(exact, epoll, events, timeout) {
                     // EPERM is what some container run-times answer to calls they don't know.
                     Err(error)
                         if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) =>
@@ -180,8 +239,27 @@ fn wait_milliseconds(epoll: RawFd, events: &mut Vec<Event>, timeout: i32) -> io:
     Ok(())
 }
 
-fn wait_exactly(epoll: RawFd, events: &mut Vec<Event>, timeout: Duration) -> io::Result<()> {
+fn wait_exactly(
+    exact: Exact,
+    epoll: RawFd,
+    events: &mut Vec<Event>,
+    timeout: Duration,
+) -> io::Result<()> {
     events.clear();
+    if let Exact::Function(pwait2) = exact {
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos() as libc::c_long,
+        };
+        // SAFETY: a buffer with room for `capacity` events, a timespec that outlives the call, and
+        // no signal mask.
+        let count = check(unsafe {
+            pwait2(epoll, events.as_mut_ptr(), capacity(events), &timeout, ptr::null())
+        })?;
+        // SAFETY: libc has written the first `count` events, at most the capacity.
+        unsafe { events.set_len(count) };
+        return Ok(());
+    }
     let timeout = KernelTimespec {
         seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         nanoseconds: i64::from(timeout.subsec_nanos()),
@@ -259,7 +337,11 @@ mod tests {
     use super::*;
 
     type Wait = fn(RawFd, &mut Vec<Event>, Duration) -> io::Result<()>;
-    const WAITS: [Wait; 2] = [wait_exactly, wait_in_two_steps];
+    const WAITS: [Wait; 3] = [
+        |epoll, events, timeout| wait_exactly(exact(), epoll, events, timeout),
+        |epoll, events, timeout| wait_exactly(Exact::SystemCall, epoll, events, timeout),
+        wait_in_two_steps,
+    ];
 
     #[test]
     fn no_wait_ends_early() {
@@ -343,7 +425,7 @@ mod tests {
         let poll = mio::Poll::new().unwrap();
         let mut events = Vec::with_capacity(8);
         let forever: Wait = |epoll, events, _| wait(epoll, events, None);
-        for wait in [forever, wait_exactly, wait_in_two_steps] {
+        for wait in [forever, WAITS[0], WAITS[1], WAITS[2]] {
             // SAFETY: takes no arguments and cannot fail.
             let waiting = unsafe { libc::pthread_self() };
             let done = AtomicBool::new(false);
