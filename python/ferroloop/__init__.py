@@ -7,8 +7,23 @@ asyncio.run(main(), loop_factory=ferroloop.new_event_loop)   # 3.12 and later
 ferroloop.install(); asyncio.run(main())                     # by policy
 """
 
+try:
+    from ._ferroloop import Future, Handle, Task, TimerHandle, __version__
+except ModuleNotFoundError as error:
+    from zipimport import zipimporter
+
+    loader = __spec__.loader if __spec__ else None
+    if error.name == f"{__name__}._ferroloop" and isinstance(loader, zipimporter):
+        raise ImportError(
+            f"ferroloop cannot be imported from the zip archive {loader.archive}: an extension "
+            "module can only be loaded from a file. Install ferroloop beside the archive, or have "
+            "the archive unpacked (as shiv and pex do)",
+            name=error.name,
+            path=__file__,
+        ) from None
+    raise
+
 from . import _introspection as _introspection
-from ._ferroloop import Future, Handle, Task, TimerHandle, __version__
 from .diagnostics import serve_introspection, watch
 from .loop import EventLoop, Loop, new_event_loop
 from .policy import EventLoopPolicy, install, uninstall

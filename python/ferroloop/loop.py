@@ -407,6 +407,13 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
 
 Loop = EventLoop
 
+
+def _imported_by_the_extension() -> None:
+    """Never called. Shows tools that scan for imports, as those that freeze programs do, what the
+    extension module imports by name when it is needed."""
+    from . import call_graph, thread_pool  # noqa: F401
+
+
 os.register_at_fork(after_in_child=_ferroloop.after_fork)
 
 

@@ -136,4 +136,9 @@ PROGRAMS = (
         "nest_asyncio: run_until_complete inside a running loop",
         ("nest-asyncio",),
     ),
+    Program(
+        "pyinstaller_frozen",
+        "PyInstaller: a frozen program with streams, pool, processes, signals, diagnostics",
+        ("pyinstaller",),
+    ),
 )
