@@ -2,19 +2,26 @@
 
 #![forbid(unsafe_code)]
 
+use pyo3::exceptions::PyRecursionError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyCFunction, PyDict};
 
 use super::Task;
 use crate::ffi::object;
 use crate::future::Future;
+
+/// What the interpreter says when asyncio's `cancel()` calls itself too often.
+const TOO_DEEP: &str = "maximum recursion depth exceeded while calling a Python object";
 
 impl Task {
     /// `Task.cancel()`: asks what the task awaits to be cancelled, or has CancelledError thrown
     /// into the coroutine at its next step. False if the task is done.
     ///
     /// A chain of tasks that await each other is walked in a loop: its length is unbounded.
+    ///
+    /// # Errors
+    /// RecursionError if the chain leads back to itself; what a foreign `cancel()` raises.
     pub fn request_cancel<'py>(
         slf: &Bound<'py, Self>,
         message: Option<Bound<'py, PyAny>>,
@@ -22,6 +29,8 @@ impl Task {
         let py = slf.py();
         let mut task = slf.clone();
         let mut parent: Option<Bound<'py, Self>> = None;
+        // Brent's algorithm: the task met after 1, 2, 4, 8 ... steps is met again in a cycle.
+        let (mut mark, mut steps, mut limit) = (slf.clone(), 0_usize, 1_usize);
         loop {
             let this = task.get();
             let future = task.as_super().get();
@@ -30,21 +39,42 @@ impl Task {
                 return Ok(parent.is_some_and(|parent| parent.cancel_at_next_step(&message)));
             }
             this.cancel_requests.set(py, this.cancel_requests.get(py).saturating_add(1));
-            match this.fut_waiter.get_bound(py) {
-                None => return Ok(task.cancel_at_next_step(&message)),
-                Some(awaited) if object::is_exactly::<Self>(&awaited) => {
-                    let next = awaited.cast_into::<Self>()?;
-                    parent = Some(std::mem::replace(&mut task, next));
+            let Some(awaited) = this.fut_waiter.get_bound(py) else {
+                return Ok(task.cancel_at_next_step(&message));
+            };
+            let Some(next) = as_task(&awaited)? else {
+                if cancel_awaited(&awaited, message.clone())? {
+                    return Ok(true);
                 }
-                Some(awaited) => {
-                    if cancel_awaited(&awaited, message.clone())? {
-                        return Ok(true);
-                    }
-                    return Ok(task.cancel_at_next_step(&message));
-                }
+                return Ok(task.cancel_at_next_step(&message));
+            };
+            if next.is(&mark) {
+                return Err(PyRecursionError::new_err(TOO_DEEP));
             }
+            steps += 1;
+            if steps == limit {
+                (mark, steps, limit) = (next.clone(), 0, limit.saturating_mul(2));
+            }
+            parent = Some(std::mem::replace(&mut task, next));
         }
     }
+}
+
+/// `awaited` as a task whose `cancel()` is [`Task::request_cancel`]: not if a subclass or the
+/// instance replaces the method.
+fn as_task<'py>(awaited: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Task>>> {
+    let Ok(task) = awaited.cast::<Task>() else { return Ok(None) };
+    if object::is_exactly::<Task>(awaited) {
+        return Ok(Some(task.clone()));
+    }
+    let py = awaited.py();
+    let method = awaited.getattr(intern!(py, "cancel"))?;
+    if !method.is_exact_instance_of::<PyCFunction>() {
+        return Ok(None);
+    }
+    let own = py.get_type::<Task>().getattr(intern!(py, "cancel"))?;
+    let own = own.call_method1(intern!(py, "__get__"), (awaited,))?;
+    Ok(method.eq(own)?.then(|| task.clone()))
 }
 
 trait CancelAtNextStep<'py> {
