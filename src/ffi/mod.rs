@@ -33,4 +33,5 @@ pub mod signals;
 pub mod slots;
 pub mod socket;
 mod thread_state;
+mod trashcan;
 pub mod window;

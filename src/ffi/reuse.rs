@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::{Borrowed, PyClass};
 
 use super::cell::AttachedRefCell;
+use super::trashcan::bounded;
 
 /// Dead instances of exactly one class.
 pub struct Graveyard {
@@ -57,9 +58,12 @@ pub trait Reused: PyClass {
     fn empty(slf: &Bound<'_, Self>);
 }
 
-/// Puts the deallocator of the class in place.
+/// Puts the deallocator of the class in place. A second call does nothing.
 pub fn install<T: Reused>(py: Python<'_>) {
     let class = py.get_type::<T>();
+    if !T::graveyard().original_dealloc.load(Ordering::Relaxed).is_null() {
+        return;
+    }
     // SAFETY: a live heap type that nobody has subclassed or instantiated yet.
     unsafe {
         let class = class.as_type_ptr();
@@ -87,15 +91,25 @@ pub fn empty_object<T: Reused>(py: Python<'_>) -> PyResult<Bound<'_, T>> {
 }
 
 unsafe extern "C" fn dealloc<T: Reused>(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero and which
-    // `empty` does not touch; the original deallocator is a `destructor` stored by `install`. An
-    // untracked object without weak references cannot be reached by the Python code that `empty`
-    // runs. Afterwards only the graveyard knows the object, and the reference to its type that
-    // each instance of a heap type owns is given back.
+    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero. From
+    // here on the collector does not see it.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        bounded(object, dealloc::<T>, || bury_or_free::<T>(object));
+    }
+}
+
+/// # Safety
+/// Attached; `object` has a count of zero and is not tracked.
+#[inline(always)]
+unsafe fn bury_or_free<T: Reused>(object: *mut ffi::PyObject) {
+    // SAFETY: `empty` does not touch the count; the original deallocator is a `destructor` stored
+    // by `install`. An untracked object without weak references cannot be reached by the Python
+    // code that `empty` runs. Afterwards only the graveyard knows the object, and the reference to
+    // its type that each instance of a heap type owns is given back.
     unsafe {
         let py = Python::assume_attached();
         let class = ffi::Py_TYPE(object);
-        ffi::PyObject_GC_UnTrack(object.cast());
         if class == T::type_object_raw(py) {
             let weak_references = object.byte_offset((*class).tp_weaklistoffset);
             if !weak_references.cast::<*mut ffi::PyObject>().read().is_null() {

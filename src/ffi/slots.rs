@@ -15,6 +15,7 @@ use pyo3::{Borrowed, PyClass};
 
 use super::attach::entered;
 use super::exception::{restore_raised, take_raised};
+use super::trashcan::bounded;
 
 /// A class with a `__del__` that the interpreter calls for exact instances too (PEP 442).
 ///
@@ -40,9 +41,12 @@ pub trait Finalize: PyClass {
     fn release(_slf: &Bound<'_, Self>) {}
 }
 
-/// Installs `tp_finalize` and the deallocator that calls it.
+/// Installs `tp_finalize` and the deallocator that calls it. A second call does nothing.
 pub fn install_finalizer<T: Finalize>(py: Python<'_>) {
     let class = py.get_type::<T>();
+    if !T::original_dealloc().load(Ordering::Relaxed).is_null() {
+        return;
+    }
     // SAFETY: a live heap type that nobody has subclassed or instantiated yet.
     unsafe {
         let class = class.as_type_ptr();
@@ -76,14 +80,29 @@ unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
 }
 
 unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero, which
-    // `needs_finalizing` and `release` do not touch; the original deallocator, which hides the
-    // object from the collector once more, is a `destructor` stored by `install_finalizer`.
+    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero.
+    unsafe { bounded(object, dealloc::<T>, || finalize_and_free::<T>(object)) };
+}
+
+/// # Safety
+/// Attached; `object` has a count of zero.
+#[inline(always)]
+unsafe fn finalize_and_free<T: Finalize>(object: *mut ffi::PyObject) {
+    // SAFETY: `needs_finalizing` and `release` do not touch the count; the original deallocator,
+    // which hides the object from the collector once more, is a `destructor` stored by
+    // `install_finalizer`.
     unsafe {
         let py = Python::assume_attached();
-        let pending = T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
-        if pending && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
-            return; // resurrected
+        if T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>())
+            && ffi::PyObject_GC_IsFinalized(object) == 0
+        {
+            if ffi::PyObject_GC_IsTracked(object) == 0 {
+                // It was put aside, and may be resurrected now.
+                ffi::PyObject_GC_Track(object.cast());
+            }
+            if ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+                return; // resurrected
+            }
         }
         ffi::PyObject_GC_UnTrack(object.cast());
         T::release(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());

@@ -1,0 +1,332 @@
+"""What Python code can make arbitrarily deep or endless has a bound: cycles of tasks that await
+each other, chains of objects that keep one another alive."""
+
+import asyncio
+import contextlib
+import functools
+import sys
+
+import pytest
+
+from ..support.flavours import Flavour
+from ..support.programs import run_program
+
+TOO_DEEP = "maximum recursion depth exceeded"
+
+
+def drain(loop, turns=1):
+    for _ in range(turns):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+
+# --- tasks that await each other -----------------------------------------------------
+
+
+async def through_await(task):
+    await task
+
+
+async def through_gather(task):
+    await asyncio.gather(task)
+
+
+async def through_shield(task):
+    await asyncio.shield(task)
+
+
+async def through_wait_for(task):
+    await asyncio.wait_for(task, 1000)
+
+
+def make_cycle(loop, make_task, wait, length=3):
+    """Tasks each of which awaits the next, the last one the first."""
+    tasks = []
+    start = loop.create_future()
+
+    async def member(number):
+        await start
+        # The cycle ends when the test has seen enough of it.
+        with contextlib.suppress(asyncio.CancelledError):
+            await wait(tasks[(number + 1) % length])
+
+    tasks += [make_task(member(number)) for number in range(length)]
+    drain(loop)
+    start.set_result(None)
+    drain(loop, 3)
+    return tasks
+
+
+def break_cycle(loop, tasks):
+    """Ends the first task as if what it awaits was cancelled, and so all."""
+    cancelled = loop.create_future()
+    cancelled.cancel()
+    awaited = tasks[0]._fut_waiter
+    [(wake_up, context), *_] = awaited._callbacks
+    awaited.remove_done_callback(wake_up)
+    loop.call_soon(wake_up, cancelled, context=context)
+    loop.run_until_complete(asyncio.wait(tasks))
+
+
+# Before 3.12 wait_for() had a future of its own in between, which ends the chain.
+WAYS = [through_await, through_gather] + [through_wait_for] * (sys.version_info >= (3, 12))
+
+
+@pytest.mark.parametrize("wait", WAYS)
+def test_cancelling_tasks_that_await_each_other(loop, wait):
+    tasks = make_cycle(loop, loop.create_task, wait)
+    for task in tasks:
+        with pytest.raises(RecursionError, match=TOO_DEEP):
+            task.cancel()
+        assert not task.done()
+    break_cycle(loop, tasks)
+
+
+def test_cancelling_a_cycle_through_shields_ends(loop):
+    tasks = make_cycle(loop, loop.create_task, through_shield)
+    assert [task.cancel() for task in tasks] == [True] * 3
+    loop.run_until_complete(asyncio.wait(tasks))
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 64, 65])
+def test_cancelling_a_task_that_leads_into_a_cycle(loop, length):
+    cycle = make_cycle(loop, loop.create_task, through_await, max(length, 2))
+    outer = cycle[0]
+    for _ in range(length):
+        outer = loop.create_task(through_await(outer))
+    drain(loop)
+    with pytest.raises(RecursionError, match=f"^{TOO_DEEP} while calling a Python object$"):
+        outer.cancel()
+    break_cycle(loop, cycle)
+    loop.run_until_complete(outer)
+
+
+def test_cancelling_subclassed_tasks_that_await_each_other(loop, flavour):
+    class Plain(flavour.Task):
+        pass
+
+    class Overriding(flavour.Task):
+        def cancel(self, msg=None):
+            return super().cancel(msg)
+
+    for make in (Plain, Overriding):
+        tasks = make_cycle(loop, functools.partial(make, loop=loop), through_await)
+        with pytest.raises(RecursionError, match=TOO_DEEP):
+            tasks[1].cancel()
+        break_cycle(loop, tasks)
+
+
+def test_a_method_replaced_on_an_instance_is_called(loop, flavour):
+    class Task(flavour.Task):
+        pass
+
+    seen = []
+    inner = Task(through_await(loop.create_future()), loop=loop)
+    outer = Task(through_await(inner), loop=loop)
+    drain(loop)
+    inner.cancel = lambda msg=None: seen.append(msg)
+    assert outer.cancel("why") is True
+    assert seen == ["why"]
+    del inner.cancel
+    assert inner.cancel()
+    loop.run_until_complete(asyncio.wait([outer]))
+
+
+@pytest.mark.only("ferroloop")  # asyncio gives up after 1,000 or 10,000 tasks, by version
+def test_a_long_chain_of_tasks_is_cancelled(loop):
+    loop.set_debug(False)  # a slow step would be shown, with all tasks that wait for it
+    future = innermost = loop.create_future()
+    for _ in range(20_000):
+        future = loop.create_task(through_await(future))
+    drain(loop)
+    assert future.cancel()
+    assert innermost.cancelled()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(future)
+
+
+CYCLE_AT_THE_END = """
+async def main():
+    async def member(number):
+        await asyncio.sleep(0)
+        await tasks[1 - number]
+    tasks = [asyncio.create_task(member(number)) for number in range(2)]
+    await asyncio.sleep(0.01)
+    for task in tasks:
+        task._log_destroy_pending = False
+
+try:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
+except RecursionError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_runner_ends_with_tasks_that_await_each_other(flavour: Flavour):
+    status, out, errors = run_program(flavour, CYCLE_AT_THE_END)
+    assert (status, out, errors) == (0, f"{TOO_DEEP} while calling a Python object\n", "")
+
+
+# --- chains that are freed -----------------------------------------------------------
+
+CHAINS = """
+import gc, functools, contextvars
+LENGTH = 100_000
+loop = new_event_loop()
+module = sys.modules[type(loop).__module__.split(".")[0]]
+loop.set_exception_handler(lambda loop, context: None)
+Future, Task, Handle = module.Future, module.Task, module.Handle
+
+class SubFuture(Future):
+    pass
+
+class SubHandle(Handle):
+    pass
+
+class Callback:
+    def __init__(self, kept):
+        self.kept = kept
+    def run(self):
+        pass
+
+async def nothing(argument):
+    return argument
+
+def turn():
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+def handle(kept):
+    return loop.call_later(1e6, id, kept)
+
+def handle_of_two(kept):
+    return loop.call_later(1e6, id, kept, kept)
+
+def handle_of_method(kept):
+    return loop.call_later(1e6, Callback(kept).run)
+
+def handle_in_context(kept):
+    context = contextvars.copy_context()
+    context.run(VARIABLE.set, kept)
+    return loop.call_later(1e6, id, context=context)
+
+def handle_that_ran(kept):
+    return loop.call_soon(str, kept if kept is None else functools.partial(id, kept))
+
+def handle_of_subclass(kept):
+    return SubHandle(id, (kept,), loop)
+
+def result(kept, make=Future):
+    future = make(loop=loop)
+    future.set_result(kept)
+    return future
+
+def result_of_subclass(kept):
+    return result(kept, SubFuture)
+
+def exception(kept):
+    future = Future(loop=loop)
+    future.set_exception(Exception(kept))
+    return future
+
+def retrieved_exception(kept):
+    future = exception(kept)
+    future.exception()
+    return future
+
+def message(kept):
+    future = Future(loop=loop)
+    future.cancel(kept)
+    return future
+
+def done_callback(kept):
+    future = Future(loop=loop)
+    future.add_done_callback(functools.partial(id, kept))
+    return future
+
+def iterator(kept):  # asyncio overflows the stack
+    return result(kept).__await__()
+
+def task(kept):
+    made = Task(nothing(kept), loop=loop)
+    turn()
+    return made
+
+VARIABLE = contextvars.ContextVar("VARIABLE")
+for make in (handle, handle_of_two, handle_of_method, handle_in_context, handle_that_ran,
+             handle_of_subclass, result, result_of_subclass, exception, retrieved_exception,
+             message, done_callback, task) + (() if module is asyncio else (iterator,)):
+    print(make.__name__, flush=True)
+    loop = new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    kept = None
+    for _ in range(LENGTH):
+        kept = make(kept)
+    loop.close()
+    del kept, loop
+    gc.collect()
+"""
+
+
+def test_chains_are_freed(flavour: Flavour):
+    if flavour.debug:
+        pytest.skip("the same objects, each with a stack that takes long to extract")
+    status, out, errors = run_program(flavour, CHAINS)
+    assert (status, errors) == (0, ""), out
+
+
+THREADS = """
+loop = new_event_loop()
+module = sys.modules[type(loop).__module__.split(".")[0]]
+
+class Other:
+    '''Frees a chain of its own in the middle of another one.'''
+    def __init__(self, kept):
+        self.kept = kept
+    def __del__(self):
+        other = None
+        for _ in range(200):
+            other = module.Handle(id, (other,), loop)
+        freed.append(None)
+
+def free_chains():
+    kept = None
+    for _ in range(300):
+        kept = module.Handle(id, (kept, Other(kept)), loop)
+    del kept
+
+freed = []
+sys.setswitchinterval(1e-5)
+threads = [threading.Thread(target=free_chains) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(freed))
+loop.close()
+"""
+
+
+def test_chains_are_freed_by_several_threads(flavour: Flavour):
+    assert run_program(flavour, THREADS) == (0, "900\n", "")
+
+
+@pytest.mark.only("ferroloop")  # asyncio's extension module keeps its classes to itself
+def test_the_extension_module_is_imported_again(flavour: Flavour):
+    source = """
+        import ferroloop
+        loop = new_event_loop()
+        for _ in range(3):
+            del sys.modules["ferroloop._ferroloop"]
+            import ferroloop._ferroloop
+            future = loop.create_future()
+            loop.call_soon(future.set_result, 1)
+            print(loop.run_until_complete(future))
+            task = ferroloop.Task(asyncio.sleep(0, 2), loop=loop)
+            print(loop.run_until_complete(task))
+            del future, task
+        loop.close()
+    """
+    assert run_program(flavour, source) == (0, "1\n2\n" * 3, "")
