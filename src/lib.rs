@@ -94,6 +94,25 @@ pub mod _ferroloop {
         task::current::TASKS.snapshot(py)
     }
 
+    /// Whether a task is one of `live_tasks()`.
+    #[pyfunction]
+    fn is_listed(task: &Bound<'_, Task>) -> bool {
+        task.get().is_listed(task.py())
+    }
+
+    /// Add a task to `live_tasks()`, or remove it.
+    #[pyfunction]
+    fn set_listed(task: &Bound<'_, Task>, listed: bool) {
+        Task::set_listed(task, listed);
+    }
+
+    /// Share the counter by which asyncio's C module numbers tasks: `make` makes one of its tasks
+    /// and returns the number. False if the counter was not found.
+    #[pyfunction]
+    fn share_task_counter(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
+        ffi::task_number::learn(module, make)
+    }
+
     /// The event loops that ran and are not closed.
     #[pyfunction]
     fn live_loops(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {

@@ -1,7 +1,7 @@
-"""Makes ``asyncio.all_tasks()`` see our tasks.
+"""Makes asyncio's registers of tasks include ours: ``all_tasks()``, and the numbers of names.
 
 asyncio keeps its tasks in a ``WeakSet`` that its C code reads too. Putting our tasks in would cost
-more than the rest of a task's life, so the set gets a class that also iterates over the native
+more than the rest of a task's life, so the set gets a class whose data are also those of the native
 registry. The object stays the same one, whoever has imported it already.
 """
 
@@ -9,29 +9,122 @@ import asyncio.tasks
 import gc
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, MutableSet
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import _ferroloop
 
 if TYPE_CHECKING:
-    _TaskWeakSet = weakref.WeakSet[Any]
+    _Refs = MutableSet[weakref.ref[Any]]
+
+    class _TaskWeakSet(weakref.WeakSet[Any]):
+        data: "_TaskRefs"
+        _pending_removals: list[Any]
+        _remove: Any
+
+        def _commit_removals(self) -> None: ...
+
 else:
+    _Refs = MutableSet
     _TaskWeakSet = weakref.WeakSet
 
 
-class _TaskSet(_TaskWeakSet):
-    """asyncio's set of scheduled tasks, and ours."""
+class _TaskRefs(_Refs):
+    """What a ``WeakSet`` of tasks has for its data: references to asyncio's tasks, and to ours.
 
-    def __iter__(self) -> Iterator[Any]:
-        yield from super().__iter__()
-        yield from _ferroloop.live_tasks()
+    Ours are kept as members of the native registry, which needs no references.
+    """
+
+    def __init__(self, others: set[weakref.ref[Any]]) -> None:
+        self.others = others
+
+    def __iter__(self) -> Iterator[weakref.ref[Any]]:
+        yield from self.others
+        yield from map(weakref.ref, _ferroloop.live_tasks())
 
     def __len__(self) -> int:
-        return super().__len__() + len(_ferroloop.live_tasks())
+        return len(self.others) + len(_ferroloop.live_tasks())
 
     def __contains__(self, item: object) -> bool:
-        return super().__contains__(item) or any(item is task for task in _ferroloop.live_tasks())
+        if item in self.others:
+            return True
+        task = item() if isinstance(item, weakref.ref) else None
+        return isinstance(task, _ferroloop.Task) and _ferroloop.is_listed(task)
+
+    def add(self, value: weakref.ref[Any]) -> None:
+        if isinstance(task := value(), _ferroloop.Task):
+            _ferroloop.set_listed(task, True)
+        else:
+            self.others.add(value)
+
+    def discard(self, value: weakref.ref[Any]) -> None:
+        if isinstance(task := value(), _ferroloop.Task):
+            _ferroloop.set_listed(task, False)
+        else:
+            self.others.discard(value)
+
+    # The methods of sets that WeakSet calls, besides those that the abstract class gives.
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Any]) -> Any:
+        return set(it)
+
+    def __repr__(self) -> str:
+        return repr(set(self))
+
+    def issubset(self, other: Iterable[Any]) -> bool:
+        return set(self).issubset(other)
+
+    def issuperset(self, other: Iterable[Any]) -> bool:
+        return set(self).issuperset(other)
+
+    def difference_update(self, other: Iterable[Any]) -> None:
+        for value in list(other):
+            self.discard(value)
+
+    def intersection_update(self, other: Iterable[Any]) -> None:
+        self.difference_update(set(self).difference(other))
+
+    def symmetric_difference_update(self, other: Iterable[Any]) -> None:
+        for value in set(other):
+            if value in self:
+                self.discard(value)
+            else:
+                self.add(value)
+
+
+class _TaskSet(_TaskWeakSet):
+    """The class of asyncio's set of scheduled tasks, and of no other: others are made as usual."""
+
+    # What `copy()`, `union()` and their like make is a set of its own, which needs no such data.
+    def __new__(cls, data: Iterable[Any] | None = None) -> Any:
+        return weakref.WeakSet(data or ())
+
+    # asyncio's tasks come and go by these two.
+
+    def add(self, item: Any) -> None:
+        if isinstance(item, _ferroloop.Task):
+            _ferroloop.set_listed(item, True)
+            return
+        if self._pending_removals:
+            self._commit_removals()
+        self.data.others.add(weakref.ref(item, self._remove))
+
+    def discard(self, item: Any) -> None:
+        if isinstance(item, _ferroloop.Task):
+            _ferroloop.set_listed(item, False)
+            return
+        if self._pending_removals:
+            self._commit_removals()
+        self.data.others.discard(weakref.ref(item))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, weakref.WeakSet):
+            return NotImplemented
+        return set(self) == set(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _sets_of_tasks() -> Iterator[Any]:
@@ -47,6 +140,33 @@ def _sets_of_tasks() -> Iterator[Any]:
         yield from (found for found in gc.get_referents(module) if type(found) is weakref.WeakSet)
 
 
+class _StillLoop:
+    """What a task asks of its loop when it is made; its step never runs."""
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> None:
+        pass
+
+
+def _number_of_a_new_task(module: ModuleType) -> int:
+    """Make a task of asyncio's C module, without a name of its own; return its number."""
+
+    async def nothing() -> None:
+        pass
+
+    coroutine = nothing()
+    task = module.Task(coroutine, loop=_StillLoop())
+    task._log_destroy_pending = False
+    coroutine.close()
+    return int(task.get_name().removeprefix("Task-"))
+
+
 for _set in _sets_of_tasks():
     if type(_set) is weakref.WeakSet:
         _set.__class__ = _TaskSet
+        _set.data = _TaskRefs(_set.data)
+
+if (_module := sys.modules.get("_asyncio")) is not None:
+    _ferroloop.share_task_counter(_module, lambda: _number_of_a_new_task(_module))

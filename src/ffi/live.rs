@@ -63,6 +63,11 @@ impl Membership {
         });
     }
 
+    /// Whether the object is in.
+    pub fn is_enrolled(&self, py: Python<'_>) -> bool {
+        self.index.get(py) != NOT_ENROLLED
+    }
+
     /// Takes the object out, if it is in.
     #[inline(always)]
     pub fn resign(&self, py: Python<'_>) {

@@ -32,6 +32,7 @@ pub mod running_task;
 pub mod signals;
 pub mod slots;
 pub mod socket;
+pub mod task_number;
 mod thread_state;
 mod trashcan;
 pub mod window;

@@ -90,6 +90,20 @@ impl Task {
         }
     }
 
+    /// Whether `all_tasks()` shows it.
+    pub fn is_listed(&self, py: Python<'_>) -> bool {
+        self.membership.is_enrolled(py)
+    }
+
+    /// Has `all_tasks()` show it, or not.
+    pub fn set_listed(slf: &Bound<'_, Self>, listed: bool) {
+        if listed {
+            slf.get().membership.enroll(slf);
+        } else {
+            slf.get().membership.resign(slf.py());
+        }
+    }
+
     #[inline(always)]
     fn context_slot(&self) -> ContextSlot<'_> {
         ContextSlot { object: &self.context, state: &self.context_state }

@@ -2,22 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use pyo3::PyClassInitializer;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{Name, Task, current, step};
-use crate::ffi::{context, object};
+use crate::ffi::{context, object, task_number};
 use crate::future::{Future, new_object};
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::scheduler::contexts::ChosenContext;
-
-/// Number of the next task without a name. A process-wide counter, as asyncio's.
-static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// What `create_task()` and `Task()` take besides the coroutine.
 #[derive(Default)]
@@ -84,7 +79,7 @@ impl Task {
         match options.name.filter(|name| !name.is_none()) {
             Some(name) => this.set_name_text(py, &name)?,
             None => {
-                let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+                let number = task_number::next(py);
                 drop(this.name.replace(py, Some(Name::Number(number))));
             }
         }

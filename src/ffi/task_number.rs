@@ -1,0 +1,93 @@
+//! The counter that numbers tasks without a name, which is asyncio's own: tasks of both kinds live
+//! side by side, and a name is what tells them apart.
+//!
+//! It is a word in the data of asyncio's C module that no name leads to, so it is found by
+//! experiment: the one word that is each new task's number. Where none is found, or more than one,
+//! the tasks of this crate have a counter of their own.
+
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Number of tasks to make.
+const ROUNDS: usize = 4;
+
+static OWN: AtomicU64 = AtomicU64::new(0);
+/// The counter: the number of the last task.
+static COUNTER: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const OWN).cast_mut());
+
+/// The number of a new task.
+#[inline(always)]
+pub fn next(_py: Python<'_>) -> u64 {
+    // SAFETY: a static of this crate, or a word of the C module, which is never unloaded; written
+    // with the GIL held only, as here.
+    let counter = unsafe { &*COUNTER.load(Ordering::Relaxed) };
+    let number = counter.load(Ordering::Relaxed).wrapping_add(1);
+    counter.store(number, Ordering::Relaxed);
+    number
+}
+
+/// Looks for the counter of `module`; `make` makes one of its tasks and returns the number. True if
+/// it was found.
+pub fn learn(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let (start, words) = data_of(module);
+    let word = |index: usize| {
+        // SAFETY: `index` is below `words`, and so many words can be read from `start` on, for the
+        // data of a module stays where it is. Other threads may write there meanwhile.
+        unsafe { &*start.add(index) }
+    };
+    let mut number = 0;
+    let mut candidates: Vec<usize> = (0..words).collect();
+    for _ in 0..ROUNDS {
+        number = make.call0()?.extract()?;
+        candidates.retain(|index| word(*index).load(Ordering::Relaxed) == number);
+    }
+    let [index] = candidates[..] else { return Ok(false) };
+    // The numbers of these tasks, which have served their purpose, are free again.
+    word(index).store(number - ROUNDS as u64, Ordering::Relaxed);
+    COUNTER.store(start.wrapping_add(index).cast_mut(), Ordering::Relaxed);
+    Ok(true)
+}
+
+/// Where the module keeps its words, and how many: its state, or (3.11) its static data.
+fn data_of(module: &Bound<'_, PyModule>) -> (*const AtomicU64, usize) {
+    // SAFETY: attached, and a live module; the definition, if there is one, is as static as it.
+    let (definition, state, size) = unsafe {
+        let definition = ffi::PyModule_GetDef(module.as_ptr());
+        let size = if definition.is_null() { 0 } else { (*definition).m_size };
+        (definition as usize, ffi::PyModule_GetState(module.as_ptr()), size)
+    };
+    match usize::try_from(size) {
+        Ok(size) if !state.is_null() => (state.cast_const().cast(), size / 8),
+        _ => mapping_of(definition),
+    }
+}
+
+/// The writable mapping of this process that `address` is in, and the one right behind it: the
+/// initialised and the other data of a library.
+fn mapping_of(address: usize) -> (*const AtomicU64, usize) {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let mut found: Option<(usize, usize)> = None;
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(range), Some(mode)) = (fields.next(), fields.next()) else { continue };
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let parsed = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16));
+        let (Ok(start), Ok(end)) = parsed else { continue };
+        let is_named = fields.nth(3).is_some();
+        match found {
+            None if (start..end).contains(&address) && mode.starts_with("rw") => {
+                found = Some((start, end));
+            }
+            Some((first, last)) if start == last && mode.starts_with("rw") && !is_named => {
+                found = Some((first, end));
+                break;
+            }
+            Some(_) => break,
+            None => {}
+        }
+    }
+    let (start, end) = found.unwrap_or_default();
+    (std::ptr::with_exposed_provenance(start), (end - start) / 8)
+}
