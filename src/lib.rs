@@ -154,6 +154,8 @@ pub mod _ferroloop {
         ffi::slots::install_finalizer::<TlsTransport>(py);
         tls::install(py)?;
         future::install(py)?;
+        future::AwaiterAttributes::install::<Future>(py)?;
+        future::AwaiterAttributes::install::<Task>(py)?;
         event_loop::install(py)?;
         executor::install(py)?;
         interop::imports::load(py)?;

@@ -1,5 +1,8 @@
 //! One step of a coroutine.
 
+#[cfg(not(Py_3_12))]
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
 use pyo3::intern;
@@ -41,10 +44,26 @@ pub fn throw<'py>(
     exception: &Bound<'py, PyAny>,
 ) -> PyOutcome<'py, Step<'py>> {
     let py = coroutine.py();
-    match call_method(coroutine, intern!(py, "throw"), [exception]) {
+    #[cfg(not(Py_3_12))]
+    THROWS.store(true, Ordering::Relaxed);
+    let thrown = call_method(coroutine, intern!(py, "throw"), [exception]);
+    #[cfg(not(Py_3_12))]
+    THROWS.store(false, Ordering::Relaxed);
+    match thrown {
         Ok(value) => Ok(Step::Yielded(value)),
         Err(raised) => returned_or_raised(py, raised),
     }
+}
+
+/// Whether an exception is on its way into a coroutine that [`throw`] was called with.
+#[cfg(not(Py_3_12))]
+static THROWS: AtomicBool = AtomicBool::new(false);
+
+/// Whether a look-up of the name `throw` is the first since [`throw`] was called, which is that of
+/// the interpreter, on the way to what the innermost coroutine awaits.
+#[cfg(not(Py_3_12))]
+pub fn is_throwing(_py: Python<'_>) -> bool {
+    THROWS.swap(false, Ordering::Relaxed)
 }
 
 /// Coroutines that are not native signal their return by StopIteration.

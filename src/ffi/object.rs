@@ -103,6 +103,21 @@ pub fn discard_eager_dict<T>(object: &Bound<'_, T>) {
     let _ = object;
 }
 
+/// The `__dict__` of an instance of a class with one, if it has been made.
+#[inline(always)]
+pub fn instance_dict<'py, T>(object: &Bound<'py, T>) -> Option<Bound<'py, pyo3::types::PyDict>> {
+    // SAFETY: a live object of ours; its dict slot, where the class says, holds a dict or null.
+    unsafe {
+        let offset = (*ffi::Py_TYPE(object.as_ptr())).tp_dictoffset;
+        if offset <= 0 {
+            return None;
+        }
+        let dict = object.as_ptr().byte_offset(offset).cast::<*mut ffi::PyObject>().read();
+        let dict = Bound::from_borrowed_ptr_or_opt(object.py(), dict)?;
+        Some(dict.cast_into_unchecked())
+    }
+}
+
 /// `object.__setattr__(name, value)` or, without a value, `object.__delattr__(name)`.
 ///
 /// Runs Python code if the attribute is a data descriptor.

@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyTuple, PyType};
 use pyo3::{Borrowed, PyClass};
 
 use super::attach::entered;
@@ -129,6 +129,13 @@ pub trait SelfAwaiting: PyClass {
 
     /// One resumption with the value None.
     fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py>;
+
+    /// The awaiter of an instance that cannot be its own: the interpreter finds `send`, `throw` and
+    /// `close` of an awaiter by name, and what a program calls so need not be meant for it.
+    #[inline(always)]
+    fn separate_awaiter<'py>(_slf: &Bound<'py, Self>) -> Option<PyResult<Bound<'py, PyAny>>> {
+        None
+    }
 }
 
 /// Points `am_await`, `am_send` and `tp_iternext` of the class at [`SelfAwaiting::resume`].
@@ -142,16 +149,54 @@ pub fn install_self_awaiting<T: SelfAwaiting>(py: Python<'_>) {
     unsafe {
         let class = class.as_type_ptr();
         let table = (*class).tp_as_async;
-        (*table).am_await = Some(await_self);
+        (*table).am_await = Some(await_self::<T>);
         (*table).am_send = Some(send::<T>);
         (*class).tp_iternext = Some(next::<T>);
         ffi::PyType_Modified(class);
     }
 }
 
-unsafe extern "C" fn await_self(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: CPython passes a live object; it gets a new reference back.
-    unsafe { ffi::Py_NewRef(object) }
+/// Lets instances of `class` find the attributes of `hidden`, after those of its bases but `object`,
+/// with no class changed for a program that looks: `dir()` and `__bases__` do not show it.
+pub fn inherit_unseen(class: &Bound<'_, PyType>, hidden: &Bound<'_, PyType>) -> PyResult<()> {
+    let py = class.py();
+    let order = class.mro();
+    let last = order.len().saturating_sub(1);
+    let mut classes: Vec<Bound<'_, PyAny>> = order.iter().collect();
+    classes.insert(last, hidden.clone().into_any());
+    let order = PyTuple::new(py, classes)?;
+    // SAFETY: a live heap type that no Python code has seen yet; it owns its order, a tuple of types,
+    // and every type but the new one was in it. The new one adds no memory to instances.
+    unsafe {
+        let class = class.as_type_ptr();
+        let before = std::mem::replace(&mut (*class).tp_mro, order.into_ptr());
+        ffi::Py_XDECREF(before);
+        ffi::PyType_Modified(class);
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn await_self<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls slots attached, with a live instance of the class that carries them; it
+    // gets a new reference back, or null with an exception set.
+    unsafe {
+        let py = Python::assume_attached();
+        let slf = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
+        let awaiter = catch_unwind(AssertUnwindSafe(|| T::separate_awaiter(&slf)));
+        match awaiter.unwrap_or_else(|_panic| Some(Err(internal_error()))) {
+            None => ffi::Py_NewRef(object),
+            Some(Ok(awaiter)) => awaiter.into_ptr(),
+            Some(Err(error)) => {
+                error.restore(py);
+                std::ptr::null_mut()
+            }
+        }
+    }
+}
+
+#[cold]
+fn internal_error() -> PyErr {
+    PyRuntimeError::new_err("ferroloop: internal error (panic)")
 }
 
 #[inline(always)]
@@ -159,8 +204,7 @@ fn resume<'py, T: SelfAwaiting>(py: Python<'py>, object: *mut ffi::PyObject) -> 
     // SAFETY: CPython calls the slots with an instance of the class that carries them.
     let slf = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
     catch_unwind(AssertUnwindSafe(|| T::resume(&slf))).unwrap_or_else(|_panic| {
-        let error = PyRuntimeError::new_err("ferroloop: internal error (panic)");
-        Resumed::Raise(error.into_value(py).into_bound(py))
+        Resumed::Raise(internal_error().into_value(py).into_bound(py))
     })
 }
 

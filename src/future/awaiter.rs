@@ -1,20 +1,25 @@
 //! `await future`.
 //!
 //! The interpreter's `await` gets the future itself as awaiter (no allocation): awaiting has no
-//! state besides the future's. An explicit `future.__await__()` or `iter(future)` gives a
+//! state besides the future's. Futures of subclasses, and those with attributes that the interpreter
+//! would take for an awaiter's, get an iterator, too. An explicit `future.__await__()` or `iter(future)` gives a
 //! [`FutureIterator`] with `send`, `throw` and `close`, as asyncio's.
 
 #![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 
-use pyo3::exceptions::{PyBaseException, PyDeprecationWarning, PyRuntimeError, PyTypeError};
+use pyo3::PyTypeInfo;
+use pyo3::exceptions::{
+    PyAttributeError, PyBaseException, PyDeprecationWarning, PyRuntimeError, PyTypeError,
+};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::Future;
 use crate::ffi::cell::AttachedCell;
-use crate::ffi::slots::{Resumed, SelfAwaiting};
+use crate::ffi::slots::{Resumed, SelfAwaiting, inherit_unseen};
+use crate::ffi::{instruction, object};
 
 impl SelfAwaiting for Future {
     const COUNTED: bool = false;
@@ -35,6 +40,99 @@ impl SelfAwaiting for Future {
             Ok(Err(exception)) => Resumed::Raise(exception),
             Err(error) => raise(py, error),
         }
+    }
+
+    #[inline(always)]
+    fn separate_awaiter<'py>(slf: &Bound<'py, Self>) -> Option<PyResult<Bound<'py, PyAny>>> {
+        separate_awaiter::<Self>(slf, slf)
+    }
+}
+
+/// The iterator of what is not exactly a `T`, for a subclass may have a method `close`, and of what
+/// a program has given attributes that the interpreter would call.
+#[inline(always)]
+pub fn separate_awaiter<'py, T: PyTypeInfo>(
+    object: &Bound<'py, T>,
+    future: &Bound<'py, Future>,
+) -> Option<PyResult<Bound<'py, PyAny>>> {
+    if object::is_exactly::<T>(object.as_any()) && object::instance_dict(object).is_none() {
+        return None;
+    }
+    awaiter_by_attributes::<T>(object, future)
+}
+
+#[cold]
+fn awaiter_by_attributes<'py, T: PyTypeInfo>(
+    object: &Bound<'py, T>,
+    future: &Bound<'py, Future>,
+) -> Option<PyResult<Bound<'py, PyAny>>> {
+    if object::is_exactly::<T>(object.as_any())
+        && let Some(dict) = object::instance_dict(object)
+        && !["send", "throw", "close"].iter().any(|name| dict.contains(name).unwrap_or(true))
+    {
+        return None;
+    }
+    Some(Bound::new(future.py(), FutureIterator::new(future)).map(Bound::into_any))
+}
+
+/// The attribute by which the interpreter sends a value other than None into an awaiter, or throws
+/// into one (3.11), which it finds by name. No future of asyncio's has such an attribute, for there
+/// awaiters are objects of their own, so the program finds none.
+#[pyclass(frozen, module = "ferroloop._ferroloop", name = "AwaiterAttribute")]
+pub struct AwaiterAttribute {
+    name: &'static str,
+    is_for_the_interpreter: fn(Python<'_>) -> PyResult<bool>,
+}
+
+/// The class that has them.
+#[pyclass(frozen, module = "ferroloop._ferroloop", name = "AwaiterAttributes")]
+pub struct AwaiterAttributes;
+
+impl AwaiterAttributes {
+    /// Lets instances of `T` find the attributes.
+    pub fn install<T: PyTypeInfo>(py: Python<'_>) -> PyResult<()> {
+        instruction::learn(py)?;
+        let class = py.get_type::<Self>();
+        let send = AwaiterAttribute {
+            name: "send",
+            is_for_the_interpreter: |py| instruction::SEND.is_executed(py),
+        };
+        class.setattr(send.name, Bound::new(py, send)?)?;
+        #[cfg(not(Py_3_12))]
+        {
+            // 3.11 leaves the `await` behind before it raises, but only if the awaiter has it.
+            let throw = AwaiterAttribute {
+                name: "throw",
+                is_for_the_interpreter: |py| Ok(crate::ffi::coroutine::is_throwing(py)),
+            };
+            class.setattr(throw.name, Bound::new(py, throw)?)?;
+        }
+        inherit_unseen(&py.get_type::<T>(), &class)
+    }
+}
+
+#[pymethods]
+impl AwaiterAttribute {
+    fn __get__<'py>(
+        &self,
+        instance: &Bound<'py, PyAny>,
+        owner: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = instance.py();
+        if let Ok(future) = instance.cast::<Future>() {
+            if (self.is_for_the_interpreter)(py)? {
+                return Bound::new(py, FutureIterator::new(future))?.getattr(self.name);
+            }
+            let class = instance.get_type().fully_qualified_name()?;
+            let text = format!("'{class}' object has no attribute '{}'", self.name);
+            return Err(PyAttributeError::new_err(text));
+        }
+        let class = match owner {
+            Some(owner) => owner.getattr("__name__")?,
+            None => py.None().into_bound(py),
+        };
+        let text = format!("type object '{class}' has no attribute '{}'", self.name);
+        Err(PyAttributeError::new_err(text))
     }
 }
 

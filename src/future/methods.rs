@@ -4,18 +4,21 @@
 
 use std::ffi::CStr;
 
+use pyo3::PyTypeInfo;
 use pyo3::exceptions::{
-    PyBaseException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
+    PyAttributeError, PyBaseException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
 };
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyDict, PyFrozenSet, PyList, PyString, PyTuple, PyType};
+#[cfg(Py_3_14)]
+use pyo3::types::PyFrozenSet;
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyString, PyTuple, PyType};
 
 use super::{Callback, Callbacks, Future, FutureIterator, Outcome, invalid_state};
-use crate::ffi::context;
 use crate::ffi::method::{OneArgument, Predicate, install_predicate, install_with_one_argument};
 use crate::ffi::slots::Finalize;
+use crate::ffi::{context, instruction, object};
 use crate::interop::imports;
 
 /// Puts the hand-written methods into the class.
@@ -82,7 +85,7 @@ impl OneArgument for SetResult {
 #[pymethods]
 impl Future {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*, loop=None)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self::uninitialised()
     }
@@ -124,6 +127,7 @@ impl Future {
     /// Raises:
     ///     InvalidStateError: the future is done already.
     ///     TypeError: not an exception.
+    #[pyo3(signature = (exception, /))]
     fn set_exception(slf: &Bound<'_, Self>, exception: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
@@ -211,17 +215,26 @@ impl Future {
 
     /// Support for `Future[int]` in annotations.
     #[classmethod]
+    #[pyo3(signature = (object, /))]
     fn __class_getitem__<'py>(
         cls: &Bound<'py, PyType>,
-        item: Bound<'py, PyAny>,
+        object: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        imports::generic_alias(cls.py())?.call1((cls, item))
+        imports::generic_alias(cls.py())?.call1((cls, object))
     }
 
     /// `asyncio.Future`, so that `isinstance(future, asyncio.Future)` holds.
     #[getter(__class__)]
     fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        imports::asyncio_future(slf.py()).cloned()
+        let py = slf.py();
+        shown_class(slf, imports::asyncio_futures(py)?, intern!(py, "Future"), || {
+            imports::asyncio_future(py)
+        })
+    }
+
+    #[setter(__class__)]
+    fn set_asyncio_class(slf: &Bound<'_, Self>, class: &Bound<'_, PyAny>) -> PyResult<()> {
+        set_class(slf.as_any(), class)
     }
 
     fn _make_cancelled_error<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBaseException>> {
@@ -234,8 +247,14 @@ impl Future {
     }
 
     #[setter(_asyncio_future_blocking)]
-    fn set_blocking_py(&self, py: Python<'_>, value: bool) {
-        self.set_blocking(py, value);
+    fn set_blocking_py(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.set_blocking(py, value.is_truthy()?);
+        Ok(())
+    }
+
+    #[deleter(_asyncio_future_blocking)]
+    fn delete_blocking(&self) -> PyResult<()> {
+        Err(cannot_delete())
     }
 
     #[getter(_state)]
@@ -269,10 +288,11 @@ impl Future {
         self.callbacks_list(py)
     }
 
-    /// The tasks that await this future, for call graphs (3.14); None if there are none.
+    /// The tasks that await this future, for call graphs; None if there are none.
     ///
     /// asyncio notes in C, for its own types only, who waits by `gather()`, `wait()` or a task
     /// group; for ours it is found out when someone asks.
+    #[cfg(Py_3_14)]
     #[getter(_asyncio_awaited_by)]
     fn awaited_by<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
         let py = slf.py();
@@ -301,6 +321,11 @@ impl Future {
         self.set_cancel_message(py, value);
     }
 
+    #[deleter(_cancel_message)]
+    fn delete_cancel_message(&self) -> PyResult<()> {
+        Err(cannot_delete())
+    }
+
     #[getter(_cancelled_exc)]
     fn cancelled_exception<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBaseException>> {
         self.extras.inspect(py, |extras| {
@@ -323,6 +348,11 @@ impl Future {
         Ok(())
     }
 
+    #[deleter(_log_traceback)]
+    fn delete_log_traceback(&self) -> PyResult<()> {
+        Err(cannot_delete())
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.event_loop.visit(&visit)?;
         self.outcome.visit_with(&visit)?;
@@ -343,6 +373,41 @@ impl Future {
             drop((event_loop, outcome, callbacks, extras));
         });
     }
+}
+
+/// What `__class__` is: the class of asyncio, for code that asks by `isinstance()`. Instances of a
+/// Python subclass show theirs to Python code that reads the attribute, since class attributes and
+/// constructors are used that way; `isinstance()` with asyncio's class would be false by it.
+pub fn shown_class<'py, T: PyTypeInfo>(
+    object: &Bound<'py, T>,
+    module: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    own: impl FnOnce() -> PyResult<&'py Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = object.py();
+    if !object::is_exactly::<T>(object.as_any())
+        && (instruction::LOAD_ATTR.is_executed(py)? || instruction::LOAD_METHOD.is_executed(py)?)
+    {
+        return Ok(object.as_any().get_type().into_any());
+    }
+    // Programs replace it, as nest_asyncio does, and then ask for theirs.
+    match module.getattr(name) {
+        Ok(class) if class.is_instance_of::<PyType>() => Ok(class),
+        _ => own().cloned(),
+    }
+}
+
+/// `object.__class__ = class`.
+pub fn set_class(object: &Bound<'_, PyAny>, class: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = object.py();
+    let attributes = imports::object_class(py)?.getattr(intern!(py, "__dict__"))?;
+    let attribute = attributes.get_item(intern!(py, "__class__"))?;
+    attribute.call_method1(intern!(py, "__set__"), (object, class)).map(drop)
+}
+
+/// What asyncio raises for `del` of an attribute that can be set.
+pub fn cannot_delete() -> PyErr {
+    PyAttributeError::new_err("cannot delete attribute")
 }
 
 /// What asyncio raises for a future whose `__init__` has not run.

@@ -19,9 +19,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyClass, PyClassInitializer};
 
-pub use awaiter::FutureIterator;
+pub use awaiter::{AwaiterAttributes, FutureIterator, separate_awaiter};
 pub use callbacks::{Callback, Callbacks, Waiter, is_done_callback};
-pub use methods::{install, repr_with};
+pub use methods::{cannot_delete, install, repr_with, set_class, shown_class};
 
 use crate::ffi::cell::{AttachedCell, Traverse};
 use crate::ffi::freelist::{FreeList, Recycled};

@@ -26,6 +26,8 @@ imports! {
     load with load;
     asyncio_future = "asyncio.futures": "Future";
     asyncio_task = "asyncio.tasks": "Task";
+    asyncio_futures = "asyncio": "futures";
+    asyncio_tasks = "asyncio": "tasks";
     asyncio_handle = "asyncio.events": "Handle";
     asyncio_timer_handle = "asyncio.events": "TimerHandle";
     #[cfg(Py_3_14)]
@@ -44,6 +46,7 @@ imports! {
     iscoroutine = "asyncio.coroutines": "iscoroutine";
     cancelled_error = "asyncio.exceptions": "CancelledError";
     invalid_state_error = "asyncio.exceptions": "InvalidStateError";
+    object_class = "builtins": "object";
     isgenerator = "inspect": "isgenerator";
     get_asyncgen_hooks = "sys": "get_asyncgen_hooks";
     set_asyncgen_hooks = "sys": "set_asyncgen_hooks";

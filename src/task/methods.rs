@@ -5,25 +5,50 @@
 use pyo3::PyClassInitializer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use super::{Task, TaskOptions};
 use crate::ffi::slots::Finalize;
-use crate::future::{Future, repr_with};
+use crate::future::{Future, cannot_delete, repr_with, set_class, shown_class};
 use crate::interop::imports;
+
+impl Task {
+    fn new_object() -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Future::uninitialised()).add_subclass(Self::uninitialised())
+    }
+}
 
 #[pymethods]
 impl Task {
+    #[cfg(Py_3_12)]
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(coro, *, loop=None, name=None, context=None, eager_start=False)"
+    )]
     fn new(
         _args: &Bound<'_, PyTuple>,
         _kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Future::uninitialised()).add_subclass(Self::uninitialised())
+        Self::new_object()
     }
 
+    #[cfg(not(Py_3_12))]
+    #[new]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(coro, *, loop=None, name=None, context=None)"
+    )]
+    fn new(
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyClassInitializer<Self> {
+        Self::new_object()
+    }
+
+    #[cfg(Py_3_12)]
     #[pyo3(signature = (coro, *, r#loop=None, name=None, context=None, eager_start=None))]
     fn __init__<'py>(
         slf: &Bound<'py, Self>,
@@ -36,6 +61,19 @@ impl Task {
         slf.as_super().get().initialise(slf.py(), r#loop)?;
         let eager_start = eager_start.map_or(Ok(false), |eager| eager.is_truthy())?;
         Self::begin(slf, coro, TaskOptions { name, context, eager_start, is_coroutine: false })
+    }
+
+    #[cfg(not(Py_3_12))]
+    #[pyo3(signature = (coro, *, r#loop=None, name=None, context=None))]
+    fn __init__<'py>(
+        slf: &Bound<'py, Self>,
+        coro: Bound<'py, PyAny>,
+        r#loop: Option<Bound<'py, PyAny>>,
+        name: Option<Bound<'py, PyAny>>,
+        context: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        slf.as_super().get().initialise(slf.py(), r#loop)?;
+        Self::begin(slf, coro, TaskOptions { name, context, ..TaskOptions::default() })
     }
 
     /// Request that the task is cancelled: CancelledError is thrown into its coroutine at the
@@ -133,22 +171,37 @@ impl Task {
 
     /// Support for `Task[int]` in annotations.
     #[classmethod]
+    #[pyo3(signature = (object, /))]
     fn __class_getitem__<'py>(
         cls: &Bound<'py, PyType>,
-        item: Bound<'py, PyAny>,
+        object: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        imports::generic_alias(cls.py())?.call1((cls, item))
+        imports::generic_alias(cls.py())?.call1((cls, object))
     }
 
     /// `asyncio.Task`, so that `isinstance(task, asyncio.Task)` holds.
     #[getter(__class__)]
     fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        imports::asyncio_task(slf.py()).cloned()
+        let py = slf.py();
+        shown_class(slf, imports::asyncio_tasks(py)?, intern!(py, "Task"), || {
+            imports::asyncio_task(py)
+        })
+    }
+
+    #[setter(__class__)]
+    fn set_asyncio_class(slf: &Bound<'_, Self>, class: &Bound<'_, PyAny>) -> PyResult<()> {
+        set_class(slf.as_any(), class)
     }
 
     #[getter(_coro)]
     fn coroutine_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.coroutine.get_bound(py)
+    }
+
+    /// greenback puts another coroutine in place of the one that the task runs.
+    #[setter(_coro)]
+    fn set_coroutine_py(&self, py: Python<'_>, value: Bound<'_, PyAny>) {
+        self.coroutine.store(py, Some(value));
     }
 
     #[getter(_context)]
@@ -180,6 +233,11 @@ impl Task {
     fn set_log_destroy_pending(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         self.log_destroy_pending.set(py, value.is_truthy()?);
         Ok(())
+    }
+
+    #[deleter(_log_destroy_pending)]
+    fn delete_log_destroy_pending(&self) -> PyResult<()> {
+        Err(cannot_delete())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
