@@ -203,9 +203,8 @@ fn internal_error() -> PyErr {
 fn resume<'py, T: SelfAwaiting>(py: Python<'py>, object: *mut ffi::PyObject) -> Resumed<'py> {
     // SAFETY: CPython calls the slots with an instance of the class that carries them.
     let slf = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
-    catch_unwind(AssertUnwindSafe(|| T::resume(&slf))).unwrap_or_else(|_panic| {
-        Resumed::Raise(internal_error().into_value(py).into_bound(py))
-    })
+    catch_unwind(AssertUnwindSafe(|| T::resume(&slf)))
+        .unwrap_or_else(|_panic| Resumed::Raise(internal_error().into_value(py).into_bound(py)))
 }
 
 unsafe extern "C" fn send<T: SelfAwaiting>(
