@@ -5,11 +5,12 @@
 use std::ffi::CStr;
 
 use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::EventLoop;
-use super::parameters::{missing, unexpected};
+use super::parameters::missing;
 use crate::ffi::method::{Arguments, FastMethod, NoArguments};
 use crate::future::{Future, new_object};
 use crate::interop::imports;
@@ -52,25 +53,27 @@ impl FastMethod for CreateTask {
         if let Some(factory) = slf.get().task_factory.get_bound(py)
             && !is_eager_factory(&factory)
         {
-            return by_factory(slf, arguments);
+            return by_asyncio(slf, arguments);
         }
         let eager = slf.get().task_factory.is_some(py);
         let mut coroutine = arguments.get(0).map(|coroutine| coroutine.to_owned());
         let mut options = TaskOptions { eager_start: eager, ..TaskOptions::default() };
+        let mut known = true;
         arguments.for_each_keyword(|keyword, value| {
             match keyword.to_str()? {
                 "coro" if coroutine.is_none() => coroutine = Some(value.to_owned()),
                 "name" => options.name = Some(value.to_owned()),
                 "context" => options.context = Some(value.to_owned()),
-                "eager_start" => {
-                    if !value.is_none() {
-                        options.eager_start = value.is_truthy()?;
-                    }
+                "eager_start" if takes_eager_start(py)? => {
+                    options.eager_start = value.is_truthy()?;
                 }
-                other => return Err(unexpected(arguments, other)),
+                _ => known = false,
             }
             Ok(())
         })?;
+        if !known {
+            return by_asyncio(slf, arguments);
+        }
         let Some(coroutine) = coroutine else {
             return Err(missing(arguments, &["coro"]));
         };
@@ -95,9 +98,23 @@ fn is_eager_factory(_factory: &Bound<'_, PyAny>) -> bool {
     false
 }
 
-/// asyncio's own rules for what a factory is given, which differ from release to release.
+/// Whether `create_task()` of the running release hands the keyword on to the task: 3.14 does, and
+/// so do some releases of 3.13.
+fn takes_eager_start(py: Python<'_>) -> PyResult<bool> {
+    const VARIABLE_KEYWORDS: u32 = 0x08;
+    if cfg!(Py_3_14) {
+        return Ok(true);
+    }
+    let function = imports::base_event_loop(py)?.getattr(intern!(py, "create_task"))?;
+    let Some(code) = function.getattr_opt(intern!(py, "__code__"))? else { return Ok(false) };
+    let flags: u32 = code.getattr(intern!(py, "co_flags"))?.extract()?;
+    Ok(flags & VARIABLE_KEYWORDS != 0)
+}
+
+/// asyncio's own rules for what a factory is given, and its errors, which differ from release to
+/// release.
 #[cold]
-fn by_factory<'py>(
+fn by_asyncio<'py>(
     slf: &Bound<'py, EventLoop>,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
