@@ -11,9 +11,11 @@ import os
 import selectors
 import socket
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 from . import _ferroloop, connecting, diagnostics
@@ -24,6 +26,29 @@ if TYPE_CHECKING:
     from .metrics import LoopMetrics
 
 _Ts = TypeVarTuple("_Ts")
+
+
+# Waiting by one of these is what the native poller does, too.
+_STOCK_SELECTORS = frozenset(
+    vars(selectors)[name]
+    for name in (
+        "SelectSelector",
+        "PollSelector",
+        "EpollSelector",
+        "DevpollSelector",
+        "KqueueSelector",
+    )
+    if name in vars(selectors)
+)
+
+
+def _threads_are_replaced() -> bool:
+    """Whether `threading` starts something else than threads of the interpreter's, as gevent's
+    monkey-patching has it do.
+    """
+    name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+    start = getattr(threading, name, None)
+    return start is not None and not isinstance(start, BuiltinFunctionType)
 
 
 class _SelectorView:
@@ -115,6 +140,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         "_csock",
         "_current_handle",
         "_exception_handler",
+        "_given_selector",
         "_internal_fds",
         "_old_agen_hooks",
         "_ready",
@@ -128,10 +154,20 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         "slow_callback_duration",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         # Not SelectorEventLoop.__init__: there is no selector and no self-pipe to make.
         asyncio.BaseEventLoop.__init__(self)
-        self._selector = _SelectorView(self)
+        if selector is None and selectors.DefaultSelector not in _STOCK_SELECTORS:
+            # gevent's for instance, which lets greenlets run.
+            selector = selectors.DefaultSelector()
+        self._given_selector = selector
+        if selector is None or (
+            type(selector) in _STOCK_SELECTORS and "select" not in vars(selector)
+        ):
+            self._selector: Any = _SelectorView(self)
+        else:
+            self._selector = selector
+            selector.register(self._use_given_selector(), selectors.EVENT_READ)
         self._ready = _ReadyView(self)
         self._ssock = None
         self._csock: _SignalPipe | None = None
@@ -139,6 +175,11 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         if sys.version_info >= (3, 13):
             self._unix_server_sockets: dict[socket.socket, int] = {}
+        if _threads_are_replaced():
+            # The native pool's threads would wait natively, and so keep greenlets from running.
+            from concurrent.futures import ThreadPoolExecutor
+
+            self.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
         diagnostics.loop_made(self)
 
     # Kept here since a forgotten loop is closed when modules may be gone already.
@@ -155,6 +196,8 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         if self.is_closed():
             return
         self._base_close()
+        if self._given_selector is not None:
+            self._given_selector.close()
         self._dispose()
         self._drop_signal_handlers()
 
@@ -165,8 +208,13 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
 
         return snapshot(self)
 
-    def _process_events(self, event_list: list[None]) -> None:
-        """Nothing: what `_selector.select()` counts is in the ready queue already."""
+    def _process_events(self, event_list: list[Any]) -> None:
+        """Queue what a selector found that the program gave.
+
+        What our own `_selector.select()` counts is in the ready queue already.
+        """
+        if self._selector is self._given_selector is not None:
+            self._select(0)
 
     def _start_serving(
         self,

@@ -106,6 +106,11 @@ impl EventLoop {
         slf.as_super().get().patches.foreign_select.set(slf.py(), foreign);
     }
 
+    /// From now on `loop._selector` waits, for the descriptor returned among others.
+    fn _use_given_selector(slf: &Bound<'_, Self>) -> PyResult<i32> {
+        turn::use_given_selector(slf.as_super())
+    }
+
     /// Poll for at most so many seconds; return how many callbacks became ready.
     fn _select(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<usize> {
         let timeout = timeout.map(|timeout| Duration::from_secs_f64(timeout.clamp(0.0, 86400.0)));

@@ -35,6 +35,9 @@ pub struct Patches {
     pub(crate) foreign_call_soon: AttachedCell<bool>,
     /// Whether `loop._selector.select` was replaced, so that the turn must call it.
     pub(crate) foreign_select: AttachedCell<bool>,
+    /// Whether `loop._selector` is a selector that the program gave the loop: it waits for the
+    /// poller's descriptor.
+    pub(crate) given_selector: AttachedCell<bool>,
 }
 
 impl Patches {
@@ -46,6 +49,7 @@ impl Patches {
             run_in_handle: AttachedCell::new(None),
             foreign_call_soon: AttachedCell::new(false),
             foreign_select: AttachedCell::new(false),
+            given_selector: AttachedCell::new(false),
         })
     }
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
@@ -55,7 +56,11 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
     // With callbacks ready and nothing to watch there is nothing a poll could find.
     let time = if this.patches.foreign_select.get(py) {
-        select_by_python(scheduler, idle)?;
+        if this.patches.given_selector.get(py) {
+            wait_by_given_selector(scheduler, idle)?;
+        } else {
+            select_by_python(scheduler, idle)?;
+        }
         None
     } else if idle
         || this.watches.with(py, |watches| watches.is_worth_polling())
@@ -269,6 +274,49 @@ fn select_by_python<'py>(scheduler: &Bound<'py, Scheduler>, idle: bool) -> PyOut
     selected.map(drop).map_err(|e| raised(py, e))
 }
 
+/// From now on `loop._selector` waits for the poller's descriptor, which is returned.
+pub fn use_given_selector(scheduler: &Bound<'_, Scheduler>) -> PyResult<RawFd> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    let fd = this.poller.inspect(py, |poller| poller.as_ref().map(|poller| poller.fd()));
+    let fd = fd.ok_or_else(|| PyRuntimeError::new_err("Event loop is closed"))?;
+    this.patches.given_selector.set(py, true);
+    this.patches.foreign_select.set(py, true);
+    Ok(fd)
+}
+
+/// Has a selector that the program gave the loop wait for our poller, among other descriptors maybe,
+/// and polls then.
+#[cold]
+fn wait_by_given_selector<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    idle: bool,
+) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    let mut timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
+    timeout = prepare_to_wait(scheduler, timeout)?;
+    // It stays so: code that turns the loop itself calls the selector without a word to us.
+    this.alarm.set_asleep(true);
+    if this.ready.len(py) != 0 || this.inbox.has_letters() {
+        timeout = Some(Duration::ZERO);
+    }
+    let sleeps = timeout != Some(Duration::ZERO);
+    if sleeps {
+        this.metrics.sleep_begins(clock::nanoseconds());
+    }
+    let selected = scheduler.getattr(intern!(py, "_selector")).and_then(|selector| {
+        selector
+            .call_method1(intern!(py, "select"), (timeout.map(|timeout| timeout.as_secs_f64()),))
+    });
+    if sleeps {
+        this.metrics.sleep_ends(clock::nanoseconds());
+    }
+    let processed = selected
+        .and_then(|events| scheduler.call_method1(intern!(py, "_process_events"), (events,)));
+    processed.map(drop).map_err(|e| raised(py, e))
+}
+
 /// What `loop._selector.select(timeout)` does: polls until the next timer at the latest, queues
 /// what is due, and returns how many callbacks became ready.
 ///
@@ -295,12 +343,12 @@ pub fn select<'py>(
     Ok(this.ready.len(py).saturating_sub(before))
 }
 
-/// Polls and queues what is due for ready descriptors. Returns the time afterwards, in
-/// nanoseconds.
-fn poll<'py>(
+/// Does what has to be done before each poll; the time that this may still take.
+#[inline(always)]
+fn prepare_to_wait<'py>(
     scheduler: &Bound<'py, Scheduler>,
     mut timeout: Option<Duration>,
-) -> PyOutcome<'py, u64> {
+) -> PyOutcome<'py, Option<Duration>> {
     let py = scheduler.py();
     let this = scheduler.get();
     logging::settle(py);
@@ -316,6 +364,15 @@ fn poll<'py>(
     }
     let own = this.watches.with(py, Watches::leave_parent);
     own.map_err(|error| raised(py, os_error(py, &error)))?;
+    Ok(timeout)
+}
+
+/// Polls and queues what is due for ready descriptors. Returns the time afterwards, in
+/// nanoseconds.
+fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> PyOutcome<'py, u64> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    let timeout = prepare_to_wait(scheduler, timeout)?;
     let Some(mut poller) = this.poller.take(py) else {
         let error = PyRuntimeError::new_err("Event loop is closed");
         return Err(raised(py, error));

@@ -243,26 +243,52 @@ def test_the_coroutine_of_a_task_can_be_replaced(flavour):
     loop.close()
 
 
-@pytest.mark.parametrize("keywords", [{"loop": None}, {"eager_start": False}, {"wrong": 1}])
-def test_keywords_of_create_task(flavour, keywords):
-    """As the running version takes them; the loop makes the task."""
+@pytest.mark.parametrize("name", ["loop", "eager_start", "wrong"])
+def test_keywords_of_create_task(flavour, name):
+    """As the running version takes them, and in its words."""
+    expected = inspect.signature(asyncio.BaseEventLoop.create_task).parameters.values()
+    by_any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in expected)
+    taken = name == "eager_start" and by_any_name
 
     async def main():
-        coroutine = nothing(1)
-        expected = inspect.signature(asyncio.BaseEventLoop.create_task).parameters
-        by_any_name = any(p.kind is p.VAR_KEYWORD for p in expected.values())
-        try:
-            task = asyncio.get_running_loop().create_task(coroutine, **keywords)
-        except TypeError:
+        loop = asyncio.get_running_loop()
+        for value in (None, False, True):
+            coroutine = nothing(1)
+            if taken:
+                task = loop.create_task(coroutine, **{name: value})
+                assert task.done() is bool(value)
+                assert await task == 1
+                continue
+            with pytest.raises(TypeError) as refused:
+                made = loop.create_task(coroutine, **{name: value})
+                assert made is None
             coroutine.close()
-            return "refused"
-        assert set(keywords) <= set(expected) or by_any_name
-        return await task
+            own = asyncio.SelectorEventLoop()
+            coroutine = nothing(1)
+            with pytest.raises(TypeError) as by_asyncio:
+                made = own.create_task(coroutine, **{name: value})
+                assert made is None
+            coroutine.close()
+            own.close()
+            assert str(refused.value) == str(by_asyncio.value)
 
-    name = next(iter(keywords))
-    eager = sys.version_info >= (3, 14) or (3, 13, 3) <= sys.version_info < (3, 13, 4)
-    expected = 1 if name == "eager_start" and eager else "refused"
-    assert flavour.run(main()) == expected
+    flavour.run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
+def test_an_eager_factory_is_told_not_to_be(flavour):
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        task = loop.create_task(nothing())
+        assert task.done()
+        if sys.version_info >= (3, 14):
+            for value in (None, False):
+                task = loop.create_task(nothing(), eager_start=value)
+                assert not task.done()
+                await task
+
+    flavour.run(main())
 
 
 # Awaiters
@@ -547,7 +573,7 @@ def test_the_current_task_by_asyncios_functions(flavour):
         assert asyncio.current_task() is current
         with pytest.raises(RuntimeError, match="Cannot enter into task"):
             asyncio.tasks._enter_task(loop, other)
-        with pytest.raises(RuntimeError, match="Leaving task .* does not match"):
+        with pytest.raises(RuntimeError, match=r"Leaving task .* does not match"):
             asyncio.tasks._leave_task(loop, other)
         if sys.version_info >= (3, 12):
             assert asyncio.tasks._swap_current_task(loop, None) is current

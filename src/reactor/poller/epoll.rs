@@ -62,6 +62,11 @@ impl Poller {
         Registrar { selector: Arc::clone(&self.selector) }
     }
 
+    /// A descriptor that is readable while there are events.
+    pub fn fd(&self) -> RawFd {
+        self.selector.fd()
+    }
+
     /// What wakes this poller.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.selector.waker)

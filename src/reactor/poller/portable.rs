@@ -67,6 +67,11 @@ impl Poller {
         Registrar { watched: Arc::clone(&self.watched) }
     }
 
+    /// A descriptor that is readable while there are events.
+    pub fn fd(&self) -> RawFd {
+        std::os::fd::AsRawFd::as_raw_fd(&self.selector)
+    }
+
     /// What wakes this poller.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
