@@ -48,6 +48,7 @@ imports! {
     invalid_state_error = "asyncio.exceptions": "InvalidStateError";
     object_class = "builtins": "object";
     isgenerator = "inspect": "isgenerator";
+    get_profile = "sys": "getprofile";
     get_asyncgen_hooks = "sys": "get_asyncgen_hooks";
     set_asyncgen_hooks = "sys": "set_asyncgen_hooks";
     ensure_future = "asyncio.tasks": "ensure_future";

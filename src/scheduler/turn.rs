@@ -17,8 +17,10 @@ use super::sleep::sleep;
 use super::waiters::{self, Waiters};
 use super::watch::Watches;
 use super::{Runnable, Scheduler, Timer};
+use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised, check_signals};
 use crate::interop::error::os_error;
+use crate::interop::imports;
 use crate::logging;
 use crate::reactor::clock;
 
@@ -67,7 +69,12 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         || this.hears_signals.get(py)
     {
         let timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
-        Some(poll(scheduler, timeout)?)
+        if timeout != Some(Duration::ZERO) && is_profiled(py)? {
+            select_by_python(scheduler, idle)?;
+            None
+        } else {
+            Some(poll(scheduler, timeout)?)
+        }
     } else {
         None
     };
@@ -260,6 +267,14 @@ fn time_to_sleep<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Optio
     // A deadline that is not a number counts as due.
     let seconds = if wait > 0.0 { wait.min(LONGEST_SLEEP) } else { 0.0 };
     Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
+/// Whether a profiler follows this thread. It sees a task leave by the calls that the loop makes in
+/// its own context, as asyncio's does when it sleeps.
+#[inline(always)]
+fn is_profiled(py: Python<'_>) -> PyOutcome<'_, bool> {
+    let profiler = call::call0(imports::get_profile(py).map_err(|e| raised(py, e))?)?;
+    Ok(!profiler.is_none())
 }
 
 /// Has a replaced `loop._selector.select` poll, which calls ours in the end.

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import sys
 import weakref
 
 NUMBER = contextvars.ContextVar("NUMBER", default=0)
@@ -164,3 +165,29 @@ def test_awaiting_a_result_raises_a_proper_stop_iteration(run):
                 assert await future is result
 
     run(main())
+
+
+def test_a_profiler_sees_the_loop_sleep_in_another_context(flavour):
+    """pyinstrument takes that for what it is: the task awaits something."""
+    variable = contextvars.ContextVar("variable", default="outside")
+    seen = []
+
+    def profile(frame, event, argument):
+        if event == "call":
+            seen.append(variable.get())
+
+    async def main():
+        variable.set("inside")
+        sys.setprofile(profile)
+        try:
+            await asyncio.sleep(0.001)
+        finally:
+            sys.setprofile(None)
+
+    before = sys.getprofile()
+    try:
+        flavour.run(main())
+    finally:
+        sys.setprofile(before)
+    assert "inside" in seen
+    assert "outside" in seen[seen.index("inside") :]
