@@ -1,5 +1,6 @@
-//! Passes the interpreter's version on as `cfg`s, lets `cargo test` find libpython and, for
-//! programs that embed the loop, lists the sources of the Python package.
+//! Passes the interpreter's version on as `cfg`s, lets `cargo test` find libpython, lays out the
+//! extension module for profilers and, for programs that embed the loop, lists the sources of the
+//! Python package.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,10 +9,25 @@ use std::{env, fs, io};
 fn main() -> io::Result<()> {
     pyo3_build_config::use_pyo3_cfgs();
     pyo3_build_config::add_libpython_rpath_link_args();
+    align_segments();
     if env::var_os("CARGO_FEATURE_EMBED").is_some() {
         list_python_sources()?;
     }
     Ok(())
+}
+
+/// Has LLD, Rust's linker on x86-64 Linux, put each segment where its address says. py-spy takes an
+/// offset in the file for an address, and cannot unwind the native stack else. GNU ld does so by
+/// itself; a linker that was chosen may not know the option (Zig's refuses it).
+fn align_segments() {
+    let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
+    if is("CARGO_CFG_TARGET_OS", "linux")
+        && is("CARGO_CFG_TARGET_ENV", "gnu")
+        && is("CARGO_CFG_TARGET_ARCH", "x86_64")
+        && env::var_os("RUSTC_LINKER").is_none()
+    {
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-z,separate-loadable-segments");
+    }
 }
 
 /// Writes a slice of `(module name, source)` for `src/embed/package.rs` to include.
