@@ -131,7 +131,8 @@ def test_slow_callbacks_of_transports(loop, log, transport, name):
         "lost": f"{method(transport, '_call_connection_lost')}(None)",
     }[name]
     messages = [shape(text) for text in log.messages() if text.startswith("Executing <Handle")]
-    assert messages == [f"Executing <Handle {shown} created at FILE> took T seconds"]
+    # On a busy machine there may be others.
+    assert f"Executing <Handle {shown} created at FILE> took T seconds" in messages
 
 
 @pytest.mark.parametrize("transport", USES)
