@@ -7,7 +7,6 @@ primitives, so that it behaves as users of that version expect.
 
 import asyncio
 import functools
-import inspect
 import os
 import selectors
 import socket
@@ -16,7 +15,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 from . import _ferroloop, connecting, diagnostics
@@ -453,16 +452,6 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             self._release_signal_pipe()
         return removed
 
-
-def _resemble_asyncio() -> None:
-    """Give the methods the signatures that asyncio's have in the running version."""
-    for name, function in vars(EventLoop).items():
-        model = getattr(asyncio.SelectorEventLoop, name, None)
-        if isinstance(function, FunctionType) and isinstance(model, FunctionType):
-            function.__signature__ = inspect.signature(model)  # type: ignore[attr-defined]
-
-
-_resemble_asyncio()
 
 Loop = EventLoop
 

@@ -22,14 +22,11 @@ mod tasks;
 
 use pyo3::PyClassInitializer;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::ffi::cell::AttachedCell;
-use crate::ffi::function_like;
-use crate::ffi::method::{self, Asked, Bare, Fast, VectorCall};
-use crate::interop::imports;
+use crate::ffi::method;
 use crate::scheduler::Scheduler;
 use crate::signals;
 
@@ -51,38 +48,7 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     method::install::<executor::RunInExecutor>(py)?;
     method::install::<tasks::CreateTask>(py)?;
     method::install_without_arguments::<tasks::CreateFuture>(py)?;
-    method::install_predicate::<settings::GetDebug>(py)?;
-    resemble_asyncio(py)
-}
-
-/// Has the methods look like those of asyncio's loop, which are functions.
-fn resemble_asyncio(py: Python<'_>) -> PyResult<()> {
-    let model = imports::unix_event_loop(py)?.cast::<PyType>()?;
-    let direct = [
-        entry::<Fast<scheduling::CallSoon>>(),
-        entry::<Fast<scheduling::CallSoonThreadsafe>>(),
-        entry::<Fast<scheduling::CallLater>>(),
-        entry::<Fast<scheduling::CallAt>>(),
-        entry::<Fast<executor::RunInExecutor>>(),
-        entry::<Fast<tasks::CreateTask>>(),
-        entry::<Bare<tasks::CreateFuture>>(),
-        entry::<Asked<settings::GetDebug>>(),
-    ];
-    for name in py
-        .get_type::<EventLoop>()
-        .getattr(intern!(py, "__dict__"))?
-        .try_iter()?
-        .collect::<PyResult<Vec<_>>>()?
-    {
-        let name = name.cast_into::<PyString>()?;
-        let known = direct.iter().find(|(known, _)| name == *known);
-        function_like::install::<EventLoop>(&name, model, known.map(|(_, entry)| *entry))?;
-    }
-    Ok(())
-}
-
-fn entry<M: VectorCall>() -> (&'static str, function_like::Entry) {
-    (M::NAME.to_str().unwrap_or_default(), function_like::direct::<M>())
+    method::install_predicate::<settings::GetDebug>(py)
 }
 
 #[pymethods]

@@ -20,7 +20,6 @@ pub mod context;
 pub mod coroutine;
 pub mod exception;
 pub mod freelist;
-pub mod function_like;
 pub mod instruction;
 pub mod interpreter;
 pub mod live;
