@@ -166,6 +166,7 @@ pub mod _ferroloop {
         #[cfg(not(Py_3_14))]
         interop::imports::load_before_3_14(py)?;
         module.add("_C_API", capsule::make(py)?)?;
+        module.add("_GUARDED", pyo3::types::PyTuple::new(py, event_loop::GUARDED)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
-from . import _ferroloop, connecting, diagnostics
+from . import _ferroloop, _patches, connecting, diagnostics
 from .subprocesses import _UnixSubprocessTransport, has_chosen_watcher, watch_exit
 from .transports import TransportTable
+from .turned_by_hand import ReadyView, SelectorView
 
 if TYPE_CHECKING:
     from .metrics import LoopMetrics
@@ -49,64 +50,6 @@ def _threads_are_replaced() -> bool:
     name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
     start = getattr(threading, name, None)
     return start is not None and not isinstance(start, BuiltinFunctionType)
-
-
-class _SelectorView:
-    """What asyncio's transports ask a selector for their repr, answered by the native poller."""
-
-    def __init__(self, loop: "EventLoop") -> None:
-        self._loop = weakref.ref(loop)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-        # Virtual clocks replace it.
-        if name == "select" and (loop := self._loop()) is not None:
-            loop._use_foreign_select(True)
-
-    def __delattr__(self, name: str) -> None:
-        object.__delattr__(self, name)
-        if name == "select" and (loop := self._loop()) is not None:
-            loop._use_foreign_select(False)
-
-    def select(self, timeout: float | None = None) -> list[None]:
-        """Poll. The callbacks that became ready are queued already: an entry for each."""
-        loop = self._loop()
-        return [] if loop is None else [None] * loop._select(timeout)
-
-    def get_key(self, fileobj: int) -> selectors.SelectorKey:
-        loop = self._loop()
-        events = 0 if loop is None else loop._watched_events(fileobj)
-        if not events:
-            raise KeyError(f"{fileobj!r} is not registered")
-        return selectors.SelectorKey(fileobj, fileobj, events, None)
-
-
-class _ReadyView:
-    """What code that turns the loop itself, as nest_asyncio, asks the deque `loop._ready`."""
-
-    __slots__ = ("_loop",)
-
-    def __init__(self, loop: "EventLoop") -> None:
-        self._loop = weakref.ref(loop)
-
-    def __len__(self) -> int:
-        loop = self._loop()
-        return 0 if loop is None else loop._ready_count()
-
-    def popleft(self) -> asyncio.Handle:
-        """Take what is to run next, a task's step for instance, in a handle."""
-        loop = self._loop()
-        if loop is None:
-            raise IndexError("pop from an empty deque")
-        return loop._take_ready()
-
-    def append(self, handle: asyncio.Handle) -> None:
-        """Queue a handle."""
-        if (loop := self._loop()) is not None:
-            loop._add_callback(handle)
-
-    def clear(self) -> None:
-        """Nothing: `close()` asks for it, and drops the queue itself."""
 
 
 class _SignalPipe:
@@ -164,11 +107,11 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         if selector is None or (
             type(selector) in _STOCK_SELECTORS and "select" not in vars(selector)
         ):
-            self._selector: Any = _SelectorView(self)
+            self._selector: Any = SelectorView(self)
         else:
             self._selector = selector
             selector.register(self._use_given_selector(), selectors.EVENT_READ)
-        self._ready = _ReadyView(self)
+        self._ready = ReadyView(self)
         self._ssock = None
         self._csock: _SignalPipe | None = None
         self._transports = TransportTable(self)
@@ -195,7 +138,11 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
-        self._base_close()
+        if sys.is_finalizing() or not self._replaced(_patches.CLOSE):
+            self._close_self_pipe()
+            self._base_close()
+        else:
+            super().close()
         if self._given_selector is not None:
             self._given_selector.close()
         self._dispose()
@@ -207,6 +154,9 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         from .metrics import snapshot
 
         return snapshot(self)
+
+    def _close_self_pipe(self) -> None:
+        """Nothing: there is none; the process's signal pipe is not the loop's."""
 
     def _process_events(self, event_list: list[Any]) -> None:
         """Queue what a selector found that the program gave.
@@ -226,6 +176,11 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         *timeouts: Any,
         **named_timeouts: Any,
     ) -> None:
+        if self._replaced(_patches.SERVE):
+            super()._start_serving(  # type: ignore[misc]
+                protocol_factory, sock, sslcontext, server, backlog, *timeouts, **named_timeouts
+            )
+            return
         if sslcontext is None:
             self._listen(protocol_factory, sock, server, backlog)
             return
@@ -252,6 +207,16 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         Raises:
             TypeError: the context is no ssl.SSLContext, or the transport cannot be upgraded.
         """
+        if self._replaced(_patches.START_TLS):
+            return await super().start_tls(
+                transport,
+                protocol,
+                sslcontext,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
         import ssl  # an interpreter may be without it
 
         if not isinstance(sslcontext, ssl.SSLContext):
@@ -342,7 +307,12 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         ) -> Any:
             found = self._literal_address(host, port)
             # In debug mode asyncio logs the connection.
-            if found is None or self.get_debug() or not connecting.is_plain(options):
+            if (
+                found is None
+                or self.get_debug()
+                or not connecting.is_plain(options)
+                or self._replaced(_patches.CONNECT)
+            ):
                 return await super().create_connection(protocol_factory, host, port, **options)
             return await connecting.connect(self, protocol_factory, *found)
 
@@ -357,11 +327,17 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         flags: int = 0,
     ) -> Any:
         """As `socket.getaddrinfo()`. Literal addresses are answered at once."""
+        if self._replaced(_patches.RESOLVE):
+            return await super().getaddrinfo(
+                host, port, family=family, type=type, proto=proto, flags=flags
+            )
         found = self._getaddrinfo(host, port, family, type, proto, flags)
         return found if found.__class__ is list else await found
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
         """As `socket.getnameinfo()`."""
+        if self._replaced(_patches.RESOLVE):
+            return await super().getnameinfo(sockaddr, flags)
         found = self._getnameinfo(sockaddr, flags)
         return found if found.__class__ is tuple else await found
 
@@ -377,7 +353,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         extra: Any = None,
         **kwargs: Any,
     ) -> Any:
-        if has_chosen_watcher():
+        if has_chosen_watcher() or self._replaced(_patches.SUBPROCESS):
             return await super()._make_subprocess_transport(
                 protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
             )
@@ -453,6 +429,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         return removed
 
 
+_patches.note_class(EventLoop)
 Loop = EventLoop
 
 

@@ -2,9 +2,10 @@
 
 import concurrent.futures
 import os
+from collections.abc import Callable
 from typing import Any
 
-from . import _ferroloop
+from . import _ferroloop, _patches
 
 
 class _WorkQueue:
@@ -25,6 +26,8 @@ class ThreadPool(_ferroloop.ThreadPool, concurrent.futures.ThreadPoolExecutor):
 
     The queue and the workers are native; outcomes go to the loop without a
     `concurrent.futures.Future` in between. Used directly it is an executor like any other.
+
+    Once a tool has replaced anything that a `ThreadPoolExecutor` calls, it is one, in all respects.
     """
 
     _broken = False
@@ -44,3 +47,67 @@ class ThreadPool(_ferroloop.ThreadPool, concurrent.futures.ThreadPoolExecutor):
     @property
     def _work_queue(self) -> _WorkQueue:  # type: ignore[override]
         return _WorkQueue(self)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Have a thread call fn(*args, **kwargs); return a concurrent.futures.Future.
+
+        Raises:
+            RuntimeError: the pool was shut down.
+        """
+        if _patches.is_executor_replaced():
+            return _become_standard(self).submit(fn, *args, **kwargs)
+        return super().submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse new calls; with `wait`, return when all calls accepted are done and the threads
+        have ended. `cancel_futures` drops the calls that no thread has begun."""
+        if _patches.is_executor_replaced():
+            _become_standard(self).shutdown(wait, cancel_futures=cancel_futures)
+        else:
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+class _Kept:
+    """An attribute of a `ThreadPoolExecutor` whose name the native class has a getter for."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, pool: Any, owner: type | None = None) -> Any:
+        if pool is None:
+            return self
+        try:
+            return pool.__dict__[self._name]
+        except KeyError:
+            raise AttributeError(self._name) from None
+
+    def __set__(self, pool: Any, value: Any) -> None:
+        pool.__dict__[self._name] = value
+
+
+class _StandardPool(_ferroloop.ThreadPool, concurrent.futures.ThreadPoolExecutor):
+    """What a pool becomes: concurrent.futures' own code, with threads of its own. Those of before
+    do what they have been given, and end."""
+
+    _max_workers: Any = _Kept()
+    _threads: Any = _Kept()
+    _thread_name_prefix: Any = _Kept()
+    _shutdown: Any = _Kept()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return super(_ferroloop.ThreadPool, self).submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        native: Any = _ferroloop.ThreadPool
+        native.shutdown(self, wait, cancel_futures=cancel_futures)
+        super(_ferroloop.ThreadPool, self).shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _become_standard(pool: Any) -> Any:
+    limit, prefix, was_shut = pool._max_workers, pool._thread_name_prefix, pool._shutdown
+    native: Any = _ferroloop.ThreadPool
+    native.shutdown(pool, False)
+    pool.__class__ = _StandardPool
+    concurrent.futures.ThreadPoolExecutor.__init__(pool, limit, prefix)
+    pool._shutdown = was_shut
+    return pool

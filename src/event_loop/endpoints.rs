@@ -9,11 +9,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt};
 
-use super::EventLoop;
+use super::{EventLoop, hooks};
 use crate::interop::imports;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
-use crate::tls::{self, TlsProtocol, TlsTransport};
+use crate::tls::{self, TlsProtocol};
 use crate::transport::{
     DatagramTransport, Endpoint, Listener, OWNERS, Parts, ReadPipeTransport, Service,
     StreamTransport, Transport, WritePipeTransport,
@@ -107,6 +107,12 @@ impl EventLoop {
         extra: Option<Bound<'py, PyDict>>,
         server: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(make) = hooks::other_transport(slf, "_make_socket_transport")? {
+            let keywords = PyDict::new(slf.py());
+            keywords.set_item("extra", extra)?;
+            keywords.set_item("server", server)?;
+            return make.call((sock, protocol, waiter), Some(&keywords));
+        }
         Self::_ensure_fd_no_transport(slf, &sock)?;
         if has_own_methods(&sock, &["recv", "recv_into", "send", "sendmsg"])? {
             let class = imports::socket_transport(slf.py())?;
@@ -135,6 +141,9 @@ impl EventLoop {
         waiter: Option<Bound<'py, PyAny>>,
         extra: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(make) = hooks::other_transport(slf, "_make_datagram_transport")? {
+            return make.call1((sock, protocol, address, waiter, extra));
+        }
         Self::_ensure_fd_no_transport(slf, &sock)?;
         if has_own_methods(&sock, &["recvfrom", "send", "sendto"])? {
             let class = imports::datagram_transport(slf.py())?;
@@ -157,9 +166,13 @@ impl EventLoop {
         protocol: Bound<'py, PyAny>,
         waiter: Option<Bound<'py, PyAny>>,
         extra: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, ReadPipeTransport>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(make) = hooks::other_transport(slf, "_make_read_pipe_transport")? {
+            return make.call1((pipe, protocol, waiter, extra));
+        }
         let scheduler = slf.as_super().clone();
-        ReadPipeTransport::open(Transport::pipe_parts(scheduler, pipe, protocol, extra)?, waiter)
+        let parts = Transport::pipe_parts(scheduler, pipe, protocol, extra)?;
+        ReadPipeTransport::open(parts, waiter).map(Bound::into_any)
     }
 
     /// A transport for the writing end of a pipe.
@@ -170,9 +183,13 @@ impl EventLoop {
         protocol: Bound<'py, PyAny>,
         waiter: Option<Bound<'py, PyAny>>,
         extra: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, WritePipeTransport>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(make) = hooks::other_transport(slf, "_make_write_pipe_transport")? {
+            return make.call1((pipe, protocol, waiter, extra));
+        }
         let scheduler = slf.as_super().clone();
-        WritePipeTransport::open(Transport::pipe_parts(scheduler, pipe, protocol, extra)?, waiter)
+        let parts = Transport::pipe_parts(scheduler, pipe, protocol, extra)?;
+        WritePipeTransport::open(parts, waiter).map(Bound::into_any)
     }
 
     /// TLS over a connected stream socket: the transport for `protocol`.
@@ -193,7 +210,18 @@ impl EventLoop {
         server: Option<Bound<'py, PyAny>>,
         ssl_handshake_timeout: Option<Bound<'py, PyAny>>,
         ssl_shutdown_timeout: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Option<Bound<'py, TlsTransport>>> {
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if let Some(make) = hooks::other_transport(slf, "_make_ssl_transport")? {
+            let keywords = PyDict::new(slf.py());
+            keywords.set_item("server_side", server_side)?;
+            keywords.set_item("server_hostname", server_hostname)?;
+            keywords.set_item("extra", extra)?;
+            keywords.set_item("server", server)?;
+            keywords.set_item("ssl_handshake_timeout", ssl_handshake_timeout)?;
+            keywords.set_item("ssl_shutdown_timeout", ssl_shutdown_timeout)?;
+            let made = make.call((rawsock, protocol, sslcontext, waiter), Some(&keywords))?;
+            return Ok(Some(made));
+        }
         Self::_ensure_fd_no_transport(slf, &rawsock)?;
         let tls = TlsProtocol::create(tls::Parts {
             scheduler: slf.as_super().clone(),
@@ -208,7 +236,7 @@ impl EventLoop {
         })?;
         let protocol = tls.clone().into_any();
         Self::_make_socket_transport(slf, rawsock, protocol, None, extra, server)?;
-        Ok(TlsProtocol::transport(&tls))
+        Ok(TlsProtocol::transport(&tls).map(Bound::into_any))
     }
 
     /// Accepts connections on a listening socket and has each served by a task: `serve(socket,

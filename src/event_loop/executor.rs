@@ -10,9 +10,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::EventLoop;
 use super::parameters::{missing, unexpected};
 use super::scheduling::check_callback;
+use super::{EventLoop, hooks};
 use crate::executor::{Call, ThreadPool};
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::method::{Arguments, FastMethod};
@@ -74,9 +74,9 @@ impl EventLoop {
     pub(super) fn pool_numbers(slf: &Bound<'_, Self>) -> PyResult<Option<[u64; 5]>> {
         let py = slf.py();
         match slf.get().default_executor.executor.get_bound(py) {
-            Some(executor) => match executor.cast::<ThreadPool>() {
-                Ok(pool) => pool.get().numbers(py).map(Some),
-                Err(_) => Ok(None),
+            Some(executor) => match as_native(&executor)? {
+                Some(pool) => pool.get().numbers(py).map(Some),
+                None => Ok(None),
             },
             None => Ok(None),
         }
@@ -87,12 +87,17 @@ impl EventLoop {
         slf: &Bound<'py, Self>,
     ) -> PyResult<Option<Bound<'py, ThreadPool>>> {
         let py = slf.py();
+        let first = !slf.get().default_executor.executor.is_some(py);
+        slf.get().default_executor.check(py)?;
+        if hooks::other_executor(slf, first)?.is_some() {
+            return Ok(None);
+        }
         let executor = slf.get().default_executor.get_or_make(py)?;
         as_native(&executor)
     }
 }
 
-/// The native half of an executor of exactly our class, whose `submit` the program has not replaced.
+/// The native half of an executor of exactly our class.
 fn as_native<'py>(executor: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, ThreadPool>>> {
     let Ok(pool) = executor.cast::<ThreadPool>() else { return Ok(None) };
     let class = ThreadPool::class(executor.py())?;
@@ -119,6 +124,14 @@ impl FastMethod for RunInExecutor {
         scheduler.get().check_open(py)?;
         if scheduler.get().debug.get(py) {
             check_callback(&function, "run_in_executor")?;
+        }
+        let is_default = executor.is_none();
+        let first = is_default && !slf.get().default_executor.executor.is_some(py);
+        if is_default && let Some(other) = hooks::other_executor(slf, first)? {
+            let none = py.None().into_bound(py);
+            let given = arguments.tuple_from(arguments.len().min(2))?;
+            let all: Vec<_> = [none, function].into_iter().chain(given.iter()).collect();
+            return other.call1(PyTuple::new(py, all)?);
         }
         let executor = match executor {
             Some(executor) => executor,

@@ -7,14 +7,13 @@ use std::os::fd::RawFd;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::PyDict;
 
 use super::EventLoop;
-use super::patched_run::run_in_handle;
 use crate::interop::imports;
 use crate::logging;
 use crate::reactor::clock;
-use crate::scheduler::{Scheduler, current_thread, turn};
+use crate::scheduler::{current_thread, patches, turn};
 use crate::signals;
 use crate::watchdog;
 
@@ -61,12 +60,9 @@ impl EventLoop {
         )?;
         imports::set_asyncgen_hooks(py)?.call((), Some(&keywords))?;
         imports::set_running_loop(py)?.call1((slf,))?;
-        scheduler.before_sleep.set(py, Some(signals::arm));
-        scheduler.membership.enroll(slf.as_super());
-        watchdog::loop_runs(py, &scheduler.metrics);
-        scheduler.patches.run_in_handle.set(py, Some(run_in_handle));
-        scheduler.metrics.run_begins(clock::nanoseconds());
-        Ok(())
+        Self::note_begin(slf);
+        // What was replaced by the program's own subclass, or before the loop was made.
+        patches::look(slf.as_super())
     }
 
     /// Undo what [`EventLoop::_run_forever_setup`] did.
@@ -75,11 +71,10 @@ impl EventLoop {
         let Some(hooks) = slf.get().saved_asyncgen_hooks.replace(py, None) else {
             return Ok(()); // the set-up refused to run
         };
-        let disarmed = signals::disarm(slf.as_super());
         let scheduler = slf.as_super().get();
         scheduler.stopping.set(py, false);
         scheduler.thread.set(py, 0);
-        scheduler.metrics.run_ends(clock::nanoseconds());
+        let disarmed = Self::note_end(slf);
         scheduler.unhide_scheduled(py);
         imports::set_running_loop(py)?.call1((py.None(),))?;
         slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (false,))?;
@@ -160,33 +155,24 @@ impl EventLoop {
 }
 
 impl EventLoop {
+    /// A run begins.
+    pub(super) fn note_begin(slf: &Bound<'_, Self>) {
+        let (py, scheduler) = (slf.py(), slf.as_super().get());
+        scheduler.before_sleep.set(py, Some(signals::arm));
+        scheduler.membership.enroll(slf.as_super());
+        watchdog::loop_runs(py, &scheduler.metrics);
+        scheduler.metrics.run_begins(clock::nanoseconds());
+    }
+
+    /// A run ends.
+    pub(super) fn note_end(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.as_super().get().metrics.run_ends(clock::nanoseconds());
+        signals::disarm(slf.as_super())
+    }
+
     /// Refusing to run must not touch the state of the run that goes on.
     fn check_may_run(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.as_super().get().check_open(slf.py())?;
         Self::_check_running(slf)
-    }
-
-    /// Notes which methods the class replaces whose calls we otherwise spare.
-    pub(super) fn look_at_class(
-        scheduler: &Bound<'_, Scheduler>,
-        class: &Bound<'_, PyType>,
-    ) -> PyResult<()> {
-        let py = class.py();
-        Self::look_at_methods(py, scheduler.get(), class)
-    }
-
-    /// As [`EventLoop::look_at_class`], for a loop that is being made.
-    pub(super) fn look_at_methods(
-        py: Python<'_>,
-        scheduler: &Scheduler,
-        class: &Bound<'_, PyType>,
-    ) -> PyResult<()> {
-        let native = py.get_type::<Self>();
-        let is_replaced = |name: &Bound<'_, PyString>| -> PyResult<bool> {
-            Ok(!class.getattr(name)?.is(&native.getattr(name)?))
-        };
-        scheduler.foreign_clock.set(py, is_replaced(intern!(py, "time"))?);
-        scheduler.patches.foreign_call_soon.set(py, is_replaced(intern!(py, "call_soon"))?);
-        Ok(())
     }
 }

@@ -7,6 +7,8 @@
 
 mod endpoints;
 mod executor;
+mod foreign_handle;
+mod hooks;
 mod lifecycle;
 mod metrics;
 mod parameters;
@@ -39,6 +41,8 @@ pub struct EventLoop {
     default_executor: executor::DefaultExecutor,
 }
 
+pub use hooks::GUARDED;
+
 /// Puts the hand-written methods into the class.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     method::install::<scheduling::CallSoon>(py)?;
@@ -48,7 +52,8 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     method::install::<executor::RunInExecutor>(py)?;
     method::install::<tasks::CreateTask>(py)?;
     method::install_without_arguments::<tasks::CreateFuture>(py)?;
-    method::install_predicate::<settings::GetDebug>(py)
+    method::install_predicate::<settings::GetDebug>(py)?;
+    hooks::install(py)
 }
 
 #[pymethods]
@@ -68,7 +73,7 @@ impl EventLoop {
         };
         signals::prepare(cls.py())?;
         let scheduler = Scheduler::new(cls.py())?;
-        Self::look_at_methods(cls.py(), &scheduler, cls)?;
+        scheduler.patches.hooks.set(cls.py(), Some(hooks::LOOP_HOOKS));
         Ok(PyClassInitializer::from(scheduler).add_subclass(event_loop))
     }
 

@@ -6,6 +6,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::foreign_handle::FOREIGN_HANDLE;
 use crate::ffi::call;
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::exception::PyOutcome;
@@ -36,6 +37,9 @@ pub(super) fn as_handle<'py>(
     if let Ok(handle) = runnable.object.bind(py).cast::<Handle>() {
         Handle::show(handle);
         return Ok(handle.clone().into_any());
+    }
+    if std::ptr::eq(runnable.kind, &FOREIGN_HANDLE) {
+        return Ok(runnable.object.into_bound(py));
     }
     if is_done_callback(runnable.kind) {
         return (runnable.kind.describe)(py, &runnable);

@@ -10,10 +10,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyTuple};
 
 use super::EventLoop;
+use super::foreign_handle::FOREIGN_HANDLE;
+use super::ready_view::queued;
 use crate::handle::{CallbackArguments, HANDLE, Handle};
 use crate::interop::error::os_error;
-use crate::scheduler::Runnable;
 use crate::scheduler::watch::Direction;
+use crate::scheduler::{Runnable, RunnableKind};
 use crate::transport::is_parked;
 
 /// An int, or anything with `fileno()`; texts as Python's `selectors`.
@@ -85,12 +87,16 @@ impl EventLoop {
     }
 }
 
+fn is_handle(kind: &'static RunnableKind) -> bool {
+    std::ptr::eq(kind, &HANDLE) || std::ptr::eq(kind, &FOREIGN_HANDLE)
+}
+
 /// A handle that is no longer watched must not run even if it is queued.
 fn cancel(py: Python<'_>, runnable: Option<Runnable>) -> PyResult<()> {
     if let Some(runnable) = runnable
-        && let Ok(handle) = runnable.object.into_bound(py).cast_into::<Handle>()
+        && is_handle(runnable.kind)
     {
-        handle.call_method0(intern!(py, "cancel"))?;
+        runnable.object.bind(py).call_method0(intern!(py, "cancel"))?;
     }
     Ok(())
 }
@@ -124,6 +130,49 @@ impl EventLoop {
             u32::from(watches.is_set(fd, Direction::Read))
                 | u32::from(watches.is_set(fd, Direction::Write)) << 1
         })
+    }
+
+    /// The handles of a descriptor for reading and for writing, where there are any: what watches a
+    /// transport is none.
+    fn _watched_handles<'py>(
+        slf: &Bound<'py, Self>,
+        fd: RawFd,
+    ) -> (Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>) {
+        let py = slf.py();
+        slf.as_super().get().watches.with(py, |watches| {
+            let mut handle = |direction| {
+                let runnable = watches.get(fd, direction)?;
+                is_handle(runnable.kind).then(|| runnable.object.bind(py).clone())
+            };
+            (handle(Direction::Read), handle(Direction::Write))
+        })
+    }
+
+    /// The descriptors that are watched.
+    fn _watched_descriptors(slf: &Bound<'_, Self>) -> Vec<RawFd> {
+        slf.as_super().get().watches.with(slf.py(), |watches| watches.descriptors())
+    }
+
+    /// Has these handles run when a descriptor is ready, and no others.
+    fn _watch_handles<'py>(
+        slf: &Bound<'py, Self>,
+        fd: RawFd,
+        reader: Option<Bound<'py, PyAny>>,
+        writer: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.as_super().get();
+        for (direction, handle) in [(Direction::Read, reader), (Direction::Write, writer)] {
+            match handle {
+                Some(handle) => {
+                    let runnable = queued(handle);
+                    let set = this.watches.with(py, |watches| watches.set(fd, direction, runnable));
+                    drop(set.map_err(|refused| os_error(py, &refused.error))?);
+                }
+                None => drop(this.watches.with(py, |watches| watches.unset(fd, direction))),
+            }
+        }
+        Ok(())
     }
 
     fn _remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {

@@ -10,6 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::EventLoop;
+use super::foreign_handle::{self, FOREIGN_HANDLE};
 use super::parameters::{required, unexpected};
 use crate::ffi::method::{Arguments, FastMethod};
 use crate::handle::{CallbackArguments, HANDLE, Handle, TimerHandle, When};
@@ -250,15 +251,9 @@ impl EventLoop {
         match handle.cast::<Handle>() {
             Ok(handle) if handle.get().is_cancelled(py) => {}
             Ok(handle) => slf.as_super().get().push(py, Runnable::new(&HANDLE, handle.clone())),
-            Err(_) => {
-                // A Handle of asyncio, made by code that is not ours.
-                if !handle.getattr(intern!(py, "_cancelled"))?.is_truthy()? {
-                    slf.call_method1(
-                        intern!(py, "call_soon"),
-                        (handle.getattr(intern!(py, "_run"))?,),
-                    )?;
-                }
-            }
+            // A Handle of asyncio, made by code that is not ours.
+            Err(_) if handle.getattr(intern!(py, "_cancelled"))?.is_truthy()? => {}
+            Err(_) => slf.as_super().get().push(py, Runnable::new(&FOREIGN_HANDLE, handle.clone())),
         }
         Ok(())
     }
@@ -272,7 +267,8 @@ impl EventLoop {
 
     /// Note that a timer was cancelled.
     fn _timer_handle_cancelled(slf: &Bound<'_, Self>, handle: &Bound<'_, PyAny>) -> PyResult<()> {
-        if handle.getattr(intern!(slf.py(), "_scheduled"))?.is_truthy()? {
+        let is_known = handle.is_instance_of::<TimerHandle>() || foreign_handle::is_noted(handle);
+        if is_known && handle.getattr(intern!(slf.py(), "_scheduled"))?.is_truthy()? {
             slf.as_super().get().timers.with(slf.py(), |timers| timers.note_cancelled());
         }
         Ok(())

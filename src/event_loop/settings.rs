@@ -8,12 +8,41 @@ use std::time::Duration;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyList, PyString};
 
 use super::EventLoop;
 use crate::ffi::method::Predicate;
 use crate::ffi::object;
 use crate::scheduler::turn;
+
+/// What asyncio's own code keeps in a loop, and no tool hangs a function on.
+const DATA: [&str; 25] = [
+    "_asyncgens",
+    "_asyncgens_shutdown_called",
+    "_clock_resolution",
+    "_closed",
+    "_coroutine_origin_tracking_enabled",
+    "_coroutine_origin_tracking_saved_depth",
+    "_csock",
+    "_current_handle",
+    "_debug",
+    "_default_executor",
+    "_exception_handler",
+    "_executor_shutdown_called",
+    "_internal_fds",
+    "_old_agen_hooks",
+    "_ready",
+    "_selector",
+    "_signal_handlers",
+    "_ssock",
+    "_stopping",
+    "_task_factory",
+    "_thread_id",
+    "_timer_cancelled_count",
+    "_transports",
+    "_unix_server_sockets",
+    "slow_callback_duration",
+];
 
 /// `get_debug()`: asyncio's own futures and tasks ask each time one is made.
 pub struct GetDebug;
@@ -51,7 +80,7 @@ impl EventLoop {
     }
 
     /// A clock put on the instance (tests do that) must be noticed, and so must a `call_soon()`
-    /// that tools put there, or another class.
+    /// and its like that tools put there, or another class.
     fn __setattr__<'py>(
         slf: &Bound<'py, Self>,
         name: Bound<'py, PyString>,
@@ -59,19 +88,19 @@ impl EventLoop {
     ) -> PyResult<()> {
         object::generic_setattr(slf, &name, Some(&value))?;
         match name.to_str()? {
-            "time" => slf.as_super().get().foreign_clock.set(slf.py(), true),
-            "call_soon" => slf.as_super().get().patches.foreign_call_soon.set(slf.py(), true),
-            "__class__" => Self::look_at_class(slf.as_super(), &slf.get_type())?,
-            _ => {}
+            "_scheduled" => {
+                let list = value.cast_into::<PyList>().ok();
+                slf.as_super().get().patches.set_scheduled(slf.py(), list);
+            }
+            name if DATA.contains(&name) => {}
+            _ => slf.as_super().get().patches.note_own(slf.py()),
         }
         Ok(())
     }
 
     fn __delattr__<'py>(slf: &Bound<'py, Self>, name: Bound<'py, PyString>) -> PyResult<()> {
         object::generic_setattr(slf, &name, None)?;
-        if matches!(name.to_str()?, "time" | "call_soon") {
-            Self::look_at_class(slf.as_super(), &slf.get_type())?;
-        }
+        slf.as_super().get().patches.forget(slf.py());
         Ok(())
     }
 
@@ -154,14 +183,21 @@ impl EventLoop {
     }
 
     #[setter(_thread_id)]
-    fn set_thread_id(slf: &Bound<'_, Self>, value: Option<u64>) {
+    fn set_thread_id(slf: &Bound<'_, Self>, value: Option<u64>) -> PyResult<()> {
+        // Code that turns the loop itself, asyncio's own for instance, tells by this when.
         let py = slf.py();
         let scheduler = slf.as_super().get();
-        scheduler.thread.set(py, value.unwrap_or(0));
-        // Code that turns the loop itself tells by this that it is done.
-        if value.is_none() {
+        let (before, thread) = (scheduler.thread.get(py), value.unwrap_or(0));
+        scheduler.thread.set(py, thread);
+        if before == 0 && thread != 0 {
+            Self::note_begin(slf);
+        } else if thread == 0 {
             scheduler.unhide_scheduled(py);
+            if before != 0 {
+                return Self::note_end(slf);
+            }
         }
+        Ok(())
     }
 
     #[getter(_task_factory)]

@@ -13,7 +13,6 @@ use pyo3::types::{PyCFunction, PyDict, PySet};
 use super::job::{Entry, Job};
 use super::worker::Worker;
 use crate::ffi::cell::AttachedRefCell;
-use crate::interop::imports;
 use crate::pool::{NewWorker, Queue};
 use crate::sys::fork::Generation;
 
@@ -120,7 +119,8 @@ fn make_thread<'py>(worker: &Bound<'py, Worker>, name: &str) -> PyResult<Bound<'
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "name"), name)?;
     keywords.set_item(intern!(py, "target"), worker)?;
-    imports::thread(py)?.call((), Some(&keywords))
+    // Asked each time, as concurrent.futures does: programs replace it.
+    py.import("threading")?.getattr(intern!(py, "Thread"))?.call((), Some(&keywords))
 }
 
 /// Has the thread joined at exit.

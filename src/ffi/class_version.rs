@@ -1,5 +1,6 @@
 //! Noticing that a Python class was changed, for the price of one load.
 
+use pyo3::ffi::Py_TYPE;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -10,4 +11,11 @@ use pyo3::types::PyType;
 pub fn class_version(class: &Py<PyType>, py: Python<'_>) -> u32 {
     // SAFETY: a live type object; the GIL is held, and only its holder writes the field.
     unsafe { (*class.bind(py).as_type_ptr()).tp_version_tag }
+}
+
+/// The same of an object's class.
+#[inline(always)]
+pub fn version_of_class<T>(object: &Bound<'_, T>) -> u32 {
+    // SAFETY: a live object has a live class; the rest as above.
+    unsafe { (*Py_TYPE(object.as_ptr())).tp_version_tag }
 }

@@ -267,7 +267,7 @@ unsafe extern "C" fn with_one_argument<M: OneArgument>(
 
 /// What a C function returns for what `body` did: an owned object, or null with an exception set.
 #[inline(always)]
-fn answer<'py>(
+pub(super) fn answer<'py>(
     py: Python<'py>,
     body: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
 ) -> *mut ffi::PyObject {

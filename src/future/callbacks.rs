@@ -13,6 +13,7 @@ use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::{call, context};
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
+use crate::scheduler::patches::must_call_soon;
 use crate::scheduler::report::{outcome, report_raised};
 use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
@@ -202,8 +203,7 @@ impl Future {
         callback: Callback,
     ) -> PyResult<()> {
         let py = slf.py();
-        let scheduler =
-            scheduler.filter(|scheduler| !scheduler.get().patches.foreign_call_soon.get(py));
+        let scheduler = scheduler.filter(|scheduler| !must_call_soon(scheduler));
         let Some(scheduler) = scheduler else {
             return Self::schedule_on_foreign_loop(slf, callback);
         };

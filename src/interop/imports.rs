@@ -55,7 +55,7 @@ imports! {
     wrap_future = "asyncio.futures": "wrap_future";
     convert_future_exception = "asyncio.futures": "_convert_future_exc";
     concurrent_future = "concurrent.futures": "Future";
-    thread = "threading": "Thread";
+    heappop = "heapq": "heappop";
     partial = "functools": "partial";
     address_family = "socket": "AddressFamily";
     socket_kind = "socket": "SocketKind";

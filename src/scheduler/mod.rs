@@ -11,7 +11,7 @@ mod alarm;
 pub mod contexts;
 mod deferred;
 pub mod inbox;
-mod patches;
+pub mod patches;
 pub mod ready;
 pub mod report;
 pub mod runnable;

@@ -12,6 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::inbox;
+use super::patches::{self, flag};
 use super::report::{is_slow, slow_callback};
 use super::sleep::sleep;
 use super::waiters::{self, Waiters};
@@ -31,11 +32,39 @@ const LONGEST_SLEEP: f64 = 24.0 * 3600.0;
 pub fn run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     loop {
-        turn(scheduler)?;
+        if scheduler.get().patches.flags(py) & flag::RUN_ONCE == 0 {
+            turn(scheduler)?;
+        } else {
+            turn_by_python(scheduler)?;
+        }
         if scheduler.get().stopping.get(py) {
             return Ok(());
         }
     }
+}
+
+/// A turn as a replaced `loop._run_once` makes it, which calls ours or asyncio's in the end.
+#[cold]
+fn turn_by_python<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    leave_task(scheduler);
+    patches::look(scheduler).map_err(|e| raised(py, e))?;
+    let turned = scheduler.call_method0(intern!(py, "_run_once")).map(drop);
+    turned.map_err(|e| raised(py, e))?;
+    check_signals(py)
+}
+
+/// Takes over the timers that are not ours.
+#[inline(always)]
+fn arm_foreign_timers<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let patches = &scheduler.get().patches;
+    if let Some(scheduled) = patches.scheduled(py)
+        && let Some(hooks) = patches.hooks.get(py)
+    {
+        return (hooks.arm_timers)(scheduler, &scheduled).map_err(|e| raised(py, e));
+    }
+    Ok(())
 }
 
 /// One turn by itself, which leaves no current task behind.
@@ -50,6 +79,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
     this.metrics.turns.add(1);
+    arm_foreign_timers(scheduler)?;
     discard_cancelled_timers(py, this);
     // Only a turn inside of a callback finds something here.
     run_after_callback(scheduler)?;
@@ -94,8 +124,8 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
 fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
-    if this.patches.may_have_changed(py) {
-        this.patches.look(py).map_err(|e| raised(py, e))?;
+    if !this.patches.is_untouched(scheduler) || !this.patches.has_code(py) {
+        patches::look(scheduler).map_err(|e| raised(py, e))?;
         this.choose_path(py);
     }
     let ready = this.ready.len(py);
@@ -343,6 +373,7 @@ pub fn select<'py>(
 ) -> PyOutcome<'py, usize> {
     let py = scheduler.py();
     let this = scheduler.get();
+    arm_foreign_timers(scheduler)?;
     discard_cancelled_timers(py, this);
     run_after_callback(scheduler)?;
     end_crowd(scheduler)?;

@@ -284,6 +284,11 @@ impl Watches {
         found.map(Registration::fd)
     }
 
+    /// The descriptors that are watched.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.entries.iter().map(|entry| entry.fd()).collect()
+    }
+
     /// Whether a direction of `fd` is watched.
     pub fn is_set(&self, fd: RawFd, direction: Direction) -> bool {
         self.entries.get(fd).is_some_and(|entry| match direction {

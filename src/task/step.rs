@@ -20,6 +20,7 @@ use crate::ffi::{call, context};
 use crate::future::{Callback, Future, Waiter, invalid_state};
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
+use crate::scheduler::patches::must_call_soon;
 use crate::scheduler::report::{outcome, report_raised};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
@@ -362,7 +363,7 @@ pub(super) fn schedule<'py>(
     let py = task.py();
     let future = task.as_super().get();
     if let Some(scheduler) = future.scheduler(py)
-        && !scheduler.get().patches.foreign_call_soon.get(py)
+        && !must_call_soon(&scheduler)
     {
         let scheduler = scheduler.get();
         scheduler.check_usable(py)?;

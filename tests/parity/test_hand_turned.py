@@ -193,3 +193,79 @@ def test_what_the_callback_wrote_is_sent(run):
             await writer.wait_closed()
 
     run(main())
+
+
+def test_ready_is_a_deque(loop):
+    """What nest_asyncio2 and others do with `loop._ready`."""
+    order = []
+    handles = [loop.call_soon(order.append, number) for number in range(6)]
+    ready = loop._ready
+    assert list(ready) == handles
+    assert len(ready) == 6
+    assert ready
+    assert handles[3] in ready
+    assert ready[0] is handles[0]
+    assert ready[-1] is handles[-1]
+    assert list(reversed(ready)) == handles[::-1]
+    assert ready.index(handles[2]) == 2
+    assert ready.count(handles[2]) == 1
+    assert ready.pop() is handles[5]
+    ready.appendleft(handles[5])
+    ready.rotate(-1)
+    assert list(ready) == [*handles[:5], handles[5]]
+    ready.remove(handles[1])
+    ready.insert(0, handles[1])
+    taken = [ready.popleft() for _ in range(2)]
+    assert taken == [handles[1], handles[0]]
+    ready.extendleft(taken)
+    ready.extend([])
+    del ready[0]
+    ready[0] = handles[0]
+    assert ready.copy() == ready
+    assert ready.copy() is not ready
+    with pytest.raises(ValueError):
+        ready.remove(handles[0] if handles[0] not in ready else None)
+    ready.reverse()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert order == [5, 4, 3, 2, 0]
+    ready.append(loop.call_soon(order.append, "dropped"))
+    ready.clear()
+    assert not ready
+    assert len(ready) == 0
+    with pytest.raises(IndexError):
+        ready.popleft()
+    with pytest.raises(IndexError):
+        ready.pop()
+
+
+def test_steps_of_tasks_in_ready(loop):
+    """They are handles once they have been looked at, and run once."""
+
+    async def main():
+        task = asyncio.create_task(asyncio.sleep(0, "result"), name="the task")
+        before = list(loop._ready)
+        assert task in [getattr(handle._callback, "__self__", None) for handle in before]
+        assert list(loop._ready) == before
+        loop._ready.rotate(0)
+        assert await task == "result"
+
+    loop.run_until_complete(main())
+
+
+def test_handles_and_timers_of_asyncio_itself(loop):
+    """As code makes them that has asyncio's private names by heart."""
+    order = []
+    handle = asyncio.Handle(order.append, ("handle",), loop)
+    loop._ready.append(handle)
+    cancelled = asyncio.Handle(order.append, ("never",), loop)
+    loop._ready.append(cancelled)
+    cancelled.cancel()
+    for name, delay in (("late", 0.002), ("early", 0.001), ("never", 0.0015)):
+        timer = asyncio.TimerHandle(loop.time() + delay, order.append, (name,), loop)
+        heapq.heappush(loop._scheduled, timer)
+        timer._scheduled = True
+        if name == "never":
+            timer.cancel()
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert order == ["handle", "early", "late"]

@@ -1,0 +1,77 @@
+//! Handles of asyncio itself in our queue: those that its own code makes while a tool replaces
+//! something, or that a program makes.
+
+#![forbid(unsafe_code)]
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::ffi::call;
+use crate::ffi::exception::PyOutcome;
+use crate::interop::imports;
+use crate::scheduler::report::outcome;
+use crate::scheduler::runnable::{describe_object, nothing_to_note};
+use crate::scheduler::{Runnable, RunnableKind, Scheduler, Timer};
+
+/// How the ready queue and the timers run a handle of asyncio.
+pub static FOREIGN_HANDLE: RunnableKind = RunnableKind {
+    run,
+    cancelled: |object| flag(object, "_cancelled"),
+    sets_current_task: false,
+    describe: describe_object,
+    show: nothing_to_note,
+    left_timers: |object| {
+        if is_plain(object) {
+            let unscheduled = object.setattr(intern!(object.py(), "_scheduled"), false);
+            debug_assert!(unscheduled.is_ok(), "a slot of the class");
+        }
+    },
+};
+
+fn run<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let handle = runnable.object.into_bound(py);
+    let is_cancelled =
+        handle.getattr(intern!(py, "_cancelled")).and_then(|cancelled| cancelled.is_truthy());
+    if outcome(py, is_cancelled)? {
+        return Ok(());
+    }
+    let run = outcome(py, handle.getattr(intern!(py, "_run")))?;
+    call::call0(&run).map(drop)
+}
+
+/// Whether its class is exactly one of asyncio's, so that its attributes are slots and looking at
+/// them runs no Python code.
+fn is_plain(object: &Bound<'_, PyAny>) -> bool {
+    let (py, class) = (object.py(), object.get_type());
+    [imports::asyncio_handle(py), imports::asyncio_timer_handle(py)]
+        .into_iter()
+        .any(|plain| plain.is_ok_and(|plain| class.is(plain)))
+}
+
+fn flag(object: &Bound<'_, PyAny>, name: &str) -> bool {
+    is_plain(object)
+        && object.getattr(name).and_then(|value| value.is_truthy()).is_ok_and(|value| value)
+}
+
+/// Whether the loop should be told that such a timer was cancelled: it will know it as cancelled.
+pub(super) fn is_noted(timer: &Bound<'_, PyAny>) -> bool {
+    is_plain(timer)
+}
+
+/// Moves timers from `loop._scheduled` to ours. asyncio's own code, and programs, put them there.
+pub(super) fn arm_timers(
+    scheduler: &Bound<'_, Scheduler>,
+    scheduled: &Bound<'_, PyList>,
+) -> PyResult<()> {
+    let py = scheduler.py();
+    while !scheduled.is_empty() {
+        // In the order of the heap: of equal deadlines, the first stays first.
+        let timer = imports::heappop(py)?.call1((scheduled,))?;
+        let deadline = timer.getattr(intern!(py, "_when"))?.extract::<f64>()?;
+        let timer = Timer { kind: &FOREIGN_HANDLE, object: timer.unbind() };
+        scheduler.get().timers.with(py, |timers| timers.push(deadline, timer));
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! Methods of a native class that shadow those of a Python class further on in the method
+//! resolution order, and look, before they run, whether the shadowed ones are still what they were.
+//!
+//! A tool that replaces a method of the Python class, or the code of its function, means the calls
+//! that arrive here. To notice that costs a call three comparisons.
+
+use std::cell::UnsafeCell;
+use std::ffi::c_int;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyFunction, PyString};
+use pyo3::{Borrowed, PyClass, ffi, intern};
+
+use super::attach::entered;
+use super::method::answer;
+
+/// The most methods there may be.
+const SLOTS: usize = 64;
+
+/// Who decides whether a method runs itself.
+pub trait Guard: 'static {
+    /// The native class.
+    type Class: PyClass;
+
+    /// Whether no class has changed since the last [`Guard::instead`]. Runs no Python code.
+    fn is_current(slf: &Bound<'_, Self::Class>) -> bool;
+
+    /// What is to be called instead of the method in the slot; `None` to let it run.
+    fn instead<'py>(
+        slf: &Bound<'py, Self::Class>,
+        slot: usize,
+    ) -> PyResult<Option<Bound<'py, PyAny>>>;
+}
+
+/// A guarded method.
+#[derive(Clone, Copy)]
+struct Slot {
+    method: Option<ffi::PyMethodDefPointer>,
+    /// The shadowed function and its code; owned.
+    function: *mut ffi::PyFunctionObject,
+    code: *mut ffi::PyObject,
+}
+
+struct Slots(UnsafeCell<[Slot; SLOTS]>);
+
+// SAFETY: only the holder of the GIL uses it.
+unsafe impl Sync for Slots {}
+
+static TABLE: Slots = Slots(UnsafeCell::new(
+    [Slot { method: None, function: std::ptr::null_mut(), code: std::ptr::null_mut() }; SLOTS],
+));
+
+#[inline(always)]
+fn slot(index: usize) -> *mut Slot {
+    // SAFETY: every index comes from a constant below `SLOTS`, or was checked.
+    unsafe { TABLE.0.get().cast::<Slot>().add(index) }
+}
+
+/// Guards the methods of these names, which get slots in this order. Those that the class does not
+/// have are left out. Called once, when the module is made.
+pub fn install<G: Guard>(py: Python<'_>, names: &[&'static str]) -> PyResult<()> {
+    assert!(names.len() <= SLOTS, "more methods than slots");
+    let class = py.get_type::<G::Class>();
+    let methods = class.getattr(intern!(py, "__dict__"))?;
+    for (index, name) in names.iter().enumerate() {
+        let descriptor = methods.get_item(*name)?;
+        // SAFETY: the type is checked; `PyDescr_NewMethod` makes nothing else of this type, and a
+        // definition of ours is never freed.
+        let definition = unsafe {
+            assert!(
+                ffi::Py_IS_TYPE(descriptor.as_ptr(), &raw mut ffi::PyMethodDescr_Type) != 0,
+                "{name} is a method"
+            );
+            *(*descriptor.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method
+        };
+        // SAFETY: `index` is below `SLOTS`; the GIL is held.
+        unsafe { (*slot(index)).method = Some(definition.ml_meth) };
+        let function = trampoline::<G>(index, definition.ml_flags);
+        let guarded = Box::leak(Box::new(ffi::PyMethodDef { ml_meth: function, ..definition }));
+        // SAFETY: the definition is leaked, so it outlives the descriptor; a live type.
+        let descriptor = unsafe {
+            Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), guarded))?
+        };
+        class.setattr(PyString::new(py, name), descriptor)?;
+    }
+    Ok(())
+}
+
+/// Tells what function the method in the slot shadows, with the code that it has now.
+pub fn expect(index: usize, function: &Bound<'_, PyFunction>) {
+    assert!(index < SLOTS);
+    let py = function.py();
+    let function = function.clone().into_ptr().cast::<ffi::PyFunctionObject>();
+    // SAFETY: a live function, whose code is a live object; the slot is written by the holder of
+    // the GIL, and what it owned is dropped after that.
+    unsafe {
+        let code = ffi::Py_NewRef((*function).func_code);
+        let slot = slot(index);
+        let old = *slot;
+        (*slot).function = function;
+        (*slot).code = code;
+        drop(Bound::from_owned_ptr_or_opt(py, old.function.cast()));
+        drop(Bound::from_owned_ptr_or_opt(py, old.code));
+    }
+}
+
+/// Whether all shadowed functions have the code that they had.
+pub fn has_all_code(py: Python<'_>) -> bool {
+    has_code_from(py, 0)
+}
+
+/// The same of those in a slot and after it, up to the first that has none.
+pub fn has_code_from(py: Python<'_>, first: usize) -> bool {
+    // SAFETY: the indexes are below `SLOTS`.
+    let used = (first..SLOTS).take_while(|index| unsafe { !(*slot(*index)).function.is_null() });
+    used.into_iter().all(|index| has_code_of(py, index))
+}
+
+/// Whether the function in the slot has the code that it had.
+#[inline(always)]
+pub fn has_code_of(_py: Python<'_>, index: usize) -> bool {
+    assert!(index < SLOTS);
+    // SAFETY: `index` is below `SLOTS`.
+    let slot = unsafe { &*slot(index) };
+    slot.function.is_null() || has_code(slot)
+}
+
+#[inline(always)]
+fn has_code(slot: &Slot) -> bool {
+    // SAFETY: a function that the slot owns; the GIL is held.
+    unsafe { (*slot.function).func_code == slot.code }
+}
+
+/// Whether the method in slot `N` may run itself, as far as that can be told quickly.
+///
+/// # Safety
+/// `slf` must be an instance of `G::Class`, and the thread attached.
+#[inline(always)]
+unsafe fn is_current<G: Guard, const N: usize>(slf: *mut ffi::PyObject) -> bool {
+    // SAFETY: by the contract; once a loop has looked, every slot has a function.
+    unsafe {
+        let py = Python::assume_attached();
+        G::is_current(&Borrowed::from_ptr(py, slf).cast_unchecked::<G::Class>())
+            && has_code(&*slot(N))
+    }
+}
+
+/// Calls what is called instead of the method; `None` if it is to run itself.
+///
+/// # Safety
+/// As for [`is_current`].
+unsafe fn divert<G: Guard>(
+    slf: *mut ffi::PyObject,
+    index: usize,
+    call: &mut dyn FnMut(*mut ffi::PyObject) -> *mut ffi::PyObject,
+) -> Option<*mut ffi::PyObject> {
+    let mut diverted = true;
+    let enter = |py: Python<'_>| {
+        answer(py, || {
+            // SAFETY: by the contract.
+            let slf = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<G::Class>() };
+            match G::instead(&slf, index)? {
+                // SAFETY: what a call returns: owned, or null with an exception set.
+                Some(target) => unsafe { Bound::from_owned_ptr_or_err(py, call(target.as_ptr())) },
+                None => {
+                    diverted = false;
+                    Ok(py.None().into_bound(py))
+                }
+            }
+        })
+    };
+    // SAFETY: attached, by the contract.
+    let result = unsafe { entered(enter) };
+    // The None of above is immortal or counted; it is dropped by its owner here.
+    if diverted {
+        return Some(result);
+    }
+    // SAFETY: owned, and the thread is attached.
+    unsafe { ffi::Py_XDECREF(result) };
+    None
+}
+
+/// Declares the function of a calling convention, and beside it the slow part, so that the quick one
+/// needs no stack.
+macro_rules! conventions {
+    ($($quick:ident, $slow:ident, $pointer:ident, ($($name:ident: $type:ty),*), |$target:ident| $call:expr;)*) => {$(
+        unsafe extern "C" fn $quick<G: Guard, const N: usize>(
+            slf: *mut ffi::PyObject,
+            $($name: $type),*
+        ) -> *mut ffi::PyObject {
+            // SAFETY: the descriptor checked `slf`; the slot's method has the flags of this
+            // function, and gets what this function got.
+            unsafe {
+                if !is_current::<G, N>(slf) {
+                    return $slow::<G, N>(slf, $($name),*);
+                }
+                ((*slot(N)).method.unwrap_unchecked().$pointer)(slf, $($name),*)
+            }
+        }
+
+        #[cold]
+        #[inline(never)]
+        unsafe extern "C" fn $slow<G: Guard, const N: usize>(
+            slf: *mut ffi::PyObject,
+            $($name: $type),*
+        ) -> *mut ffi::PyObject {
+            // SAFETY: as above.
+            unsafe {
+                let mut call = |$target: *mut ffi::PyObject| $call;
+                match divert::<G>(slf, N, &mut call) {
+                    Some(result) => result,
+                    None => ((*slot(N)).method.unwrap_unchecked().$pointer)(slf, $($name),*),
+                }
+            }
+        }
+    )*};
+}
+
+conventions! {
+    fast, slow_fast, PyCFunctionFastWithKeywords,
+    (values: *const *mut ffi::PyObject, positional: ffi::Py_ssize_t, names: *mut ffi::PyObject),
+    |target| ffi::PyObject_Vectorcall(target, values, positional.unsigned_abs(), names);
+
+    packed, slow_packed, PyCFunctionWithKeywords,
+    (values: *mut ffi::PyObject, keywords: *mut ffi::PyObject),
+    |target| ffi::PyObject_Call(target, values, keywords);
+
+    bare, slow_bare, PyCFunction,
+    (_unused: *mut ffi::PyObject),
+    |target| ffi::PyObject_CallNoArgs(target);
+}
+
+/// The C functions of the slots, one of each calling convention.
+fn trampoline<G: Guard>(index: usize, flags: c_int) -> ffi::PyMethodDefPointer {
+    macro_rules! functions {
+        ($($index:literal)*) => {
+            match (index, flags) {
+                $(
+                    ($index, ffi::METH_NOARGS) => {
+                        ffi::PyMethodDefPointer { PyCFunction: bare::<G, $index> }
+                    }
+                    ($index, FAST) => ffi::PyMethodDefPointer {
+                        PyCFunctionFastWithKeywords: fast::<G, $index>,
+                    },
+                    ($index, PACKED) => ffi::PyMethodDefPointer {
+                        PyCFunctionWithKeywords: packed::<G, $index>,
+                    },
+                )*
+                _ => panic!("no trampoline for slot {index} and flags {flags}"),
+            }
+        };
+    }
+    const FAST: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
+    const PACKED: c_int = ffi::METH_VARARGS | ffi::METH_KEYWORDS;
+    functions!(
+        0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+        32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61
+        62 63
+    )
+}
