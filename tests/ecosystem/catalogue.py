@@ -141,4 +141,28 @@ PROGRAMS = (
         "PyInstaller: a frozen program with streams, pool, processes, signals, diagnostics",
         ("pyinstaller",),
     ),
+    Program(
+        "nest_asyncio2_nested",
+        "nest_asyncio2: run_until_complete inside a running loop",
+        ("nest-asyncio2",),
+    ),
+    Program(
+        "opentelemetry_tracing",
+        "OpenTelemetry (asyncio, threading): parents of spans, request after request",
+        (
+            "opentelemetry-sdk",
+            "opentelemetry-instrumentation-asyncio",
+            "opentelemetry-instrumentation-threading",
+        ),
+    ),
+    Program(
+        "sentry_tracing",
+        "Sentry (asyncio, threading): tags of events, spans, request after request",
+        ("sentry-sdk",),
+    ),
+    Program(
+        "ddtrace_tracing",
+        "ddtrace (asyncio, futures): parents of spans, request after request",
+        ("ddtrace",),
+    ),
 )

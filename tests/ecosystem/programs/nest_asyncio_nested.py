@@ -1,15 +1,11 @@
 """nest_asyncio: run_until_complete and asyncio.run inside a running loop, tasks around them."""
 
 import asyncio
-import sys
+import importlib
+from typing import Any
 
 from ..expected import expected
 from ..loops import Loop, running
-
-if sys.version_info >= (3, 14):
-    import nest_asyncio2 as nest_asyncio  # the original does not work there
-else:
-    import nest_asyncio
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -76,18 +72,19 @@ async def check(name: str) -> None:
     assert running() == name
 
 
-async def apply_and_check(name: str) -> None:
-    nest_asyncio.apply()
-    await check(name)
+async def apply_and_check(name: str, nest: Any) -> None:
+    nest.apply()
+    for _ in range(3):
+        await check(name)
 
 
-def main(loop: Loop) -> None:
+def main(loop: Loop, module: str = "nest_asyncio") -> None:
     loop.install()
     event_loop = loop.factory()
     asyncio.set_event_loop(event_loop)
     # First inside of a loop that runs already, as in a notebook; after that it is run by
     # nest_asyncio's own code.
-    event_loop.run_until_complete(apply_and_check(loop.name))
+    event_loop.run_until_complete(apply_and_check(loop.name, importlib.import_module(module)))
     event_loop.run_until_complete(check(loop.name))
     event_loop.run_until_complete(event_loop.shutdown_default_executor())
     event_loop.close()
