@@ -60,11 +60,22 @@ class Runner:
         subprocess.run([*pip, "--force-reinstall", "--no-deps", self.wheel], check=True)
 
     def files(self, globs: list[str]) -> list[str]:
-        """The files of tests, as paths in the tree."""
+        """The files of tests, as paths in the tree; or the module that runs them all."""
+        if self.suite.module:
+            return [self.suite.module]
         found = sorted(
             str(path.relative_to(self.tree)) for path in self.tree.glob("tests/**/test_*.py")
         )
         return [file for file in found if any(fnmatch.fnmatch(file, glob) for glob in globs)]
+
+    def command(self, tests: list[str]) -> list[str | Path]:
+        """What runs these tests."""
+        binaries = self.environment / "bin"
+        if module := self.suite.module:
+            names = [test for test in tests if test != module and "::" not in test]
+            return [binaries / "python", "-m", "upstream_unittest", module, *names]
+        plugins = ("-p", "upstream_outcomes", "-p", "no:cacheprovider")
+        return [binaries / "pytest", *plugins, *self.suite.options, *tests]
 
     def run(self, file: str, loop: str, tests: list[str] | None = None) -> Outcomes:
         """Run a file, or some tests of it."""
@@ -80,10 +91,7 @@ class Runner:
         }
         with (HOME / "output.txt").open("ab") as output:
             process = subprocess.Popen(
-                [
-                    *(self.environment / "bin" / "pytest", "-p", "upstream_outcomes"),
-                    *("-p", "no:cacheprovider", *self.suite.options, *(tests or [file])),
-                ],
+                self.command(tests or [file]),
                 cwd=self.tree,
                 env=environment,
                 stdin=subprocess.DEVNULL,

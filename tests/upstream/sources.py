@@ -19,6 +19,9 @@ def fetch(suite: Suite, tree: Path) -> None:
     Raises:
         UnavailableError: this machine cannot have them.
     """
+    if suite.sources == "package":
+        tree.mkdir(parents=True)
+        return
     with tempfile.TemporaryDirectory() as directory:
         if suite.sources == "sdist":
             _sdist(suite, directory)

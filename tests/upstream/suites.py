@@ -11,11 +11,12 @@ class Suite:
         name: the project on PyPI.
         version: that of the package and of the tests.
         sources: where the tests are: the sdist on PyPI, or Debian's source package of that name,
-            for a project whose sdist leaves them out.
+            for a project whose sdist leaves them out; "package" if they are installed with it.
         parts: what the tests need of the source tree.
         options: for pytest, instead of what the project uses to spread them over processes and to
             measure coverage.
         environment: more variables for the tests.
+        module: what runs all tests by `python -m`, for a suite that is not pytest's.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Suite:
     sources: str = "sdist"
     parts: tuple[str, ...] = ("tests", "pyproject.toml")
     environment: dict[str, str] = field(default_factory=dict)
+    module: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -47,4 +49,5 @@ SUITES = (
         ("-n0", "--no-cov", "--no-showlocals"),
         parts=("tests", "pytest.ini", ".coveragerc.toml", ".mypy.ini", "examples"),
     ),
+    Suite("tornado", "6.6.1", (), sources="package", module="tornado.test"),
 )
