@@ -27,7 +27,7 @@ class Lag:
     The time that a turn sleeps is not part of it. A loop that polls nothing and has no timers
     measures quick turns in groups of up to 64, whose members count as equally long. A turn that
     takes some milliseconds ends its group and is counted by itself; only where turns take less than
-    half a microsecond, and two to four in a row take that long after many quick ones, may the
+    0.6 microseconds, and two to four in a row take that long after many quick ones, may the
     first of these be counted as one.
     """
 

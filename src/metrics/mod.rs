@@ -95,9 +95,10 @@ pub struct Metrics {
     read_turn: Counter,
     /// How long a quick turn has taken lately.
     usual: Counter,
-    /// In how many turns the coarse clock is looked at once, a power of two; 0 if the next turn is
-    /// to be measured by itself.
-    looks_every: Counter,
+    /// Whether the turn measured last was a quick one. If not, the next one is measured by itself.
+    quick: Counter,
+    /// The coarse clock is looked at in turns whose number has none of these bits.
+    looks_mask: Counter,
     /// The coarse clock at the last look at it.
     coarse_at: Counter,
 }
@@ -155,22 +156,24 @@ impl Metrics {
         self.set_reading(now);
     }
 
-    /// Whether the loop, between two turns of which neither polled or has timers, is to read the
-    /// clock for [`Metrics::note_turn`]. `coarse` reads a clock that is much cheaper than that and
-    /// advances in steps of some milliseconds: while it stands still, no turn has taken long.
+    /// Whether the loop, between two turns of which neither polled or has timers, is to call
+    /// [`Metrics::look`].
     #[inline(always)]
-    pub fn wants_reading(&self, coarse: impl FnOnce() -> u64) -> bool {
-        let (every, turns) = (self.looks_every.get(), self.turns.get());
-        if every > 1 && turns & (every - 1) != 0 {
-            return false;
+    pub fn wants_look(&self) -> bool {
+        self.turns.get() & self.looks_mask.get() == 0
+    }
+
+    /// Looks whether the last turns have taken long. `coarse` reads a clock that is much cheaper than
+    /// `exact` and advances in steps of some milliseconds: while it stands still, none has.
+    pub fn look(&self, coarse: impl FnOnce() -> u64, exact: impl FnOnce() -> u64) {
+        if self.quick.get() != 0 && !self.turns.get().is_multiple_of(TURNS_BETWEEN_READINGS) {
+            let coarse = coarse();
+            if coarse == self.coarse_at.get() {
+                return;
+            }
+            self.coarse_at.set(coarse);
         }
-        if every == 0 || turns.is_multiple_of(TURNS_BETWEEN_READINGS) {
-            return true;
-        }
-        let coarse = coarse();
-        let advanced = coarse != self.coarse_at.get();
-        self.coarse_at.set(coarse);
-        advanced
+        self.note_turn(exact());
     }
 
     /// The clock was read between two callbacks: the turns since the last reading took so long.
@@ -185,8 +188,9 @@ impl Metrics {
         self.set_reading(now);
         let longest = if turns > 1 { self.note_quick_turns(elapsed, turns) } else { elapsed };
         self.lag.record(longest, 1);
+        self.quick.set(u64::from(longest < QUICK_TURN));
         if longest >= QUICK_TURN {
-            self.looks_every.set(0);
+            self.looks_mask.set(0);
             if longest >= SLOW_TURN {
                 slow_turn(longest);
             }
@@ -195,13 +199,13 @@ impl Metrics {
         self.usual.set(longest.max(1));
         // A look is to be next to nothing of a turn. The first quick turns after others count as
         // long: what made one of them long may happen again.
-        let every = match longest {
-            _ if turns < TURNS_BETWEEN_READINGS / 2 => 1,
-            500.. => 1,
-            250.. => 2,
-            _ => 4,
+        let mask = match longest {
+            _ if turns < TURNS_BETWEEN_READINGS / 2 => 0,
+            600.. => 0,
+            300.. => 1,
+            _ => 3,
         };
-        self.looks_every.set(every);
+        self.looks_mask.set(mask);
     }
 
     /// Records all of several turns but the last. Returns what is left for that one.
@@ -306,8 +310,8 @@ mod tests {
     /// A turn that neither polls nor looks at timers, at `now`. Both clocks are the same here.
     fn turn(metrics: &Metrics, now: u64) {
         metrics.turns.add(1);
-        if metrics.wants_reading(|| now / (4 * MS)) {
-            metrics.note_turn(now);
+        if metrics.wants_look() {
+            metrics.look(|| now / (4 * MS), || now);
         }
     }
 
@@ -353,25 +357,30 @@ mod tests {
 
     #[test]
     fn the_quicker_the_turns_the_fewer_the_looks_at_a_clock() {
-        for (nanoseconds, looks) in [(100, 16), (300, 32), (1000, 64), (20_000, 64)] {
+        for (nanoseconds, looks) in [(100, 16), (400, 32), (1000, 64), (20_000, 64)] {
             let metrics = quick();
             let mut now = SECOND;
             for _ in 0..640 {
                 now += nanoseconds;
                 turn(&metrics, now);
             }
-            let (mut readings, mut coarse) = (0, 0);
+            let (readings, coarse) = (Counter::default(), Counter::default());
             for _ in 0..64 {
                 metrics.turns.add(1);
-                if metrics.wants_reading(|| {
-                    coarse += 1;
-                    metrics.coarse_at.get()
-                }) {
-                    readings += 1;
+                now += nanoseconds;
+                if metrics.wants_look() {
+                    let standing_still = || {
+                        coarse.add(1);
+                        metrics.coarse_at.get()
+                    };
+                    metrics.look(standing_still, || {
+                        readings.add(1);
+                        now
+                    });
                 }
             }
-            assert_eq!(readings + coarse, looks, "{nanoseconds}");
-            assert_eq!(readings == 64, nanoseconds == 20_000, "{nanoseconds}");
+            assert_eq!(readings.get() + coarse.get(), looks, "{nanoseconds}");
+            assert_eq!(readings.get() == 64, nanoseconds == 20_000, "{nanoseconds}");
         }
     }
 

@@ -477,18 +477,18 @@ fn queue_due_timers<'py>(
 ) -> PyOutcome<'py, ()> {
     let this = scheduler.get();
     if this.timers.with(scheduler.py(), |timers| timers.is_empty()) {
-        if time.is_none() && this.metrics.wants_reading(clock::coarse_tick) {
-            note_turn(this);
+        if time.is_none() && this.metrics.wants_look() {
+            look_at_clock(this);
         }
         return Ok(());
     }
     queue_timers(scheduler, time)
 }
 
-/// A look at the clock for the metrics alone.
+/// A look at the clocks for the metrics alone.
 #[cold]
-fn note_turn(this: &Scheduler) {
-    this.metrics.note_turn(clock::nanoseconds());
+fn look_at_clock(this: &Scheduler) {
+    this.metrics.look(clock::coarse_tick, clock::nanoseconds);
 }
 
 fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> PyOutcome<'py, ()> {
