@@ -122,6 +122,9 @@ pub mod _ferroloop {
     /// To be called in a forked child, before anything else of this module.
     #[pyfunction]
     fn after_fork(py: Python<'_>) -> PyResult<()> {
+        // There the tasks of the parent are no tasks any more, as asyncio's from 3.14 on.
+        #[cfg(Py_3_14)]
+        task::current::TASKS.clear(py);
         signals::after_fork(py)
     }
 

@@ -13,18 +13,11 @@ from collections.abc import Iterable, Iterator, MutableSet
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import _ferroloop
+from . import _ferroloop, call_graph
 
 if TYPE_CHECKING:
     _Refs = MutableSet[weakref.ref[Any]]
-
-    class _TaskWeakSet(weakref.WeakSet[Any]):
-        data: "_TaskRefs"
-        _pending_removals: list[Any]
-        _remove: Any
-
-        def _commit_removals(self) -> None: ...
-
+    _TaskWeakSet = weakref.WeakSet[Any]
 else:
     _Refs = MutableSet
     _TaskWeakSet = weakref.WeakSet
@@ -64,7 +57,28 @@ class _TaskRefs(_Refs):
         else:
             self.others.discard(value)
 
-    # The methods of sets that WeakSet calls, besides those that the abstract class gives.
+    # The methods of sets that WeakSet or a program calls, besides those that the abstract class
+    # gives.
+
+    def copy(self) -> set[weakref.ref[Any]]:
+        return set(self)
+
+    def union(self, *others: Iterable[Any]) -> set[Any]:
+        return set(self).union(*others)
+
+    def intersection(self, *others: Iterable[Any]) -> set[Any]:
+        return set(self).intersection(*others)
+
+    def difference(self, *others: Iterable[Any]) -> set[Any]:
+        return set(self).difference(*others)
+
+    def symmetric_difference(self, other: Iterable[Any]) -> set[Any]:
+        return set(self).symmetric_difference(other)
+
+    def update(self, *others: Iterable[Any]) -> None:
+        for other in others:
+            for value in other:
+                self.add(value)
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Any]) -> Any:
@@ -100,24 +114,6 @@ class _TaskSet(_TaskWeakSet):
     # What `copy()`, `union()` and their like make is a set of its own, which needs no such data.
     def __new__(cls, data: Iterable[Any] | None = None) -> Any:
         return weakref.WeakSet(data or ())
-
-    # asyncio's tasks come and go by these two.
-
-    def add(self, item: Any) -> None:
-        if isinstance(item, _ferroloop.Task):
-            _ferroloop.set_listed(item, True)
-            return
-        if self._pending_removals:
-            self._commit_removals()
-        self.data.others.add(weakref.ref(item, self._remove))
-
-    def discard(self, item: Any) -> None:
-        if isinstance(item, _ferroloop.Task):
-            _ferroloop.set_listed(item, False)
-            return
-        if self._pending_removals:
-            self._commit_removals()
-        self.data.others.discard(weakref.ref(item))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, weakref.WeakSet):
@@ -170,3 +166,7 @@ for _set in _sets_of_tasks():
 
 if (_module := sys.modules.get("_asyncio")) is not None:
     _ferroloop.share_task_counter(_module, lambda: _number_of_a_new_task(_module))
+
+if sys.version_info >= (3, 14):
+    # In C there is no way to tell who awaits a future of ours.
+    call_graph.install()

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from types import CodeType, FrameType
 from typing import Any
+
+from . import _ferroloop
+
+_TASKS_FILE = asyncio.gather.__code__.co_filename
+_AS_COMPLETED: tuple[type, ...] = tuple(
+    filter(None, [getattr(asyncio.tasks, "_AsCompletedIterator", None)])
+)
+
+# Who awaits a future, as the program said by `future_add_to_awaited_by()`.
+_recorded: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
 
 # The frames of who runs the loop: what runs in it is above.
 _BOUNDARIES: frozenset[CodeType] = frozenset(
@@ -109,7 +121,9 @@ def awaited_object(task: asyncio.Task[Any]) -> str | None:
 
 
 def awaiting_tasks(task: asyncio.Future[Any]) -> list[asyncio.Task[Any]]:
-    """Return the tasks that a task's end will wake, `gather()` and the like looked through."""
+    """Return the tasks that a task's end will wake, `gather()` and the like looked through, and
+    those that were said to await it.
+    """
     found: dict[int, asyncio.Task[Any]] = {}
     seen: set[int] = set()
     pending: list[Any] = [task]
@@ -120,25 +134,47 @@ def awaiting_tasks(task: asyncio.Future[Any]) -> list[asyncio.Task[Any]]:
         seen.add(id(future))
         for entry in getattr(future, "_callbacks", None) or ():
             callback = entry[0] if isinstance(entry, tuple) else entry
-            owner = getattr(callback, "__self__", None)
-            if isinstance(owner, asyncio.Task):
-                found[id(owner)] = owner
-                continue
-            if isinstance(owner, asyncio.TaskGroup):
-                parent = getattr(owner, "_parent_task", None)
-                if parent is not None:
-                    found[id(parent)] = parent
-                continue
-            # gather(), shield() and wait() keep the future they complete in a closure.
-            for cell in getattr(callback, "__closure__", None) or ():
-                try:
-                    content = cell.cell_contents
-                except ValueError:
-                    continue
-                if asyncio.isfuture(content) and content is not future:
-                    pending.append(content)
+            for waiter in _waiters_of(callback):
+                if isinstance(waiter, asyncio.Task):
+                    found[id(waiter)] = waiter
+                elif asyncio.isfuture(waiter):
+                    pending.append(waiter)
+    for waiter in _recorded.get(task, ()):
+        found[id(waiter)] = waiter
     found.pop(id(task), None)
     return list(found.values())
+
+
+def _waiters_of(callback: Any) -> Iterator[Any]:
+    """What a callback completes or wakes: tasks, or futures that are awaited in turn."""
+    owner = getattr(callback, "__self__", None)
+    if isinstance(owner, asyncio.Task):
+        yield owner
+        return
+    if isinstance(owner, asyncio.TaskGroup):
+        yield getattr(owner, "_parent_task", None)
+        return
+    if isinstance(owner, _AS_COMPLETED):
+        yield getattr(owner, "_cur_task", None)
+        return
+    code = getattr(callback, "__code__", None)
+    if not isinstance(code, CodeType):
+        return
+    # gather() and shield() keep the task that called them, in a variable or a default (3.14).
+    of_asyncio = code.co_filename == _TASKS_FILE
+    defaults = getattr(callback, "__defaults__", None) or ()
+    if of_asyncio and "cur_task" in code.co_varnames[: code.co_argcount]:
+        yield from defaults
+    # gather(), shield() and wait() keep the future they complete in a closure.
+    cells = getattr(callback, "__closure__", None) or ()
+    for name, cell in zip(code.co_freevars, cells, strict=False):
+        try:
+            content = cell.cell_contents
+        except ValueError:
+            continue
+        is_task = isinstance(content, asyncio.Task)
+        if (of_asyncio and name == "cur_task") or (asyncio.isfuture(content) and not is_task):
+            yield content
 
 
 def await_chain(task: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
@@ -153,3 +189,46 @@ def await_chain(task: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
         seen.add(id(task))
         chain.append(task)
     return chain
+
+
+if sys.version_info >= (3, 14):
+    import asyncio.graph
+
+    _add_in_c = asyncio.future_add_to_awaited_by
+    _discard_in_c = asyncio.future_discard_from_awaited_by
+    _build_graph = vars(asyncio.graph)["_build_graph_for_future"]
+
+    def _is_native(future: object) -> bool:
+        return isinstance(future, _ferroloop.Future)
+
+    def future_add_to_awaited_by(fut: Any, waiter: Any, /) -> None:
+        """Record that `fut` is awaited on by `waiter`."""
+        if _is_native(fut) or _is_native(waiter):
+            if asyncio.isfuture(fut) and asyncio.isfuture(waiter):
+                _recorded.setdefault(fut, set()).add(waiter)
+        else:
+            _add_in_c(fut, waiter)
+
+    def future_discard_from_awaited_by(fut: Any, waiter: Any, /) -> None:
+        """Record that `fut` is no longer awaited on by `waiter`."""
+        if _is_native(fut) or _is_native(waiter):
+            if asyncio.isfuture(fut) and (waiters := _recorded.get(fut)) is not None:
+                waiters.discard(waiter)
+        else:
+            _discard_in_c(fut, waiter)
+
+    def _build_graph_for_future(future: Any, *, limit: int | None = None) -> Any:
+        """As asyncio's; a future in C does not know which of our tasks await it."""
+        graph = _build_graph(future, limit=limit)
+        if _is_native(future):
+            return graph
+        known = {id(parent.future) for parent in graph.awaited_by}
+        others = [other for other in awaiting_tasks(future) if id(other) not in known]
+        more = [_build_graph_for_future(other, limit=limit) for other in others]
+        return replace(graph, awaited_by=(*graph.awaited_by, *more)) if more else graph
+
+    def install() -> None:
+        """Have asyncio's call graphs include our tasks and futures."""
+        asyncio.future_add_to_awaited_by = future_add_to_awaited_by
+        asyncio.future_discard_from_awaited_by = future_discard_from_awaited_by
+        vars(asyncio.graph)["_build_graph_for_future"] = _build_graph_for_future

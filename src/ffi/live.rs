@@ -99,6 +99,17 @@ impl LiveSet {
         Self(AttachedRefCell::new(Vec::new()))
     }
 
+    /// Takes all out.
+    #[cfg(Py_3_14)]
+    pub fn clear(&self, py: Python<'_>) {
+        self.0.with(py, |members| {
+            for member in members.drain(..) {
+                // SAFETY: every member lives, for it leaves the set when it is dropped.
+                unsafe { member.index.as_ref() }.set(py, NOT_ENROLLED);
+            }
+        });
+    }
+
     /// New references to the objects that are not being deallocated right now.
     pub fn snapshot<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         self.0.with(py, |members| {

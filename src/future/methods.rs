@@ -227,7 +227,7 @@ impl Future {
     #[getter(__class__)]
     fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        shown_class(slf, imports::asyncio_futures(py)?, intern!(py, "Future"), || {
+        shown_class(slf, imports::names_in_futures(py)?, intern!(py, "Future"), || {
             imports::asyncio_future(py)
         })
     }
@@ -380,7 +380,7 @@ impl Future {
 /// constructors are used that way; `isinstance()` with asyncio's class would be false by it.
 pub fn shown_class<'py, T: PyTypeInfo>(
     object: &Bound<'py, T>,
-    module: &Bound<'py, PyAny>,
+    names: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
     own: impl FnOnce() -> PyResult<&'py Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -391,8 +391,8 @@ pub fn shown_class<'py, T: PyTypeInfo>(
         return Ok(object.as_any().get_type().into_any());
     }
     // Programs replace it, as nest_asyncio does, and then ask for theirs.
-    match module.getattr(name) {
-        Ok(class) if class.is_instance_of::<PyType>() => Ok(class),
+    match names.cast::<PyDict>()?.get_item(name)? {
+        Some(class) if class.is_instance_of::<PyType>() => Ok(class),
         _ => own().cloned(),
     }
 }

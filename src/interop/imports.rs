@@ -26,8 +26,8 @@ imports! {
     load with load;
     asyncio_future = "asyncio.futures": "Future";
     asyncio_task = "asyncio.tasks": "Task";
-    asyncio_futures = "asyncio": "futures";
-    asyncio_tasks = "asyncio": "tasks";
+    names_in_futures = "asyncio.futures": "__dict__";
+    names_in_tasks = "asyncio.tasks": "__dict__";
     asyncio_handle = "asyncio.events": "Handle";
     asyncio_timer_handle = "asyncio.events": "TimerHandle";
     #[cfg(Py_3_14)]

@@ -183,7 +183,7 @@ impl Task {
     #[getter(__class__)]
     fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        shown_class(slf, imports::asyncio_tasks(py)?, intern!(py, "Task"), || {
+        shown_class(slf, imports::names_in_tasks(py)?, intern!(py, "Task"), || {
             imports::asyncio_task(py)
         })
     }

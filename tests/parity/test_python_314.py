@@ -101,6 +101,143 @@ def test_call_graph_tells_who_waits_for_several(run, how):
     run(main())
 
 
+def waiters(future):
+    return sorted(
+        entry.future.get_name() for entry in asyncio.capture_call_graph(future).awaited_by
+    )
+
+
+def test_call_graph_of_what_as_completed_waits_for(run):
+    async def consume(tasks):
+        for completed in asyncio.as_completed(tasks):
+            await completed
+
+    async def main():
+        tasks = [asyncio.create_task(asyncio.sleep(0.01)) for _ in range(2)]
+        consumer = asyncio.create_task(consume(tasks), name="consumer")
+        await asyncio.sleep(0)
+        assert [waiters(task) for task in tasks] == [["consumer"]] * 2
+        await consumer
+        assert [waiters(task) for task in tasks] == [[]] * 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["loop", "asyncio"])
+def test_call_graph_of_a_future(run, kind):
+    async def waits(future):
+        await future
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        future = loop.create_future() if kind == "loop" else asyncio.Future()
+        task = asyncio.create_task(waits(future), name="waits")
+        await asyncio.sleep(0)
+        assert waiters(future) == ["waits"]
+        future.set_result(None)
+        await task
+        assert waiters(future) == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("combine", [asyncio.gather, asyncio.shield], ids=["gather", "shield"])
+def test_call_graph_of_what_is_not_yet_awaited(run, combine):
+    async def main():
+        asyncio.current_task().set_name("main")
+        task = asyncio.create_task(asyncio.sleep(0.001))
+        combined = combine(task)
+        assert waiters(task) == ["main"]
+        await combined
+        assert waiters(task) == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["loop", "asyncio"])
+def test_call_graph_that_the_program_adds_to(run, kind):
+    async def main():
+        task = asyncio.current_task()
+        task.set_name("main")
+        loop = asyncio.get_running_loop()
+        future = loop.create_future() if kind == "loop" else asyncio.Future()
+        for _ in range(2):
+            asyncio.future_add_to_awaited_by(future, task)
+        assert waiters(future) == ["main"]
+        asyncio.future_discard_from_awaited_by(future, task)
+        asyncio.future_discard_from_awaited_by(future, task)
+        assert waiters(future) == []
+        for other in (1, object(), "future"):
+            asyncio.future_add_to_awaited_by(other, task)
+            asyncio.future_add_to_awaited_by(future, other)
+            asyncio.future_discard_from_awaited_by(other, task)
+            asyncio.future_discard_from_awaited_by(future, other)
+        assert waiters(future) == []
+
+    run(main())
+
+
+def test_keywords_reach_the_task_factory(run):
+    seen = []
+
+    async def nothing():
+        return 1
+
+    def factory(loop, coro, **keywords):
+        seen.append(sorted(keywords))
+        return asyncio.Task(coro, loop=loop, **keywords)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(factory)
+        given = (
+            {},
+            {"eager_start": None},
+            {"eager_start": False},
+            {"name": None},
+            {"context": None},
+        )
+        for keywords in given:
+            await loop.create_task(nothing(), **keywords)
+        assert seen == [sorted(keywords) for keywords in given]
+        loop.set_task_factory(None)
+
+    run(main())
+
+
+def test_a_forked_child_has_no_tasks(flavour):
+    source = """
+    import os, warnings
+    warnings.simplefilter("ignore")
+
+    async def names():
+        return len(asyncio.all_tasks()), len(asyncio.all_tasks(outer))
+
+    async def main():
+        global outer
+        outer = asyncio.get_running_loop()
+        other = asyncio.create_task(asyncio.sleep(3600))
+        await asyncio.sleep(0)
+        if (pid := os.fork()) == 0:
+            shown = len(asyncio.all_tasks(outer)), asyncio.current_task(outer) is None
+            loop = new_event_loop()
+            print("child", *shown, *loop.run_until_complete(names()), flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        print("parent", len(asyncio.all_tasks()), flush=True)
+        other.cancel()
+
+    loop = new_event_loop()
+    loop.run_until_complete(main())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    """
+    with Program(flavour, source) as program:
+        status, out, err = program.finish()
+    assert (status, err) == (0, "")
+    assert out.splitlines() == ["child 0 True 1 0", "parent 2"]
+
+
 def test_call_graph_of_the_running_task(run):
     async def inner():
         return asyncio.capture_call_graph(), asyncio.capture_call_graph(limit=1)

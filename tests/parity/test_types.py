@@ -163,6 +163,8 @@ def test_a_replaced_class_is_what_instances_answer(flavour, monkeypatch):
 
 EXTRA = {"__dict__", "__slotnames__", "_cancelled_exc", "_context", "_num_cancels_requested"}
 """Attributes of asyncio's Python classes, which its classes in C do without, and what copying adds."""
+if sys.version_info < (3, 12):
+    EXTRA |= {"get_context"}
 
 
 @pytest.mark.parametrize("name", ["Future", "Task"])
@@ -512,6 +514,13 @@ def test_the_set_of_scheduled_tasks(flavour):
         assert all(isinstance(one, weakref.ref) for one in tasks.data)
         assert weakref.ref(task) in tasks.data
         assert bool(tasks)
+        data = {weakref.ref(one) for one in own | others}
+        assert tasks.data == tasks.data.copy() == tasks.data.union(()) == data
+        assert tasks.data.intersection(data) == tasks.data.difference(()) == data
+        assert tasks.data.symmetric_difference(data) == set()
+        assert tasks.data >= data
+        assert tasks.data.issubset(data)
+        assert tasks.data | data == data
         for copied in (tasks.copy(), weakref.WeakSet(tasks), tasks | set(), tasks.union(())):
             assert type(copied) is weakref.WeakSet
             assert set(copied) == own | others
