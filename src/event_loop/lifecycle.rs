@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -17,6 +18,13 @@ use crate::scheduler::{current_thread, patches, turn};
 use crate::signals;
 use crate::watchdog;
 
+/// What `body` returns; a panic, of which there should be none, becomes an exception, so that the
+/// caller puts its state in order and the loop stays usable.
+fn without_panic<T>(body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(body))
+        .unwrap_or_else(|_panic| Err(PyRuntimeError::new_err("ferroloop: internal error (panic)")))
+}
+
 #[pymethods]
 impl EventLoop {
     /// Run until `stop()` is called.
@@ -30,8 +38,10 @@ impl EventLoop {
         let run = tracing::debug_span!(target: "ferroloop::loop", "run", event_loop = number);
         let run = run.entered();
         tracing::debug!(target: "ferroloop::loop", "a loop starts");
-        let result = Self::_run_forever_setup(slf)
-            .and_then(|()| turn::run(slf.as_super()).map_err(PyErr::from));
+        let result = without_panic(|| {
+            Self::_run_forever_setup(slf)?;
+            turn::run(slf.as_super()).map_err(PyErr::from)
+        });
         let cleaned = Self::_run_forever_cleanup(slf);
         tracing::debug!(target: "ferroloop::loop", "a loop stops");
         drop(run);
@@ -45,9 +55,10 @@ impl EventLoop {
         Self::check_may_run(slf)?;
         let scheduler = slf.as_super().get();
         let debug = scheduler.debug.get(py);
-        slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (debug,))?;
+        // From here on there is something to undo.
         let hooks = imports::get_asyncgen_hooks(py)?.call0()?;
         slf.get().saved_asyncgen_hooks.store(py, Some(hooks));
+        slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (debug,))?;
         scheduler.thread.set(py, current_thread(py)?);
         let keywords = PyDict::new(py);
         keywords.set_item(
@@ -65,27 +76,36 @@ impl EventLoop {
         patches::look(slf.as_super())
     }
 
-    /// Undo what [`EventLoop::_run_forever_setup`] did.
+    /// Undo what [`EventLoop::_run_forever_setup`] did: all of it, whatever one of the steps raises.
     fn _run_forever_cleanup(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let Some(hooks) = slf.get().saved_asyncgen_hooks.replace(py, None) else {
             return Ok(()); // the set-up refused to run
         };
         let scheduler = slf.as_super().get();
+        // While the thread is known.
+        let ended = without_panic(|| Self::note_end(slf));
         scheduler.stopping.set(py, false);
         scheduler.thread.set(py, 0);
-        let disarmed = Self::note_end(slf);
         scheduler.unhide_scheduled(py);
-        imports::set_running_loop(py)?.call1((py.None(),))?;
-        slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (false,))?;
-        let hooks = hooks.into_bound(py).cast_into::<pyo3::types::PyTuple>()?;
-        imports::set_asyncgen_hooks(py)?.call1(hooks)?;
-        disarmed
+        let steps: [&dyn Fn() -> PyResult<()>; 3] = [
+            &|| imports::set_running_loop(py)?.call1((py.None(),)).map(drop),
+            &|| {
+                let name = intern!(py, "_set_coroutine_origin_tracking");
+                slf.call_method1(name, (false,)).map(drop)
+            },
+            &|| {
+                let hooks = hooks.bind(py).cast::<pyo3::types::PyTuple>()?;
+                imports::set_asyncgen_hooks(py)?.call1(hooks).map(drop)
+            },
+        ];
+        let undone = steps.map(without_panic);
+        undone.into_iter().find(Result::is_err).unwrap_or(ended)
     }
 
     /// One turn: what asyncio calls `_run_once`.
     fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
-        turn::once(slf.as_super()).map_err(PyErr::from)
+        without_panic(|| turn::once(slf.as_super()).map_err(PyErr::from))
     }
 
     /// Stop `run_forever()` after the current turn.

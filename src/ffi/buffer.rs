@@ -198,6 +198,18 @@ pub fn with_writable_bytes<'py, R>(
     Ok(body(unsafe { std::slice::from_raw_parts_mut(start.cast(), length) }))
 }
 
+/// `memoryview(object)`.
+///
+/// # Errors
+/// Those of the object's buffer protocol. Acquiring the memory may run Python code.
+pub fn view<'py>(object: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    // SAFETY: a live object; an owned reference or null with an exception comes back.
+    let view = unsafe {
+        Bound::from_owned_ptr_or_opt(object.py(), ffi::PyMemoryView_FromObject(object.as_ptr()))
+    };
+    view.ok_or_else(|| Raised::take(object.py()))
+}
+
 /// `memoryview(object)[start:end]`: a part of an object's memory, without a copy.
 ///
 /// # Errors
@@ -207,12 +219,9 @@ pub fn part<'py>(
     range: std::ops::Range<usize>,
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
     let py = object.py();
-    // SAFETY: a live object; an owned reference or null with an exception comes back.
-    let view =
-        unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyMemoryView_FromObject(object.as_ptr())) };
-    let view = view.ok_or_else(|| Raised::take(py))?;
+    let view = view(object)?;
     let (start, end) = (range.start as ffi::Py_ssize_t, range.end as ffi::Py_ssize_t);
-    // SAFETY: as above; memoryviews are sequences, and clip the indices.
+    // SAFETY: live objects, as an owned reference or null comes back; memoryviews are sequences, and clip the indices.
     let part = unsafe {
         Bound::from_owned_ptr_or_opt(py, ffi::PySequence_GetSlice(view.as_ptr(), start, end))
     };

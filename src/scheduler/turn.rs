@@ -13,17 +13,17 @@ use pyo3::prelude::*;
 
 use super::inbox;
 use super::patches::{self, flag};
-use super::report::{is_slow, slow_callback};
+use super::report::{is_slow, outcome, report_raised, slow_callback};
 use super::sleep::sleep;
 use super::waiters::{self, Waiters};
 use super::watch::Watches;
-use super::{Runnable, Scheduler, Timer};
+use super::{Runnable, RunnableKind, Scheduler, Timer};
 use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised, check_signals};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::logging;
-use crate::reactor::clock;
+use crate::reactor::{Poller, clock};
 
 /// Longest sleep in seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT.
 const LONGEST_SLEEP: f64 = 24.0 * 3600.0;
@@ -69,9 +69,16 @@ fn arm_foreign_timers<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, 
 
 /// One turn by itself, which leaves no current task behind.
 pub fn once<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
-    let result = turn(scheduler);
-    leave_task(scheduler);
-    result
+    struct Turn<'a, 'py>(&'a Bound<'py, Scheduler>);
+
+    impl Drop for Turn<'_, '_> {
+        fn drop(&mut self) {
+            leave_task(self.0);
+        }
+    }
+
+    let _turn = Turn(scheduler);
+    turn(scheduler)
 }
 
 /// One turn.
@@ -155,7 +162,7 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
             // Word by word, as the queue's description says.
             let Runnable { kind, object, argument, context } = runnable;
             let runnable = Runnable { kind, object, argument, context };
-            let result = (kind.run)(scheduler, runnable);
+            let result = run_one(scheduler, kind, runnable);
             this.deferred.end_callback(py);
             let finished = run_after_callback(scheduler);
             let due = this.deferred.is_due(py);
@@ -173,6 +180,34 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     result
 }
 
+/// Runs one entry of the queue. As from asyncio's handles, only KeyboardInterrupt and SystemExit
+/// leave the loop.
+#[inline(always)]
+fn run_one<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    kind: &'static RunnableKind,
+    runnable: Runnable,
+) -> PyOutcome<'py, ()> {
+    match (kind.run)(scheduler, runnable) {
+        Ok(()) => Ok(()),
+        Err(raised) => report_stray(scheduler, raised),
+    }
+}
+
+/// Reports what an entry of the queue raised outside of any callback of the user, who would be told
+/// of a callback's exception by the entry itself.
+#[cold]
+fn report_stray<'py>(scheduler: &Bound<'py, Scheduler>, raised: Raised<'py>) -> PyOutcome<'py, ()> {
+    if raised.stops_the_loop() {
+        return Err(raised);
+    }
+    let py = scheduler.py();
+    let message = intern!(py, "Exception in the event loop");
+    let entries =
+        [("message", Some(message.as_any())), ("exception", Some(raised.value().as_any()))];
+    outcome(py, report_raised(scheduler, &raised, &entries))
+}
+
 /// Runs what the callback just run has deferred to its end.
 #[inline(always)]
 fn run_after_callback<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
@@ -187,7 +222,7 @@ fn run_all<'py>(scheduler: &Bound<'py, Scheduler>, runnables: Vec<Runnable>) -> 
     let mut result = Ok(());
     for runnable in runnables {
         // All of them, whatever one of them raises.
-        result = result.and((runnable.kind.run)(scheduler, runnable));
+        result = result.and(run_one(scheduler, runnable.kind, runnable));
     }
     result
 }
@@ -237,7 +272,7 @@ fn run_carefully<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> 
 fn execute<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
     match scheduler.get().patches.handle_run(scheduler.py()) {
         Some((run, run_in_handle)) => run_in_handle(scheduler, runnable, &run),
-        None => (runnable.kind.run)(scheduler, runnable),
+        None => run_one(scheduler, runnable.kind, runnable),
     }
 }
 
@@ -413,13 +448,28 @@ fn prepare_to_wait<'py>(
     Ok(timeout)
 }
 
+/// The poller while the loop polls. It goes back even if something panics: a loop without one
+/// could do nothing any more.
+struct LentPoller<'a, 'py> {
+    py: Python<'py>,
+    scheduler: &'a Scheduler,
+    poller: Option<Box<Poller>>,
+}
+
+impl Drop for LentPoller<'_, '_> {
+    fn drop(&mut self) {
+        drop(self.scheduler.poller.replace(self.py, self.poller.take()));
+    }
+}
+
 /// Polls and queues what is due for ready descriptors. Returns the time afterwards, in
 /// nanoseconds.
 fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> PyOutcome<'py, u64> {
     let py = scheduler.py();
     let this = scheduler.get();
     let timeout = prepare_to_wait(scheduler, timeout)?;
-    let Some(mut poller) = this.poller.take(py) else {
+    let mut lent = LentPoller { py, scheduler: this, poller: this.poller.take(py) };
+    let Some(poller) = &mut lent.poller else {
         let error = PyRuntimeError::new_err("Event loop is closed");
         return Err(raised(py, error));
     };
@@ -436,7 +486,7 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
         metrics.sleep_begins(began);
         // Asking the clock may have run Python code, and so let other threads queue something.
         let slept = if this.ready.len(py) == 0 && !this.inbox.has_letters() {
-            sleep(py, this, &mut poller, timeout, began)
+            sleep(py, this, poller, timeout, began)
         } else {
             let polled = poller.poll(Some(Duration::ZERO));
             let now = clock::nanoseconds();
@@ -454,7 +504,7 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
         });
     }
     let beside = poller.was_beside_ready();
-    drop(this.poller.replace(py, Some(poller)));
+    drop(lent);
     match polled {
         Ok(()) if beside => {
             if let Some(ready) = this.on_beside.get(py) {

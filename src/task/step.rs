@@ -59,7 +59,7 @@ static WAKEUP: RunnableKind = RunnableKind {
         let task = task_of(py, runnable.object)?;
         let future = runnable.argument.map(|future| future.into_bound(py));
         let exception = match &future {
-            Some(future) => exception_of(future)?,
+            Some(future) => exception_of(future),
             None => None,
         };
         drop(future);
@@ -85,9 +85,8 @@ impl BoundCallback for Wakeup {
     const NAME: &'static CStr = c"task_wakeup";
 
     fn call<'py>(slf: &Bound<'py, Task>, future: &Bound<'py, PyAny>) -> PyResult<()> {
-        let py = slf.py();
         let exception = match as_exact_future(future) {
-            Some(future) => future.get().retrieve(py)?.err(),
+            Some(future) => retrieved_exception(future),
             None => foreign::exception_of(future)?,
         };
         called_step(slf, exception).map_err(PyErr::from)
@@ -106,14 +105,22 @@ fn task_of(py: Python<'_>, object: Py<PyAny>) -> PyOutcome<'_, Bound<'_, Task>> 
 
 /// The exception to throw into a task that waited for a done `future` of this crate.
 #[inline(always)]
-fn exception_of<'py>(
-    future: &Bound<'py, PyAny>,
-) -> PyOutcome<'py, Option<Bound<'py, PyBaseException>>> {
+fn exception_of<'py>(future: &Bound<'py, PyAny>) -> Option<Bound<'py, PyBaseException>> {
     let py = future.py();
     match as_exact_future(future) {
-        Some(future) if future.get().has_result(py) => Ok(None),
-        Some(future) => outcome(py, future.get().retrieve(py)).map(Result::err),
-        None => Ok(None),
+        Some(future) if future.get().has_result(py) => None,
+        Some(future) => retrieved_exception(future),
+        None => None,
+    }
+}
+
+/// The exception of `future`, or the one that `future.result()` raises, as of a future that was
+/// initialised anew since it was done: the task learns of it, not the loop.
+fn retrieved_exception<'py>(future: &Bound<'py, Future>) -> Option<Bound<'py, PyBaseException>> {
+    let py = future.py();
+    match future.get().retrieve(py) {
+        Ok(result) => result.err(),
+        Err(error) => Some(error.into_value(py).into_bound(py)),
     }
 }
 

@@ -295,13 +295,25 @@ impl SocketOperation {
         })?;
         match ready(py, result)? {
             Some((_, true)) => Ok(Some(py.None().into_bound(py))),
-            Some((sent, false)) => {
-                let progress = Action::SendAll(data.clone().unbind(), sent);
-                drop(self.action.replace(py, progress));
-                Ok(None)
-            }
-            None => Ok(None),
+            Some((sent, false)) => self.send_rest_later(data, sent),
+            None => self.send_rest_later(data, sent),
         }
+    }
+
+    /// Keeps a view of the data from the first wait to the end, as asyncio does: its owner cannot
+    /// resize or close it meanwhile.
+    fn send_rest_later<'py>(
+        &self,
+        data: &Bound<'py, PyAny>,
+        sent: usize,
+    ) -> PyOutcome<'py, Attempt<'py>> {
+        let py = data.py();
+        let view = match self.stage.get(py) {
+            Stage::New => buffer::view(data)?,
+            _ => data.clone(),
+        };
+        drop(self.action.replace(py, Action::SendAll(view.unbind(), sent)));
+        Ok(None)
     }
 
     /// By the socket object, which knows all kinds of addresses.
@@ -436,6 +448,9 @@ impl SocketOperation {
         let Some((fd, place)) = self.waiting.take(py) else { return };
         let waiter = scheduler.waiters.with(py, |waiters| waiters.remove(place, slf.as_any()));
         drop(waiter);
+        if self.action.inspect(py, |action| matches!(action, Action::SendAll(..))) {
+            drop(self.action.replace(py, Action::SendAll(py.None(), 0)));
+        }
         if self.action.inspect(py, Action::writes) {
             let removed =
                 scheduler.watches.with(py, |watches| watches.unset_of(fd, Direction::Write, slf));

@@ -4,6 +4,7 @@ each other, chains of objects that keep one another alive."""
 import asyncio
 import contextlib
 import functools
+import socket
 import sys
 
 import pytest
@@ -330,3 +331,56 @@ def test_the_extension_module_is_imported_again(flavour: Flavour):
         loop.close()
     """
     assert run_program(flavour, source) == (0, "1\n2\n" * 3, "")
+
+
+# --- what a loop survives ------------------------------------------------------------
+
+
+def test_future_initialised_anew_before_its_waiter_wakes(loop, flavour):
+    """What is wrong with the future is the task's business, and the loop runs on."""
+    future = flavour.Future(loop=loop)
+    caught = []
+
+    async def wait():
+        try:
+            await future
+        except asyncio.InvalidStateError as error:
+            caught.append(str(error))
+        return "over"
+
+    task = loop.create_task(wait())
+    drain(loop)
+    future.set_result(1)
+    future.__init__(loop=loop)
+    assert loop.run_until_complete(task) == "over"
+    assert caught == ["Result is not set."]
+
+
+def test_sock_sendall_keeps_the_data_in_place(loop):
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        far.setblocking(False)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        data = bytearray(b"x" * 1_000_000)
+        sending = loop.create_task(loop.sock_sendall(near, data))
+        drain(loop, 2)
+        with pytest.raises(BufferError):
+            data.clear()
+
+        async def receive():
+            received = 0
+            while received < len(data):
+                received += len(await loop.sock_recv(far, 1 << 16))
+            await sending
+
+        loop.run_until_complete(receive())
+        data.clear()
+
+        data = bytearray(b"x" * 1_000_000)
+        sending = loop.create_task(loop.sock_sendall(near, data))
+        drain(loop, 2)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(sending)
+        data.clear()
