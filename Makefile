@@ -127,6 +127,7 @@ fuzz: develop ## random input against simple models; FUZZ_SECONDS each, SEED to 
 		--manifest-path fuzz/timers/Cargo.toml -- $(FUZZ_SECONDS) $(SEED)
 	PYTHONPATH=python $(EXE) fuzz/addresses.py $(FUZZ_SECONDS) $(SEED)
 	PYTHONPATH=python $(EXE) fuzz/writes.py $(FUZZ_SECONDS) $(SEED)
+	PYTHONPATH=python $(EXE) fuzz/api.py $(FUZZ_SECONDS) $(SEED)
 
 REFUSED_SECONDS ?= 300
 
