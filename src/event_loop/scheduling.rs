@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use super::EventLoop;
 use super::foreign_handle::{self, FOREIGN_HANDLE};
 use super::parameters::{required, unexpected};
+use crate::ffi::call;
 use crate::ffi::method::{Arguments, FastMethod};
 use crate::handle::{CallbackArguments, HANDLE, Handle, TimerHandle, When};
 use crate::interop::imports;
@@ -221,8 +222,8 @@ fn context_of<'py>(
 #[cold]
 pub(super) fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
     let py = callback.py();
-    if imports::iscoroutine(py)?.call1((callback,))?.is_truthy()?
-        || imports::iscoroutinefunction(py)?.call1((callback,))?.is_truthy()?
+    if call::call1(imports::iscoroutine(py)?, callback)?.is_truthy()?
+        || call::call1(imports::iscoroutinefunction(py)?, callback)?.is_truthy()?
     {
         return Err(PyTypeError::new_err(format!("coroutines cannot be used with {method}()")));
     }

@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 
 use super::Job;
 use super::errand::Answer;
-use crate::ffi::context;
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::{call, context};
 use crate::future::{Future, Waiter};
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
@@ -150,7 +150,7 @@ fn finish_with_exception<'py>(
 ) -> PyResult<()> {
     let py = future.py();
     // concurrent.futures' own exceptions become asyncio's.
-    let exception = imports::convert_future_exception(py)?.call1((exception,))?;
+    let exception = call::call1(imports::convert_future_exception(py)?, &exception)?;
     if exception.is_instance_of::<PyBaseException>() {
         future.call_method1(intern!(py, "set_exception"), (exception,))?;
     }

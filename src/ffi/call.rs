@@ -9,6 +9,18 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
 use super::exception::{PyOutcome, Raised};
+use super::thread_exit;
+
+/// A CPython call that runs user code: a function of at most four pointers, and its arguments.
+macro_rules! call_python {
+    ($function:path, $($argument:expr),*) => {{
+        let mut arguments = [std::ptr::null(); 4];
+        let given = [$($argument as *const std::ffi::c_void),*];
+        arguments[..given.len()].copy_from_slice(&given);
+        thread_exit::call($function as *const std::ffi::c_void, arguments)
+    }};
+}
+pub(super) use call_python;
 
 /// Wraps the owned result of a CPython call.
 #[inline(always)]
@@ -25,7 +37,9 @@ fn outcome<'py>(py: Python<'py>, result: *mut ffi::PyObject) -> PyOutcome<'py, B
 #[inline(always)]
 pub fn call0<'py>(callable: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
     // SAFETY: a live object, attached.
-    outcome(callable.py(), unsafe { ffi::PyObject_CallNoArgs(callable.as_ptr()) })
+    outcome(callable.py(), unsafe {
+        call_python!(ffi::PyObject_CallNoArgs, callable.as_ptr()).cast()
+    })
 }
 
 /// `callable(argument)`.
@@ -36,7 +50,7 @@ pub fn call1<'py>(
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
     // SAFETY: live objects, attached.
     outcome(callable.py(), unsafe {
-        ffi::PyObject_CallOneArg(callable.as_ptr(), argument.as_ptr())
+        call_python!(ffi::PyObject_CallOneArg, callable.as_ptr(), argument.as_ptr()).cast()
     })
 }
 
@@ -48,7 +62,7 @@ pub fn call_tuple<'py>(
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
     // SAFETY: live objects, attached; no keyword arguments.
     outcome(callable.py(), unsafe {
-        ffi::PyObject_Call(callable.as_ptr(), arguments.as_ptr(), std::ptr::null_mut())
+        call_python!(ffi::PyObject_Call, callable.as_ptr(), arguments.as_ptr()).cast()
     })
 }
 
@@ -65,15 +79,11 @@ pub fn call_method<'py, const N: usize>(
     }
     // SAFETY: the first `N + 1` entries are live objects (`N` is at most 3, checked below).
     outcome(receiver.py(), unsafe {
-        ffi::PyObject_VectorcallMethod(
-            name.as_ptr(),
-            stack.as_ptr(),
-            const {
-                assert!(N <= 3, "call_method takes at most three arguments");
-                N + 1
-            },
-            std::ptr::null_mut(),
-        )
+        let count = const {
+            assert!(N <= 3, "call_method takes at most three arguments");
+            N + 1
+        };
+        call_python!(ffi::PyObject_VectorcallMethod, name.as_ptr(), stack.as_ptr(), count).cast()
     })
 }
 
@@ -118,7 +128,8 @@ pub fn call_method_in_context<'py>(
     let stack = [receiver.as_ptr(), argument.as_ptr(), context.as_ptr()];
     // SAFETY: live objects: two positional ones, then the value of the one keyword.
     outcome(py, unsafe {
-        ffi::PyObject_VectorcallMethod(name.as_ptr(), stack.as_ptr(), 2, keywords.as_ptr())
+        let (name, names) = (name.as_ptr(), keywords.as_ptr());
+        call_python!(ffi::PyObject_VectorcallMethod, name, stack.as_ptr(), 2_usize, names).cast()
     })
 }
 

@@ -8,8 +8,12 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::call::call_method;
+use super::call::{call_method, call_python};
 use super::exception::{PyOutcome, Raised};
+use super::thread_exit;
+
+const NEXT: u32 = ffi::PySendResult::PYGEN_NEXT as u32;
+const RETURN: u32 = ffi::PySendResult::PYGEN_RETURN as u32;
 
 /// What a coroutine did when it was resumed.
 pub enum Step<'py> {
@@ -23,18 +27,22 @@ pub enum Step<'py> {
 #[inline(always)]
 pub fn send<'py>(coroutine: &Bound<'py, PyAny>) -> PyOutcome<'py, Step<'py>> {
     let py = coroutine.py();
-    let mut result = std::ptr::null_mut();
+    let mut result = std::ptr::null_mut::<ffi::PyObject>();
     // SAFETY: attached; `result` receives an owned reference unless the outcome is an error.
-    match unsafe { ffi::PyIter_Send(coroutine.as_ptr(), ffi::Py_None(), &mut result) } {
-        ffi::PySendResult::PYGEN_NEXT => {
+    let outcome = unsafe {
+        call_python!(ffi::PyIter_Send, coroutine.as_ptr(), ffi::Py_None(), &raw mut result)
+    };
+    // An int comes back, in half of a register.
+    match outcome as usize as u32 {
+        NEXT => {
             // SAFETY: owned and not null by the contract of `PyIter_Send`.
             Ok(Step::Yielded(unsafe { Bound::from_owned_ptr(py, result) }))
         }
-        ffi::PySendResult::PYGEN_RETURN => {
+        RETURN => {
             // SAFETY: as above.
             Ok(Step::Returned(unsafe { Bound::from_owned_ptr(py, result) }))
         }
-        ffi::PySendResult::PYGEN_ERROR => returned_or_raised(py, Raised::take(py)),
+        _error => returned_or_raised(py, Raised::take(py)),
     }
 }
 

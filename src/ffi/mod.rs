@@ -35,6 +35,7 @@ pub mod signals;
 pub mod slots;
 pub mod socket;
 pub mod task_number;
+mod thread_exit;
 mod thread_state;
 mod trashcan;
 pub mod window;

@@ -18,7 +18,7 @@ use pyo3::types::{IntoPyDict, PyDict, PyList, PyString, PyTuple, PyType};
 use super::{Callback, Callbacks, Future, FutureIterator, Outcome, invalid_state};
 use crate::ffi::method::{OneArgument, Predicate, install_predicate, install_with_one_argument};
 use crate::ffi::slots::Finalize;
-use crate::ffi::{context, instruction, object};
+use crate::ffi::{call, context, instruction, object};
 use crate::interop::imports;
 
 /// Puts the hand-written methods into the class.
@@ -434,7 +434,7 @@ pub fn repr_with<'py>(
     name: &str,
 ) -> PyResult<Bound<'py, PyString>> {
     let py = object.py();
-    let shown = function.call1((object,))?.cast_into::<PyString>()?;
+    let shown = call::call1(function, object.as_any())?.cast_into::<PyString>()?;
     let own_name = object.get_type().name()?;
     if own_name == name {
         return Ok(shown);

@@ -25,7 +25,7 @@ pub use methods::{cannot_delete, install, repr_with, set_class, shown_class};
 
 use crate::ffi::cell::{AttachedCell, Traverse};
 use crate::ffi::freelist::{FreeList, Recycled};
-use crate::ffi::object;
+use crate::ffi::{call, object};
 use crate::interop::imports;
 use crate::scheduler::{Scheduler, USUAL_LOOP};
 
@@ -395,7 +395,7 @@ impl Future {
 impl Extras {
     #[cold]
     fn of_caller(py: Python<'_>) -> PyResult<Box<Self>> {
-        let stack = imports::extract_stack(py)?.call0()?;
+        let stack = call::call0(imports::extract_stack(py)?)?;
         Ok(Box::new(Self { source_traceback: Some(stack.unbind()), ..Self::default() }))
     }
 }

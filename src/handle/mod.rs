@@ -250,7 +250,7 @@ impl Handle {
 impl DebugInfo {
     #[cold]
     fn of_caller(py: Python<'_>) -> PyResult<Box<Self>> {
-        let stack = imports::extract_stack(py)?.call0()?;
+        let stack = call::call0(imports::extract_stack(py)?)?;
         Ok(Box::new(Self { source_traceback: Some(stack.unbind()), repr: None }))
     }
 }
@@ -431,11 +431,19 @@ impl Handle {
     }
 
     fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        imports::asyncio_handle(slf.py())?.call_method1("_repr_info", (slf,))
+        Ok(call::call_method(
+            imports::asyncio_handle(slf.py())?,
+            intern!(slf.py(), "_repr_info"),
+            [slf.as_any()],
+        )?)
     }
 
     fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        imports::asyncio_handle(slf.py())?.call_method1("__repr__", (slf,))
+        Ok(call::call_method(
+            imports::asyncio_handle(slf.py())?,
+            intern!(slf.py(), "__repr__"),
+            [slf.as_any()],
+        )?)
     }
 
     /// `asyncio.Handle`, so that `isinstance(handle, asyncio.Handle)` holds.

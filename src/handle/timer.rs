@@ -10,8 +10,8 @@ use pyo3::types::{PyFloat, PyNotImplemented, PyTuple};
 
 use super::{CallbackArguments, DEAD_KEPT, HANDLE_KIND, Handle, run_owned};
 use crate::ffi::cell::AttachedCell;
-use crate::ffi::object;
 use crate::ffi::reuse::{self, Graveyard, Reused};
+use crate::ffi::{call, object};
 use crate::interop::imports;
 use crate::scheduler::contexts::ChosenContext;
 use crate::scheduler::report::outcome;
@@ -181,7 +181,11 @@ impl TimerHandle {
     }
 
     fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        imports::asyncio_timer_handle(slf.py())?.call_method1("_repr_info", (slf,))
+        Ok(call::call_method(
+            imports::asyncio_timer_handle(slf.py())?,
+            intern!(slf.py(), "_repr_info"),
+            [slf.as_any()],
+        )?)
     }
 
     /// `asyncio.TimerHandle`, so that `isinstance(handle, asyncio.TimerHandle)` holds.

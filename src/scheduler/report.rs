@@ -4,9 +4,10 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyFloat};
 
 use super::Scheduler;
+use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised, handling};
 use crate::interop::imports;
 
@@ -25,7 +26,7 @@ pub fn call_exception_handler<'py>(
             context.set_item(key, value)?;
         }
     }
-    event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))?;
+    call::call_method(event_loop, intern!(py, "call_exception_handler"), [context.as_any()])?;
     Ok(())
 }
 
@@ -71,7 +72,9 @@ pub fn slow_callback(
     };
     let logger = imports::base_events(py)?.getattr(intern!(py, "logger"))?;
     let format = intern!(py, "Executing %s took %.3f seconds");
-    logger.call_method1(intern!(py, "warning"), (format, shown, seconds))?;
+    let seconds = PyFloat::new(py, seconds);
+    let arguments = [format.as_any(), &shown, seconds.as_any()];
+    call::call_method(&logger, intern!(py, "warning"), arguments)?;
     Ok(())
 }
 

@@ -76,8 +76,8 @@ pub(super) fn exception_of<'py>(
     if let Some(class) = class_of(future)? {
         return Ok(class.result(future).err().map(Raised::into_value));
     }
-    let error = future.call_method0(intern!(py, "result")).err();
-    Ok(error.map(|error| error.into_value(py).into_bound(py)))
+    let result = call::call_method(future, intern!(py, "result"), []);
+    Ok(result.err().map(Raised::into_value))
 }
 
 /// asyncio's own Task or Future, if `future` is exactly one.

@@ -384,3 +384,52 @@ def test_sock_sendall_keeps_the_data_in_place(loop):
         with pytest.raises(asyncio.CancelledError):
             loop.run_until_complete(sending)
         data.clear()
+
+
+# --- the end of the process ----------------------------------------------------------
+
+DAEMONS = """
+def run(main):
+    loop = new_event_loop()
+    loop.run_until_complete(main(loop))
+
+async def nothing():
+    pass
+
+async def tasks(loop):
+    while True:
+        await asyncio.gather(*(nothing() for _ in range(100)))
+
+async def callbacks(loop):
+    def again():
+        loop.call_soon(again)
+        sum(range(1000))
+    again()
+    await loop.create_future()
+
+async def timers(loop):
+    while True:
+        await asyncio.sleep(0.0001)
+
+async def streams(loop):
+    import socket
+    near, far = socket.socketpair()
+    async def echo(reader, writer):
+        while True:
+            writer.write(await reader.readexactly(5))
+    server = loop.create_task(echo(*await asyncio.open_connection(sock=far)))
+    reader, writer = await asyncio.open_connection(sock=near)
+    while True:
+        writer.write(b"hello")
+        await reader.readexactly(5)
+
+sys.setswitchinterval(1e-4)
+for main in (tasks, callbacks, timers, streams):
+    threading.Thread(target=run, args=[main], daemon=True).start()
+time.sleep(0.1)
+"""
+
+
+def test_daemon_threads_whose_loops_are_busy_at_exit(flavour: Flavour):
+    for _ in range(3):
+        assert run_program(flavour, DAEMONS) == (0, "", "")
