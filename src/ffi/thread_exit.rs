@@ -74,8 +74,10 @@ mod guarded {
         _exception: *mut c_void,
         _context: *mut c_void,
     ) -> c_int {
-        while actions & FORCE_UNWIND != 0 {
-            std::thread::sleep(Duration::from_secs(3600));
+        if actions & FORCE_UNWIND != 0 {
+            loop {
+                std::thread::sleep(Duration::from_secs(3600));
+            }
         }
         CONTINUE_UNWIND
     }

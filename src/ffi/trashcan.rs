@@ -79,9 +79,9 @@ impl Nesting {
     #[cold]
     fn finish(&self) {
         self.depth.set(1);
-        loop {
-            // SAFETY: a leaked box, which only this thread knows; popping runs no Python code.
-            let Some((object, dealloc)) = (unsafe { (*self.put_aside.get()).pop() }) else { break };
+        // SAFETY: a leaked box, which only this thread knows; popping runs no Python code.
+        let next = || unsafe { (*self.put_aside.get()).pop() };
+        while let Some((object, dealloc)) = next() {
             // SAFETY: attached, as the deallocator that calls this is; `dealloc` put the object
             // aside, to which nobody has a reference.
             unsafe { dealloc(object) };
