@@ -5,6 +5,7 @@
 use std::ffi::CStr;
 
 use pyo3::PyTypeInfo;
+use pyo3::call::PyCallArgs;
 use pyo3::exceptions::{
     PyAttributeError, PyBaseException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
 };
@@ -90,8 +91,16 @@ impl Future {
         Self::uninitialised()
     }
 
-    #[pyo3(signature = (*, r#loop=None))]
-    fn __init__<'py>(slf: &Bound<'py, Self>, r#loop: Option<Bound<'py, PyAny>>) -> PyResult<()> {
+    #[pyo3(signature = (*, r#loop=None, **others))]
+    fn __init__<'py>(
+        slf: &Bound<'py, Self>,
+        r#loop: Option<Bound<'py, PyAny>>,
+        others: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<()> {
+        if let Some(others) = others {
+            others.set_item(intern!(slf.py(), "loop"), r#loop)?;
+            return refused_by(imports::asyncio_future(slf.py())?, (), Some(others));
+        }
         slf.get().initialise(slf.py(), r#loop)
     }
 
@@ -254,7 +263,7 @@ impl Future {
 
     #[deleter(_asyncio_future_blocking)]
     fn delete_blocking(&self) -> PyResult<()> {
-        Err(cannot_delete())
+        Err(cannot_delete("ferroloop.Future", "_asyncio_future_blocking"))
     }
 
     #[getter(_state)]
@@ -323,7 +332,7 @@ impl Future {
 
     #[deleter(_cancel_message)]
     fn delete_cancel_message(&self) -> PyResult<()> {
-        Err(cannot_delete())
+        Err(cannot_delete("ferroloop.Future", "_cancel_message"))
     }
 
     #[getter(_cancelled_exc)]
@@ -350,7 +359,7 @@ impl Future {
 
     #[deleter(_log_traceback)]
     fn delete_log_traceback(&self) -> PyResult<()> {
-        Err(cannot_delete())
+        Err(cannot_delete("ferroloop.Future", "_log_traceback"))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -405,8 +414,23 @@ pub fn set_class(object: &Bound<'_, PyAny>, class: &Bound<'_, PyAny>) -> PyResul
     attribute.call_method1(intern!(py, "__set__"), (object, class)).map(drop)
 }
 
+/// Has asyncio's class refuse keywords that it does not know, in the words of the running version.
+#[cold]
+pub fn refused_by<'py>(
+    class: &Bound<'py, PyAny>,
+    arguments: impl PyCallArgs<'py>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<()> {
+    class.call(arguments, keywords)?;
+    Err(PyTypeError::new_err("unexpected keyword arguments"))
+}
+
 /// What asyncio raises for `del` of an attribute that can be set.
-pub fn cannot_delete() -> PyErr {
+pub fn cannot_delete(class: &str, attribute: &str) -> PyErr {
+    if cfg!(Py_3_14) {
+        let text = format!("attribute '{attribute}' of '{class}' objects cannot be deleted");
+        return PyAttributeError::new_err(text);
+    }
     PyAttributeError::new_err("cannot delete attribute")
 }
 

@@ -21,7 +21,7 @@ use pyo3::{PyClass, PyClassInitializer};
 
 pub use awaiter::{AwaiterAttributes, FutureIterator, separate_awaiter};
 pub use callbacks::{Callback, Callbacks, Waiter, is_done_callback};
-pub use methods::{cannot_delete, install, repr_with, set_class, shown_class};
+pub use methods::{cannot_delete, install, refused_by, repr_with, set_class, shown_class};
 
 use crate::ffi::cell::{AttachedCell, Traverse};
 use crate::ffi::freelist::{FreeList, Recycled};

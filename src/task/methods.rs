@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use super::{Task, TaskOptions};
 use crate::ffi::slots::Finalize;
-use crate::future::{Future, cannot_delete, repr_with, set_class, shown_class};
+use crate::future::{Future, cannot_delete, refused_by, repr_with, set_class, shown_class};
 use crate::interop::imports;
 
 impl Task {
@@ -49,7 +49,9 @@ impl Task {
     }
 
     #[cfg(Py_3_12)]
-    #[pyo3(signature = (coro, *, r#loop=None, name=None, context=None, eager_start=None))]
+    #[pyo3(
+        signature = (coro, *, r#loop=None, name=None, context=None, eager_start=None, **others)
+    )]
     fn __init__<'py>(
         slf: &Bound<'py, Self>,
         coro: Bound<'py, PyAny>,
@@ -57,21 +59,29 @@ impl Task {
         name: Option<Bound<'py, PyAny>>,
         context: Option<Bound<'py, PyAny>>,
         eager_start: Option<Bound<'py, PyAny>>,
+        others: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<()> {
+        if others.is_some() {
+            return refused_by(imports::asyncio_task(slf.py())?, (coro,), others);
+        }
         slf.as_super().get().initialise(slf.py(), r#loop)?;
         let eager_start = eager_start.map_or(Ok(false), |eager| eager.is_truthy())?;
         Self::begin(slf, coro, TaskOptions { name, context, eager_start, is_coroutine: false })
     }
 
     #[cfg(not(Py_3_12))]
-    #[pyo3(signature = (coro, *, r#loop=None, name=None, context=None))]
+    #[pyo3(signature = (coro, *, r#loop=None, name=None, context=None, **others))]
     fn __init__<'py>(
         slf: &Bound<'py, Self>,
         coro: Bound<'py, PyAny>,
         r#loop: Option<Bound<'py, PyAny>>,
         name: Option<Bound<'py, PyAny>>,
         context: Option<Bound<'py, PyAny>>,
+        others: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<()> {
+        if others.is_some() {
+            return refused_by(imports::asyncio_task(slf.py())?, (coro,), others);
+        }
         slf.as_super().get().initialise(slf.py(), r#loop)?;
         Self::begin(slf, coro, TaskOptions { name, context, ..TaskOptions::default() })
     }
@@ -237,7 +247,7 @@ impl Task {
 
     #[deleter(_log_destroy_pending)]
     fn delete_log_destroy_pending(&self) -> PyResult<()> {
-        Err(cannot_delete())
+        Err(cannot_delete("ferroloop.Task", "_log_destroy_pending"))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
