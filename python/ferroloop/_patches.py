@@ -221,22 +221,26 @@ def is_genuine(owner: type, name: str) -> bool:
     return function is known[0] and function.__code__ is known[1]
 
 
-def is_class_genuine(cls: type, ignored: tuple[str, ...] = ()) -> bool:
+def _are_methods_genuine(cls: type) -> bool:
     """Whether all methods of a class are those that it was made with, and those of its bases."""
     return all(
-        is_genuine(owner, name)
+        (
+            (known := _known.get((owner, name))) is not None
+            and function is known[0]
+            and known[0].__code__ is known[1]
+        )
+        # `_run` is dealt with otherwise, and a counter is no method.
+        or name in ("_run", "_counter")
+        or not callable(function)
+        or name.startswith(("__anno", "__class", "__abstract"))
+        or is_genuine(owner, name)
         for owner in cls.__mro__[:-1]
-        for name in owner.__dict__
-        if name not in ignored and not name.startswith(("__anno", "__class", "__abstract"))
+        for name, function in owner.__dict__.items()
     )
 
 
 def _are_genuine(name: str) -> bool:
-    return all(
-        # `_run` is dealt with otherwise, and a counter is no method.
-        is_class_genuine(cls, ("_run", "_counter"))
-        for cls in _CLASSES.get(name, ())
-    ) and all(
+    return all(map(_are_methods_genuine, _CLASSES.get(name, ()))) and all(
         getattr(module, attribute, None) in values
         for module, attribute, values in _NAMES.get(name, ())
     )
