@@ -135,7 +135,27 @@ pub mod _ferroloop {
         ffi::context::learn_layout(py)?;
         #[cfg(Py_3_14)]
         ffi::running_task::learn_layout(py)?;
-        // Before anything can subclass them; base classes first, so that slots are inherited.
+        static CLASSES: std::sync::Once = std::sync::Once::new();
+        // A program may import the module a second time; the classes are the same then.
+        if !CLASSES.is_completed() {
+            complete_classes(py)?;
+            CLASSES.call_once(|| {});
+        }
+        interop::imports::load(py)?;
+        #[cfg(Py_3_12)]
+        interop::imports::load_for_3_12(py)?;
+        #[cfg(Py_3_14)]
+        interop::imports::load_for_3_14(py)?;
+        #[cfg(not(Py_3_14))]
+        interop::imports::load_before_3_14(py)?;
+        module.add("_C_API", capsule::make(py)?)?;
+        module.add("_GUARDED", pyo3::types::PyTuple::new(py, event_loop::GUARDED)?)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+
+    /// Puts in place what PyO3 does not fill in: before anything can subclass the classes; base
+    /// classes first, so that slots are inherited.
+    fn complete_classes(py: Python<'_>) -> PyResult<()> {
         ffi::reuse::install::<Handle>(py);
         ffi::reuse::install::<TimerHandle>(py);
         ffi::freelist::install::<Future>(py);
@@ -160,16 +180,6 @@ pub mod _ferroloop {
         future::AwaiterAttributes::install::<Future>(py)?;
         future::AwaiterAttributes::install::<Task>(py)?;
         event_loop::install(py)?;
-        executor::install(py)?;
-        interop::imports::load(py)?;
-        #[cfg(Py_3_12)]
-        interop::imports::load_for_3_12(py)?;
-        #[cfg(Py_3_14)]
-        interop::imports::load_for_3_14(py)?;
-        #[cfg(not(Py_3_14))]
-        interop::imports::load_before_3_14(py)?;
-        module.add("_C_API", capsule::make(py)?)?;
-        module.add("_GUARDED", pyo3::types::PyTuple::new(py, event_loop::GUARDED)?)?;
-        module.add("__version__", env!("CARGO_PKG_VERSION"))
+        executor::install(py)
     }
 }

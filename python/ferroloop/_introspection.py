@@ -120,7 +120,7 @@ class _TaskSet(_TaskWeakSet):
             return NotImplemented
         return set(self) == set(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 def _sets_of_tasks() -> Iterator[Any]:
@@ -162,10 +162,15 @@ def _number_of_a_new_task(module: ModuleType) -> int:
 for _set in _sets_of_tasks():
     if type(_set) is weakref.WeakSet:
         _set.__class__ = _TaskSet
-        _set.data = _TaskRefs(_set.data)
+        _set.data = _TaskRefs(_set.data)  # type: ignore[attr-defined]
 
-if (_module := sys.modules.get("_asyncio")) is not None:
-    _ferroloop.share_task_counter(_module, lambda: _number_of_a_new_task(_module))
+
+def _share_task_counter(module: ModuleType) -> None:
+    _ferroloop.share_task_counter(module, lambda: _number_of_a_new_task(module))
+
+
+if "_asyncio" in sys.modules:
+    _share_task_counter(sys.modules["_asyncio"])
 
 if sys.version_info >= (3, 14):
     # In C there is no way to tell who awaits a future of ours.

@@ -65,6 +65,10 @@ class _SignalPipe:
         loop = self._loop()
         return -1 if loop is None else loop._claim_signal_pipe()
 
+    def send(self, data: bytes) -> int:
+        """Nothing: asyncio's `_write_to_self()` wakes a loop by it, ours is awake by then."""
+        return len(data)
+
 
 class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
     """Event loop with scheduling, tasks, futures and I/O in Rust.

@@ -57,9 +57,13 @@ fn slot(index: usize) -> *mut Slot {
 }
 
 /// Guards the methods of these names, which get slots in this order. Those that the class does not
-/// have are left out. Called once, when the module is made.
+/// have are left out. Called when the module is made; a second time it does nothing.
 pub fn install<G: Guard>(py: Python<'_>, names: &[&'static str]) -> PyResult<()> {
     assert!(names.len() <= SLOTS, "more methods than slots");
+    // SAFETY: the GIL is held.
+    if unsafe { (*slot(0)).method.is_some() } {
+        return Ok(()); // the module is made a second time, the classes are not
+    }
     let class = py.get_type::<G::Class>();
     let methods = class.getattr(intern!(py, "__dict__"))?;
     for (index, name) in names.iter().enumerate() {

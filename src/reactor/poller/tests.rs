@@ -63,6 +63,20 @@ macro_rules! test_backend {
             }
 
             #[test]
+            fn its_descriptor_is_readable_while_there_are_events() {
+                let (poller, mut outer) = (Poller::new().unwrap(), Poller::new().unwrap());
+                let (reader, mut writer) = pair();
+                let fd = reader.as_raw_fd();
+                poller.registrar().register(fd, token(&reader), READ, Trigger::Level).unwrap();
+                let inner = Token::new(poller.fd(), 1);
+                outer.registrar().register(poller.fd(), inner, READ, Trigger::Level).unwrap();
+                assert!(ready(&mut outer).is_empty());
+                writer.write_all(b"a").unwrap();
+                let events = ready(&mut outer);
+                assert!(events.len() == 1 && events[0].0 == inner && events[0].1.is_readable());
+            }
+
+            #[test]
             fn nothing_beside_is_ready() {
                 let mut poller = Poller::new().unwrap();
                 let (reader, _writer) = pair();
