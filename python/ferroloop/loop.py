@@ -19,9 +19,10 @@ from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 from . import _ferroloop, _patches, connecting, diagnostics
+from ._turned_by_hand import ReadyView as _ReadyView
+from ._turned_by_hand import SelectorView as _SelectorView
 from .subprocesses import _UnixSubprocessTransport, has_chosen_watcher, watch_exit
 from .transports import TransportTable
-from .turned_by_hand import ReadyView, SelectorView
 
 if TYPE_CHECKING:
     from .metrics import LoopMetrics
@@ -111,11 +112,11 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         if selector is None or (
             type(selector) in _STOCK_SELECTORS and "select" not in vars(selector)
         ):
-            self._selector: Any = SelectorView(self)
+            self._selector: Any = _SelectorView(self)
         else:
             self._selector = selector
             selector.register(self._use_given_selector(), selectors.EVENT_READ)
-        self._ready = ReadyView(self)
+        self._ready = _ReadyView(self)
         self._ssock = None
         self._csock: _SignalPipe | None = None
         self._transports = TransportTable(self)

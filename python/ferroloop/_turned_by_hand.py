@@ -162,10 +162,10 @@ class ReadyView:
     def __copy__(self) -> deque[asyncio.Handle]:
         return self._snapshot()
 
-    def __add__(self, other: deque[asyncio.Handle]) -> deque[asyncio.Handle]:
+    def __add__(self, other: Any) -> Any:
         return self._snapshot() + other
 
-    def __iadd__(self, handles: Iterable[asyncio.Handle]) -> "ReadyView":
+    def __iadd__(self, handles: Any) -> Any:
         self.extend(handles)
         return self
 
