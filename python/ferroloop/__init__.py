@@ -9,16 +9,16 @@ ferroloop.install(); asyncio.run(main())                     # by policy
 
 try:
     from ._ferroloop import Future, Handle, Task, TimerHandle, __version__
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     from zipimport import zipimporter
 
-    loader = __spec__.loader if __spec__ else None
-    if error.name == f"{__name__}._ferroloop" and isinstance(loader, zipimporter):
+    _loader = __spec__.loader if __spec__ else None
+    if _error.name == f"{__name__}._ferroloop" and isinstance(_loader, zipimporter):
         raise ImportError(
-            f"ferroloop cannot be imported from the zip archive {loader.archive}: an extension "
+            f"ferroloop cannot be imported from the zip archive {_loader.archive}: an extension "
             "module can only be loaded from a file. Install ferroloop beside the archive, or have "
             "the archive unpacked (as shiv and pex do)",
-            name=error.name,
+            name=_error.name,
             path=__file__,
         ) from None
     raise

@@ -23,7 +23,7 @@ def _descriptor(fileobj: Any) -> int:
 class _Watched(Mapping[Any, selectors.SelectorKey]):
     """What `selector.get_map()` gives, as far as single descriptors are asked for."""
 
-    def __init__(self, selector: "SelectorView") -> None:
+    def __init__(self, selector: "_SelectorView") -> None:
         self._selector = selector
 
     def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
@@ -37,7 +37,7 @@ class _Watched(Mapping[Any, selectors.SelectorKey]):
         return sum(1 for _ in self)
 
 
-class SelectorView:
+class _SelectorView:
     """What asyncio's own code asks the selector, answered by the native poller."""
 
     def __init__(self, loop: "EventLoop") -> None:
@@ -96,7 +96,7 @@ class SelectorView:
         """Nothing: the loop closes its poller."""
 
 
-class ReadyView:
+class _ReadyView:
     """The ready queue with the interface of the deque `loop._ready`.
 
     What is looked at, a task's step for instance, becomes the handle that asyncio would have
@@ -150,7 +150,7 @@ class ReadyView:
         self._change("__delitem__", index)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, ReadyView):
+        if isinstance(other, _ReadyView):
             return self._snapshot() == other._snapshot()
         return self._snapshot() == other
 
@@ -162,11 +162,13 @@ class ReadyView:
     def __copy__(self) -> deque[asyncio.Handle]:
         return self._snapshot()
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: deque[asyncio.Handle]) -> Any:
         return self._snapshot() + other
 
-    def __iadd__(self, handles: Any) -> Any:
-        self.extend(handles)
+    def __iadd__(  # type: ignore[misc, unused-ignore]
+        self, other: Iterable[asyncio.Handle]
+    ) -> Any:
+        self.extend(other)
         return self
 
     def popleft(self) -> asyncio.Handle:

@@ -19,8 +19,7 @@ from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 from . import _ferroloop, _patches, connecting, diagnostics
-from ._turned_by_hand import ReadyView as _ReadyView
-from ._turned_by_hand import SelectorView as _SelectorView
+from ._turned_by_hand import _ReadyView, _SelectorView
 from .subprocesses import _UnixSubprocessTransport, has_chosen_watcher, watch_exit
 from .transports import TransportTable
 
