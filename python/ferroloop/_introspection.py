@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, MutableSet
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import _ferroloop, call_graph
+from . import _ferroloop
 
 if TYPE_CHECKING:
     _Refs = MutableSet[weakref.ref[Any]]
@@ -174,4 +174,6 @@ if "_asyncio" in sys.modules:
 
 if sys.version_info >= (3, 14):
     # In C there is no way to tell who awaits a future of ours.
+    from . import call_graph
+
     call_graph.install()

@@ -160,21 +160,25 @@ def _waiters_of(callback: Any) -> Iterator[Any]:
     code = getattr(callback, "__code__", None)
     if not isinstance(code, CodeType):
         return
-    # gather() and shield() keep the task that called them, in a variable or a default (3.14).
+    # gather() and shield() keep the task that called them, in a variable or a default (3.14), and
+    # with wait() the future they complete, in a closure.
     of_asyncio = code.co_filename == _TASKS_FILE
-    defaults = getattr(callback, "__defaults__", None) or ()
+    found: list[Any] = []
     if of_asyncio and "cur_task" in code.co_varnames[: code.co_argcount]:
-        yield from defaults
-    # gather(), shield() and wait() keep the future they complete in a closure.
+        found += getattr(callback, "__defaults__", None) or ()
     cells = getattr(callback, "__closure__", None) or ()
     for name, cell in zip(code.co_freevars, cells, strict=False):
         try:
             content = cell.cell_contents
         except ValueError:
             continue
-        is_task = isinstance(content, asyncio.Task)
-        if (of_asyncio and name == "cur_task") or (asyncio.isfuture(content) and not is_task):
-            yield content
+        if of_asyncio and name == "cur_task":
+            found.append(content)
+        elif asyncio.isfuture(content) and not isinstance(content, asyncio.Task):
+            if content.done():
+                return  # a gather that has failed, for instance, waits for the others no more
+            found.append(content)
+    yield from found
 
 
 def await_chain(task: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:

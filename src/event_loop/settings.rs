@@ -12,37 +12,8 @@ use pyo3::types::{PyList, PyString};
 
 use super::EventLoop;
 use crate::ffi::method::Predicate;
-use crate::ffi::object;
+use crate::ffi::{attribute, object};
 use crate::scheduler::turn;
-
-/// What asyncio's own code keeps in a loop, and no tool hangs a function on.
-const DATA: [&str; 25] = [
-    "_asyncgens",
-    "_asyncgens_shutdown_called",
-    "_clock_resolution",
-    "_closed",
-    "_coroutine_origin_tracking_enabled",
-    "_coroutine_origin_tracking_saved_depth",
-    "_csock",
-    "_current_handle",
-    "_debug",
-    "_default_executor",
-    "_exception_handler",
-    "_executor_shutdown_called",
-    "_internal_fds",
-    "_old_agen_hooks",
-    "_ready",
-    "_selector",
-    "_signal_handlers",
-    "_ssock",
-    "_stopping",
-    "_task_factory",
-    "_thread_id",
-    "_timer_cancelled_count",
-    "_transports",
-    "_unix_server_sockets",
-    "slow_callback_duration",
-];
 
 /// `get_debug()`: asyncio's own futures and tasks ask each time one is made.
 pub struct GetDebug;
@@ -87,13 +58,11 @@ impl EventLoop {
         value: Bound<'py, PyAny>,
     ) -> PyResult<()> {
         object::generic_setattr(slf, &name, Some(&value))?;
-        match name.to_str()? {
-            "_scheduled" => {
-                let list = value.cast_into::<PyList>().ok();
-                slf.as_super().get().patches.set_scheduled(slf.py(), list);
-            }
-            name if DATA.contains(&name) => {}
-            _ => slf.as_super().get().patches.note_own(slf.py()),
+        let patches = &slf.as_super().get().patches;
+        if name.to_str()? == "_scheduled" {
+            patches.set_scheduled(slf.py(), value.cast_into::<PyList>().ok());
+        } else if !attribute::is_data_of_class(slf, &name) {
+            patches.note_own(slf.py());
         }
         Ok(())
     }

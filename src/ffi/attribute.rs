@@ -60,3 +60,14 @@ pub fn class_has<'py>(
     let found = unsafe { _PyType_Lookup(ffi::Py_TYPE(object.as_ptr()), name.as_ptr()) };
     found == expected.as_ptr()
 }
+
+/// Whether an assignment to `object.name` goes to a slot or a property of the class of `object`, and
+/// not into its `__dict__`. Runs no Python code.
+pub fn is_data_of_class(object: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
+    // SAFETY: live objects; the borrowed result is looked at before anything else runs, and its
+    // class is alive.
+    unsafe {
+        let found = _PyType_Lookup(ffi::Py_TYPE(object.as_ptr()), name.as_ptr());
+        !found.is_null() && (*ffi::Py_TYPE(found)).tp_descr_set.is_some()
+    }
+}

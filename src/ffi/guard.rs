@@ -114,10 +114,11 @@ pub fn has_all_code(py: Python<'_>) -> bool {
 }
 
 /// The same of those in a slot and after it, up to the first that has none.
-pub fn has_code_from(py: Python<'_>, first: usize) -> bool {
-    // SAFETY: the indexes are below `SLOTS`.
-    let used = (first..SLOTS).take_while(|index| unsafe { !(*slot(*index)).function.is_null() });
-    used.into_iter().all(|index| has_code_of(py, index))
+#[inline]
+pub fn has_code_from(_py: Python<'_>, first: usize) -> bool {
+    // SAFETY: the GIL is held, and nothing below writes.
+    let slots = unsafe { &*TABLE.0.get() };
+    slots[first..].iter().take_while(|slot| !slot.function.is_null()).all(has_code)
 }
 
 /// Whether the function in the slot has the code that it had.
