@@ -4,6 +4,7 @@ each other, chains of objects that keep one another alive."""
 import asyncio
 import contextlib
 import functools
+import re
 import socket
 import sys
 
@@ -12,7 +13,8 @@ import pytest
 from ..support.flavours import Flavour
 from ..support.programs import run_program
 
-TOO_DEEP = "maximum recursion depth exceeded"
+# From 3.14 on asyncio's own recursion ends where the stack does.
+TOO_DEEP = r"(maximum recursion depth exceeded|Stack overflow \(used \d+ kB\))"
 
 
 def drain(loop, turns=1):
@@ -63,8 +65,12 @@ def break_cycle(loop, tasks):
     cancelled = loop.create_future()
     cancelled.cancel()
     awaited = tasks[0]._fut_waiter
-    # gather() has a callback of its own there from 3.14 on.
-    wake_up, context = next(it for it in awaited._callbacks if "wakeup" in repr(it[0]))
+    # gather() has a callback of its own there from 3.14 on, which shows the tasks.
+    wake_up, context = next(
+        it
+        for it in awaited._callbacks
+        if "wakeup" in repr(it[0]) and not isinstance(it[0], functools.partial)
+    )
     awaited.remove_done_callback(wake_up)
     loop.call_soon(wake_up, cancelled, context=context)
     loop.run_until_complete(asyncio.wait(tasks))
@@ -168,7 +174,8 @@ os._exit(0)
 
 def test_a_runner_ends_with_tasks_that_await_each_other(flavour: Flavour):
     status, out, errors = run_program(flavour, CYCLE_AT_THE_END)
-    assert (status, out, errors) == (0, f"{TOO_DEEP} while calling a Python object\n", "")
+    assert (status, errors) == (0, "")
+    assert re.fullmatch(f"{TOO_DEEP} while calling a Python object\n", out)
 
 
 # --- chains that are freed -----------------------------------------------------------
