@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 from . import _ferroloop, _patches, connecting, diagnostics
 from ._turned_by_hand import _ReadyView, _SelectorView
 from .subprocesses import _UnixSubprocessTransport, has_chosen_watcher, watch_exit
+
+if sys.version_info >= (3, 14):
+    from .subprocesses import stock_watcher
 from .transports import TransportTable
 
 if TYPE_CHECKING:
@@ -81,6 +84,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
     __slots__ = (
         "_asyncgens",
         "_asyncgens_shutdown_called",
+        "_chosen_watcher",
         "_clock_resolution",
         "_coroutine_origin_tracking_enabled",
         "_coroutine_origin_tracking_saved_depth",
@@ -95,6 +99,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         "_selector",
         "_signal_handlers",
         "_ssock",
+        "_stock_watcher",
         "_timer_cancelled_count",
         "_transports",
         "_unix_server_sockets",
@@ -122,6 +127,8 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         if sys.version_info >= (3, 13):
             self._unix_server_sockets: dict[socket.socket, int] = {}
+        self._chosen_watcher: Any = None
+        self._stock_watcher: Any = None
         if _threads_are_replaced():
             # The native pool's threads would wait natively, and so keep greenlets from running.
             from concurrent.futures import ThreadPoolExecutor
@@ -345,6 +352,21 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         found = self._getnameinfo(sockaddr, flags)
         return found if found.__class__ is tuple else await found
 
+    if sys.version_info >= (3, 14):
+
+        @property
+        def _watcher(self) -> Any:
+            """What asyncio's own code waits for children by; made when it is asked for, since ours needs none."""
+            if self._chosen_watcher is not None:
+                return self._chosen_watcher
+            if self._stock_watcher is None:
+                self._stock_watcher = stock_watcher()
+            return self._stock_watcher
+
+        @_watcher.setter
+        def _watcher(self, watcher: Any) -> None:
+            self._chosen_watcher = watcher
+
     async def _make_subprocess_transport(
         self,
         protocol: Any,
@@ -357,7 +379,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         extra: Any = None,
         **kwargs: Any,
     ) -> Any:
-        if has_chosen_watcher() or self._replaced(_patches.SUBPROCESS):
+        if has_chosen_watcher(self) or self._replaced(_patches.SUBPROCESS):
             return await super()._make_subprocess_transport(
                 protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
             )

@@ -1,7 +1,7 @@
 """Child processes: asyncio's transports, with their exit watched by the native poller.
 
-asyncio's own child watchers are asked only if the program has chosen one, which it can before
-Python 3.14.
+asyncio's own child watchers are asked only if the program has chosen one: before Python 3.14 by the
+policy, from then on by an assignment to `loop._watcher`.
 """
 
 import asyncio
@@ -16,9 +16,16 @@ from typing import Any
 if sys.version_info >= (3, 14):
     _ThreadedWatcher = vars(unix_events)["_ThreadedChildWatcher"]
 
-    def has_chosen_watcher() -> bool:
+    def has_chosen_watcher(loop: Any) -> bool:
         """Whether the program has chosen how asyncio waits for children."""
-        return False
+        return loop._chosen_watcher is not None
+
+    def stock_watcher() -> Any:
+        """Return what asyncio's loop makes for itself."""
+        names = vars(unix_events)
+        if names["can_use_pidfd"]():
+            return names["_PidfdChildWatcher"]()
+        return names["_ThreadedChildWatcher"]()
 
 else:
     _ThreadedWatcher = unix_events.ThreadedChildWatcher
@@ -32,7 +39,7 @@ else:
             return type(watcher) is unix_events.PidfdChildWatcher
         return type(watcher) is _ThreadedWatcher
 
-    def has_chosen_watcher() -> bool:
+    def has_chosen_watcher(loop: Any) -> bool:
         """Whether the program has chosen how asyncio waits for children."""
         policy = asyncio.get_event_loop_policy()
         getter = getattr(policy.get_child_watcher, "__func__", None)

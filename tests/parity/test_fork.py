@@ -360,12 +360,15 @@ def test_pre_forking_server(flavour, loop_before):
         loop = new_event_loop()
         loop.run_until_complete(asyncio.sleep(0.01))
     pids = []
+    readable, ready = os.pipe()
     for _ in range(3):
         pid = os.fork()
         if not pid:
-            serve({flavour.name!r}, listening)
+            serve({flavour.name!r}, listening, ready)
             os._exit(0)
         pids.append(pid)
+    for _ in pids:
+        os.read(readable, 1)
     print(listening.getsockname()[1], *pids)
     sys.stdin.readline()
     for pid in pids:

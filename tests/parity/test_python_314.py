@@ -384,3 +384,29 @@ def test_imported_by_a_running_task():
         [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, timeout=30
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_watcher_of_children_put_into_the_loop(flavour):
+    class Watcher:
+        def __init__(self, watcher):
+            self.watcher = watcher
+            self.seen = []
+
+        def __getattr__(self, name):
+            return getattr(self.watcher, name)
+
+        def add_child_handler(self, pid, callback, *args):
+            self.seen.append(pid)
+            self.watcher.add_child_handler(pid, callback, *args)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        stock = loop._watcher
+        assert loop._watcher is stock
+        assert type(stock).__module__ == "asyncio.unix_events"
+        loop._watcher = watcher = Watcher(stock)
+        child = await asyncio.create_subprocess_exec("false")
+        assert await child.wait() == 1
+        assert watcher.seen == [child.pid]
+
+    flavour.run(main())

@@ -26,8 +26,10 @@ def run_loop(name: str, connection) -> None:
     connection.close()
 
 
-def serve(name: str, listening: socket.socket) -> None:
-    """Answer each connection with this process's number, until SIGTERM."""
+def serve(name: str, listening: socket.socket, ready: int) -> None:
+    """Answer each connection with this process's number, until SIGTERM, which a byte written to
+    the descriptor `ready` says may come.
+    """
 
     async def answer(reader, writer):
         writer.write(b"%d" % os.getpid())
@@ -38,6 +40,7 @@ def serve(name: str, listening: socket.socket) -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         server = await asyncio.start_server(answer, sock=listening)
+        os.write(ready, b"r")
         await stop.wait()
         server.close()
         await server.wait_closed()
