@@ -356,7 +356,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
 
         @property
         def _watcher(self) -> Any:
-            """What asyncio's own code waits for children by; made when it is asked for, since ours needs none."""
+            """What asyncio waits for children by, made for its first reader."""
             if self._chosen_watcher is not None:
                 return self._chosen_watcher
             if self._stock_watcher is None:
