@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyClass};
 
 use super::attach::entered;
@@ -47,6 +47,7 @@ pub fn install_finalizer<T: Finalize>(py: Python<'_>) {
     if !T::original_dealloc().load(Ordering::Relaxed).is_null() {
         return;
     }
+    finalizer_name(py);
     // SAFETY: a live heap type that nobody has subclassed or instantiated yet.
     unsafe {
         let class = class.as_type_ptr();
@@ -56,6 +57,11 @@ pub fn install_finalizer<T: Finalize>(py: Python<'_>) {
         (*class).tp_finalize = Some(finalize::<T>);
         ffi::PyType_Modified(class);
     }
+}
+
+/// Made when a class gets its finalizer: to make it panics where there is no memory.
+fn finalizer_name(py: Python<'_>) -> &Bound<'_, PyString> {
+    intern!(py, "__del__")
 }
 
 /// Calls `__del__`, a method made by PyO3, which works while the interpreter finalizes.
@@ -68,7 +74,7 @@ unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
             return;
         }
         let raised = take_raised(py);
-        let name = intern!(py, "__del__");
+        let name = finalizer_name(py);
         let result = ffi::PyObject_CallMethodNoArgs(object, name.as_ptr());
         if result.is_null() {
             ffi::PyErr_WriteUnraisable(object);
