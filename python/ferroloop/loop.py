@@ -7,6 +7,7 @@ primitives, so that it behaves as users of that version expect.
 
 import asyncio
 import functools
+import inspect
 import os
 import selectors
 import socket
@@ -15,7 +16,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from types import BuiltinFunctionType
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 from . import _ferroloop, _patches, connecting, diagnostics
@@ -455,6 +456,15 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         return removed
 
 
+def _resemble_asyncio() -> None:
+    """Give the methods the signatures that asyncio's have in the running version."""
+    for name, function in vars(EventLoop).items():
+        model = getattr(asyncio.SelectorEventLoop, name, None)
+        if isinstance(function, FunctionType) and isinstance(model, FunctionType):
+            function.__signature__ = inspect.signature(model)  # type: ignore[attr-defined]
+
+
+_resemble_asyncio()
 _patches.note_class(EventLoop)
 Loop = EventLoop
 

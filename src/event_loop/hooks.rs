@@ -72,7 +72,8 @@ pub const GUARDED: [&str; 43] = [
 /// The slot of `asyncio.Handle._run`, which is no method of ours.
 const HANDLE_RUN: usize = GUARDED.len();
 
-struct Hooks;
+/// Has the guarded methods look.
+pub(super) struct Hooks;
 
 impl Guard for Hooks {
     type Class = EventLoop;

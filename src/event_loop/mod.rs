@@ -24,11 +24,14 @@ mod tasks;
 
 use pyo3::PyClassInitializer;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use crate::ffi::cell::AttachedCell;
-use crate::ffi::method;
+use crate::ffi::function_like;
+use crate::ffi::method::{self, Asked, Bare, Fast, VectorCall};
+use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::signals;
 
@@ -53,7 +56,40 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     method::install::<tasks::CreateTask>(py)?;
     method::install_without_arguments::<tasks::CreateFuture>(py)?;
     method::install_predicate::<settings::GetDebug>(py)?;
-    hooks::install(py)
+    hooks::install(py)?;
+    resemble_asyncio(py)
+}
+
+/// Has the methods look like those of asyncio's loop, which are functions.
+fn resemble_asyncio(py: Python<'_>) -> PyResult<()> {
+    let model = imports::unix_event_loop(py)?.cast::<PyType>()?;
+    let direct = [
+        entry::<Fast<scheduling::CallSoon>>(),
+        entry::<Fast<scheduling::CallSoonThreadsafe>>(),
+        entry::<Fast<scheduling::CallLater>>(),
+        entry::<Fast<scheduling::CallAt>>(),
+        entry::<Fast<executor::RunInExecutor>>(),
+        entry::<Fast<tasks::CreateTask>>(),
+        entry::<Bare<tasks::CreateFuture>>(),
+        entry::<Asked<settings::GetDebug>>(),
+    ];
+    for name in py
+        .get_type::<EventLoop>()
+        .getattr(intern!(py, "__dict__"))?
+        .try_iter()?
+        .collect::<PyResult<Vec<_>>>()?
+    {
+        let name = name.cast_into::<PyString>()?;
+        let slot = GUARDED.iter().position(|guarded| name == *guarded);
+        let known = direct.iter().find(|(known, _)| name == *known);
+        let direct = known.zip(slot).map(|((_, entry), slot)| (*entry, slot));
+        function_like::install::<EventLoop>(&name, model, direct)?;
+    }
+    Ok(())
+}
+
+fn entry<M: VectorCall<Class = EventLoop>>() -> (&'static str, function_like::Entry) {
+    (M::NAME.to_str().unwrap_or_default(), function_like::direct::<M, hooks::Hooks>())
 }
 
 #[pymethods]

@@ -15,7 +15,7 @@ use super::attach::entered;
 use super::method::answer;
 
 /// The most methods there may be.
-const SLOTS: usize = 64;
+pub(super) const SLOTS: usize = 64;
 
 /// Who decides whether a method runs itself.
 pub trait Guard: 'static {
@@ -142,11 +142,22 @@ fn has_code(slot: &Slot) -> bool {
 /// `slf` must be an instance of `G::Class`, and the thread attached.
 #[inline(always)]
 unsafe fn is_current<G: Guard, const N: usize>(slf: *mut ffi::PyObject) -> bool {
+    // SAFETY: by the contract.
+    unsafe { may_run::<G>(slf, N) }
+}
+
+/// The same for a caller that knows the slot's number, at most that of the last slot.
+///
+/// # Safety
+/// As for [`is_current`].
+#[inline(always)]
+pub(super) unsafe fn may_run<G: Guard>(slf: *mut ffi::PyObject, index: usize) -> bool {
+    debug_assert!(index < SLOTS);
     // SAFETY: by the contract; once a loop has looked, every slot has a function.
     unsafe {
         let py = Python::assume_attached();
         G::is_current(&Borrowed::from_ptr(py, slf).cast_unchecked::<G::Class>())
-            && has_code(&*slot(N))
+            && has_code(&*slot(index))
     }
 }
 

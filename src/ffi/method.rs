@@ -4,6 +4,7 @@
 //! interpreter's own argument vector. It replaces the `#[pymethods]` entry of the same name.
 
 use std::ffi::CStr;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::PyRuntimeError;
@@ -281,6 +282,84 @@ pub(super) fn answer<'py>(
             PyRuntimeError::new_err("ferroloop: internal error (panic)").restore(py);
             std::ptr::null_mut()
         }
+    }
+}
+
+/// The entry of a method for a caller that has checked what `self` is.
+pub trait VectorCall {
+    /// The class of the method.
+    type Class: PyClass;
+    /// Its name.
+    const NAME: &'static CStr;
+
+    /// Calls it; none for arguments of which the method's descriptor must say what is wrong.
+    ///
+    /// # Safety
+    /// Attached; `slf` is an instance of the class, and the rest as in a vectorcall.
+    unsafe fn vectorcall(
+        slf: *mut ffi::PyObject,
+        values: *const *mut ffi::PyObject,
+        positional: ffi::Py_ssize_t,
+        names: *mut ffi::PyObject,
+    ) -> Option<*mut ffi::PyObject>;
+}
+
+/// A [`FastMethod`]'s entry.
+pub struct Fast<M>(PhantomData<M>);
+
+impl<M: FastMethod> VectorCall for Fast<M> {
+    type Class = M::Class;
+    const NAME: &'static CStr = M::NAME;
+
+    #[inline(always)]
+    unsafe fn vectorcall(
+        slf: *mut ffi::PyObject,
+        values: *const *mut ffi::PyObject,
+        positional: ffi::Py_ssize_t,
+        names: *mut ffi::PyObject,
+    ) -> Option<*mut ffi::PyObject> {
+        // SAFETY: as the caller says.
+        Some(unsafe { trampoline::<M>(slf, values, positional, names) })
+    }
+}
+
+/// A [`NoArguments`] method's entry.
+pub struct Bare<M>(PhantomData<M>);
+
+impl<M: NoArguments> VectorCall for Bare<M> {
+    type Class = M::Class;
+    const NAME: &'static CStr = M::NAME;
+
+    #[inline(always)]
+    unsafe fn vectorcall(
+        slf: *mut ffi::PyObject,
+        _values: *const *mut ffi::PyObject,
+        positional: ffi::Py_ssize_t,
+        names: *mut ffi::PyObject,
+    ) -> Option<*mut ffi::PyObject> {
+        // SAFETY: as the caller says.
+        (positional == 0 && names.is_null())
+            .then(|| unsafe { without_arguments::<M>(slf, std::ptr::null_mut()) })
+    }
+}
+
+/// A [`Predicate`]'s entry.
+pub struct Asked<M>(PhantomData<M>);
+
+impl<M: Predicate> VectorCall for Asked<M> {
+    type Class = M::Class;
+    const NAME: &'static CStr = M::NAME;
+
+    #[inline(always)]
+    unsafe fn vectorcall(
+        slf: *mut ffi::PyObject,
+        _values: *const *mut ffi::PyObject,
+        positional: ffi::Py_ssize_t,
+        names: *mut ffi::PyObject,
+    ) -> Option<*mut ffi::PyObject> {
+        // SAFETY: as the caller says.
+        (positional == 0 && names.is_null())
+            .then(|| unsafe { predicate::<M>(slf, std::ptr::null_mut()) })
     }
 }
 

@@ -20,6 +20,7 @@ pub mod context;
 pub mod coroutine;
 pub mod exception;
 pub mod freelist;
+pub mod function_like;
 pub mod guard;
 pub mod instruction;
 pub mod interpreter;

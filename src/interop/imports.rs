@@ -78,6 +78,7 @@ imports! {
     deque = "collections": "deque";
     sendfile_mode = "asyncio.constants": "_SendfileMode";
     constants = "asyncio": "constants";
+    unix_event_loop = "asyncio": "SelectorEventLoop";
     selector_event_loop = "asyncio.selector_events": "BaseSelectorEventLoop";
     logger = "asyncio.log": "logger";
     socket_class = "socket": "socket";

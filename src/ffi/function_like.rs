@@ -1,0 +1,234 @@
+//! Methods in C that a program takes for the Python functions they stand for.
+//!
+//! asyncio's loop is written in Python, so its methods are bound methods of functions: `inspect`
+//! reads their signatures, `iscoroutinefunction()` asks their code, `WeakMethod` and mocks take them
+//! apart. A [`FunctionLike`] has the attributes of such a function, its model, and is called without
+//! a detour: the interpreter passes `self` to it as to a function.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::mem::offset_of;
+use std::ptr;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyType};
+use pyo3::{Borrowed, PyClass};
+
+use super::guard::{self, Guard};
+use super::method::VectorCall;
+
+// Not bound by PyO3.
+unsafe extern "C" {
+    fn PyMethod_New(function: *mut ffi::PyObject, slf: *mut ffi::PyObject) -> *mut ffi::PyObject;
+}
+
+/// The function that a call goes to.
+pub type Entry = ffi::vectorcallfunc;
+
+/// The object. One for each method, and none is ever freed.
+#[repr(C)]
+pub struct FunctionLike {
+    base: ffi::PyObject,
+    vectorcall: Option<ffi::vectorcallfunc>,
+    weak_references: *mut ffi::PyObject,
+    /// The method that the class had: it also makes the errors.
+    method: *mut ffi::PyObject,
+    /// asyncio's function.
+    model: *mut ffi::PyObject,
+    /// The class that `self` must be an instance of.
+    class: *mut ffi::PyTypeObject,
+    /// The first subclass that an instance was met of, kept alive: nearly all are of it.
+    usual: *mut ffi::PyTypeObject,
+    /// The number of the method's guard, below that of slots, if `vectorcall` is its own entry.
+    slot: usize,
+}
+
+/// What is the model's. The documentation is the method's.
+const ATTRIBUTES: [&str; 8] = [
+    "__annotations__",
+    "__code__",
+    "__defaults__",
+    "__kwdefaults__",
+    "__module__",
+    "__name__",
+    "__qualname__",
+    "__type_params__",
+];
+
+/// Puts an object in place of the method `name` of class `T`, if `model` has a Python function of
+/// that name. `direct` is the method's own entry, if it has one, and the number of its guard.
+pub fn install<T: PyClass>(
+    name: &Bound<'_, PyString>,
+    model: &Bound<'_, PyType>,
+    direct: Option<(Entry, usize)>,
+) -> PyResult<()> {
+    let py = name.py();
+    let class = py.get_type::<T>();
+    let method = class.getattr(name)?;
+    let Some(model) = model.getattr_opt(name)? else { return Ok(()) };
+    let (entry, slot) = direct.unwrap_or((forward, 0));
+    assert!(slot < guard::SLOTS);
+    // SAFETY: attached, with live objects. The new object is filled before anything sees it, and
+    // owns a reference to each object that it points to.
+    let object = unsafe {
+        let is_method = ffi::Py_TYPE(method.as_ptr()) == &raw mut ffi::PyMethodDescr_Type;
+        if !is_method || ffi::PyFunction_Check(model.as_ptr()) == 0 {
+            return Ok(());
+        }
+        let this = ffi::PyType_GenericAlloc(type_of_them(py)?, 0).cast::<FunctionLike>();
+        let object = Bound::from_owned_ptr_or_err(py, this.cast())?;
+        (*this).vectorcall = Some(entry);
+        (*this).slot = slot;
+        (*this).weak_references = ptr::null_mut();
+        (*this).method = method.into_ptr();
+        (*this).model = model.into_ptr();
+        (*this).class = class.clone().into_ptr().cast();
+        (*this).usual = ptr::null_mut();
+        object
+    };
+    class.setattr(name, object.clone())?;
+    std::mem::forget(object);
+    Ok(())
+}
+
+/// The entry of a hand-written method.
+pub fn direct<M: VectorCall, G: Guard<Class = M::Class>>() -> Entry {
+    call::<M, G>
+}
+
+/// The class of the objects.
+fn type_of_them(py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.get_or_try_init(py, || make_type(py))?;
+    Ok(class.as_ptr().cast())
+}
+
+fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
+    let offset = |name: &'static std::ffi::CStr, offset: usize| ffi::PyMemberDef {
+        name: name.as_ptr(),
+        type_code: ffi::Py_T_PYSSIZET,
+        offset: offset as ffi::Py_ssize_t,
+        flags: ffi::Py_READONLY,
+        doc: ptr::null(),
+    };
+    let members = Box::leak(Box::new([
+        offset(c"__vectorcalloffset__", offset_of!(FunctionLike, vectorcall)),
+        offset(c"__weaklistoffset__", offset_of!(FunctionLike, weak_references)),
+        ffi::PyMemberDef::default(),
+    ]));
+    let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
+    let mut slots = [
+        slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
+        slot(ffi::Py_tp_descr_get, bind as *mut c_void),
+        slot(ffi::Py_tp_getattro, get_attribute as *mut c_void),
+        slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
+        ffi::PyType_Slot::default(),
+    ];
+    let flags = ffi::Py_TPFLAGS_DEFAULT
+        | ffi::Py_TPFLAGS_HAVE_VECTORCALL
+        | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
+        | ffi::Py_TPFLAGS_IMMUTABLETYPE
+        | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    let mut spec = ffi::PyType_Spec {
+        name: c"ferroloop._ferroloop.LoopMethod".as_ptr().cast::<c_char>(),
+        basicsize: size_of::<FunctionLike>() as c_int,
+        itemsize: 0,
+        flags: flags as u32,
+        slots: slots.as_mut_ptr(),
+    };
+    // SAFETY: attached; CPython copies the specification, but for the members, which are leaked.
+    let class = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec))? };
+    Ok(class.cast_into::<PyType>()?.unbind())
+}
+
+/// Calls the method that the class had.
+unsafe extern "C" fn forward(
+    callable: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: `callable` is one of ours, and the rest as CPython passed it.
+    unsafe {
+        let method = (*callable.cast::<FunctionLike>()).method;
+        ffi::PyObject_Vectorcall(method, arguments, count, names)
+    }
+}
+
+unsafe extern "C" fn call<M: VectorCall, G: Guard<Class = M::Class>>(
+    callable: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: `callable` is one of ours, called by the vectorcall convention. The first argument is
+    // passed on as `self` only if it is an instance of the class.
+    unsafe {
+        let this = callable.cast::<FunctionLike>();
+        let positional = ffi::PyVectorcall_NARGS(count);
+        if positional > 0 {
+            let class = ffi::Py_TYPE(*arguments);
+            if (class == (*this).usual || meets(this, class))
+                && guard::may_run::<G>(*arguments, (*this).slot)
+                && let Some(answer) =
+                    M::vectorcall(*arguments, arguments.add(1), positional - 1, names)
+            {
+                return answer;
+            }
+        }
+        forward(callable, arguments, count, names)
+    }
+}
+
+/// Whether `class` is a subclass of the method's class.
+#[cold]
+unsafe fn meets(this: *mut FunctionLike, class: *mut ffi::PyTypeObject) -> bool {
+    // SAFETY: live types, attached.
+    unsafe {
+        if ffi::PyType_IsSubtype(class, (*this).class) == 0 {
+            return false;
+        }
+        if (*this).usual.is_null() {
+            ffi::Py_INCREF(class.cast());
+            (*this).usual = class;
+        }
+        true
+    }
+}
+
+/// `loop.method` and `Class.method`, as of a function.
+unsafe extern "C" fn bind(
+    callable: *mut ffi::PyObject,
+    instance: *mut ffi::PyObject,
+    _class: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython passes live objects; a new reference goes back.
+    unsafe {
+        if instance.is_null() || instance == ffi::Py_None() {
+            return ffi::Py_NewRef(callable);
+        }
+        PyMethod_New(callable, instance)
+    }
+}
+
+unsafe extern "C" fn get_attribute(
+    callable: *mut ffi::PyObject,
+    name: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls slots attached, with one of ours, and a string.
+    unsafe {
+        let py = Python::assume_attached();
+        let this = callable.cast::<FunctionLike>();
+        let asked: Borrowed<'_, '_, PyAny> = Borrowed::from_ptr(py, name);
+        let text = match asked.cast::<PyString>() {
+            Ok(text) => text.to_string_lossy().into_owned(),
+            Err(_) => String::new(),
+        };
+        match text.as_str() {
+            "__doc__" => ffi::PyObject_GetAttr((*this).method, name),
+            text if ATTRIBUTES.contains(&text) => ffi::PyObject_GetAttr((*this).model, name),
+            _ => ffi::PyObject_GenericGetAttr(callable, name),
+        }
+    }
+}
