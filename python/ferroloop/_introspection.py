@@ -9,11 +9,13 @@ import asyncio.tasks
 import gc
 import sys
 import weakref
-from collections.abc import Iterable, Iterator, MutableSet
+from collections.abc import Callable, Iterable, Iterator, MutableSet
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import _ferroloop
+
+_CTask = vars(asyncio.tasks).get("_CTask")
 
 if TYPE_CHECKING:
     _Refs = MutableSet[weakref.ref[Any]]
@@ -111,6 +113,28 @@ class _TaskRefs(_Refs):
 class _TaskSet(_TaskWeakSet):
     """The class of asyncio's set of scheduled tasks, and of no other: others are made as usual."""
 
+    # References to asyncio's tasks: what the set had for its data.
+    _others: set[weakref.ref[Any]]
+
+    # Before 3.14 C code calls these for each task of asyncio: as many frames as in a `WeakSet`.
+    if sys.version_info < (3, 14):
+
+        def add(self, item: Any) -> None:
+            if type(item) is not _CTask and isinstance(item, _ferroloop.Task):
+                _ferroloop.set_listed(item, True)
+                return
+            if self._pending_removals:
+                self._commit_removals()
+            self._others.add(weakref.ref(item, self._remove))
+
+        def discard(self, item: Any) -> None:
+            if type(item) is not _CTask and isinstance(item, _ferroloop.Task):
+                _ferroloop.set_listed(item, False)
+                return
+            if self._pending_removals:
+                self._commit_removals()
+            self._others.discard(weakref.ref(item))
+
     # What `copy()`, `union()` and their like make is a set of its own, which needs no such data.
     def __new__(cls, data: Iterable[Any] | None = None) -> Any:
         return weakref.WeakSet(data or ())
@@ -159,10 +183,28 @@ def _number_of_a_new_task(module: ModuleType) -> int:
     return int(task.get_name().removeprefix("Task-"))
 
 
+def _removing(tasks: _TaskSet) -> Callable[[weakref.ref[Any]], None]:
+    """What is called when a task of asyncio's has died: as in a `WeakSet`, one call less."""
+    others = tasks._others
+    selfref = weakref.ref(tasks)
+
+    def remove(reference: weakref.ref[Any]) -> None:
+        if (tasks := selfref()) is not None:
+            if tasks._iterating:
+                tasks._pending_removals.append(reference)
+            else:
+                others.discard(reference)
+
+    return remove
+
+
 for _set in _sets_of_tasks():
     if type(_set) is weakref.WeakSet:
         _set.__class__ = _TaskSet
-        _set.data = _TaskRefs(_set.data)  # type: ignore[attr-defined]
+        _set._others = _set.data
+        _set.data = _TaskRefs(_set._others)
+        if sys.version_info < (3, 14):
+            _set._remove = _removing(_set)
 
 
 def _share_task_counter(module: ModuleType) -> None:
