@@ -19,7 +19,7 @@ use super::patched_run::run_in_handle;
 use crate::ffi::class_version::{class_version, version_of_class};
 use crate::ffi::guard::{self, Guard};
 use crate::scheduler::Scheduler;
-use crate::scheduler::patches::{Found, LoopHooks};
+use crate::scheduler::patches::{Found, HANDLE_RUN, LoopHooks};
 use crate::scheduler::report::too_late_to_report;
 
 /// The methods, in the order of their slots.
@@ -69,8 +69,7 @@ pub const GUARDED: [&str; 43] = [
     "_make_ssl_transport",
 ];
 
-/// The slot of `asyncio.Handle._run`, which is no method of ours.
-const HANDLE_RUN: usize = GUARDED.len();
+const _: () = assert!(HANDLE_RUN == GUARDED.len());
 
 /// Has the guarded methods look.
 pub(super) struct Hooks;
@@ -105,12 +104,7 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     guard::install::<Hooks>(py, &GUARDED)
 }
 
-pub(super) const LOOP_HOOKS: LoopHooks = LoopHooks {
-    look,
-    has_code: |py| guard::has_code_of(py, HANDLE_RUN) && guard::has_code_of(py, 0),
-    run_in_handle,
-    arm_timers,
-};
+pub(super) const LOOP_HOOKS: LoopHooks = LoopHooks { look, run_in_handle, arm_timers };
 
 /// Finds out what is replaced, if anything has changed.
 fn look(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {

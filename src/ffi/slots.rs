@@ -136,9 +136,14 @@ pub trait SelfAwaiting: PyClass {
     /// One resumption with the value None.
     fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py>;
 
+    /// Whether it is certain, at a glance, that the instance is its own awaiter.
+    #[inline(always)]
+    fn is_its_own_awaiter(_slf: &Bound<'_, Self>) -> bool {
+        true
+    }
+
     /// The awaiter of an instance that cannot be its own: the interpreter finds `send`, `throw` and
     /// `close` of an awaiter by name, and what a program calls so need not be meant for it.
-    #[inline(always)]
     fn separate_awaiter<'py>(_slf: &Bound<'py, Self>) -> Option<PyResult<Bound<'py, PyAny>>> {
         None
     }
@@ -188,6 +193,9 @@ unsafe extern "C" fn await_self<T: SelfAwaiting>(object: *mut ffi::PyObject) -> 
     unsafe {
         let py = Python::assume_attached();
         let slf = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
+        if T::is_its_own_awaiter(&slf) {
+            return ffi::Py_NewRef(object);
+        }
         let awaiter = catch_unwind(AssertUnwindSafe(|| T::separate_awaiter(&slf)));
         match awaiter.unwrap_or_else(|_panic| Some(Err(internal_error()))) {
             None => ffi::Py_NewRef(object),

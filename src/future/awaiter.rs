@@ -43,26 +43,25 @@ impl SelfAwaiting for Future {
     }
 
     #[inline(always)]
+    fn is_its_own_awaiter(slf: &Bound<'_, Self>) -> bool {
+        is_its_own_awaiter::<Self>(slf)
+    }
+
     fn separate_awaiter<'py>(slf: &Bound<'py, Self>) -> Option<PyResult<Bound<'py, PyAny>>> {
         separate_awaiter::<Self>(slf, slf)
     }
 }
 
-/// The iterator of what is not exactly a `T`, for a subclass may have a method `close`, and of what
-/// a program has given attributes that the interpreter would call.
+/// Whether `object` is exactly a `T`, for a subclass may have a method `close`, and has no attributes
+/// of its own that the interpreter would call.
 #[inline(always)]
-pub fn separate_awaiter<'py, T: PyTypeInfo>(
-    object: &Bound<'py, T>,
-    future: &Bound<'py, Future>,
-) -> Option<PyResult<Bound<'py, PyAny>>> {
-    if object::is_exactly::<T>(object.as_any()) && object::instance_dict(object).is_none() {
-        return None;
-    }
-    awaiter_by_attributes::<T>(object, future)
+pub fn is_its_own_awaiter<T: PyTypeInfo>(object: &Bound<'_, T>) -> bool {
+    object::is_exactly::<T>(object.as_any()) && object::instance_dict(object).is_none()
 }
 
+/// The iterator of what is not its own awaiter.
 #[cold]
-fn awaiter_by_attributes<'py, T: PyTypeInfo>(
+pub fn separate_awaiter<'py, T: PyTypeInfo>(
     object: &Bound<'py, T>,
     future: &Bound<'py, Future>,
 ) -> Option<PyResult<Bound<'py, PyAny>>> {

@@ -19,7 +19,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyClass, PyClassInitializer};
 
-pub use awaiter::{AwaiterAttributes, FutureIterator, separate_awaiter};
+pub use awaiter::{AwaiterAttributes, FutureIterator, is_its_own_awaiter, separate_awaiter};
 pub use callbacks::{Callback, Callbacks, Waiter, is_done_callback};
 pub use methods::{cannot_delete, install, refused_by, repr_with, set_class, shown_class};
 

@@ -203,7 +203,7 @@ impl Metrics {
             _ if turns < TURNS_BETWEEN_READINGS / 2 => 0,
             600.. => 0,
             300.. => 1,
-            _ => 3,
+            _ => 7,
         };
         self.looks_mask.set(mask);
     }
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_quicker_the_turns_the_fewer_the_looks_at_a_clock() {
-        for (nanoseconds, looks) in [(100, 16), (400, 32), (1000, 64), (20_000, 64)] {
+        for (nanoseconds, looks) in [(100, 8), (400, 32), (1000, 64), (20_000, 64)] {
             let metrics = quick();
             let mut now = SECOND;
             for _ in 0..640 {

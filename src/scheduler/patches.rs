@@ -19,6 +19,7 @@ use super::{Runnable, Scheduler};
 use crate::ffi::cell::AttachedCell;
 use crate::ffi::class_version::{class_version, version_of_class};
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::guard;
 use crate::interop::imports;
 
 /// Runs what was queued by calling the function with a handle; see `event_loop::patched_run`.
@@ -30,13 +31,17 @@ pub type RunInHandle =
 pub struct LoopHooks {
     /// Finds out what is replaced, if anything has changed.
     pub look: for<'py> fn(&Bound<'py, Scheduler>) -> PyResult<()>,
-    /// Whether the code of a function that no method stands for is what it was.
-    pub has_code: fn(Python<'_>) -> bool,
     /// Runs a callback in a handle.
     pub run_in_handle: RunInHandle,
     /// Arms the timers that asyncio's own code has put into `loop._scheduled`.
     pub arm_timers: for<'py> fn(&Bound<'py, Scheduler>, &Bound<'py, PyList>) -> PyResult<()>,
 }
+
+/// The slot of `call_soon`.
+pub const CALL_SOON: usize = 0;
+
+/// The slot of `asyncio.Handle._run`, which is no method of ours: after all that are.
+pub const HANDLE_RUN: usize = 43;
 
 /// Never a version.
 const UNKNOWN: u32 = u32::MAX;
@@ -127,8 +132,8 @@ impl Patches {
 
     /// Whether what no guard watches has the code that it had.
     #[inline(always)]
-    pub(super) fn has_code(&self, py: Python<'_>) -> bool {
-        self.hooks.get(py).is_none_or(|hooks| (hooks.has_code)(py))
+    pub(super) fn has_code(py: Python<'_>) -> bool {
+        guard::has_code_of(py, HANDLE_RUN) && guard::has_code_of(py, CALL_SOON)
     }
 
     /// Whether no class has changed since the last look.

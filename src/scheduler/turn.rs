@@ -12,7 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::inbox;
-use super::patches::{self, flag};
+use super::patches::{self, Patches, flag};
 use super::report::{is_slow, outcome, report_raised, slow_callback};
 use super::sleep::sleep;
 use super::waiters::{self, Waiters};
@@ -131,7 +131,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
 fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
-    if !this.patches.is_untouched(scheduler) || !this.patches.has_code(py) {
+    if !this.patches.is_untouched(scheduler) || !Patches::has_code(py) {
         patches::look(scheduler).map_err(|e| raised(py, e))?;
         this.choose_path(py);
     }

@@ -32,7 +32,7 @@ use crate::ffi::freelist::{FreeList, Recycled};
 use crate::ffi::live::Membership;
 use crate::ffi::object;
 use crate::ffi::slots::{Resumed, SelfAwaiting};
-use crate::future::{Future, separate_awaiter};
+use crate::future::{Future, is_its_own_awaiter, separate_awaiter};
 use crate::scheduler::contexts::{ContextSlot, ContextState};
 
 /// Name of a task; most are never asked for, so the text is made on demand.
@@ -147,6 +147,10 @@ impl SelfAwaiting for Task {
     }
 
     #[inline(always)]
+    fn is_its_own_awaiter(slf: &Bound<'_, Self>) -> bool {
+        is_its_own_awaiter::<Self>(slf)
+    }
+
     fn separate_awaiter<'py>(slf: &Bound<'py, Self>) -> Option<PyResult<Bound<'py, PyAny>>> {
         separate_awaiter::<Self>(slf, slf.as_super())
     }
