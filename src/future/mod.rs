@@ -395,7 +395,7 @@ impl Future {
 impl Extras {
     #[cold]
     fn of_caller(py: Python<'_>) -> PyResult<Box<Self>> {
-        let stack = call::call0(imports::extract_stack(py)?)?;
+        let stack = call::call0(imports::extract_whole_stack(py)?)?;
         Ok(Box::new(Self { source_traceback: Some(stack.unbind()), ..Self::default() }))
     }
 }

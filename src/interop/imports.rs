@@ -37,7 +37,10 @@ imports! {
     get_event_loop = "asyncio.events": "get_event_loop";
     get_running_loop = "asyncio.events": "_get_running_loop";
     set_running_loop = "asyncio.events": "_set_running_loop";
+    // The last ten frames, as handles keep.
     extract_stack = "asyncio.format_helpers": "extract_stack";
+    // All frames, with their lines, as futures keep.
+    extract_whole_stack = "traceback": "extract_stack";
     format_callback_source = "asyncio.format_helpers": "_format_callback_source";
     future_repr = "asyncio.base_futures": "_future_repr";
     task_repr = "asyncio.base_tasks": "_task_repr";

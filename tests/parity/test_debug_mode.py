@@ -266,6 +266,24 @@ def test_source_traceback_of_futures_and_tasks(loop, flavour):
             assert not thing._source_traceback
 
 
+def test_source_traceback_is_the_whole_stack(loop, flavour):
+    if not loop.get_debug():
+        return
+
+    def deep(function, calls=30):
+        return function() if calls == 0 else deep(function, calls - 1)
+
+    tasks = [
+        deep(lambda: loop.create_task(nothing())),
+        deep(lambda: flavour.Task(nothing(), loop=loop)),
+    ]
+    for thing in (deep(loop.create_future), deep(lambda: flavour.Future(loop=loop)), *tasks):
+        names = [frame.name for frame in thing._source_traceback]
+        assert names.count("deep") == 31
+        assert names[0] != "deep"
+    loop.run_until_complete(asyncio.wait(tasks))
+
+
 def test_source_traceback_of_create_future(loop):
     """asyncio shows its own line below the caller's; a native loop has no such line."""
     future = loop.create_future()
