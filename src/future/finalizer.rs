@@ -10,7 +10,7 @@ use pyo3::types::PyString;
 use super::{Future, Outcome};
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::slots::Finalize;
-use crate::scheduler::report::{call_exception_handler, too_late_to_report};
+use crate::scheduler::report::call_exception_handler;
 
 impl Finalize for Future {
     fn original_dealloc() -> &'static AtomicPtr<()> {
@@ -55,9 +55,6 @@ impl Future {
 
 fn report_unretrieved(slf: &Bound<'_, Future>) -> PyResult<()> {
     let py = slf.py();
-    if too_late_to_report(py) {
-        return Ok(());
-    }
     let this = slf.get();
     let exception = this.outcome.inspect(py, |outcome| match outcome {
         Outcome::Exception(exception) => Some(exception.bind(py).clone()),

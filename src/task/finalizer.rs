@@ -11,7 +11,7 @@ use super::Task;
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::slots::Finalize;
 use crate::future::Future;
-use crate::scheduler::report::{call_exception_handler, too_late_to_report};
+use crate::scheduler::report::call_exception_handler;
 
 impl Finalize for Task {
     fn original_dealloc() -> &'static AtomicPtr<()> {
@@ -53,9 +53,6 @@ impl Finalize for Task {
 
 fn report_pending(slf: &Bound<'_, Task>) -> PyResult<()> {
     let py = slf.py();
-    if too_late_to_report(py) {
-        return Ok(());
-    }
     let future = slf.as_super().get();
     // As with asyncio's weak set, all_tasks() does not show it even if the handler keeps it.
     slf.get().membership.resign(py);

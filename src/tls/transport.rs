@@ -18,7 +18,6 @@ use crate::ffi::slots::Finalize;
 use crate::interop::imports;
 use crate::interop::warning::resource_warning;
 use crate::scheduler::Scheduler;
-use crate::scheduler::report::too_late_to_report;
 
 /// The transport of a TLS connection. Not for direct use: the loop makes transports.
 ///
@@ -65,9 +64,6 @@ impl Finalize for TlsTransport {
     fn finalize(slf: &Bound<'_, Self>) {
         let py = slf.py();
         slf.get().mark_closed(py);
-        if too_late_to_report(py) {
-            return;
-        }
         let message = "unclosed transport <asyncio._SSLProtocolTransport object>";
         let warned =
             imports::ssl_transport(py).and_then(|class| resource_warning(class, 3, message, None));

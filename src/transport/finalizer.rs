@@ -13,7 +13,6 @@ use super::{
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::slots::Finalize;
 use crate::interop::warning::resource_warning;
-use crate::scheduler::report::too_late_to_report;
 
 impl Finalize for Transport {
     fn original_dealloc() -> &'static AtomicPtr<()> {
@@ -65,9 +64,6 @@ finalize_as_transports!(StreamTransport, DatagramTransport, ReadPipeTransport, W
 
 fn warn_unclosed(slf: &Bound<'_, Transport>) -> PyResult<()> {
     let py = slf.py();
-    if too_late_to_report(py) {
-        return Ok(());
-    }
     let message = format!("unclosed transport {}", slf.repr()?);
     resource_warning((slf.get().kind.class)(py)?, 2, &message, Some(slf))
 }

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from ..support.programs import run_program
+
 
 def drain(loop):
     loop.call_soon(loop.stop)
@@ -424,3 +426,45 @@ def test_handlers_run_while_the_exception_is_handled(loop, kind):
     assert sys.exc_info() == (None, None, None)
     found.clear()
     del handled, reported
+
+
+# What the interpreter drops with the main module, when nothing can be imported any more.
+AT_EXIT = """
+loop = new_event_loop()
+async def forever():
+    await loop.create_future()
+async def nothing():
+    pass
+task = loop.create_task(forever(), name="left")
+failed = loop.create_future()
+loop.run_until_complete(nothing())
+failed.set_exception(ValueError("never seen"))
+loop.close()
+print("end")
+"""
+
+
+def test_reports_while_the_interpreter_exits(flavour):
+    status, out, errors = run_program(flavour, AT_EXIT)
+    assert (status, out) == (0, "end\n")
+    assert errors.count("Task was destroyed but it is pending!\n") == 1
+    assert errors.count("task: <Task pending name='left' coro=<forever() ") == 1
+    assert errors.count("Future exception was never retrieved\nfuture: <Future finished ") == 1
+    assert errors.count("ValueError: never seen\n") == 1
+    assert "ignored" not in errors
+    assert "Logging error" not in errors
+
+
+def test_handler_is_called_while_the_interpreter_exits(flavour):
+    source = f"""{AT_EXIT}
+def handler(loop, context, print=print):
+    print(context["message"])
+loop.set_exception_handler(handler)
+"""
+    status, out, errors = run_program(flavour, source)
+    assert (status, errors) == (0, "")
+    assert sorted(out.splitlines()) == [
+        "Future exception was never retrieved",
+        "Task was destroyed but it is pending!",
+        "end",
+    ]
