@@ -215,6 +215,11 @@ if "_asyncio" in sys.modules:
     _share_task_counter(sys.modules["_asyncio"])
 
 if sys.version_info >= (3, 14):
+    if "_asyncio" in sys.modules:
+        from . import _current_tasks
+
+        _current_tasks.install()
+
     # In C there is no way to tell who awaits a future of ours.
     from . import call_graph
 

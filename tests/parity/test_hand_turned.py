@@ -99,6 +99,42 @@ def test_turned_from_outside(loop):
         asyncio._set_running_loop(previous)
 
 
+def test_tasks_nested_by_the_dict_of_current_tasks(run, flavour, monkeypatch):
+    """What nest_asyncio does; on 3.14 with asyncio's Python class, which alone is in that dict."""
+
+    def swap(loop, task):
+        tasks = asyncio.tasks._current_tasks
+        previous = tasks.pop(loop, None)
+        if task is not None:
+            tasks[loop] = task
+        return previous
+
+    monkeypatch.setitem(globals(), "swap_current_task", swap)
+
+    async def below(depth):
+        await asyncio.sleep(0)
+        found = complete(asyncio.get_running_loop(), below(depth - 1)) if depth else []
+        await asyncio.sleep(0.001)
+        return [*found, depth]
+
+    async def nested():
+        this = asyncio.current_task()
+        found = complete(asyncio.get_running_loop(), below(5))
+        assert asyncio.current_task() is this
+        return found
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        if flavour.is_asyncio and sys.version_info >= (3, 14):
+            loop.set_task_factory(
+                lambda loop, coro, **options: asyncio.tasks._PyTask(coro, loop=loop, **options)
+            )
+        assert await loop.create_task(nested()) == list(range(6))
+        assert not asyncio.tasks._current_tasks.pop("no loop", None)
+
+    run(main())
+
+
 def test_nested_tasks_and_the_current_task(run):
     async def below(depth):
         loop = asyncio.get_running_loop()
