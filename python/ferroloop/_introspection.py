@@ -19,7 +19,16 @@ _CTask = vars(asyncio.tasks).get("_CTask")
 
 if TYPE_CHECKING:
     _Refs = MutableSet[weakref.ref[Any]]
-    _TaskWeakSet = weakref.WeakSet[Any]
+
+    class _TaskWeakSet(weakref.WeakSet[Any]):
+        # What the stubs do not tell.
+        data: Any
+        _remove: Any
+        _iterating: Any
+        _pending_removals: Any
+
+        def _commit_removals(self) -> None: ...
+
 else:
     _Refs = MutableSet
     _TaskWeakSet = weakref.WeakSet
@@ -144,7 +153,7 @@ class _TaskSet(_TaskWeakSet):
             return NotImplemented
         return set(self) == set(other)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _sets_of_tasks() -> Iterator[Any]:
@@ -198,13 +207,17 @@ def _removing(tasks: _TaskSet) -> Callable[[weakref.ref[Any]], None]:
     return remove
 
 
-for _set in _sets_of_tasks():
-    if type(_set) is weakref.WeakSet:
-        _set.__class__ = _TaskSet
-        _set._others = _set.data
-        _set.data = _TaskRefs(_set._others)
-        if sys.version_info < (3, 14):
-            _set._remove = _removing(_set)
+def _include_ours(tasks: Any) -> None:
+    tasks.__class__ = _TaskSet
+    tasks._others = tasks.data
+    tasks.data = _TaskRefs(tasks._others)
+    if sys.version_info < (3, 14):
+        tasks._remove = _removing(tasks)
+
+
+for _tasks in _sets_of_tasks():
+    if type(_tasks) is weakref.WeakSet:
+        _include_ours(_tasks)
 
 
 def _share_task_counter(module: ModuleType) -> None:

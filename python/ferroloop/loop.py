@@ -460,6 +460,8 @@ def _resemble_asyncio() -> None:
     """Give the methods the signatures that asyncio's have in the running version."""
     for name, function in vars(EventLoop).items():
         model = getattr(asyncio.SelectorEventLoop, name, None)
+        if name.startswith("_"):
+            continue
         if isinstance(function, FunctionType) and isinstance(model, FunctionType):
             function.__signature__ = inspect.signature(model)  # type: ignore[attr-defined]
 
