@@ -405,6 +405,7 @@ def test_sock_sendall_keeps_the_data_in_place(loop):
 DAEMONS = """
 def run(main):
     loop = new_event_loop()
+    loop.slow_callback_duration = 60
     loop.run_until_complete(main(loop))
 
 async def nothing():
