@@ -547,7 +547,12 @@ def finish(fuzzer):
                 task.cancel()
         loop.call_later(0.002, loop.stop)
         loop.run_forever()
-    loop.run_until_complete(loop.shutdown_default_executor())
+    shutdown = loop.create_task(loop.shutdown_default_executor())
+    while not shutdown.done():
+        # Some callback may still stop the loop.
+        shutdown.add_done_callback(lambda _task: loop.stop())
+        loop.run_forever()
+    shutdown.result()
     loop.close()
     for kept in fuzzer.objects.values():
         kept.clear()
