@@ -15,6 +15,7 @@ from concurrent.futures import thread
 import pytest
 
 from ..support.certificates import HOST, client_context, server_context
+from ..support.programs import run_program
 
 HOOKS = [
     (base_events.BaseEventLoop, "call_soon"),
@@ -592,3 +593,35 @@ def test_a_replacement_that_raises(loop, monkeypatch):
             with pytest.raises(LookupError, match="of the tool"):
                 getattr(loop, name)(*arguments.get(name, (None, int)))
     loop.run_until_complete(asyncio.sleep(0))
+
+
+NOTHING_OWN = """
+from ferroloop import _patches
+
+seen = []
+
+def look(loop, versions, has_own, find=_patches.look):
+    seen.append(has_own)
+    return find(loop, versions, has_own)
+
+_patches.look = look
+loop = new_event_loop()
+loop.set_debug(True)
+loop.run_until_complete(asyncio.sleep(0))
+loop.set_exception_handler(print)
+loop.slow_callback_duration = 1
+loop.call_soon(int)
+print(len(seen) > 0, any(seen))
+loop.extra = 1
+loop.call_soon(int)
+print(seen[-1])
+loop.close()
+"""
+
+
+@pytest.mark.only("ferroloop")
+def test_what_asyncio_keeps_in_a_loop_is_no_attribute_of_the_program(flavour):
+    """A loop is asked for its dict only if the program has put something there: from then on calls
+    of its methods take the interpreter's slow path.
+    """
+    assert run_program(flavour, NOTHING_OWN) == (0, "True False\nTrue\n", "")
