@@ -10,12 +10,13 @@
 
 #![forbid(unsafe_code)]
 
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::ffi::exception::{PyOutcome, Raised, write_unraisable};
 use crate::ffi::live::LiveSet;
 use crate::scheduler::Scheduler;
-use crate::scheduler::report::outcome;
+use crate::scheduler::report::{outcome, report_raised};
 
 /// All tasks of this crate that are not done.
 pub static TASKS: LiveSet = LiveSet::new();
@@ -129,6 +130,19 @@ pub fn enter(scheduler: &Bound<'_, Scheduler>, task: &Bound<'_, PyAny>) -> PyRes
 fn leave(scheduler: &Bound<'_, Scheduler>) {
     if let Err(error) = storage::clear(scheduler) {
         let py = scheduler.py();
+        report_not_left(scheduler, Raised::from(error.into_value(py).into_bound(py)));
+    }
+}
+
+/// Reports that no task can be left, as from 3.14 on in a child that was forked inside of a callback:
+/// in the words in which asyncio reports it of the wake-up that was run.
+#[cold]
+fn report_not_left<'py>(scheduler: &Bound<'py, Scheduler>, raised: Raised<'py>) {
+    let py = scheduler.py();
+    let message = intern!(py, "Exception in callback Task.task_wakeup()");
+    let entries =
+        [("message", Some(message.as_any())), ("exception", Some(raised.value().as_any()))];
+    if let Err(error) = report_raised(scheduler, &raised, &entries) {
         write_unraisable(Raised::from(error.into_value(py).into_bound(py)), scheduler);
     }
 }

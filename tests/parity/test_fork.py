@@ -239,6 +239,30 @@ def test_a_child_goes_on_with_the_running_loop(flavour):
     check(flavour, source, "b'child'\nb'parent'\n")
 
 
+# The task that forked a child cannot be left there: the loop's exception handler learns of it.
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="the child's loop still counts as running")
+def test_a_child_reports_that_its_task_is_not_left(flavour):
+    source = """
+    async def main():
+        await asyncio.sleep(0.001)
+        pid = os.fork()
+        if pid:
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            return
+        loop.set_exception_handler(report)
+        await asyncio.sleep(0.01)
+
+    def report(loop, context):
+        print(context["message"].partition("(")[0], type(context["exception"]).__name__, flush=True)
+        os._exit(7)
+
+    loop = new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    """
+    check(flavour, source, "Exception in callback Task.task_wakeup RuntimeError\n7\n")
+
+
 @pytest.mark.only("ferroloop")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_child_does_not_wake_the_parent(flavour):
