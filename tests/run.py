@@ -1,30 +1,38 @@
 #!/usr/bin/env python3
-"""Builds the wheel and runs every test on the oldest and the newest CPython present.
+"""Builds the wheels and runs every test, on two interpreters side by side.
 
-    python3 tests/run.py [--python INTERPRETER]... [--only STEP]...
-    python3 tests/run.py --debian-root 3.14 [--may-skip] [--only STEP]...
+    python3 tests/run.py [--python INTERPRETER]... [--debian-root VERSION]... [--only STEP]...
 
 For each interpreter: the release wheel, a fresh virtual environment under build/ with the
 wheel and tests/requirements.txt, the Rust tests, pytest, CPython's own asyncio suites with our
-loop, Task and Future, and the programs of tests/ecosystem that need no service. Interpreters
-are looked for on PATH and among pyenv's versions; only those that have their `test` package
-will do. With --debian-root the interpreter is Debian's in a root directory of its own (see
-debian_root.py), for a version that the machine has not got: the wheel for it is built outside.
+loop, Task and Future, and the programs of tests/ecosystem that need no service. Without any
+--python they are the oldest and the newest CPython on PATH and among pyenv's versions; only those
+that have their `test` package will do. With --debian-root there is Debian's as well, in a root
+directory of its own (see debian_root.py), for a version that the machine has not got: the wheel for
+it is built outside. --roots-alone leaves out the others.
+
+The output of a step is printed when the step ends; until then it is in build/logs.
 Standard library only.
 """
 
 import argparse
 import concurrent.futures
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from debian_root import DebianRoot, UnavailableError
 
 ROOT = Path(__file__).resolve().parent.parent
+LOGS = ROOT / "build" / "logs"
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 STEPS = ("rust", "pytest", "stdlib", "ecosystem")
 
@@ -85,133 +93,199 @@ def oldest_and_newest() -> dict[str, str]:
     return {version: usable[version] for version in dict.fromkeys((versions[0], versions[-1]))}
 
 
+@dataclass(frozen=True)
+class Target:
+    """An interpreter to test on."""
+
+    version: str
+    path: str
+    root: DebianRoot | None = None
+
+    @property
+    def name(self) -> str:
+        return f"CPython {self.version}"
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps that can run there."""
+        return STEPS_IN_A_ROOT if self.root else STEPS
+
+    @property
+    def wheel_target(self) -> list[str]:
+        """What makes its wheel, in the words of the Makefile."""
+        if self.root:
+            return ["wheel-for", f"VERSION={self.version}"]
+        return ["wheel", f"PYTHON={self.path}"]
+
+    @property
+    def wheel(self) -> Path:
+        (wheel,) = (ROOT / "build" / "wheels" / f"py{self.version}").glob("*.whl")
+        return wheel
+
+    def command(self, *command: str | Path) -> list[str]:
+        """The command that runs `command` where this interpreter is."""
+        return self.root.command(*command) if self.root else [str(word) for word in command]
+
+
+class StepFailedError(Exception):
+    """A step failed without which an interpreter cannot be tested."""
+
+
 class Run:
     """Runs the steps, keeps going after failures, and knows what failed."""
 
-    def __init__(self, root: DebianRoot | None = None) -> None:
+    def __init__(self, side_by_side: int) -> None:
         self.failed: list[str] = []
-        self.root = root
-
-    def python_step(self, title: str, *command: str | Path, needed: bool = False) -> None:
-        """A step of the interpreter under test, in its root if it has one."""
-        words = self.root.command(*command) if self.root else command
-        self.step(title, *words, needed=needed)
+        self.side_by_side = side_by_side
+        self.printing = threading.Lock()
 
     def step(self, title: str, *command: str | Path, needed: bool = False, **env: str) -> None:
-        """Run one command with its output shown; a step that the rest needs ends the run."""
-        print(f"\n=== {title}", flush=True)
+        """Run one command and show its output.
+
+        Raises:
+            StepFailedError: it failed, and the rest needs it.
+        """
+        log = LOGS / f"{re.sub('[^A-Za-z0-9.]+', '-', title)}.log"
+        with self.printing:
+            print(f"\n=== {title}: started", flush=True)
         started = time.monotonic()
-        done = subprocess.run(
-            [str(word) for word in command],
-            cwd=ROOT,
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        with log.open("wb") as output:
+            done = subprocess.run(
+                [str(word) for word in command],
+                cwd=ROOT,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
         seconds = f"{time.monotonic() - started:.0f} s"
-        if done.returncode:
-            self.failed.append(title)
-            print(f"=== {title}: FAILED with status {done.returncode} after {seconds}", flush=True)
-            if needed:
-                raise SystemExit(1)
-        else:
+        with self.printing:
+            print(f"\n=== {title}", flush=True)
+            sys.stdout.buffer.write(log.read_bytes())
+            if done.returncode:
+                self.failed.append(title)
+                seconds = f"FAILED with status {done.returncode} after {seconds}"
             print(f"=== {title}: {seconds}", flush=True)
+        if done.returncode and needed:
+            raise StepFailedError(title)
 
-    def wheels(self, interpreters: dict[str, str]) -> None:
-        """Build the wheels side by side: the linker keeps one processor busy for each."""
-        self.step("the tool that builds wheels", "make", "build/maturin/bin/maturin", needed=True)
-        if self.root:
-            targets = [["wheel-for", f"VERSION={version}"] for version in interpreters]
-        else:
-            targets = [["wheel", f"PYTHON={path}"] for path in interpreters.values()]
-        with concurrent.futures.ThreadPoolExecutor() as threads:
-            titles = [f"CPython {version}: build the wheel" for version in interpreters]
-            steps = [
-                threads.submit(self.step, title, "make", *target, needed=True)
-                for title, target in zip(titles, targets, strict=True)
-            ]
-        for step in steps:
-            step.result()
+    def all(self, action: Callable[[Target], None], targets: list[Target]) -> list[Target]:
+        """Do `action` for all targets, some side by side; those for which it could be done."""
+        with concurrent.futures.ThreadPoolExecutor(self.side_by_side) as threads:
+            running = [threads.submit(action, target) for target in targets]
+        done = []
+        for target, future in zip(targets, running, strict=True):
+            with contextlib.suppress(StepFailedError):
+                future.result()
+                done.append(target)
+        return done
 
-    def interpreter(self, version: str, path: str, steps: list[str]) -> None:
+    def build(self, target: Target) -> None:
+        """Build the wheel. The linker keeps one processor busy for each."""
+        self.step(f"{target.name}: build the wheel", "make", *target.wheel_target, needed=True)
+
+    def interpreter(self, target: Target, steps: list[str]) -> None:
         """All steps on one interpreter, whose wheel is there."""
-        name = f"CPython {version}"
-        print(f"\n=== {name}: {path}", flush=True)
-        (wheel,) = (ROOT / "build" / "wheels" / f"py{version}").glob("*.whl")
+        name, version = target.name, target.version
+        with self.printing:
+            print(f"\n=== {name}: {target.path}", flush=True)
         home = ROOT / "build" / f"test-py{version}"
         python = home / "bin" / "python"
         shutil.rmtree(home, ignore_errors=True)
-        self.python_step(f"{name}: environment", path, "-m", "venv", home, needed=True)
+
+        def python_step(title: str, *command: str | Path, needed: bool = False) -> None:
+            self.step(f"{name}: {title}", *target.command(*command), needed=needed)
+
+        python_step("environment", target.path, "-m", "venv", home, needed=True)
         pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        self.python_step(
-            f"{name}: install", *pip, "-r", "tests/requirements.txt", wheel, needed=True
-        )
+        python_step("install", *pip, "-r", "tests/requirements.txt", target.wheel, needed=True)
         if "rust" in steps:
-            target = f"target/py{version}"
             self.step(
                 f"{name}: Rust tests",
                 *("cargo", "test", "--all-features"),
-                PYO3_PYTHON=path,
-                CARGO_TARGET_DIR=target,
+                PYO3_PYTHON=target.path,
+                CARGO_TARGET_DIR=f"target/py{version}",
             )
         if "pytest" in steps:
-            self.python_step(f"{name}: pytest", python, "-m", "pytest", "-p", "no:cacheprovider")
+            python_step("pytest", python, "-m", "pytest", "-p", "no:cacheprovider")
         if "stdlib" in steps:
             runner = (python, "tests/stdlib/run_cpython.py", "ferroloop", "--task-future")
-            self.python_step(
-                f"{name}: CPython's asyncio tests",
-                *(*runner, "--expected", "tests/stdlib/expected.txt"),
-            )
+            expected = ("--expected", "tests/stdlib/expected.txt")
+            python_step("CPython's asyncio tests", *runner, *expected)
         if "ecosystem" in steps:
-            self.ecosystem(name, path, ROOT / "build" / f"ecosystem-quick-py{version}", wheel)
+            self.ecosystem(target)
 
-    def ecosystem(self, name: str, path: str, home: Path, wheel: Path) -> None:
+    def ecosystem(self, target: Target) -> None:
         """The quick part of tests/ecosystem, in an environment of its own: it has plugins."""
+        name = target.name
+        home = ROOT / "build" / f"ecosystem-quick-py{target.version}"
         python = home / "bin" / "python"
         pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         requirements = "tests/ecosystem/requirements-quick.txt"
+        fresh = ("--force-reinstall", "--no-deps", target.wheel)
         if not python.exists():
-            self.step(f"{name}: environment of the programs", path, "-m", "venv", home, needed=True)
+            venv = (target.path, "-m", "venv", home)
+            self.step(f"{name}: environment of the programs", *venv, needed=True)
         self.step(f"{name}: install the programs", *pip, "-r", requirements, needed=True)
-        self.step(f"{name}: install", *pip, "--force-reinstall", "--no-deps", wheel, needed=True)
+        self.step(f"{name}: install beside the programs", *pip, *fresh, needed=True)
         self.step(f"{name}: programs", python, "-m", "tests.ecosystem", "--quick")
+
+
+def debian_target(version: str, may_skip: bool) -> Target | None:
+    """Debian's interpreter of that version, None if the machine can have none and need not."""
+    root = DebianRoot(ROOT / "build" / f"root-{version}", DEBIAN_SUITES[version], version)
+    try:
+        root.prepare()
+    except UnavailableError as error:
+        text = f"CPython {version} is NOT TESTED, no Debian root for it: {error}"
+        if not may_skip:
+            raise SystemExit(text) from None
+        print(f"\n=== SKIPPED: {text}\n", flush=True)
+        return None
+    return Target(version, f"/usr/bin/python{version}", root)
+
+
+def targets_of(args: argparse.Namespace) -> list[Target]:
+    """The interpreters that the command line asks for, those that take longest first."""
+    roots = [debian_target(version, args.may_skip) for version in args.debian_root]
+    local: dict[str, str] = {}
+    if args.python:
+        found = {path: probe(path) for path in args.python}
+        if unusable := [path for path, answer in found.items() if answer is None]:
+            raise SystemExit(f"not usable (version, venv or `test` package): {unusable}")
+        local = dict(answer for answer in found.values() if answer)
+    elif not args.roots_alone:
+        local = oldest_and_newest()
+    known = [Target(version, path) for version, path in local.items()]
+    return known + [root for root in roots if root and root.version not in local]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build ferroloop and run all its tests.")
     parser.add_argument("--python", action="append", metavar="INTERPRETER", default=[])
     parser.add_argument("--only", action="append", choices=STEPS, default=[])
-    parser.add_argument("--debian-root", choices=sorted(DEBIAN_SUITES))
+    parser.add_argument("--debian-root", action="append", choices=sorted(DEBIAN_SUITES), default=[])
+    parser.add_argument("--roots-alone", action="store_true", help="no interpreter but Debian's")
     parser.add_argument(
         "--may-skip", action="store_true", help="a machine that can have no such root is no failure"
     )
+    parser.add_argument(
+        "--side-by-side", type=int, metavar="N", default=2, help="interpreters at a time"
+    )
     args = parser.parse_args()
-    root = None
-    if args.debian_root:
-        version = args.debian_root
-        root = DebianRoot(ROOT / "build" / f"root-{version}", DEBIAN_SUITES[version], version)
-        try:
-            root.prepare()
-        except UnavailableError as error:
-            text = f"CPython {version} is NOT TESTED, no Debian root for it: {error}"
-            if not args.may_skip:
-                raise SystemExit(text) from None
-            print(f"\n=== SKIPPED: {text}\n", flush=True)
-            return 0
-        if unfit := set(args.only) - set(STEPS_IN_A_ROOT):
+    LOGS.mkdir(parents=True, exist_ok=True)
+    targets = targets_of(args)
+    for target in targets:
+        if target.root and (unfit := set(args.only) - set(target.steps)):
             raise SystemExit(f"not in a root: {sorted(unfit)}")
-        interpreters = {version: f"/usr/bin/python{version}"}
-    elif args.python:
-        found = {path: probe(path) for path in args.python}
-        if unusable := [path for path, answer in found.items() if answer is None]:
-            raise SystemExit(f"not usable (version, venv or `test` package): {unusable}")
-        interpreters = dict(answer for answer in found.values() if answer)
-    else:
-        interpreters = oldest_and_newest()
-    run = Run(root)
-    run.wheels(interpreters)
-    for version, path in interpreters.items():
-        run.interpreter(version, path, args.only or list(STEPS_IN_A_ROOT if root else STEPS))
+    run = Run(args.side_by_side)
+    try:
+        run.step("the tool that builds wheels", "make", "build/maturin/bin/maturin", needed=True)
+    except StepFailedError:
+        targets = []
+    built = run.all(run.build, targets)
+    run.all(lambda target: run.interpreter(target, args.only or list(target.steps)), built)
     if run.failed:
         print("\nfailed:", *run.failed, sep="\n  ", flush=True)
     return 1 if run.failed else 0
