@@ -10,12 +10,12 @@ import socket
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ..support.reactions import Link, Reacting
 from ..support.registrations import Registrations, assert_sleeps
-from ..support.sequences import compare, known_defect, on
+from ..support.sequences import asyncio_can, compare, known_defect, on
 
 small = [
     ("write", 100),
@@ -100,6 +100,7 @@ def test_callbacks_may_act(log):
     patiently=st.booleans(),
 )
 def check_over_tcp(log, factory, first, plans, steps, patiently):
+    assume(factory is not asyncio.SelectorEventLoop or asyncio_can(first, plans))
     seen, faults = on(factory, log, open_connection, first, plans, steps, patiently, 0.001)
     assert not faults or (factory is asyncio.SelectorEventLoop and known_defect(seen, faults))
 
