@@ -26,8 +26,7 @@ if TYPE_CHECKING:
         _remove: Any
         _iterating: Any
         _pending_removals: Any
-
-        def _commit_removals(self) -> None: ...
+        _commit_removals: Any
 
 else:
     _Refs = MutableSet
@@ -127,6 +126,8 @@ class _TaskSet(_TaskWeakSet):
 
     # Before 3.14 C code calls these for each task of asyncio: as many frames as in a `WeakSet`.
     if sys.version_info < (3, 14):
+        # Of a `WeakSet` that removes at once, as later releases may.
+        _pending_removals: Any = ()
 
         def add(self, item: Any) -> None:
             if type(item) is not _CTask and isinstance(item, _ferroloop.Task):

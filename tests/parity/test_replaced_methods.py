@@ -537,7 +537,7 @@ def test_a_pool_that_lives_goes_on_as_it_was(flavour, monkeypatch):
         assert loop._default_executor is pool
         assert pool.submit(int, "5").result(5) == 5
         assert len(replacement.calls) == 2
-        assert pool._max_workers == min(32, (os.cpu_count() or 1) + 4)
+        assert pool._max_workers == thread.ThreadPoolExecutor()._max_workers
         await loop.shutdown_default_executor()
         with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
             pool.submit(int)
