@@ -193,17 +193,21 @@ unsafe extern "C" fn await_self<T: SelfAwaiting>(object: *mut ffi::PyObject) -> 
     unsafe {
         let py = Python::assume_attached();
         let slf = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
-        if T::is_its_own_awaiter(&slf) {
-            return ffi::Py_NewRef(object);
-        }
-        let awaiter = catch_unwind(AssertUnwindSafe(|| T::separate_awaiter(&slf)));
-        match awaiter.unwrap_or_else(|_panic| Some(Err(internal_error()))) {
-            None => ffi::Py_NewRef(object),
-            Some(Ok(awaiter)) => awaiter.into_ptr(),
-            Some(Err(error)) => {
-                error.restore(py);
-                std::ptr::null_mut()
-            }
+        if T::is_its_own_awaiter(&slf) { ffi::Py_NewRef(object) } else { await_separate(&slf) }
+    }
+}
+
+/// The awaiter of what may not be its own: a new reference, or null with an exception set.
+#[cold]
+#[inline(never)]
+fn await_separate<T: SelfAwaiting>(slf: &Bound<'_, T>) -> *mut ffi::PyObject {
+    let awaiter = catch_unwind(AssertUnwindSafe(|| T::separate_awaiter(slf)));
+    match awaiter.unwrap_or_else(|_panic| Some(Err(internal_error()))) {
+        None => slf.clone().into_ptr().cast(),
+        Some(Ok(awaiter)) => awaiter.into_ptr(),
+        Some(Err(error)) => {
+            error.restore(slf.py());
+            std::ptr::null_mut()
         }
     }
 }
