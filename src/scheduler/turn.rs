@@ -94,28 +94,11 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     read_inbox(scheduler)?;
     let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
     // With callbacks ready and nothing to watch there is nothing a poll could find.
-    let time = if this.patches.foreign_select.get(py) {
-        if this.patches.given_selector.get(py) {
-            wait_by_given_selector(scheduler, idle)?;
-        } else {
-            select_by_python(scheduler, idle)?;
-        }
-        None
-    } else if idle
+    let may_wait = idle
         || this.watches.with(py, |watches| watches.is_worth_polling())
         || this.hears_signals.get(py)
-    {
-        let timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
-        if timeout != Some(Duration::ZERO) && is_profiled(py)? {
-            select_by_python(scheduler, idle)?;
-            None
-        } else {
-            Some(poll(scheduler, timeout)?)
-        }
-    } else {
-        None
-    };
-    read_inbox(scheduler)?;
+        || this.patches.foreign_select.get(py);
+    let time = if may_wait { wait(scheduler, idle)? } else { None };
     queue_due_timers(scheduler, time)?;
     let result = run_ready(scheduler);
     this.contexts.settle(py);
@@ -125,6 +108,30 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     }
     result?;
     check_signals(py).inspect_err(|_| leave_task(scheduler))
+}
+
+/// Waits for descriptors, or looks at them. Returns the time afterwards, if that is known.
+fn wait<'py>(scheduler: &Bound<'py, Scheduler>, idle: bool) -> PyOutcome<'py, Option<u64>> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    let time = if this.patches.foreign_select.get(py) {
+        if this.patches.given_selector.get(py) {
+            wait_by_given_selector(scheduler, idle)?;
+        } else {
+            select_by_python(scheduler, idle)?;
+        }
+        None
+    } else {
+        let timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
+        if timeout != Some(Duration::ZERO) && is_profiled(py)? {
+            select_by_python(scheduler, idle)?;
+            None
+        } else {
+            Some(poll(scheduler, timeout)?)
+        }
+    };
+    read_inbox(scheduler)?;
+    Ok(time)
 }
 
 /// Runs what is in the queue now.
