@@ -328,6 +328,59 @@ def test_chains_are_freed_by_several_threads(flavour: Flavour):
     assert run_program(flavour, source) == (0, f"{3 * length}\n", "")
 
 
+WAITING = """
+# One thread waits in a finalizer, deep inside of a chain that dies; another one, and a child that
+# is forked meanwhile, free chains of their own and see all of them gone.
+class Ended:
+    def __init__(self, action):
+        self.action = action
+
+    def __del__(self):
+        self.action()
+
+def chain(action):
+    last = Ended(action)
+    for _ in range(CHAIN):
+        future = loop.create_future()
+        future.set_result(last)
+        last = future
+    return last
+
+def wait():
+    inside.set()
+    go_on.wait()
+
+def free_chain():
+    ended = threading.Event()
+    chain(ended.set)
+    assert ended.is_set()
+
+loop = new_event_loop()
+inside, go_on = threading.Event(), threading.Event()
+thread = threading.Thread(target=lambda: chain(wait) and None)
+thread.start()
+inside.wait()
+free_chain()
+pid = os.fork()
+if not pid:
+    free_chain()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+go_on.set()
+thread.join()
+free_chain()
+loop.close()
+"""
+
+
+@pytest.mark.parametrize("length", [1, 30, 300])
+def test_chains_are_freed_while_a_finalizer_waits(flavour: Flavour, length):
+    source = WAITING.replace("CHAIN", str(min(length, 30) if DEBUG_BUILD else length))
+    # From 3.12 on a fork in a process with threads is warned about.
+    options = ("-W", "ignore::DeprecationWarning")
+    assert run_program(flavour, source, *options) == (0, "0\n", "")
+
+
 @pytest.mark.only("ferroloop")  # asyncio's extension module keeps its classes to itself
 def test_the_extension_module_is_imported_again(flavour: Flavour):
     source = """
