@@ -37,6 +37,7 @@ pub mod slots;
 pub mod socket;
 pub mod task_number;
 mod thread_exit;
+mod thread_pointer;
 mod thread_state;
 mod trashcan;
 pub mod window;

@@ -12,7 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::cell::AttachedCell;
-use crate::sys::thread_pointer::thread_pointer;
+use super::thread_pointer::thread_pointer;
 
 /// Deallocators inside of each other on one stack. A level takes a few hundred bytes of ours, and
 /// what CPython needs for the objects between two of ours.

@@ -14,7 +14,6 @@
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
 //! | `fork` | `pthread_atfork` | the same |
 //! | `process` | `pidfd_open`, `waitid` on it or `waitpid` | nothing: a thread waits for each child |
-//! | `thread_pointer` | a register (x86-64, AArch64) | the address of something thread-local |
 //! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond time-outs, `eventfd`, `dup3` | nothing: mio alone is used |
 #![allow(unsafe_code)]
 
@@ -27,5 +26,4 @@ pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod resolve;
 pub(crate) mod socket;
-pub(crate) mod thread_pointer;
 pub(crate) mod time;
