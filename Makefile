@@ -9,12 +9,15 @@ SHELL := /bin/bash
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
 
-develop: ## build in place for PYTHON (profile quick): then `PYTHONPATH=python $(PYTHON)` imports it
+# Or `checked`, with debug assertions.
+PROFILE ?= quick
+
+develop: ## build in place for PYTHON (PROFILE=quick): then `PYTHONPATH=python $(PYTHON)` imports it
 	@set -e; exe=$$($(PYTHON) -c 'import sys; print(sys.executable)'); \
 	tag=$$($$exe -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'); \
 	target=target/$$($$exe -c 'import sys; print("py%d.%d" % sys.version_info[:2])'); \
-	PYO3_PYTHON=$$exe CARGO_TARGET_DIR=$$target cargo build --lib --profile quick; \
-	install -m 755 $$target/quick/libferroloop.so python/ferroloop/_ferroloop$$tag
+	PYO3_PYTHON=$$exe CARGO_TARGET_DIR=$$target cargo build --lib --profile $(PROFILE); \
+	install -m 755 $$target/$(PROFILE)/libferroloop.so python/ferroloop/_ferroloop$$tag
 
 # The interpreter itself: a version manager's shim would choose anew in every directory.
 EXE = $(shell $(PYTHON) -c 'import sys; print(sys.executable)')
@@ -122,6 +125,7 @@ test-314: ## the tests on CPython 3.14 in a Debian root of its own; needs to be 
 FUZZ_SECONDS ?= 20
 SEED ?= $(shell date +%s)
 
+fuzz: PROFILE = checked
 fuzz: develop ## random input against simple models; FUZZ_SECONDS each, SEED to repeat a run
 	CARGO_TARGET_DIR=target/fuzz cargo run --quiet --release --locked \
 		--manifest-path fuzz/timers/Cargo.toml -- $(FUZZ_SECONDS) $(SEED)
@@ -156,12 +160,12 @@ DEBUG_PYTHON ?= python3.11-dbg
 RELEASE_WARNINGS = PYTHONWARNINGS=ignore::ResourceWarning,ignore::ImportWarning,$\
 	ignore::PendingDeprecationWarning,ignore::DeprecationWarning,default::DeprecationWarning:__main__
 
-test-debug: build/maturin/bin/maturin ## the tests on a debug build of CPython, which checks what it does; ARGS="-k cancel" for a part
+test-debug: build/maturin/bin/maturin ## the tests with debug assertions on a debug build of CPython; ARGS="-k cancel" for a part
 	rm -rf build/test-debug build/wheels/debug
 	$(DEBUG_PYTHON) -m venv build/test-debug
 	build/test-debug/bin/pip install --quiet --disable-pip-version-check -r tests/requirements-debug.txt
 	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/debug-python \
-		build/maturin/bin/maturin build --quiet --profile quick \
+		build/maturin/bin/maturin build --quiet --profile checked \
 		--interpreter build/test-debug/bin/python --out build/wheels/debug
 	build/test-debug/bin/pip install --quiet --disable-pip-version-check build/wheels/debug/*.whl
 	$(RELEASE_WARNINGS) build/test-debug/bin/python -m pytest -p no:cacheprovider $(ARGS)

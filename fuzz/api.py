@@ -457,12 +457,15 @@ def look_at_loop(f):
 
 
 def check_consistency(f):
+    # What is finalized meanwhile may make tasks, and end some.
+    known = list(f.objects["task"])
+    ended = [task for task in known if task.done()]
     tasks = asyncio.all_tasks(f.loop)
-    listed = all(not task.done() for task in tasks)
-    missing = [task for task in f.objects["task"] if not task.done() and task not in tasks]
+    missing = [task for task in known if not task.done() and task not in tasks]
+    too_many = [task for task in ended if task in tasks]
     states = [f for f in f.objects["future"] if f.done() != (f._state != "PENDING")]
-    if missing or states or not listed:
-        raise Inconsistent(missing, states, tasks)
+    if missing or too_many or states:
+        raise Inconsistent(missing, too_many, states, tasks)
 
 
 def use_executor(f):

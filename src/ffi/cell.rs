@@ -2,7 +2,9 @@
 //!
 //! Access rule: a cell is touched only by the thread that holds the GIL, which the
 //! `Python<'py>` argument proves, and never while its content is lent out:
-//! * [`AttachedCell`] moves or copies values in and out and lends nothing;
+//! * [`AttachedCell`] moves or copies values in and out. It lends its content for a glance only, to
+//!   closures that must not write to the cell; builds with debug assertions count these loans and
+//!   panic before such a write;
 //! * [`AttachedRefCell`] lends its content to a closure and panics on a nested loan; such
 //!   closures must not run Python code (a call, a decref, a Python allocation).
 //!
@@ -16,35 +18,90 @@ use pyo3::prelude::*;
 #[cfg(Py_GIL_DISABLED)]
 compile_error!("ferroloop's cells rely on the GIL: free-threaded builds are not supported yet");
 
-/// A slot whose value is moved or copied, never borrowed.
+/// A slot whose value is moved or copied, and lent for a glance.
 #[derive(Default)]
-pub struct AttachedCell<T>(UnsafeCell<T>);
+pub struct AttachedCell<T> {
+    value: UnsafeCell<T>,
+    loans: Loans,
+}
 
-// SAFETY: every access needs `Python<'py>`, that is the GIL, and lends no reference, so accesses
-// are serialised; values may be dropped on another thread, hence `T: Send`.
+// SAFETY: every access needs `Python<'py>`, that is the GIL, so accesses are serialised; values may
+// be dropped on another thread, hence `T: Send`.
 unsafe impl<T: Send> Sync for AttachedCell<T> {}
+
+/// The closures that look at a cell now; counted with debug assertions only.
+#[derive(Default)]
+struct Loans {
+    #[cfg(debug_assertions)]
+    count: Cell<u32>,
+}
+
+/// One of them.
+struct Glance<'a> {
+    #[cfg(debug_assertions)]
+    count: &'a Cell<u32>,
+    #[cfg(not(debug_assertions))]
+    _loans: std::marker::PhantomData<&'a Loans>,
+}
+
+impl Loans {
+    const fn none() -> Self {
+        Self {
+            #[cfg(debug_assertions)]
+            count: Cell::new(0),
+        }
+    }
+
+    #[inline(always)]
+    fn begin(&self) -> Glance<'_> {
+        #[cfg(debug_assertions)]
+        self.count.set(self.count.get() + 1);
+        Glance {
+            #[cfg(debug_assertions)]
+            count: &self.count,
+            #[cfg(not(debug_assertions))]
+            _loans: std::marker::PhantomData,
+        }
+    }
+
+    /// Panics with debug assertions if a closure looks at the cell.
+    #[inline(always)]
+    fn assert_none(&self) {
+        #[cfg(debug_assertions)]
+        assert_eq!(self.count.get(), 0, "a cell is written while a closure looks at it");
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Glance<'_> {
+    fn drop(&mut self) {
+        self.count.set(self.count.get() - 1);
+    }
+}
 
 impl<T> AttachedCell<T> {
     /// A cell that holds `value`.
     pub const fn new(value: T) -> Self {
-        Self(UnsafeCell::new(value))
+        Self { value: UnsafeCell::new(value), loans: Loans::none() }
     }
 
     /// Puts `value` in and hands the old one out; the caller drops it (which may run Python).
     #[inline(always)]
     #[must_use = "dropping the old value may run Python: do it where that is safe"]
     pub fn replace(&self, _py: Python<'_>, value: T) -> T {
+        self.loans.assert_none();
         // SAFETY: the GIL is held and no reference into the cell exists (access rule above).
-        unsafe { std::mem::replace(&mut *self.0.get(), value) }
+        unsafe { std::mem::replace(&mut *self.value.get(), value) }
     }
 
-    /// Lends the value to `inspect` for reading. It must not run Python code: callers compare and
-    /// clone pointers, no more.
+    /// Lends the value to `inspect` for reading. It must not run Python code, and write to no cell:
+    /// callers compare and clone pointers, no more.
     #[inline(always)]
     pub fn inspect<R>(&self, _py: Python<'_>, inspect: impl FnOnce(&T) -> R) -> R {
-        // SAFETY: the GIL is held; a nested `replace` from inside `inspect` would need Python
-        // code to run, which the contract above excludes.
-        unsafe { inspect(&*self.0.get()) }
+        let _glance = self.loans.begin();
+        // SAFETY: the GIL is held; the contract above excludes a nested write, and builds with debug
+        // assertions refuse it.
+        unsafe { inspect(&*self.value.get()) }
     }
 
     /// Takes the value out, leaving the default.
@@ -62,14 +119,15 @@ impl<T: Copy> AttachedCell<T> {
     #[inline(always)]
     pub fn get(&self, _py: Python<'_>) -> T {
         // SAFETY: as in `replace`.
-        unsafe { *self.0.get() }
+        unsafe { *self.value.get() }
     }
 
     /// Overwrites the value.
     #[inline(always)]
     pub fn set(&self, _py: Python<'_>, value: T) {
+        self.loans.assert_none();
         // SAFETY: as in `replace`; `Copy` types have no drop glue.
-        unsafe { *self.0.get() = value }
+        unsafe { *self.value.get() = value }
     }
 }
 
@@ -78,21 +136,23 @@ impl<T> AttachedCell<Option<Py<T>>> {
     #[inline(always)]
     pub fn get_bound<'py>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
         // SAFETY: as in `replace`; an incref runs no Python code.
-        unsafe { (*self.0.get()).as_ref().map(|object| object.bind(py).clone()) }
+        unsafe { (*self.value.get()).as_ref().map(|object| object.bind(py).clone()) }
     }
 
     /// Whether an object is held.
     #[inline(always)]
     pub fn is_some(&self, _py: Python<'_>) -> bool {
         // SAFETY: as in `replace`.
-        unsafe { (*self.0.get()).is_some() }
+        unsafe { (*self.value.get()).is_some() }
     }
 
     /// Whether the object held is `other`.
     #[inline(always)]
     pub fn holds<U>(&self, _py: Python<'_>, other: &Bound<'_, U>) -> bool {
         // SAFETY: as in `replace`.
-        unsafe { (*self.0.get()).as_ref().is_some_and(|object| object.as_ptr() == other.as_ptr()) }
+        unsafe {
+            (*self.value.get()).as_ref().is_some_and(|object| object.as_ptr() == other.as_ptr())
+        }
     }
 
     /// Stores `value`, dropping what was there after the new value is in place.
@@ -107,7 +167,7 @@ impl<T> AttachedCell<Option<Py<T>>> {
     pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         // SAFETY: the collector runs `tp_traverse` with the GIL held, and no access to a cell
         // starts a collection.
-        unsafe { visit.call((*self.0.get()).as_ref()) }
+        unsafe { visit.call((*self.value.get()).as_ref()) }
     }
 }
 
@@ -115,7 +175,7 @@ impl<T: Traverse> AttachedCell<T> {
     /// Reports the objects inside to the cyclic collector; for `__traverse__` only.
     pub fn visit_with(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         // SAFETY: as in `visit`.
-        unsafe { (*self.0.get()).traverse(visit) }
+        unsafe { (*self.value.get()).traverse(visit) }
     }
 }
 
@@ -178,5 +238,71 @@ impl<T> AttachedRefCell<T> {
         }
         // SAFETY: not lent; collections run with the GIL held.
         body(unsafe { &*self.value.get() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attached(test: impl FnOnce(Python<'_>)) {
+        Python::initialize();
+        Python::attach(test);
+    }
+
+    #[test]
+    fn values_move_in_and_out() {
+        attached(|py| {
+            let cell = AttachedCell::new(vec![1]);
+            assert_eq!(cell.replace(py, vec![2]), [1]);
+            assert_eq!(cell.inspect(py, |value| value.len()), 1);
+            assert_eq!(cell.take(py), [2]);
+            assert!(cell.inspect(py, Vec::is_empty));
+        });
+    }
+
+    #[test]
+    fn two_closures_may_look_at_the_same_time() {
+        attached(|py| {
+            let cell = AttachedCell::new(1);
+            let sum = cell.inspect(py, |outer| cell.inspect(py, |inner| outer + inner));
+            assert_eq!(sum, 2);
+            cell.set(py, 3);
+            assert_eq!(cell.get(py), 3);
+        });
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "a cell is written while a closure looks at it")]
+    fn a_write_under_a_closure_is_refused() {
+        attached(|py| {
+            let cell = AttachedCell::new(Some(vec![7_u8; 64]));
+            cell.inspect(py, |value| {
+                drop(cell.replace(py, None));
+                value.as_ref().map(Vec::len)
+            });
+        });
+    }
+
+    #[test]
+    fn a_panic_under_a_closure_ends_its_loan() {
+        attached(|py| {
+            let cell = AttachedCell::new(1);
+            let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                cell.inspect(py, |_| panic!("in the closure"));
+            }));
+            assert!(looked.is_err());
+            cell.set(py, 2);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "cell lent twice")]
+    fn a_nested_loan_is_refused() {
+        attached(|py| {
+            let cell = AttachedRefCell::new(1);
+            cell.with(py, |outer| cell.with(py, |inner| *outer += *inner));
+        });
     }
 }
