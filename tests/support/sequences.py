@@ -1,7 +1,7 @@
 """Random sequences of steps on the links of reactions.py, on asyncio and on ferroloop."""
 
 import asyncio
-from asyncio import selector_events
+from asyncio import unix_events
 
 import ferroloop
 
@@ -9,7 +9,7 @@ from .reactions import Scene
 from .registrations import Registrations
 
 # The first releases of 3.11 start to read whatever connection_made() has done, even after close().
-CAN_ACT_WHEN_MADE = hasattr(selector_events._SelectorTransport, "_add_reader")
+CAN_ACT_WHEN_MADE = hasattr(unix_events._UnixReadPipeTransport, "_add_reader")
 
 PARTS = ("flow control", "callbacks", "answers", "reports", "log")
 
