@@ -113,10 +113,15 @@ async def play(operations, keep_open):
             read += len(data)
             at_peer.extend(data)
 
-    written = 0
+    written, loses_some = bytearray(), False
     for counter, (operation, size) in enumerate(operations, 1):
         data = bytes([counter % 256]) * size
-        written += size * ("write" in operation) * (1.5 if operation == "write_twice" else 1)
+        if "write" in operation and operation != "write_eof":
+            written += data[:100] if operation == "writelines" else data
+            written += data[: size // 2] if operation == "write_twice" else b""
+        # How much the socket takes differs by the number of system calls that brought it.
+        unread = len(written) - len(at_peer)
+        loses_some |= operation in ("abort", "peer_close") and unread >= 50_000
         try:
             if operation == "write":
                 transport.write(data)
@@ -153,12 +158,14 @@ async def play(operations, keep_open):
                 getattr(transport, operation)()
         except (OSError, RuntimeError) as error:
             answers.append((operation, type(error).__name__, str(error)))
-        answers.append(transport.is_closing())
-        # How much the socket takes differs by the number of system calls that brought it.
-        certain = not 50_000 < written - len(at_peer) < 150_000
+        # A write that is held until its callback returns finds out later that the peer is gone.
+        if peer.fileno() >= 0 or "write" not in operation:
+            answers.append(transport.is_closing())
+        certain = not 50_000 < len(written) - len(at_peer) < 150_000
         answers.append(transport.get_write_buffer_size() > 0 if certain else None)
         for _ in range(TURNS):
             await asyncio.sleep(0)
+        answers.append(transport.is_closing())
     # To the end: everything that was written arrives, and the connection is lost once.
     transport.close()
     for _ in range(400):
@@ -170,7 +177,24 @@ async def play(operations, keep_open):
     peer.close()
     ours.close()
     assert [entry[1] for entry in log].count("lost") == 1
+    if loses_some:
+        assert is_subsequence(at_peer, written)
+        at_peer.clear()
     return log, answers, bytes(at_peer)
+
+
+def is_subsequence(received, written):
+    """Whether nothing was received but what was written, in that order; each operation has a value
+    of its own, and what a closed transport takes is dropped."""
+    values = bytes(dict.fromkeys(written))
+    counts = [(received.count(value), written.count(value)) for value in values]
+    in_order = bytes(dict.fromkeys(received))
+    expected = bytes(value for value in values if value in in_order)
+    return (
+        in_order == expected
+        and bytes(sorted(received, key=values.index)) == received
+        and all(here <= there for here, there in counts)
+    )
 
 
 def on(factory, operations, keep_open):
@@ -184,8 +208,15 @@ def on(factory, operations, keep_open):
 @settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(operations=st.lists(OPERATIONS, max_size=14), keep_open=st.booleans())
 def check(log, operations, keep_open):
-    expected = (*on(asyncio.SelectorEventLoop, operations, keep_open), log.messages())
     found = (*on(ferroloop.new_event_loop, operations, keep_open), log.messages())
+    try:
+        expected = (*on(asyncio.SelectorEventLoop, operations, keep_open), log.messages())
+    except AttributeError as error:
+        # A transport of asyncio's takes a write after close() has done its work, and has no socket.
+        if "'NoneType' object has no attribute" not in str(error):
+            raise
+        log.messages()
+        return
     for what, theirs, ours in zip(PARTS, expected, found, strict=True):
         assert ours == theirs, what
 
