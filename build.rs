@@ -7,6 +7,8 @@ use std::path::Path;
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
+    // Without it Cargo looks at every file here, and build/ may hold directories that it cannot read.
+    println!("cargo::rerun-if-changed=build.rs");
     pyo3_build_config::use_pyo3_cfgs();
     pyo3_build_config::add_libpython_rpath_link_args();
     align_segments();
