@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A Debian root directory with a CPython that this machine has no package of.
 
-    python3 tests/debian_root.py DIRECTORY [--python 3.14] [--suite forky] [-- COMMAND...]
+    python3 tests/debian_root.py DIRECTORY [--python 3.15] [--suite sid] [-- COMMAND...]
 
 Makes DIRECTORY by debootstrap from the mirror that apt uses here, unless a finished one is
 there, and runs COMMAND in it. The command sees this checkout under its usual path, and /dev,
@@ -69,7 +69,7 @@ class DebianRoot:
     Args:
         directory: where it is, or will be made.
         suite: Debian's name of the release.
-        python: the version of CPython in it, as in ``3.14``.
+        python: the version of CPython in it, as in ``3.15``.
     """
 
     def __init__(self, directory: Path, suite: str, python: str) -> None:
@@ -158,16 +158,18 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Make a Debian root, and run a command in it.")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--python", default="3.14", metavar="VERSION")
-    parser.add_argument("--suite", default="forky")
-    parser.add_argument("command", nargs="*")
-    args = parser.parse_args()
+    parser.add_argument("--python", default="3.15", metavar="VERSION")
+    parser.add_argument("--suite", default="sid")
+    # Split here: with argparse no option may stand between the directory and the command.
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    args, command = parser.parse_args(words[:end]), words[end + 1 :]
     root = DebianRoot(args.directory, args.suite, args.python)
     try:
         root.prepare()
     except UnavailableError as error:
         raise SystemExit(f"no Debian root: {error}") from None
-    return subprocess.run(root.command(*args.command)).returncode if args.command else 0
+    return subprocess.run(root.command(*command)).returncode if command else 0
 
 
 if __name__ == "__main__":
