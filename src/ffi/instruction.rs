@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyMapping};
 
 /// An instruction by name, with the number that this interpreter has for it.
 pub struct Instruction {
@@ -38,11 +38,9 @@ impl Instruction {
         if number != UNKNOWN {
             return Ok(number);
         }
-        let all = py.import("opcode")?.getattr("opmap")?.cast_into::<PyDict>()?;
-        let number = match all.get_item(self.name.to_str().unwrap_or_default())? {
-            Some(number) => number.extract()?,
-            None => ABSENT,
-        };
+        let all = py.import("opcode")?.getattr("opmap")?.cast_into::<PyMapping>()?;
+        let name = self.name.to_str().unwrap_or_default();
+        let number = if all.contains(name)? { all.get_item(name)?.extract()? } else { ABSENT };
         self.number.store(number, Ordering::Relaxed);
         Ok(number)
     }
