@@ -60,13 +60,17 @@ class EventLoop:
         sock: socket.socket,
         server: object,
         backlog: int,
+        context: Context | None,
     ) -> None: ...
     def _listen_by_tasks(
         self,
-        serve: Callable[[socket.socket, dict[str, Any]], Coroutine[Any, Any, None]],
+        serve: Callable[
+            [socket.socket, dict[str, Any], Context | None], Coroutine[Any, Any, None]
+        ],
         sock: socket.socket,
         server: object,
         backlog: int,
+        context: Context | None,
     ) -> None: ...
     def _make_socket_transport(
         self,
@@ -76,6 +80,7 @@ class EventLoop:
         *,
         extra: dict[str, Any] | None = None,
         server: object = None,
+        context: Context | None = None,
     ) -> StreamTransport: ...
     def _literal_address(self, host: Any, port: Any) -> tuple[int, Any] | None: ...
     def _getaddrinfo(

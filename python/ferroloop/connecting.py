@@ -3,8 +3,10 @@ look-up, no choice between addresses, no TLS.
 """
 
 import asyncio
+import contextvars
 import inspect
 import socket
+import sys
 from asyncio import base_events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -49,9 +51,12 @@ async def connect(
         if not _NON_BLOCKING:
             sock.setblocking(False)
         await loop.sock_connect(sock, address)
+        options = {}
+        if sys.version_info >= (3, 15):
+            options["context"] = contextvars.copy_context()
         protocol = protocol_factory()
         waiter = loop.create_future()
-        transport = loop._make_socket_transport(sock, protocol, waiter)
+        transport = loop._make_socket_transport(sock, protocol, waiter, **options)
     except BaseException:
         sock.close()
         raise

@@ -6,6 +6,7 @@ primitives, so that it behaves as users of that version expect.
 """
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import os
@@ -15,6 +16,7 @@ import sys
 import threading
 import warnings
 import weakref
+from asyncio import constants
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
@@ -54,6 +56,11 @@ def _threads_are_replaced() -> bool:
     name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
     start = getattr(threading, name, None)
     return start is not None and not isinstance(start, BuiltinFunctionType)
+
+
+def _own_context(context: contextvars.Context | None) -> dict[str, contextvars.Context | None]:
+    """The keyword for a connection's context, which asyncio's methods have from 3.15 on."""
+    return {"context": context} if sys.version_info >= (3, 15) else {}
 
 
 class _SignalPipe:
@@ -185,23 +192,34 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         sslcontext: Any = None,
         server: Any = None,
         backlog: int = 100,
-        *timeouts: Any,
-        **named_timeouts: Any,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: contextvars.Context | None = None,
     ) -> None:
+        timeouts = (ssl_handshake_timeout, ssl_shutdown_timeout)
         if self._replaced(_patches.SERVE):
             super()._start_serving(  # type: ignore[misc]
-                protocol_factory, sock, sslcontext, server, backlog, *timeouts, **named_timeouts
+                *(protocol_factory, sock, sslcontext, server, backlog),
+                *timeouts,
+                **_own_context(context),
             )
             return
         if sslcontext is None:
-            self._listen(protocol_factory, sock, server, backlog)
+            self._listen(protocol_factory, sock, server, backlog, context)
             return
 
-        def serve(connection: socket.socket, extra: dict[str, Any]) -> Any:
-            arguments = (protocol_factory, connection, extra, sslcontext, server, *timeouts)
-            return self._accept_connection2(*arguments, **named_timeouts)  # type: ignore[attr-defined]
+        def serve(
+            connection: socket.socket,
+            extra: dict[str, Any],
+            connection_context: contextvars.Context | None,
+        ) -> Any:
+            return self._accept_connection2(  # type: ignore[attr-defined]
+                *(protocol_factory, connection, extra, sslcontext, server),
+                *timeouts,
+                **_own_context(connection_context),
+            )
 
-        self._listen_by_tasks(serve, sock, server, backlog)
+        self._listen_by_tasks(serve, sock, server, backlog, context)
 
     async def start_tls(
         self,
@@ -285,18 +303,25 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             return await super()._create_connection_transport(  # type: ignore[misc]
                 sock, protocol_factory, ssl, server_hostname, server_side, **options
             )
-        sock.setblocking(False)
-        protocol = protocol_factory()
-        waiter = self.create_future()
-        transport = self._make_ssl_transport(  # type: ignore[attr-defined]
-            sock,
-            protocol,
-            None if isinstance(ssl, bool) else ssl,
-            waiter,
-            server_side=server_side,
-            server_hostname=server_hostname,
-            **options,
-        )
+        try:
+            sock.setblocking(False)
+            if sys.version_info >= (3, 15) and options.get("context") is None:
+                options["context"] = contextvars.copy_context()
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            transport = self._make_ssl_transport(  # type: ignore[attr-defined]
+                sock,
+                protocol,
+                None if isinstance(ssl, bool) else ssl,
+                waiter,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                **options,
+            )
+        except BaseException:
+            if sys.version_info >= (3, 14, 8):  # as asyncio from then on
+                sock.close()
+            raise
         try:
             await waiter
         except BaseException:

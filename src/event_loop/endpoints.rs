@@ -15,7 +15,7 @@ use crate::sys::address::SocketAddress;
 use crate::sys::socket;
 use crate::tls::{self, TlsProtocol};
 use crate::transport::{
-    DatagramTransport, Endpoint, Listener, OWNERS, Parts, ReadPipeTransport, Service,
+    DatagramTransport, Endpoint, Listener, OWNERS, Parts, ReadPipeTransport, Service, Serving,
     StreamTransport, Transport, WritePipeTransport,
 };
 
@@ -97,8 +97,10 @@ impl EventLoop {
         Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {owner}")))
     }
 
-    /// A transport for a connected stream socket.
-    #[pyo3(signature = (sock, protocol, waiter=None, *, extra=None, server=None))]
+    /// A transport for a connected stream socket. `context`, which asyncio has from 3.15 on, is the
+    /// connection's own.
+    #[pyo3(signature = (sock, protocol, waiter=None, *, extra=None, server=None, context=None))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
     fn _make_socket_transport<'py>(
         slf: &Bound<'py, Self>,
         sock: Bound<'py, PyAny>,
@@ -106,17 +108,21 @@ impl EventLoop {
         waiter: Option<Bound<'py, PyAny>>,
         extra: Option<Bound<'py, PyDict>>,
         server: Option<Bound<'py, PyAny>>,
+        context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(make) = hooks::other_transport(slf, "_make_socket_transport")? {
             let keywords = PyDict::new(slf.py());
             keywords.set_item("extra", extra)?;
             keywords.set_item("server", server)?;
+            add_context(&keywords, context)?;
             return make.call((sock, protocol, waiter), Some(&keywords));
         }
         Self::_ensure_fd_no_transport(slf, &sock)?;
         if has_own_methods(&sock, &["recv", "recv_into", "send", "sendmsg"])? {
             let class = imports::socket_transport(slf.py())?;
-            return class.call1((slf, sock, protocol, waiter, extra, server));
+            let keywords = PyDict::new(slf.py());
+            add_context(&keywords, context)?;
+            return class.call((slf, sock, protocol, waiter, extra, server), Some(&keywords));
         }
         let endpoint = Endpoint::of(&sock)?;
         let fd = endpoint.descriptor();
@@ -127,7 +133,7 @@ impl EventLoop {
             let _not_tcp = socket::set_no_delay(fd);
         }
         let scheduler = slf.as_super().clone();
-        let parts = Parts { scheduler, endpoint, protocol, extra, server, peer };
+        let parts = Parts { scheduler, endpoint, protocol, extra, server, peer, context };
         StreamTransport::open(parts, waiter).map(Bound::into_any)
     }
 
@@ -153,8 +159,8 @@ impl EventLoop {
         let peer = socket::peer_name(endpoint.descriptor()).ok();
         let family = sock.getattr(intern!(slf.py(), "family"))?.extract()?;
         let scheduler = slf.as_super().clone();
-        let server = None;
-        let parts = Parts { scheduler, endpoint, protocol, extra, server, peer };
+        let (server, context) = (None, None);
+        let parts = Parts { scheduler, endpoint, protocol, extra, server, peer, context };
         DatagramTransport::open(parts, family, address, waiter).map(Bound::into_any)
     }
 
@@ -196,6 +202,7 @@ impl EventLoop {
     #[pyo3(signature = (
         rawsock, protocol, sslcontext, waiter=None, *, server_side=false, server_hostname=None,
         extra=None, server=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
+        context=None,
     ))]
     #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
     fn _make_ssl_transport<'py>(
@@ -210,6 +217,7 @@ impl EventLoop {
         server: Option<Bound<'py, PyAny>>,
         ssl_handshake_timeout: Option<Bound<'py, PyAny>>,
         ssl_shutdown_timeout: Option<Bound<'py, PyAny>>,
+        context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         if let Some(make) = hooks::other_transport(slf, "_make_ssl_transport")? {
             let keywords = PyDict::new(slf.py());
@@ -219,6 +227,7 @@ impl EventLoop {
             keywords.set_item("server", server)?;
             keywords.set_item("ssl_handshake_timeout", ssl_handshake_timeout)?;
             keywords.set_item("ssl_shutdown_timeout", ssl_shutdown_timeout)?;
+            add_context(&keywords, context)?;
             let made = make.call((rawsock, protocol, sslcontext, waiter), Some(&keywords))?;
             return Ok(Some(made));
         }
@@ -235,21 +244,24 @@ impl EventLoop {
             shutdown_timeout: ssl_shutdown_timeout,
         })?;
         let protocol = tls.clone().into_any();
-        Self::_make_socket_transport(slf, rawsock, protocol, None, extra, server)?;
+        Self::_make_socket_transport(slf, rawsock, protocol, None, extra, server, context)?;
         Ok(TlsProtocol::transport(&tls).map(Bound::into_any))
     }
 
     /// Accepts connections on a listening socket and has each served by a task: `serve(socket,
-    /// extra)` makes its coroutine.
+    /// extra, context)` makes its coroutine, the context being None unless one is given here.
     fn _listen_by_tasks<'py>(
         slf: &Bound<'py, Self>,
         serve: Bound<'py, PyAny>,
         sock: &Bound<'py, PyAny>,
         server: Option<Bound<'py, PyAny>>,
         backlog: &Bound<'py, PyAny>,
+        context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
+        let (factory, service) = (serve, Service::Task);
         let backlog = backlog.extract().unwrap_or(u32::MAX);
-        Listener::start(slf.as_super(), serve, sock, server, backlog, Service::Task)
+        let serving = Serving { factory, server, backlog, service, context };
+        Listener::start(slf.as_super(), sock, serving)
     }
 
     /// Accepts connections on a listening socket and has each served by a protocol.
@@ -259,10 +271,19 @@ impl EventLoop {
         sock: &Bound<'py, PyAny>,
         server: Option<Bound<'py, PyAny>>,
         backlog: &Bound<'py, PyAny>,
+        context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
+        let (factory, service) = (protocol_factory, Service::Protocol);
         let backlog = backlog.extract().unwrap_or(u32::MAX);
-        Listener::start(slf.as_super(), protocol_factory, sock, server, backlog, Service::Protocol)
+        let serving = Serving { factory, server, backlog, service, context };
+        Listener::start(slf.as_super(), sock, serving)
     }
+}
+
+/// Adds a connection's context to what a method of asyncio's is called with, which knows it from
+/// 3.15 on.
+fn add_context(keywords: &Bound<'_, PyDict>, context: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+    if cfg!(Py_3_15) { keywords.set_item("context", context) } else { Ok(()) }
 }
 
 /// Whether the class of a socket overrides one of these methods. asyncio's transports call them,

@@ -41,6 +41,7 @@ impl EventLoop {
         direction: Direction,
         callback: Bound<'py, PyAny>,
         arguments: Bound<'py, PyTuple>,
+        context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Handle>> {
         let py = slf.py();
         let scheduler = slf.as_super();
@@ -52,7 +53,7 @@ impl EventLoop {
             callback,
             CallbackArguments::from_tuple(arguments),
             scheduler.clone().into_any(),
-            None,
+            context,
             this.debug.get(py),
         )?;
         // By this it is found again if it is closed before it is removed.
@@ -103,24 +104,26 @@ fn cancel(py: Python<'_>, runnable: Option<Runnable>) -> PyResult<()> {
 
 #[pymethods]
 impl EventLoop {
-    #[pyo3(signature = (fd, callback, *args))]
+    #[pyo3(signature = (fd, callback, *args, context=None))]
     fn _add_reader<'py>(
         slf: &Bound<'py, Self>,
         fd: Bound<'py, PyAny>,
         callback: Bound<'py, PyAny>,
         args: Bound<'py, PyTuple>,
+        context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Handle>> {
-        Self::watch(slf, &fd, Direction::Read, callback, args)
+        Self::watch(slf, &fd, Direction::Read, callback, args, context)
     }
 
-    #[pyo3(signature = (fd, callback, *args))]
+    #[pyo3(signature = (fd, callback, *args, context=None))]
     fn _add_writer<'py>(
         slf: &Bound<'py, Self>,
         fd: Bound<'py, PyAny>,
         callback: Bound<'py, PyAny>,
         args: Bound<'py, PyTuple>,
+        context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Handle>> {
-        Self::watch(slf, &fd, Direction::Write, callback, args)
+        Self::watch(slf, &fd, Direction::Write, callback, args, context)
     }
 
     /// Return what a descriptor is watched for, as a mask of `selectors` events; 0 for nothing.

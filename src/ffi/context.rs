@@ -38,15 +38,45 @@ pub fn run_in<'py, R>(
     context: &Bound<'py, PyAny>,
     body: impl FnOnce() -> PyOutcome<'py, R>,
 ) -> PyOutcome<'py, R> {
-    let py = context.py();
+    enter(context)?;
+    run_entered(context, body)
+}
+
+/// As [`run_in`], but inside a copy if `context` is entered already, as it is when Python code that
+/// runs in it turns the loop.
+pub fn run_in_it_or_copy<'py, R>(
+    context: &Bound<'py, PyAny>,
+    body: impl FnOnce() -> PyOutcome<'py, R>,
+) -> PyOutcome<'py, R> {
+    match enter(context) {
+        Ok(()) => run_entered(context, body),
+        Err(_entered) => {
+            let py = context.py();
+            let copy = copy(context).map_err(|error| error.into_value(py).into_bound(py))?;
+            run_in(&copy, body)
+        }
+    }
+}
+
+#[inline(always)]
+fn enter<'py>(context: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
     // SAFETY: attached; a wrong type is refused by the call with TypeError.
     if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
-        return Err(Raised::take(py));
+        return Err(Raised::take(context.py()));
     }
+    Ok(())
+}
+
+/// Runs `body` inside `context`, which was just entered, and leaves it.
+#[inline(always)]
+fn run_entered<'py, R>(
+    context: &Bound<'py, PyAny>,
+    body: impl FnOnce() -> PyOutcome<'py, R>,
+) -> PyOutcome<'py, R> {
     let result = body();
     // SAFETY: attached; entered above. No exception is set: `body` returns its own as a value.
     if unsafe { ffi::PyContext_Exit(context.as_ptr()) } != 0 {
-        let failure = Raised::take(py);
+        let failure = Raised::take(context.py());
         return result.and(Err(failure));
     }
     result
@@ -81,9 +111,16 @@ fn variables(context: *mut ffi::PyObject) -> *mut ffi::PyObject {
 /// made now. False if that cannot be told. Runs no Python code.
 #[inline(always)]
 pub fn equals_current(snapshot: &Bound<'_, PyAny>) -> bool {
+    current(snapshot.py()).is_some_and(|current| variables(current) == variables(snapshot.as_ptr()))
+}
+
+/// The context that is entered, borrowed from the thread state. `None` in a thread that has not
+/// used any yet, or if it cannot be told.
+#[inline(always)]
+fn current(_py: Python<'_>) -> Option<*mut ffi::PyObject> {
     let offset = CURRENT.load(Ordering::Relaxed);
     if offset == 0 {
-        return false;
+        return None;
     }
     // SAFETY: attached, so there is a thread state, in which `learn_layout` has found the current
     // context there: a live one or, in a thread that has not used any yet, null.
@@ -91,7 +128,13 @@ pub fn equals_current(snapshot: &Bound<'_, PyAny>) -> bool {
         let thread = ffi::PyThreadState_Get();
         thread.byte_add(offset).cast::<*mut ffi::PyObject>().read()
     };
-    !current.is_null() && variables(current) == variables(snapshot.as_ptr())
+    (!current.is_null()).then_some(current)
+}
+
+/// Whether `context` is the one that is entered. False if that cannot be told.
+#[inline(always)]
+pub fn is_current(context: &Bound<'_, PyAny>) -> bool {
+    current(context.py()) == Some(context.as_ptr())
 }
 
 /// Whether two contexts have the same variables. False if that cannot be told.

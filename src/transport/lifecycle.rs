@@ -210,9 +210,12 @@ fn connection_made<'py>(
     let context = context.into_bound(py);
     let transport = runnable.object.into_bound(py).cast_into::<Transport>();
     let transport = outcome(py, transport.map_err(PyErr::from))?;
-    // Copied before the call: what it sets is not seen by the reading callbacks, as in asyncio,
-    // where each callback copies the context of its creator.
-    let reading_context = outcome(py, context::copy(&context))?;
+    let reading_context = match transport.get().context.get_bound(py) {
+        Some(own) => own,
+        // Copied before the call: what it sets is not seen by the reading callbacks, as in asyncio,
+        // where each callback copies the context of its creator.
+        None => outcome(py, context::copy(&context))?,
+    };
     let made = context::run_in(&context, || {
         call::call_method(&protocol, intern!(py, "connection_made"), [transport.as_any()])
     });
@@ -254,7 +257,7 @@ impl Transport {
         tracing::debug!(target: "ferroloop::transport", fd = this.fd, kind, accepted, "a transport opens");
         let open = scheduler.metrics.opened(this.kind.counted_as);
         drop(this.open.replace(py, Some(open)));
-        let context = context::copy_current(py)?;
+        let context = this.callback_context(py)?;
         let protocol = origin::note(scheduler, py, this.protocol.get_bound(py))?;
         scheduler.push(
             py,
@@ -394,7 +397,7 @@ impl Transport {
             }
             None => tracing::debug!(target: "ferroloop::transport", fd, "a transport closes"),
         }
-        let context = context::copy_current(py)?;
+        let context = slf.get().callback_context(py)?;
         let argument = origin::note(scheduler.get(), py, exception)?;
         scheduler.get().push(
             py,
@@ -476,6 +479,7 @@ impl Transport {
         }
         let closed = Self::close_endpoint(slf);
         drop(this.protocol.take(py));
+        drop(this.context.take(py));
         drop(this.scheduler.take(py));
         match this.server.take(py) {
             Some(server) => closed.and(detach(server.bind(py), slf)),

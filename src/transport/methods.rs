@@ -8,7 +8,6 @@ use pyo3::types::PyDict;
 
 use super::flow_control;
 use super::{Endpoint, Transport};
-use crate::ffi::context;
 use crate::ffi::exception::Raised;
 use crate::ffi::slots::Finalize;
 use crate::scheduler::watch::Direction;
@@ -128,7 +127,7 @@ impl Transport {
             return Ok(());
         }
         // First what the system may refuse.
-        Self::watch(slf, Direction::Read, context::copy_current(py)?)?;
+        Self::watch(slf, Direction::Read, this.callback_context(py)?)?;
         this.update_state(py, |state| state.paused = false);
         Self::log(slf, "%r resumes reading", None, None)
     }
@@ -276,6 +275,7 @@ impl Transport {
             drop((
                 self.protocol.take(py),
                 self.server.take(py),
+                self.context.take(py),
                 self.extra.take(py),
                 self.scheduler.take(py),
             ));

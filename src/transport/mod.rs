@@ -64,12 +64,13 @@ pub use native_protocol::{NativeProtocol, NativeProtocolKind};
 pub use pipe_reader::ReadPipeTransport;
 pub use pipe_writer::WritePipeTransport;
 pub use reader_feed::Feed;
-pub use server::{Listener, Service};
+pub use server::{Listener, Service, Serving};
 pub use socket_operation::{Action, SocketOperation};
 pub use socket_reader::is_parked;
 pub use stream::StreamTransport;
 
 use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::context;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::owner::{Owners, Ownership};
 use crate::metrics::{Open, TransportClass};
@@ -149,6 +150,8 @@ pub struct Transport {
     ownership: Ownership,
     /// Counts it as open, from its opening until its descriptor is closed.
     open: AttachedCell<Option<Open>>,
+    /// What all of its callbacks run in; `None`: each in a copy of the context that schedules it.
+    context: AttachedCell<Option<Py<PyAny>>>,
 }
 
 /// What a transport is made of.
@@ -165,6 +168,8 @@ pub struct Parts<'py> {
     pub server: Option<Bound<'py, PyAny>>,
     /// The peer's address, where it is known already.
     pub(crate) peer: Option<SocketAddress>,
+    /// The connection's own context, which Python 3.15 gives each stream.
+    pub context: Option<Bound<'py, PyAny>>,
 }
 
 impl Transport {
@@ -183,6 +188,16 @@ impl Transport {
             state: AttachedCell::new(State::default()),
             ownership: Ownership::new(&OWNERS),
             open: AttachedCell::new(None),
+            context: AttachedCell::new(parts.context.map(Bound::unbind)),
+        }
+    }
+
+    /// The context for a callback that is scheduled now.
+    #[inline(always)]
+    fn callback_context<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self.context.get_bound(py) {
+            Some(own) => Ok(own),
+            None => context::copy_current(py),
         }
     }
 
@@ -268,6 +283,7 @@ impl Transport {
         self.endpoint.visit_with(visit)?;
         self.protocol.visit(visit)?;
         self.server.visit(visit)?;
+        self.context.visit(visit)?;
         self.extra.visit(visit)
     }
 }

@@ -99,6 +99,7 @@ impl Transport {
         let extra = extra.unwrap_or_else(|| PyDict::new(py));
         extra.set_item(intern!(py, "pipe"), pipe)?;
         let endpoint = Endpoint::of(pipe)?;
-        Ok(Parts { scheduler, endpoint, protocol, extra: Some(extra), server: None, peer: None })
+        let (server, peer, context) = (None, None, None);
+        Ok(Parts { scheduler, endpoint, protocol, extra: Some(extra), server, peer, context })
     }
 }

@@ -70,6 +70,8 @@ pub struct Listener {
     factory: AttachedCell<Option<Py<PyAny>>>,
     server: AttachedCell<Option<Py<PyAny>>>,
     service: Service,
+    /// What each connection gets a copy of for its own context; `None`: it gets none.
+    context: AttachedCell<Option<Py<PyAny>>>,
     fd: RawFd,
     backlog: u32,
     family: i32,
@@ -88,6 +90,20 @@ pub enum Service {
     Task,
 }
 
+/// What a listener is made of, besides the loop and the socket.
+pub struct Serving<'py> {
+    /// Makes a connection's protocol, or the coroutine that serves it.
+    pub factory: Bound<'py, PyAny>,
+    /// The server that connections belong to.
+    pub server: Option<Bound<'py, PyAny>>,
+    /// How many connections to accept per readiness.
+    pub backlog: u32,
+    /// How connections are served.
+    pub service: Service,
+    /// The context of the server, of which each connection gets a copy (Python 3.15).
+    pub context: Option<Bound<'py, PyAny>>,
+}
+
 /// What became of one attempt to accept.
 enum Accepted {
     Connection(BareSocket, SocketAddress),
@@ -100,17 +116,14 @@ enum Accepted {
 }
 
 impl Listener {
-    /// Begins to accept connections for `factory`.
+    /// Begins to accept connections.
     ///
     /// # Errors
     /// Those of the socket's attributes and of the poller.
     pub fn start<'py>(
         scheduler: &Bound<'py, Scheduler>,
-        factory: Bound<'py, PyAny>,
         sock: &Bound<'py, PyAny>,
-        server: Option<Bound<'py, PyAny>>,
-        backlog: u32,
-        service: Service,
+        serving: Serving<'py>,
     ) -> PyResult<()> {
         let py = scheduler.py();
         scheduler.get().check_open(py)?;
@@ -124,11 +137,12 @@ impl Listener {
         let listener = Self {
             event_loop: AttachedCell::new(Some(scheduler.clone().unbind())),
             socket: AttachedCell::new(endpoint),
-            factory: AttachedCell::new(Some(factory.unbind())),
-            server: AttachedCell::new(server.map(Bound::unbind)),
-            service,
+            factory: AttachedCell::new(Some(serving.factory.unbind())),
+            server: AttachedCell::new(serving.server.map(Bound::unbind)),
+            service: serving.service,
+            context: AttachedCell::new(serving.context.map(Bound::unbind)),
             fd,
-            backlog,
+            backlog: serving.backlog,
             family,
             kind: sock.getattr(intern!(py, "type"))?.extract()?,
             protocol: sock.getattr(intern!(py, "proto"))?.extract()?,
@@ -219,7 +233,11 @@ impl Listener {
             return outcome(py, started);
         }
         let mut protocol = None;
-        let context = outcome(py, context::copy_current(py))?;
+        let own = outcome(py, self.connection_context(py))?;
+        let context = match &own {
+            Some(own) => own.clone(),
+            None => outcome(py, context::copy_current(py))?,
+        };
         let made = context::run_in(&context, || {
             let endpoint = if debug {
                 let socket = outcome(py, self.log_connection(py, connection, &peer))?;
@@ -236,6 +254,7 @@ impl Listener {
                 extra: None,
                 server: self.server.get_bound(py),
                 peer: Some(peer),
+                context: own.clone(),
             };
             outcome(py, StreamTransport::open(parts, None))
         });
@@ -246,6 +265,11 @@ impl Listener {
             Err(_) if !debug => Ok(()),
             Err(raised) => outcome(py, report_creation(scheduler, protocol.as_ref(), &raised)),
         }
+    }
+
+    /// A context for one connection alone, where each has its own.
+    fn connection_context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.context.get_bound(py).map(|context| context::copy(&context)).transpose()
     }
 
     fn serve_by_task<'py>(
@@ -264,8 +288,17 @@ impl Listener {
         };
         let extra = PyDict::new(py);
         extra.set_item(intern!(py, "peername"), address::to_python(py, peer)?)?;
-        let coroutine = factory.call1((socket, extra))?;
-        scheduler.call_method1(intern!(py, "create_task"), (coroutine,)).map(drop)
+        let context = self.connection_context(py)?;
+        let coroutine = factory.call1((socket, extra, &context))?;
+        let create_task = intern!(py, "create_task");
+        match context {
+            Some(context) => {
+                let keywords = PyDict::new(py);
+                keywords.set_item(intern!(py, "context"), context)?;
+                scheduler.call_method(create_task, (coroutine,), Some(&keywords)).map(drop)
+            }
+            None => scheduler.call_method1(create_task, (coroutine,)).map(drop),
+        }
     }
 
     /// A line in asyncio's log, in debug mode. Answers the socket, which it shows.
@@ -372,12 +405,14 @@ impl Listener {
         self.event_loop.visit(&visit)?;
         self.socket.visit_with(&visit)?;
         self.factory.visit(&visit)?;
+        self.context.visit(&visit)?;
         self.server.visit(&visit)
     }
 
     fn __clear__(&self) {
         Python::attach(|py| {
             drop((self.event_loop.take(py), self.factory.take(py), self.server.take(py)));
+            drop(self.context.take(py));
         });
     }
 }

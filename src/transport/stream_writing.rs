@@ -24,8 +24,14 @@ use crate::write_side::{Callback, Hold, LITTLE, Write, WriteSide};
 
 /// The callback that wrote has returned.
 static FLUSH: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_write_ready", StreamTransport::callback_over)
+    run: |scheduler, mut runnable| {
+        let context = runnable.context.take().map(|context| context.into_bound(scheduler.py()));
+        let flush =
+            || run_event(scheduler, runnable, "_write_ready", StreamTransport::callback_over);
+        match context {
+            Some(context) => context::run_in_it_or_copy(&context, flush),
+            None => flush(),
+        }
     },
     sets_current_task: true,
     describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
@@ -163,7 +169,10 @@ impl StreamTransport {
             Hold::Scheduled => Ok(()),
             Hold::Release => Transport::carry_out(transport),
             Hold::Schedule => {
-                let context = context::copy_current(py);
+                // What the protocol sets in `pause_writing()`, which sending may call, is seen by the
+                // other callbacks of its connection.
+                let own = base.context.get_bound(py).filter(context::is_current);
+                let context = own.map_or_else(|| context::copy_current(py), Ok);
                 let (Some(scheduler), Ok(context)) = (base.scheduler(py), context) else {
                     return Transport::release_held(transport);
                 };

@@ -12,7 +12,6 @@ use pyo3::prelude::*;
 
 use super::Transport;
 use crate::ffi::cell::AttachedRefCell;
-use crate::ffi::context;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::interop::error::os_error;
 use crate::interop::imports;
@@ -85,7 +84,7 @@ impl Transport {
     fn watch_for_writing<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        let context = context::copy_current(py);
+        let context = this.callback_context(py);
         let watched = context.and_then(|context| Self::watch(slf, Direction::Write, context));
         let Err(error) = watched else { return Ok(()) };
         let refusal = this.writing.with(py, WriteSide::watch_refused);
