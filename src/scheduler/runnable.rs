@@ -63,6 +63,11 @@ pub struct Runnable {
 }
 
 impl Runnable {
+    /// The context to run in, where the object does not know it.
+    pub fn own_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.context.as_ref().map(|context| context.bind(py).clone())
+    }
+
     /// A runnable of one object.
     #[inline(always)]
     pub fn new<T>(kind: &'static RunnableKind, object: Bound<'_, T>) -> Self {

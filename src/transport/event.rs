@@ -43,5 +43,5 @@ pub fn run_event<'py, T: PyClass>(
         return Ok(());
     }
     let method = PyString::intern(py, method);
-    guard(scheduler, &transport, &method, &[], result)
+    guard(scheduler, &transport, &method, &[], context.as_ref(), result)
 }

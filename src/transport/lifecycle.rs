@@ -31,7 +31,7 @@ static MADE: RunnableKind = RunnableKind {
         let Some(protocol) = protocol else { return describe_object(py, runnable) };
         let transport = runnable.object.bind(py);
         let callback = protocol.getattr(intern!(py, "connection_made"))?;
-        as_handle(transport, callback, &[transport], stack)
+        as_handle(transport, callback, &[transport], stack, runnable.own_context(py))
     },
     left_timers: nothing_to_note,
     show: nothing_to_note,
@@ -54,7 +54,7 @@ static WAITER: RunnableKind = RunnableKind {
                 let callback = imports::set_result_unless_cancelled(scheduler.py()).cloned();
                 let callback = outcome(scheduler.py(), callback)?;
                 let none = scheduler.py().None().into_bound(scheduler.py());
-                report_failure(scheduler, callback, &[&waiter, &none], raised)
+                report_failure(scheduler, callback, &[&waiter, &none], None, raised)
             }
             other => other,
         }
@@ -66,7 +66,7 @@ static WAITER: RunnableKind = RunnableKind {
         let waiter = runnable.object.bind(py);
         let callback = imports::set_result_unless_cancelled(py)?.clone();
         let event_loop = waiter.call_method0(intern!(py, "get_loop"))?;
-        as_handle(&event_loop, callback, &[waiter, &py.None().into_bound(py)], stack)
+        as_handle(&event_loop, callback, &[waiter, &py.None().into_bound(py)], stack, None)
     },
     left_timers: nothing_to_note,
     show: nothing_to_note,
@@ -85,7 +85,7 @@ static LOST: RunnableKind = RunnableKind {
             Transport::call_connection_lost(&transport, &exception)
         });
         let method = intern!(py, "_call_connection_lost");
-        guard(scheduler, &transport, method, &[&exception], result)
+        guard(scheduler, &transport, method, &[&exception], context.as_ref(), result)
     },
     cancelled: never_cancelled,
     sets_current_task: false,
@@ -94,7 +94,7 @@ static LOST: RunnableKind = RunnableKind {
         let callback = shown_method(transport, intern!(py, "_call_connection_lost"))?;
         let (exception, stack) = origin::parts(py, runnable.argument.as_ref());
         let exception = exception.unwrap_or_else(|| py.None().into_bound(py));
-        as_handle(transport, callback, &[&exception], stack)
+        as_handle(transport, callback, &[&exception], stack, runnable.own_context(py))
     },
     left_timers: nothing_to_note,
     show: nothing_to_note,
@@ -119,12 +119,13 @@ pub fn in_context<'py, R>(
 }
 
 /// A Handle such as asyncio would have queued, for debug output and reports. `stack` is that of
-/// what has scheduled it.
+/// what has scheduled it, `context` that in which it runs.
 fn as_handle<'py>(
     event_loop: &Bound<'py, PyAny>,
     callback: Bound<'py, PyAny>,
     arguments: &[&Bound<'py, PyAny>],
     stack: Option<Bound<'py, PyAny>>,
+    context: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
     let arguments = CallbackArguments::from_tuple(PyTuple::new(py, arguments)?);
@@ -136,7 +137,7 @@ fn as_handle<'py>(
         },
         Err(_) => event_loop.clone(),
     };
-    let handle = Handle::create(callback, arguments, event_loop, None, false)?;
+    let handle = Handle::create(callback, arguments, event_loop, context, false)?;
     if let Some(stack) = stack {
         handle.get().set_source_traceback(stack);
     }
@@ -151,19 +152,21 @@ pub fn describe_event<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let transport = runnable.object.bind(py);
     let (_, stack) = origin::parts(py, runnable.argument.as_ref());
-    as_handle(transport, shown_method(transport, method)?, &[], stack)
+    as_handle(transport, shown_method(transport, method)?, &[], stack, runnable.own_context(py))
 }
 
-/// Reports what a callback raised, as a Handle does.
+/// Reports what a callback raised, as a Handle does: to a handler that runs in the same context.
 fn report_failure<'py>(
     scheduler: &Bound<'py, Scheduler>,
     callback: Bound<'py, PyAny>,
     arguments: &[&Bound<'py, PyAny>],
+    context: Option<&Bound<'py, PyAny>>,
     raised: Raised<'py>,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let stack = outcome(py, current_stack(scheduler))?;
-    let handle = outcome(py, as_handle(scheduler.as_any(), callback, arguments, stack))?;
+    let handle =
+        outcome(py, as_handle(scheduler.as_any(), callback, arguments, stack, context.cloned()))?;
     match handle.cast_into::<Handle>() {
         Ok(handle) => outcome(py, handle::report_exception(&handle, raised)),
         Err(_) => Err(raised),
@@ -187,12 +190,13 @@ pub fn guard<'py, T: pyo3::PyClass>(
     transport: &Bound<'py, T>,
     method: &Bound<'py, PyString>,
     arguments: &[&Bound<'py, PyAny>],
+    context: Option<&Bound<'py, PyAny>>,
     result: PyOutcome<'py, ()>,
 ) -> PyOutcome<'py, ()> {
     match result {
         Err(raised) if !raised.stops_the_loop() => {
             let callback = outcome(scheduler.py(), shown_method(transport.as_any(), method))?;
-            report_failure(scheduler, callback, arguments, raised)
+            report_failure(scheduler, callback, arguments, context, raised)
         }
         other => other,
     }
@@ -224,14 +228,14 @@ fn connection_made<'py>(
         Err(raised) if !raised.stops_the_loop() => {
             let callback = outcome(py, scheduler.getattr(intern!(py, "_add_reader")))?;
             let fd = outcome(py, transport.get().fd.into_pyobject(py).map_err(PyErr::from))?;
-            report_failure(scheduler, callback, &[fd.as_any()], raised)
+            report_failure(scheduler, callback, &[fd.as_any()], Some(&context), raised)
         }
         other => other,
     };
     let result = match made {
         Err(raised) if !raised.stops_the_loop() => {
             let callback = outcome(py, protocol.getattr(intern!(py, "connection_made")))?;
-            report_failure(scheduler, callback, &[transport.as_any()], raised)
+            report_failure(scheduler, callback, &[transport.as_any()], Some(&context), raised)
         }
         other => other.map(drop),
     };

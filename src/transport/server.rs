@@ -41,7 +41,8 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
         let listener = outcome(py, listener.map_err(PyErr::from))?;
         let context = runnable.context.map(|context| context.into_bound(py));
         let result = in_context(context.as_ref(), || listener.get().accept_waiting(scheduler));
-        guard(scheduler, &listener, intern!(py, "_accept_connection"), &[], result)
+        let method = intern!(py, "_accept_connection");
+        guard(scheduler, &listener, method, &[], context.as_ref(), result)
     },
     cancelled: never_cancelled,
     sets_current_task: false,
@@ -50,7 +51,8 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
         let callback = listener.as_any().getattr(intern!(py, "_accept_connection"))?;
         let event_loop = listener.get().event_loop(py);
         let none = CallbackArguments::Empty;
-        let handle = Handle::create(callback, none, event_loop, None, false)?;
+        let context = runnable.own_context(py);
+        let handle = Handle::create(callback, none, event_loop, context, false)?;
         if let (_, Some(stack)) = origin::parts(py, runnable.argument.as_ref()) {
             handle.get().set_source_traceback(stack);
         }

@@ -384,3 +384,39 @@ def test_readers_and_writers_take_a_context(run):
                 assert await seen == "given"
 
     run(main())
+
+
+def test_reports_of_failed_callbacks_are_made_in_their_context(run):
+    """From 3.12 on the exception handler runs in the context of what has failed."""
+
+    class Failing(Noting):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            raise KeyError("made")
+
+        def connection_lost(self, exc):
+            super().connection_lost(exc)
+            raise KeyError("lost")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        reported = []
+        loop.set_exception_handler(
+            lambda _, context: reported.append((context["exception"].args, WHERE.get()))
+        )
+        ours, theirs = socket.socketpair()
+        with theirs:
+            transport, protocol = await in_context_of(
+                "connecting", loop.create_connection, lambda: Failing([]), sock=ours
+            )
+            theirs.send(b"one")
+            await protocol.arrival()
+            transport.close()
+            await protocol.lost
+            await asyncio.sleep(0)
+        marks = ["after made", "after lost"]
+        if sys.version_info < (3, 12):
+            marks = ["nowhere"] * 2
+        assert reported == [(("made",), marks[0]), (("lost",), marks[1])]
+
+    run(main())
