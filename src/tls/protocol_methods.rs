@@ -289,6 +289,11 @@ impl TlsProtocol {
         })
     }
 
+    #[getter(_app_reading_paused)]
+    fn app_reading_paused(&self, py: Python<'_>) -> bool {
+        self.status.get(py).app_reading_paused
+    }
+
     #[getter(_extra)]
     fn extra_py<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.extra_dict(py)
