@@ -113,6 +113,18 @@ pub mod _ferroloop {
         ffi::task_number::learn(module, make)
     }
 
+    /// The names of what was looked for in the interpreter's memory, and whether it was found: else
+    /// slower ways are taken.
+    #[pyfunction]
+    fn learned_places() -> Vec<(&'static str, bool)> {
+        vec![
+            ("the current context", ffi::context::is_comparable()),
+            ("the counter of tasks", ffi::task_number::is_shared()),
+            #[cfg(Py_3_14)]
+            ("the running task", ffi::running_task::is_known()),
+        ]
+    }
+
     /// The event loops that ran and are not closed.
     #[pyfunction]
     fn live_loops(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {

@@ -87,8 +87,12 @@ fn run_entered<'py, R>(
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
 static VARIABLES: AtomicUsize = AtomicUsize::new(0);
 
-/// Words of a thread state that [`learn_layout`] looks at: fewer than any version's has.
+/// Words of a thread state that [`learn_layout`] looks at: fewer than any version's has, and some
+/// more than those up to the context.
+#[cfg(not(Py_3_15))]
 const WORDS_OF_THREAD: usize = 32;
+#[cfg(Py_3_15)]
+const WORDS_OF_THREAD: usize = 48;
 
 /// Whether contexts can be compared.
 #[inline(always)]

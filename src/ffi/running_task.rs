@@ -19,7 +19,7 @@ static RUNNING_TASK: AtomicUsize = AtomicUsize::new(0);
 #[cfg(not(Py_3_15))]
 const WORDS: usize = 112;
 #[cfg(Py_3_15)]
-const WORDS: usize = 0;
+const WORDS: usize = 131;
 
 /// The place of the current task, if `event_loop` runs in this thread and the place is known.
 #[inline(always)]
@@ -69,6 +69,11 @@ pub fn get<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Option<Bound<'py, PyAn
     let place = place(event_loop)?;
     // SAFETY: the word is null or owns a reference, so the object is alive.
     Some(unsafe { Bound::from_borrowed_ptr_or_opt(event_loop.py(), place.read()) })
+}
+
+/// Whether the place of the current task is known.
+pub fn is_known() -> bool {
+    RUNNING_TASK.load(Ordering::Relaxed) != 0
 }
 
 /// Finds out where the interpreter keeps the running loop and its current task.

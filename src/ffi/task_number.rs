@@ -28,6 +28,11 @@ pub fn next(_py: Python<'_>) -> u64 {
     number
 }
 
+/// Whether the counter is asyncio's.
+pub fn is_shared() -> bool {
+    !std::ptr::addr_eq(COUNTER.load(Ordering::Relaxed), &raw const OWN)
+}
+
 /// Looks for the counter of `module`; `make` makes one of its tasks and returns the number. True if
 /// it was found.
 pub fn learn(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {

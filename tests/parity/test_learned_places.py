@@ -1,0 +1,35 @@
+"""What is looked for in the interpreter's memory is there: where it is not found, all goes on in a
+slower way, which no other test would notice."""
+
+import os
+import subprocess
+import sys
+
+from ferroloop import _ferroloop
+
+EXPECTED = ["the current context", "the counter of tasks"]
+if sys.version_info >= (3, 14):
+    EXPECTED.append("the running task")
+
+
+def test_all_is_found():
+    assert _ferroloop.learned_places() == [(name, True) for name in EXPECTED]
+
+
+def test_all_is_found_in_a_thread_and_in_a_task():
+    """A program may import the module anywhere; each time its places are looked for anew."""
+    source = """
+import asyncio, threading
+
+async def look():
+    from ferroloop import _ferroloop
+    print(all(found for _, found in _ferroloop.learned_places()))
+
+thread = threading.Thread(target=lambda: asyncio.run(look()))
+thread.start()
+thread.join()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, env=os.environ, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
