@@ -65,9 +65,7 @@ class EventLoop:
     ) -> None: ...
     def _listen_by_tasks(
         self,
-        serve: Callable[
-            [socket.socket, dict[str, Any], Context | None], Coroutine[Any, Any, None]
-        ],
+        serve: Callable[[socket.socket, dict[str, Any], Context | None], Coroutine[Any, Any, None]],
         sock: socket.socket,
         server: object,
         backlog: int,

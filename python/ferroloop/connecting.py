@@ -51,7 +51,7 @@ async def connect(
         if not _NON_BLOCKING:
             sock.setblocking(False)
         await loop.sock_connect(sock, address)
-        options = {}
+        options: dict[str, Any] = {}
         if sys.version_info >= (3, 15):
             options["context"] = contextvars.copy_context()
         protocol = protocol_factory()

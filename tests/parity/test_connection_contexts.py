@@ -101,7 +101,11 @@ async def exchange(protocol_class, **options):
     if tls:
         options |= {"ssl": client_context(), "server_hostname": HOST}
     _, client = await in_context_of(
-        "connecting", loop.create_connection, lambda: protocol_class(seen["client"]), *address, **options
+        "connecting",
+        loop.create_connection,
+        lambda: protocol_class(seen["client"]),
+        *address,
+        **options,
     )
     while not made or not hasattr(made[0], "transport"):
         await asyncio.sleep(0.001)

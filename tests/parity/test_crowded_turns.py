@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import socket
+import sys
 import threading
 import time
 
@@ -177,7 +178,7 @@ def test_an_exception_that_ends_the_loop_loses_nothing(loop, pairs, error):
     loop.run_until_complete(asyncio.sleep(0))
 
 
-def test_a_failed_write_ends_the_connection_in_the_writers_context(loop):
+def test_the_context_in_which_a_failed_write_ends_the_connection(loop):
     variable = contextvars.ContextVar("variable")
     seen = []
 
@@ -201,7 +202,9 @@ def test_a_failed_write_ends_the_connection_in_the_writers_context(loop):
         await asyncio.sleep(0)
         assert transport.is_closing()
         await asyncio.sleep(0)
-        assert seen == [(BrokenPipeError, "of the writer")]
+        # From 3.15 on the connection has a context of its own.
+        where = None if sys.version_info >= (3, 15) else "of the writer"
+        assert seen == [(BrokenPipeError, where)]
 
     loop.run_until_complete(main())
 

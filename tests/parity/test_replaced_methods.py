@@ -466,9 +466,9 @@ def test_methods_of_a_subclass(flavour):
             seen.append("run_in_executor")
             return super().run_in_executor(executor, func, *args)
 
-        def _add_reader(self, fd, callback, *args):
+        def _add_reader(self, fd, callback, *args, **kwargs):
             seen.append("_add_reader")
-            return super()._add_reader(fd, callback, *args)
+            return super()._add_reader(fd, callback, *args, **kwargs)
 
         def _make_socket_transport(self, *args, **kwargs):
             seen.append("_make_socket_transport")
