@@ -101,7 +101,7 @@ impl Future {
             others.set_item(intern!(slf.py(), "loop"), r#loop)?;
             return refused_by(imports::asyncio_future(slf.py())?, (), Some(others));
         }
-        slf.get().initialise(slf.py(), r#loop)
+        Self::initialise(slf, r#loop)
     }
 
     /// Return the result, or raise the exception, of a done future.

@@ -147,11 +147,20 @@ impl Future {
     }
 
     /// What `__init__` does: binds to `event_loop` or the current one.
+    ///
+    /// # Errors
+    /// RuntimeError from 3.15 on if it was done before; what `get_event_loop()` raises.
     pub fn initialise<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         event_loop: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if cfg!(Py_3_15) && this.event_loop.is_some(py) {
+            let name = slf.get_type().fully_qualified_name()?;
+            let text = format!("{name} object is already initialized");
+            return Err(pyo3::exceptions::PyRuntimeError::new_err(text));
+        }
         let event_loop = match event_loop.filter(|event_loop| !event_loop.is_none()) {
             Some(event_loop) => event_loop,
             None => imports::get_event_loop(py)?.call0()?,
@@ -163,15 +172,15 @@ impl Future {
                 (LoopKind::Foreign, debug)
             }
         };
-        self.loop_kind.set(py, kind);
-        self.event_loop.store(py, Some(event_loop));
-        // A second `__init__` starts afresh, as asyncio's does.
-        drop(self.outcome.replace(py, Outcome::Pending));
-        drop(self.callbacks.replace(py, Callbacks::None));
-        self.log_traceback.set(py, false);
-        self.blocking.set(py, false);
+        this.loop_kind.set(py, kind);
+        this.event_loop.store(py, Some(event_loop));
+        // A second `__init__` starts afresh, as asyncio's does before 3.15.
+        drop(this.outcome.replace(py, Outcome::Pending));
+        drop(this.callbacks.replace(py, Callbacks::None));
+        this.log_traceback.set(py, false);
+        this.blocking.set(py, false);
         let extras = if debug { Some(Extras::of_caller(py)?) } else { None };
-        drop(self.extras.replace(py, extras));
+        drop(this.extras.replace(py, extras));
         Ok(())
     }
 

@@ -64,7 +64,7 @@ impl Task {
         if others.is_some() {
             return refused_by(imports::asyncio_task(slf.py())?, (coro,), others);
         }
-        slf.as_super().get().initialise(slf.py(), r#loop)?;
+        Future::initialise(slf.as_super(), r#loop)?;
         let eager_start = eager_start.map_or(Ok(false), |eager| eager.is_truthy())?;
         Self::begin(slf, coro, TaskOptions { name, context, eager_start, is_coroutine: false })
     }
@@ -82,7 +82,7 @@ impl Task {
         if others.is_some() {
             return refused_by(imports::asyncio_task(slf.py())?, (coro,), others);
         }
-        slf.as_super().get().initialise(slf.py(), r#loop)?;
+        Future::initialise(slf.as_super(), r#loop)?;
         Self::begin(slf, coro, TaskOptions { name, context, ..TaskOptions::default() })
     }
 

@@ -66,6 +66,14 @@ impl Task {
             return Err(PyTypeError::new_err(text));
         }
         let context = options.context.filter(|context| !context.is_none());
+        if cfg!(Py_3_15)
+            && let Some(other) = context.as_ref().filter(|context| !context::is_context(context))
+        {
+            this.log_destroy_pending.set(py, false);
+            let name = other.get_type().fully_qualified_name()?;
+            let text = format!("a contextvars.Context was expected, got {name}");
+            return Err(PyTypeError::new_err(text));
+        }
         let context = match slf.as_super().get().scheduler(py) {
             Some(scheduler) if context.is_none() => scheduler.get().contexts.current(py)?,
             _ => ChosenContext::given_or_copied(py, context)?,
@@ -101,6 +109,10 @@ impl Task {
         let result = current::scoped(&event_loop, slf, true, || {
             context::run_in(&context, || step::resume(slf, None))
         });
+        if cfg!(Py_3_15) && result.is_err() {
+            // Its creator is told, and nothing else knows it.
+            this.log_destroy_pending.set(py, false);
+        }
         if slf.as_super().get().is_done(py) {
             this.membership.resign(py);
             drop(this.coroutine.take(py));

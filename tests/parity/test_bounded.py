@@ -403,6 +403,7 @@ def test_the_extension_module_is_imported_again(flavour: Flavour):
 # --- what a loop survives ------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 15), reason="__init__ runs once")
 def test_future_initialised_anew_before_its_waiter_wakes(loop, flavour):
     """What is wrong with the future is the task's business, and the loop runs on."""
     future = flavour.Future(loop=loop)

@@ -794,6 +794,12 @@ def test_initializing_again(loop, flavour):
     future = flavour.Future(loop=loop)
     future.set_exception(RuntimeError("first life"))
     future.exception()
+    if sys.version_info >= (3, 15):
+        text = rf"^{flavour.Future.__module__}.Future object is already initialized$"
+        with pytest.raises(RuntimeError, match=text):
+            future.__init__(loop=loop)
+        assert str(future.exception()) == "first life"
+        return
     future.__init__(loop=loop)
     assert not future.done()
     future.set_result(2)

@@ -195,6 +195,7 @@ def test_dropped_exception_and_message(loop):
     drain(loop)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 15), reason="__init__ runs once")
 @pytest.mark.only("ferroloop")  # asyncio's C future leaks its first loop here
 def test_reinitializing_drops_the_old_contents(loop, flavour):
     future = flavour.Future(loop=loop)
@@ -308,7 +309,7 @@ def test_eq_that_changes_the_callbacks(loop):
         lambda f: f.cancel(),
         lambda f: f.done() or f.set_result(1),
         lambda f: repr(f),
-        lambda f: f.__init__(loop=loop),
+        lambda f: sys.version_info >= (3, 15) or f.__init__(loop=loop),
         lambda f: gc.collect(),
     ):
         for answer in (True, False):
