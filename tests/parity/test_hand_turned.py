@@ -297,8 +297,9 @@ def test_handles_and_timers_of_asyncio_itself(loop):
     cancelled = asyncio.Handle(order.append, ("never",), loop)
     loop._ready.append(cancelled)
     cancelled.cancel()
+    now = loop.time()
     for name, delay in (("late", 0.002), ("early", 0.001), ("never", 0.0015)):
-        timer = asyncio.TimerHandle(loop.time() + delay, order.append, (name,), loop)
+        timer = asyncio.TimerHandle(now + delay, order.append, (name,), loop)
         heapq.heappush(loop._scheduled, timer)
         timer._scheduled = True
         if name == "never":

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import sys
 from array import array
 
 import pytest
@@ -369,8 +370,11 @@ def test_a_peer_that_is_done_and_takes_nothing(run, ending, closing):
 
 
 @pytest.mark.parametrize("closing", [False, True])
-def test_a_peer_that_is_done_and_takes_all(run, closing):
-    """However long it takes: asyncio sets no limit to that."""
+def test_a_peer_that_is_done_and_takes_all(run, flavour, closing):
+    """However long it takes: asyncio sets no limit to that before 3.14.9, and a limit to the whole
+    of it from then on."""
+    if flavour.is_asyncio and sys.version_info >= (3, 14, 9) and not closing:
+        pytest.skip("asyncio drops what is left when the time for the shutdown is over")
 
     async def main():
         loop = asyncio.get_running_loop()
