@@ -23,11 +23,17 @@ except ModuleNotFoundError as _error:
         ) from None
     raise
 
-from . import _introspection as _introspection
+import os
+
+from . import _ferroloop, _introspection
 from .diagnostics import serve_introspection, watch
 from .loop import EventLoop, Loop, new_event_loop
 from .policy import EventLoopPolicy, install, uninstall
 from .runner import run
+
+# Here, and not where a module is imported first: the interpreter may put that off (PEP 810).
+_introspection.install()
+os.register_at_fork(after_in_child=_ferroloop.after_fork)
 
 __all__ = [
     "EventLoop",

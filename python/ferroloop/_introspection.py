@@ -216,25 +216,24 @@ def _include_ours(tasks: Any) -> None:
         tasks._remove = _removing(tasks)
 
 
-for _tasks in _sets_of_tasks():
-    if type(_tasks) is weakref.WeakSet:
-        _include_ours(_tasks)
-
-
 def _share_task_counter(module: ModuleType) -> None:
     _ferroloop.share_task_counter(module, lambda: _number_of_a_new_task(module))
 
 
-if "_asyncio" in sys.modules:
-    _share_task_counter(sys.modules["_asyncio"])
-
-if sys.version_info >= (3, 14):
+def install() -> None:
+    """Do it. Not the import does, which the interpreter may put off (`-X lazy_imports=all`)."""
+    for tasks in _sets_of_tasks():
+        if type(tasks) is weakref.WeakSet:
+            _include_ours(tasks)
     if "_asyncio" in sys.modules:
-        from . import _current_tasks
+        _share_task_counter(sys.modules["_asyncio"])
+    if sys.version_info >= (3, 14):
+        if "_asyncio" in sys.modules:
+            from . import _current_tasks
 
-        _current_tasks.install()
+            _current_tasks.install()
 
-    # In C there is no way to tell who awaits a future of ours.
-    from . import call_graph
+        # In C there is no way to tell who awaits a future of ours.
+        from . import call_graph
 
-    call_graph.install()
+        call_graph.install()

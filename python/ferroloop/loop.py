@@ -9,7 +9,6 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import os
 import selectors
 import socket
 import sys
@@ -500,9 +499,6 @@ def _imported_by_the_extension() -> None:
     """Never called. Shows tools that scan for imports, as those that freeze programs do, what the
     extension module imports by name when it is needed."""
     from . import call_graph, thread_pool  # noqa: F401
-
-
-os.register_at_fork(after_in_child=_ferroloop.after_fork)
 
 
 def new_event_loop() -> EventLoop:
