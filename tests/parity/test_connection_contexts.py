@@ -1,7 +1,7 @@
 """Which context the callbacks of a connection run in.
 
-Before 3.15 each is run in a copy of the context that has scheduled it. From 3.15 on a stream has one
-context for all of them: of a client a copy of its creator's, of a server's connection a copy of
+Before 3.15 each is run in a copy of the context that has scheduled it. From 3.15 on a stream has
+one context for all of them: of a client a copy of its creator's, of a server's connection a copy of
 that in which the server was made. Datagrams and pipes stay as they were.
 """
 
