@@ -157,6 +157,7 @@ MODULES = {
         "SelectorStartServerTests": LeftOut(SEL),
         "ProactorStartServerTests": LeftOut(SEL),
     },
+    "test_server_context": {},
     "test_sock_lowlevel": {
         "SockTests": Loop("BaseSockTestsMixin", "test_utils.TestCase", how=_CREATE),
         "EPollEventLoopTests": LeftOut(SEL),
@@ -376,6 +377,10 @@ LEFT_OUT = {
     },
     "test_unix_events": {
         "UnixSocketTests": {"test_create_unix_server_bind_error": MOCKSOCK},
+        "PidfdChildWatcherTests": {
+            "test_pidfd_closed_when_waitpid_raises": "replaces os.waitpid and waits until the "
+            "private _PidfdChildWatcher has called it, then calls transport._process_exited()",
+        },
     },
 }
 

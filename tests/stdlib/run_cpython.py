@@ -430,6 +430,11 @@ def main(argv=None):
     args = parse_args(argv)
     expected = read_expected(args.expected)
     plan = collect(args)
+    if unknown := plan["modules_unknown"]:
+        raise SystemExit(
+            "families.py says nothing about these test modules, neither how they run nor why "
+            f"not: {', '.join(unknown)}"
+        )
     if args.list_left_out:
         for mod, why in LEFT_OUT_MODULES.items():
             print(f"{mod}  (module)  {why}")

@@ -11,6 +11,7 @@ import faulthandler
 import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 import tempfile
@@ -452,6 +453,14 @@ class Result(unittest.TestResult):
         self.id = None
 
 
+def unknown_modules():
+    """Test modules of the running version that families.py says nothing about."""
+    package = importlib.import_module("test.test_asyncio")
+    names = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    known = fam.MODULES.keys() | fam.LEFT_OUT_MODULES.keys()
+    return sorted(name for name in names - known if name.startswith("test_"))
+
+
 def collect(request, target, factory, emit, net):
     classes, left_out, skipped = [], [], []
     for modname in fam.MODULES:
@@ -489,6 +498,7 @@ def collect(request, target, factory, emit, net):
         classes=classes,
         left_out=left_out,
         modules_skipped=skipped,
+        modules_unknown=unknown_modules(),
         net=net,
         python="CPython " + sys.version.split()[0],
         loop=f"{request['loop']} ({getattr(target, '__version__', 'no version')})",
