@@ -1,21 +1,27 @@
-"""The event loop policy, for programs that choose their loop that way."""
+"""How a program gets our loop that calls ``asyncio.run()`` and names no factory: by the event loop
+policy or, where asyncio has no policies any more (3.16), by ``asyncio.new_event_loop()``.
+"""
 
 import asyncio
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .loop import EventLoop, new_event_loop
+
+# The modules that ``asyncio.run()`` and programs take the function from.
+_PLACES: tuple[Any, ...] = (sys.modules["asyncio.events"], asyncio)
+_stock_new_event_loop = asyncio.new_event_loop
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
     from asyncio import DefaultEventLoopPolicy as _DefaultEventLoopPolicy
 else:
     # The public names warn from 3.14 on; the classes are the same.
-    from asyncio.unix_events import _DefaultEventLoopPolicy
+    _DefaultEventLoopPolicy = vars(asyncio.unix_events).get("_DefaultEventLoopPolicy", object)
 
 
 class EventLoopPolicy(_DefaultEventLoopPolicy):
-    """Policy whose loops are ours.
+    """Policy whose loops are ours. Of no use where asyncio has no policies.
 
     See https://docs.python.org/3/library/asyncio-policy.html.
     """
@@ -27,18 +33,31 @@ class EventLoopPolicy(_DefaultEventLoopPolicy):
         return new_event_loop()
 
 
+def _has_policies() -> bool:
+    return "set_event_loop_policy" in vars(asyncio)
+
+
 def _set_policy(policy: EventLoopPolicy | None) -> None:
     with warnings.catch_warnings():
-        # Policies are deprecated from 3.14 on; whoever calls install() knows.
+        # Policies are deprecated from 3.14 on, as the caller of install() knows.
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.set_event_loop_policy(policy)
 
 
 def install() -> None:
     """Make ferroloop the event loop of ``asyncio.run()`` and ``asyncio.new_event_loop()``."""
-    _set_policy(EventLoopPolicy())
+    if _has_policies():
+        _set_policy(EventLoopPolicy())
+        return
+    for module in _PLACES:
+        module.new_event_loop = new_event_loop
 
 
 def uninstall() -> None:
-    """Undo ``install()``: asyncio's default policy comes back."""
-    _set_policy(None)
+    """Undo ``install()``: asyncio's default loop comes back."""
+    if _has_policies():
+        _set_policy(None)
+        return
+    for module in _PLACES:
+        if module.new_event_loop is new_event_loop:
+            module.new_event_loop = _stock_new_event_loop

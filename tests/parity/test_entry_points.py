@@ -341,3 +341,60 @@ def test_debug_of_the_interpreter():
     code = "import asyncio\nasync def m(): print(asyncio.get_running_loop().get_debug())\n"
     code += "asyncio.run(m())"
     assert python("-X", "dev", "-m", "ferroloop", "-c", code)[:2] == (0, "True\n")
+
+
+WITHOUT_POLICIES = """
+import asyncio, sys
+asyncio.events._init_event_loop_policy()  # keeps a thread's current loop, which needs no name
+for module in (asyncio, asyncio.events, asyncio.unix_events):
+    for name in [name for name in vars(module) if name.lower().endswith("policy")]:
+        if name not in ("_get_event_loop_policy", "_event_loop_policy"):
+            delattr(module, name)
+del asyncio.__getattr__
+asyncio.events.new_event_loop = asyncio.new_event_loop = lambda: asyncio.EventLoop()
+stock = asyncio.new_event_loop
+assert not hasattr(asyncio, "set_event_loop_policy")
+assert not hasattr(asyncio, "DefaultEventLoopPolicy")
+"""
+
+LOOP_CLASSES = """
+import asyncio
+
+async def loop_class():
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+print(asyncio.run(loop_class()))
+with asyncio.Runner() as runner:
+    print(runner.run(loop_class()))
+loop = asyncio.new_event_loop()
+print(type(loop).__module__.partition(".")[0])
+loop.close()
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio itself needs its policies there")
+def test_install_without_policies():
+    """As asyncio is going to be from Python 3.16 on: here with the functions taken away."""
+    source = f"""{WITHOUT_POLICIES}
+import ferroloop
+ferroloop.uninstall()
+assert asyncio.new_event_loop is asyncio.events.new_event_loop is stock
+ferroloop.install()
+ferroloop.install()
+{LOOP_CLASSES}
+ferroloop.uninstall()
+assert asyncio.new_event_loop is asyncio.events.new_event_loop is stock
+{LOOP_CLASSES}
+print(ferroloop.run(loop_class()))
+"""
+    expected = "ferroloop\n" * 3 + "asyncio\n" * 3 + "ferroloop\n"
+    assert python("-c", source) == (0, expected, "")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio itself needs its policies there")
+def test_a_program_run_without_policies():
+    source = f"""{WITHOUT_POLICIES}
+from ferroloop.__main__ import main
+main(["-c", {LOOP_CLASSES!r}])
+"""
+    assert python("-c", source) == (0, "ferroloop\n" * 3, "")
