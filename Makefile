@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 
 .PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint fuzz refused \
-	stress deny test test-314 test-all test-debug example-rust-function example-http-server \
+	stress deny test test-314 test-315 test-all test-debug example-rust-function example-http-server \
 	example-plugin-host bench-embed
 
 help: ## list the targets
@@ -34,22 +34,23 @@ wheel: build/maturin/bin/maturin ## build the release wheel for PYTHON into buil
 		--interpreter $(EXE) --out $(WHEELS)
 
 # Maturin knows the ABI of each CPython release, so the interpreter need not be there; zig links
-# against the symbols of an old glibc.
-VERSION ?= 3.14
+# against the symbols of an old glibc. Each version has a directory of its own to build in, so that
+# two may be built at a time.
+VERSION ?= 3.15
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 
 wheel-for: build/maturin/bin/maturin ## build the manylinux wheel for CPython VERSION, absent or not
 	rm -rf build/wheels/py$(VERSION)
-	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels \
+	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels-py$(VERSION) \
 		build/maturin/bin/maturin build --quiet --release --zig --target $(TARGET) \
 		--interpreter python$(VERSION) --out build/wheels/py$(VERSION)
 
-wheels: build/maturin/bin/maturin ## build manylinux wheels for CPython 3.11 to 3.14, and the sdist, into dist
+wheels: build/maturin/bin/maturin ## build manylinux wheels for CPython 3.11 to 3.15, and the sdist, into dist
 	rm -rf dist
 	build/maturin/bin/maturin sdist --out dist
 	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels \
 		build/maturin/bin/maturin build --release --zig --target $(TARGET) \
-		$(addprefix --interpreter python,3.11 3.12 3.13 3.14) --out dist
+		$(addprefix --interpreter python,3.11 3.12 3.13 3.14 3.15) --out dist
 
 test-wheels: ## install each wheel of dist, and the sdist, into a clean environment and run programs on it
 	$(EXE) tests/try_wheels.py dist
@@ -113,14 +114,17 @@ lint: build/lint-$(PY)/ready ## check format, lints and types of the Rust and th
 	PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo clippy --all-targets --all-features -- -D warnings
 	build/lint-$(PY)/bin/ruff check .
 	build/lint-$(PY)/bin/ruff format --check .
-	for version in 3.11 3.14; do build/lint-$(PY)/bin/mypy --python-version $$version \
+	for version in 3.11 3.14 3.15; do build/lint-$(PY)/bin/mypy --python-version $$version \
 		--python-executable build/lint-$(PY)/bin/python || exit; done
 	build/lint-$(PY)/bin/typos
 	build/lint-$(PY)/bin/zizmor --quiet --offline --no-progress .github
 	build/lint-$(PY)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-test-314: ## the tests on CPython 3.14 in a Debian root of its own; needs to be root
+test-314: ## the tests on CPython 3.14 in a Debian root; needs to be root
 	$(EXE) tests/run.py --roots-alone --debian-root 3.14 $(ARGS)
+
+test-315: ## the tests on CPython 3.15 in the same root
+	$(EXE) tests/run.py --roots-alone --debian-root 3.15 $(ARGS)
 
 FUZZ_SECONDS ?= 20
 SEED ?= $(shell date +%s)
@@ -173,5 +177,5 @@ test-debug: build/maturin/bin/maturin ## the tests with debug assertions on a de
 test: ## build and run all tests on the oldest and the newest CPython present; ARGS="--only pytest"
 	$(EXE) tests/run.py $(ARGS)
 
-test-all: ## test, and test-314 where this machine can have a Debian root
-	$(EXE) tests/run.py --debian-root 3.14 --may-skip $(ARGS)
+test-all: ## test, with test-314 and test-315 where this machine can have a Debian root
+	$(EXE) tests/run.py --debian-root 3.14 --debian-root 3.15 --may-skip $(ARGS)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A Debian root directory with a CPython that this machine has no package of.
+"""A Debian root directory with versions of CPython that this machine has no package of.
 
-    python3 tests/debian_root.py DIRECTORY [--python 3.15] [--suite sid] [-- COMMAND...]
+    python3 tests/debian_root.py DIRECTORY [--python 3.15]... [--suite sid] [-- COMMAND...]
 
 Makes DIRECTORY by debootstrap from the mirror that apt uses here, unless a finished one is
 there, and runs COMMAND in it. The command sees this checkout under its usual path, and /dev,
@@ -16,7 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -69,19 +69,16 @@ class DebianRoot:
     Args:
         directory: where it is, or will be made.
         suite: Debian's name of the release.
-        python: the version of CPython in it, as in ``3.15``.
+        pythons: the versions of CPython in it, as in ``3.15``.
     """
 
-    def __init__(self, directory: Path, suite: str, python: str) -> None:
+    def __init__(self, directory: Path, suite: str, pythons: Sequence[str]) -> None:
         self.directory = directory.resolve()
         self.suite = suite
-        self.packages = [
-            f"python{python}",
-            f"python{python}-venv",
-            f"python{python}-dev",
-            f"libpython{python}-testsuite",
-            "ca-certificates",
-        ]
+        self.packages = ["ca-certificates"]
+        for python in pythons:
+            self.packages += [f"python{python}", f"python{python}-venv", f"python{python}-dev"]
+            self.packages.append(f"libpython{python}-testsuite")
 
     def prepare(self) -> None:
         """Make the root unless it is there.
@@ -156,15 +153,18 @@ class DebianRoot:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Make a Debian root, and run a command in it.")
+    parser = argparse.ArgumentParser(
+        description="Make a Debian root, and run a command in it.",
+        usage="%(prog)s DIRECTORY [--python VERSION]... [--suite SUITE] [-- COMMAND...]",
+    )
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--python", default="3.15", metavar="VERSION")
+    parser.add_argument("--python", action="append", metavar="VERSION")
     parser.add_argument("--suite", default="sid")
     # Split here: with argparse no option may stand between the directory and the command.
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     args, command = parser.parse_args(words[:end]), words[end + 1 :]
-    root = DebianRoot(args.directory, args.suite, args.python)
+    root = DebianRoot(args.directory, args.suite, args.python or ["3.15"])
     try:
         root.prepare()
     except UnavailableError as error:

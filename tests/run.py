@@ -33,14 +33,17 @@ from debian_root import DebianRoot, UnavailableError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "logs"
-VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 STEPS = ("rust", "pytest", "stdlib", "ecosystem")
 
 # There is no Rust in a root, and its packages have no time to be built.
 STEPS_IN_A_ROOT = ("pytest", "stdlib")
 
-# Debian's releases with a version of CPython that its stable one has not got.
-DEBIAN_SUITES = {"3.14": "forky"}
+# Debian's releases with versions of CPython that its stable one has not got.
+DEBIAN_SUITES = {"3.14": "sid", "3.15": "sid"}
+
+# Those whose JIT compiler is there for programs to ask for.
+JIT_VERSIONS = ("3.15",)
 
 # What an interpreter must be able to do; it prints its version and its own path.
 PROBE = """
@@ -86,7 +89,7 @@ def oldest_and_newest() -> dict[str, str]:
         usable.setdefault(version, path)
     if not usable:
         raise SystemExit(
-            "no CPython 3.11 to 3.14 with venv and its `test` package found "
+            "no CPython 3.11 to 3.15 with venv and its `test` package found "
             "(pyenv's and python.org's have both)"
         )
     versions = sorted(usable, key=lambda version: int(version.partition(".")[2]))
@@ -213,6 +216,9 @@ class Run:
             runner = (python, "tests/stdlib/run_cpython.py", "ferroloop", "--task-future")
             expected = ("--expected", "tests/stdlib/expected.txt")
             python_step("CPython's asyncio tests", *runner, *expected)
+            if version in JIT_VERSIONS:
+                jit = ("env", "PYTHON_JIT=1")
+                python_step("CPython's asyncio tests with its JIT", *jit, *runner, *expected)
         if "ecosystem" in steps:
             self.ecosystem(target)
 
@@ -232,23 +238,34 @@ class Run:
         self.step(f"{name}: programs", python, "-m", "tests.ecosystem", "--quick")
 
 
-def debian_target(version: str, may_skip: bool) -> Target | None:
-    """Debian's interpreter of that version, None if the machine can have none and need not."""
-    root = DebianRoot(ROOT / "build" / f"root-{version}", DEBIAN_SUITES[version], version)
-    try:
-        root.prepare()
-    except UnavailableError as error:
-        text = f"CPython {version} is NOT TESTED, no Debian root for it: {error}"
-        if not may_skip:
-            raise SystemExit(text) from None
-        print(f"\n=== SKIPPED: {text}\n", flush=True)
-        return None
-    return Target(version, f"/usr/bin/python{version}", root)
+def debian_root(suite: str) -> DebianRoot:
+    """The root for all versions that come from one of Debian's releases."""
+    versions = [version for version, other in DEBIAN_SUITES.items() if other == suite]
+    return DebianRoot(ROOT / "build" / f"root-{suite}", suite, versions)
+
+
+def debian_targets(wanted: list[str], may_skip: bool) -> list[Target]:
+    """Debian's interpreters of these versions, as far as the machine can have them."""
+    targets = []
+    for suite in dict.fromkeys(DEBIAN_SUITES[version] for version in wanted):
+        versions = [version for version in wanted if DEBIAN_SUITES[version] == suite]
+        root = debian_root(suite)
+        try:
+            root.prepare()
+        except UnavailableError as error:
+            names = " and ".join(f"CPython {version}" for version in versions)
+            text = f"{names}: NOT TESTED, no Debian root: {error}"
+            if not may_skip:
+                raise SystemExit(text) from None
+            print(f"\n=== SKIPPED: {text}\n", flush=True)
+            continue
+        targets += [Target(version, f"/usr/bin/python{version}", root) for version in versions]
+    return targets
 
 
 def targets_of(args: argparse.Namespace) -> list[Target]:
     """The interpreters that the command line asks for, those that take longest first."""
-    roots = [debian_target(version, args.may_skip) for version in args.debian_root]
+    roots = debian_targets(args.debian_root, args.may_skip)
     local: dict[str, str] = {}
     if args.python:
         found = {path: probe(path) for path in args.python}
@@ -258,7 +275,7 @@ def targets_of(args: argparse.Namespace) -> list[Target]:
     elif not args.roots_alone:
         local = oldest_and_newest()
     known = [Target(version, path) for version, path in local.items()]
-    return known + [root for root in roots if root and root.version not in local]
+    return known + [root for root in roots if root.version not in local]
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from debian_root import DebianRoot, UnavailableError
-from run import DEBIAN_SUITES, ROOT, candidates, probe
+from run import DEBIAN_SUITES, ROOT, candidates, debian_root, probe
 
 # What must be importable from a file of the wheel, and not from the checkout.
 IDENTITY = """
@@ -83,7 +83,7 @@ def in_root(version: str) -> Callable[[], tuple[str, DebianRoot]]:
     def make() -> tuple[str, DebianRoot]:
         if version not in DEBIAN_SUITES:
             raise UnavailableError(f"no CPython {version}")
-        root = DebianRoot(ROOT / "build" / f"root-{version}", DEBIAN_SUITES[version], version)
+        root = debian_root(DEBIAN_SUITES[version])
         root.prepare()
         return f"/usr/bin/python{version}", root
 

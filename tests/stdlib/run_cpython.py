@@ -6,7 +6,7 @@
 
 The tests are the running interpreter's `test.test_asyncio` package; nothing is
 copied from it.  See README.md beside this file for what is run, what is left
-out and why.  Standard library only; CPython 3.11 - 3.14; Linux.
+out and why.  Standard library only; CPython 3.11 - 3.15; Linux.
 
 Process layout: this file is the parent, worker.py the worker.  The parent asks
 one worker to list the tests, then runs every test class in a worker of its
