@@ -100,7 +100,6 @@ impl EventLoop {
     /// A transport for a connected stream socket. `context`, which asyncio has from 3.15 on, is the
     /// connection's own.
     #[pyo3(signature = (sock, protocol, waiter=None, *, extra=None, server=None, context=None))]
-    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
     fn _make_socket_transport<'py>(
         slf: &Bound<'py, Self>,
         sock: Bound<'py, PyAny>,
