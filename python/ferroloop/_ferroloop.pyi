@@ -6,6 +6,7 @@ The native classes answer isinstance() as asyncio's do, so they are declared as 
 import asyncio
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from types import ModuleType
@@ -71,16 +72,27 @@ class EventLoop:
         backlog: int,
         context: Context | None,
     ) -> None: ...
-    def _make_socket_transport(
-        self,
-        sock: object,
-        protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future[Any] | None = None,
-        *,
-        extra: dict[str, Any] | None = None,
-        server: object = None,
-        context: Context | None = None,
-    ) -> StreamTransport: ...
+    if sys.version_info >= (3, 15):
+        def _make_socket_transport(
+            self,
+            sock: object,
+            protocol: asyncio.BaseProtocol,
+            waiter: asyncio.Future[Any] | None = None,
+            *,
+            extra: dict[str, Any] | None = None,
+            server: object = None,
+            context: Context | None = None,
+        ) -> StreamTransport: ...
+    else:
+        def _make_socket_transport(
+            self,
+            sock: object,
+            protocol: asyncio.BaseProtocol,
+            waiter: asyncio.Future[Any] | None = None,
+            *,
+            extra: dict[str, Any] | None = None,
+            server: object = None,
+        ) -> StreamTransport: ...
     def _literal_address(self, host: Any, port: Any) -> tuple[int, Any] | None: ...
     def _getaddrinfo(
         self,

@@ -44,7 +44,7 @@ def test_gather_runs_duplicates_once(run):
 
 def test_gather_first_exception(run):
     async def main():
-        slow = asyncio.create_task(value("slow", 0.005))
+        slow = asyncio.create_task(value("slow", 0.1))
         with pytest.raises(LookupError, match="first"):
             await asyncio.gather(slow, fails(LookupError("first")))
         assert not slow.done()
