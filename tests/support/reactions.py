@@ -114,9 +114,10 @@ class Link:
                 # asyncio's writelines() raises TypeError after close() from 3.12 on.
                 if data and not transport.is_closing():
                     self.lines += 2 * len(data)
+                    before = len(self.written)
+                    self.written += data * 2  # First, as in write().
                     transport.writelines([data, memoryview(data)])
-                    self.written += data * 2
-                    self.due = len(self.written)
+                    self.due = max(self.due, before + 2 * len(data))
             elif name == "pump":
                 self.to_pump += size // 20_000
                 self.pump()
