@@ -82,12 +82,14 @@ class Link:
         self.counter += 1
         data = bytes([self.counter % 251]) * size
         self.flow.append("write")  # Another one of several may be what fills the buffer.
-        before, closing = len(self.written), self.transport.is_closing()
+        closing = self.transport.is_closing()  # May try held writes, and call pause_writing().
+        before = len(self.written)
         self.written += data  # First: the transport may call pause_writing(), which writes more.
         try:
             self.transport.write(data)
         except ERRORS:
-            del self.written[before:]
+            # Just its own: pause_writing() may have written more, and ended the stream.
+            del self.written[before : before + size]
             raise
         if not closing:
             self.due = max(self.due, before + size)
