@@ -131,10 +131,10 @@ def test_threadsafe_from_many_threads_loses_nothing(loop):
 
 def test_call_later_orders_by_deadline(loop):
     seen = []
-    loop.call_later(0.03, seen.append, 3)
-    loop.call_later(0.01, seen.append, 1)
-    loop.call_later(0.02, seen.append, 2)
-    loop.call_later(0.04, loop.stop)
+    loop.call_later(0.3, seen.append, 3)
+    loop.call_later(0.1, seen.append, 1)
+    loop.call_later(0.2, seen.append, 2)
+    loop.call_later(0.4, loop.stop)
     loop.run_forever()
     assert seen == [1, 2, 3]
 
