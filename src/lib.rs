@@ -17,23 +17,19 @@
 
 use pyo3::prelude::*;
 
-mod capsule;
-#[cfg(feature = "embed")]
-mod embed;
+mod api;
 mod event_loop;
 mod executor;
 mod ffi;
 mod future;
 mod handle;
 mod interop;
-mod local;
 mod logging;
-pub mod metrics;
-mod net;
-pub mod pool;
-pub mod reactor;
+mod metrics;
+mod reactor;
 mod scheduler;
 mod signals;
+mod socket_calls;
 mod subprocess;
 mod sys;
 mod task;
@@ -43,20 +39,27 @@ mod watchdog;
 mod write_side;
 
 #[cfg(feature = "embed")]
-pub use embed::*;
-pub use local::{
+pub use api::embed::*;
+pub use api::futures::{
     Blocking, Closed, Elapsed, Handle, JoinError, JoinHandle, PythonFuture, Sleep, SpawnOptions,
     coroutine, into_future, sleep, spawn_blocking, spawn_local, spawn_local_with, timeout,
     yield_now,
 };
-pub use net::{AsyncFd, Direction, TcpListener, TcpStream, UnixListener, UnixStream};
+pub use api::net::{AsyncFd, Direction, TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// What this repository's benchmarks measure by itself. Not part of the API.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::executor::queue::{Queue, Surroundings, Wait, work};
+    pub use crate::reactor::Timers;
+}
 
 /// Tests the guide.
 #[cfg(all(doctest, feature = "embed"))]
 #[doc = include_str!("../docs/EMBEDDING.md")]
 struct Guide;
 
-/// The native module as an object, for [`embed::register`].
+/// The native module as an object, for [`register`](api::embed::register).
 #[cfg(feature = "embed")]
 fn native_module(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     Ok(pyo3::wrap_pymodule!(_ferroloop)(py).into_bound(py).into_any())
@@ -110,7 +113,7 @@ pub mod _ferroloop {
     /// and returns the number. False if the counter was not found.
     #[pyfunction]
     fn share_task_counter(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
-        ffi::task_number::learn(module, make)
+        ffi::layout::task_number::learn(module, make)
     }
 
     /// The names of what was looked for in the interpreter's memory, and whether it was found: else
@@ -118,10 +121,10 @@ pub mod _ferroloop {
     #[pyfunction]
     fn learned_places() -> Vec<(&'static str, bool)> {
         vec![
-            ("the current context", ffi::context::is_comparable()),
-            ("the counter of tasks", ffi::task_number::is_shared()),
+            ("the current context", ffi::layout::context::is_comparable()),
+            ("the counter of tasks", ffi::layout::task_number::is_shared()),
             #[cfg(Py_3_14)]
-            ("the running task", ffi::running_task::is_known()),
+            ("the running task", ffi::layout::running_task::is_known()),
         ]
     }
 
@@ -144,9 +147,9 @@ pub mod _ferroloop {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         ffi::interpreter::claim(py)?;
-        ffi::context::learn_layout(py)?;
+        ffi::layout::context::learn_layout(py)?;
         #[cfg(Py_3_14)]
-        ffi::running_task::learn_layout(py)?;
+        ffi::layout::running_task::learn_layout(py)?;
         static CLASSES: std::sync::Once = std::sync::Once::new();
         // A program may import the module a second time; the classes are the same then.
         if !CLASSES.is_completed() {
@@ -160,37 +163,21 @@ pub mod _ferroloop {
         interop::imports::load_for_3_14(py)?;
         #[cfg(not(Py_3_14))]
         interop::imports::load_before_3_14(py)?;
-        module.add("_C_API", capsule::make(py)?)?;
+        module.add("_C_API", api::capsule::make(py)?)?;
         module.add("_GUARDED", pyo3::types::PyTuple::new(py, event_loop::GUARDED)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 
-    /// Puts in place what PyO3 does not fill in: before anything can subclass the classes; base
-    /// classes first, so that slots are inherited.
+    /// Fills the slots that PyO3 does not, before a class can be subclassed; base classes first, so
+    /// that slots are inherited.
     fn complete_classes(py: Python<'_>) -> PyResult<()> {
-        ffi::reuse::install::<Handle>(py);
-        ffi::reuse::install::<TimerHandle>(py);
-        ffi::freelist::install::<Future>(py);
-        ffi::freelist::install::<Task>(py);
-        ffi::freelist::install::<local::RustCoroutine>(py);
-        ffi::slots::install_self_awaiting::<Future>(py);
-        ffi::slots::install_finalizer::<Future>(py);
-        ffi::slots::install_self_awaiting::<Task>(py);
-        ffi::slots::install_finalizer::<Task>(py);
-        ffi::slots::install_self_awaiting::<transport::SocketOperation>(py);
-        ffi::slots::install_finalizer::<transport::SocketOperation>(py);
-        ffi::slots::install_self_awaiting::<local::RustCoroutine>(py);
-        ffi::slots::install_finalizer::<local::RustCoroutine>(py);
-        ffi::slots::install_finalizer::<Transport>(py);
-        ffi::slots::install_finalizer::<StreamTransport>(py);
-        ffi::slots::install_finalizer::<DatagramTransport>(py);
-        ffi::slots::install_finalizer::<ReadPipeTransport>(py);
-        ffi::slots::install_finalizer::<WritePipeTransport>(py);
-        ffi::slots::install_finalizer::<TlsTransport>(py);
-        tls::install(py)?;
+        handle::install(py);
         future::install(py)?;
-        future::AwaiterAttributes::install::<Future>(py)?;
-        future::AwaiterAttributes::install::<Task>(py)?;
+        task::install(py)?;
+        transport::install(py);
+        tls::install(py)?;
+        socket_calls::install(py);
+        api::futures::install(py);
         event_loop::install(py)?;
         executor::install(py)
     }

@@ -23,8 +23,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyWeakrefMethods, PyWeakrefReference};
 
-use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, check_signals};
+use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::report::outcome;

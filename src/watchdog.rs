@@ -14,8 +14,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{Raised, write_unraisable};
+use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::metrics::{Finding, Metrics, StallDetector};
 use crate::reactor::clock;
 use crate::scheduler::{LOOPS, Scheduler};

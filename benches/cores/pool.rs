@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ferroloop::pool::{Queue, Surroundings, Wait, work};
+use ferroloop::internals::{Queue, Surroundings, Wait, work};
 
 /// A job tells that it was done.
 type Job = Sender<()>;

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use ferroloop::reactor::Timers;
+use ferroloop::internals::Timers;
 
 const NEVER: fn(&u64) -> bool = |_| false;
 

@@ -14,8 +14,8 @@ use super::parameters::{missing, unexpected};
 use super::scheduling::check_callback;
 use super::{EventLoop, hooks};
 use crate::executor::{Call, ThreadPool};
-use crate::ffi::cell::AttachedCell;
 use crate::ffi::method::{Arguments, FastMethod};
+use crate::ffi::objects::cell::AttachedCell;
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
 

@@ -28,9 +28,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
-use crate::ffi::cell::AttachedCell;
 use crate::ffi::function_like;
 use crate::ffi::method::{self, Asked, Bare, Fast, VectorCall};
+use crate::ffi::objects::cell::AttachedCell;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::signals;

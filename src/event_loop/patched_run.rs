@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 
 use super::foreign_handle::FOREIGN_HANDLE;
 use crate::ffi::call;
-use crate::ffi::cell::AttachedCell;
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::objects::cell::AttachedCell;
 use crate::future::is_done_callback;
 use crate::handle::{CallbackArguments, Handle};
 use crate::scheduler::report::outcome;

@@ -16,7 +16,7 @@ use crate::handle::{CallbackArguments, HANDLE, Handle};
 use crate::interop::error::os_error;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind};
-use crate::transport::is_parked;
+use crate::socket_calls::is_parked;
 
 /// An int, or anything with `fileno()`; texts as Python's `selectors`.
 pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {

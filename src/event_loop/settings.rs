@@ -11,8 +11,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
 use super::EventLoop;
+use crate::ffi::attribute;
 use crate::ffi::method::Predicate;
-use crate::ffi::{attribute, object};
+use crate::ffi::objects::object;
 use crate::scheduler::turn;
 
 /// `get_debug()`: asyncio's own futures and tasks ask each time one is made.

@@ -7,9 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString, PyTuple};
 
 use super::EventLoop;
-use crate::ffi::socket::PythonSocket;
+use crate::ffi::layout::socket::PythonSocket;
 use crate::interop::{address, imports};
-use crate::transport::{Action, SocketOperation};
+use crate::socket_calls::{Action, SocketOperation};
 
 impl EventLoop {
     /// A native operation; `None` for sockets and arguments that asyncio shall judge.

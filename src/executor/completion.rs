@@ -8,10 +8,11 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::Job;
-use super::errand::Answer;
+use crate::executor::Job;
+use crate::executor::detached_job::Answer;
+use crate::ffi::call;
 use crate::ffi::exception::PyOutcome;
-use crate::ffi::{call, context};
+use crate::ffi::layout::context;
 use crate::future::{Future, Waiter};
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
@@ -21,7 +22,7 @@ use crate::scheduler::{Alarm, Runnable, RunnableKind, Scheduler};
 
 /// Queues the outcome for the future, in any thread. Returns the alarm to ring afterwards; none
 /// if the loop is closed, when the outcome is dropped as asyncio drops it.
-pub(super) fn post<'py>(
+pub(in crate::executor) fn post<'py>(
     future: Bound<'py, Future>,
     outcome: PyOutcome<'py, Bound<'py, PyAny>>,
 ) -> Option<Arc<Alarm>> {
@@ -32,7 +33,7 @@ pub(super) fn post<'py>(
 }
 
 /// Queues the cancellation of the future and wakes its loop.
-pub(super) fn post_cancellation(future: Bound<'_, Future>) {
+pub(in crate::executor) fn post_cancellation(future: Bound<'_, Future>) {
     if let Some(alarm) = push(future, &CANCELLATION, None) {
         alarm.ring();
     }
@@ -115,7 +116,7 @@ fn settle<'py>(
 }
 
 /// Finishes the future that waits for an errand's answer.
-pub(super) fn answer<'py>(
+pub(in crate::executor) fn answer<'py>(
     scheduler: &Bound<'py, Scheduler>,
     waiting: Runnable,
     answer: Answer,
@@ -132,7 +133,7 @@ pub(super) fn answer<'py>(
 }
 
 /// Cancels the future that waits for an errand's answer.
-pub(super) fn cancel<'py>(
+pub(in crate::executor) fn cancel<'py>(
     scheduler: &Bound<'py, Scheduler>,
     waiting: Runnable,
 ) -> PyOutcome<'py, ()> {
@@ -140,7 +141,7 @@ pub(super) fn cancel<'py>(
 }
 
 /// What waits for an errand's answer.
-pub(super) fn waiting(future: Bound<'_, Future>) -> Runnable {
+pub(in crate::executor) fn waiting(future: Bound<'_, Future>) -> Runnable {
     Runnable::new(&KIND, future)
 }
 
@@ -183,7 +184,8 @@ fn report<'py>(
 }
 
 /// A job waits for the cancellation of its future.
-pub(super) static CANCEL_WATCH: Waiter = Waiter { kind: &CANCEL_WATCH_KIND, as_callback };
+pub(in crate::executor) static CANCEL_WATCH: Waiter =
+    Waiter { kind: &CANCEL_WATCH_KIND, as_callback };
 
 static CANCEL_WATCH_KIND: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
@@ -216,7 +218,7 @@ fn as_callback<'py>(job: &Bound<'py, PyAny>) -> PyResult<[Bound<'py, PyAny>; 2]>
 }
 
 /// A job that still waits for a worker is withdrawn when its future was cancelled.
-pub(super) fn withdraw_if_cancelled(job: &Bound<'_, Job>, future: &Bound<'_, Future>) {
+pub(in crate::executor) fn withdraw_if_cancelled(job: &Bound<'_, Job>, future: &Bound<'_, Future>) {
     let py = job.py();
     if future.get().is_cancelled(py) {
         job.get().withdraw(py);

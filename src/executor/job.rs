@@ -9,14 +9,14 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::completion::{self, CANCEL_WATCH};
-use super::crew::Crew;
-use super::errand::{self, Errand};
-use crate::ffi::cell::{AttachedCell, Traverse};
+use crate::executor::completion::{self, CANCEL_WATCH};
+use crate::executor::detached_job::{self, Errand};
+use crate::executor::queue::Ticket;
+use crate::executor::worker_threads::Crew;
 use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::future::{Callback, Future};
 use crate::handle::CallbackArguments;
-use crate::pool::Ticket;
 use crate::scheduler::inbox::Key;
 use crate::scheduler::{Alarm, Scheduler};
 
@@ -32,7 +32,7 @@ pub enum Call {
 pub type Convert = for<'py> fn(Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>;
 
 /// Who is told.
-pub(super) enum Receiver {
+pub(in crate::executor) enum Receiver {
     /// A future of a loop of this crate.
     Loop(Py<Future>),
     /// A `concurrent.futures.Future`.
@@ -40,7 +40,7 @@ pub(super) enum Receiver {
 }
 
 /// What waits in the queue.
-pub(super) enum Entry {
+pub(in crate::executor) enum Entry {
     /// Needs the GIL.
     Call(Py<Job>),
     /// Needs no interpreter.
@@ -49,7 +49,7 @@ pub(super) enum Entry {
 
 impl Entry {
     /// The pool was told to forget the job: its future is cancelled.
-    pub(super) fn cancel(self, py: Python<'_>) -> PyResult<()> {
+    pub(in crate::executor) fn cancel(self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Call(job) => job.get().cancel(py),
             Self::Errand(errand) => {
@@ -61,7 +61,7 @@ impl Entry {
 }
 
 /// What a worker takes, or a cancellation destroys.
-pub(super) enum Work {
+pub(in crate::executor) enum Work {
     /// A call and its receiver.
     Call(Call, Receiver),
     /// An errand, whose future waits with the loop.
@@ -113,9 +113,9 @@ impl Job {
 
     /// A job without Python, whose answer a future of the loop gets; what goes into the queue for
     /// it; and the future.
-    pub(super) fn for_errand<'py>(
+    pub(in crate::executor) fn for_errand<'py>(
         scheduler: &Bound<'py, Scheduler>,
-        work: errand::Work,
+        work: detached_job::Work,
     ) -> PyResult<(Bound<'py, Self>, Errand, Bound<'py, Future>)> {
         let py = scheduler.py();
         let this = scheduler.get();
@@ -141,13 +141,13 @@ impl Job {
     }
 
     /// Notes where the job waits.
-    pub(super) fn set_place(&self, py: Python<'_>, crew: &Arc<Crew>, ticket: Ticket) {
+    pub(in crate::executor) fn set_place(&self, py: Python<'_>, crew: &Arc<Crew>, ticket: Ticket) {
         drop(self.place.replace(py, Some((Arc::downgrade(crew), ticket))));
     }
 
     /// Takes the job out of the queue and drops the call, unless a worker has it already; an
     /// errand's answer will find nobody. Dropping runs Python code.
-    pub(super) fn withdraw(&self, py: Python<'_>) {
+    pub(in crate::executor) fn withdraw(&self, py: Python<'_>) {
         let queued =
             self.place.take(py).and_then(|(crew, ticket)| crew.upgrade()?.queue().remove(ticket));
         let work = self.work.take(py);
@@ -162,7 +162,7 @@ impl Job {
 
     /// Makes the call and delivers the outcome, unless this is a fork's child by then. Returns the
     /// alarm of the loop that must be woken.
-    pub(super) fn run(&self, py: Python<'_>, crew: &Crew) -> Option<Arc<Alarm>> {
+    pub(in crate::executor) fn run(&self, py: Python<'_>, crew: &Crew) -> Option<Arc<Alarm>> {
         drop(self.place.take(py));
         let Some(Work::Call(call, receiver)) = self.work.take(py) else { return None };
         if let Receiver::Thread(future) = &receiver {

@@ -1,10 +1,10 @@
 //! The pool's Python side: blocking calls on threads of Python's own.
 //!
 //! * `thread_pool.rs`: `ThreadPool`, the default executor as Python sees it;
-//! * `crew.rs`: a queue and its threads, their start, their end, and forks;
+//! * `worker_threads.rs`: a queue and its threads, their start, their end, and forks;
 //! * `worker.rs`: the body of a thread;
 //! * `job.rs`: one job and who waits for it;
-//! * `errand.rs`: a job that needs no interpreter;
+//! * `detached_job.rs`: a job that needs no interpreter;
 //! * `completion.rs`: how the outcome gets into a Future of a loop.
 //!
 //! Threads are `threading.Thread` objects whose target is native code, so that names, tracing
@@ -15,19 +15,20 @@
 #![forbid(unsafe_code)]
 
 mod completion;
-mod crew;
-mod errand;
+mod detached_job;
 mod job;
+pub mod queue;
 mod thread_pool;
 mod worker;
+mod worker_threads;
 
 use pyo3::prelude::*;
 
-pub use errand::Work;
+pub use detached_job::Work;
 pub use job::{Call, Job};
 pub use thread_pool::ThreadPool;
 
 /// Has the threads joined when the interpreter exits. Called once, when the module is made.
 pub fn install(py: Python<'_>) -> PyResult<()> {
-    crew::register_exit(py)
+    worker_threads::register_exit(py)
 }

@@ -10,10 +10,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PySet, PyTuple};
 
-use super::crew::{self, Crew};
-use super::errand::Work;
-use super::job::{Call, Entry, Job};
-use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::executor::detached_job::Work;
+use crate::executor::job::{Call, Entry, Job};
+use crate::executor::worker_threads::{self, Crew};
+use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::future::Future;
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
@@ -38,7 +38,7 @@ impl ThreadPool {
     /// RuntimeError while the interpreter exits.
     pub fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
         static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        crew::check_exit()?;
+        worker_threads::check_exit()?;
         CLASS.import(py, "ferroloop.thread_pool", "ThreadPool")
     }
 

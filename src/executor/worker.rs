@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use pyo3::prelude::*;
 
-use super::crew::Crew;
-use super::job::Entry;
-use crate::pool::{Server, Surroundings, Wait, work};
+use crate::executor::job::Entry;
+use crate::executor::queue::{Server, Surroundings, Wait, work};
+use crate::executor::worker_threads::Crew;
 use crate::scheduler::Alarm;
 
 /// Target of a `threading.Thread`.

@@ -4,7 +4,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::exception::take_raised;
+use crate::ffi::exception::take_raised;
 
 unsafe extern "C" {
     // Exported by every CPython from 3.7 on, but not bound by pyo3-ffi. Stores a new reference,

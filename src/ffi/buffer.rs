@@ -7,7 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 
-use super::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{PyOutcome, Raised};
 
 unsafe extern "C" {
     // Exported by every CPython, but not bound by pyo3-ffi.

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
-use super::exception::{PyOutcome, Raised};
-use super::thread_exit;
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::thread_exit;
 
 /// A CPython call that runs user code: a function of at most four pointers, and its arguments.
 macro_rules! call_python {
@@ -20,7 +20,7 @@ macro_rules! call_python {
         thread_exit::call($function as *const std::ffi::c_void, arguments)
     }};
 }
-pub(super) use call_python;
+pub(in crate::ffi) use call_python;
 
 /// Wraps the owned result of a CPython call.
 #[inline(always)]

@@ -8,9 +8,9 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::call::{call_method, call_python};
-use super::exception::{PyOutcome, Raised};
-use super::thread_exit;
+use crate::ffi::call::{call_method, call_python};
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::thread_exit;
 
 const NEXT: u32 = ffi::PySendResult::PYGEN_NEXT as u32;
 const RETURN: u32 = ffi::PySendResult::PYGEN_RETURN as u32;

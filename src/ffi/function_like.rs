@@ -15,8 +15,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 use pyo3::{Borrowed, PyClass};
 
-use super::guard::{self, Guard};
-use super::method::VectorCall;
+use crate::ffi::guard::{self, Guard};
+use crate::ffi::method::VectorCall;
 
 // Not bound by PyO3.
 unsafe extern "C" {

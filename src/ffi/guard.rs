@@ -11,11 +11,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFunction, PyString};
 use pyo3::{Borrowed, PyClass, ffi, intern};
 
-use super::attach::entered;
-use super::method::answer;
+use crate::ffi::attach::entered;
+use crate::ffi::method::answer;
 
 /// The most methods there may be.
-pub(super) const SLOTS: usize = 64;
+pub(in crate::ffi) const SLOTS: usize = 64;
 
 /// Who decides whether a method runs itself.
 pub trait Guard: 'static {
@@ -151,7 +151,7 @@ unsafe fn is_current<G: Guard, const N: usize>(slf: *mut ffi::PyObject) -> bool 
 /// # Safety
 /// As for [`is_current`].
 #[inline(always)]
-pub(super) unsafe fn may_run<G: Guard>(slf: *mut ffi::PyObject, index: usize) -> bool {
+pub(in crate::ffi) unsafe fn may_run<G: Guard>(slf: *mut ffi::PyObject, index: usize) -> bool {
     debug_assert!(index < SLOTS);
     // SAFETY: by the contract; once a loop has looked, every slot has a function.
     unsafe {

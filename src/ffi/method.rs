@@ -14,7 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{Borrowed, PyClass};
 
-use super::attach::entered;
+use crate::ffi::attach::entered;
 
 /// The arguments of one call, borrowed from the caller.
 pub struct Arguments<'a, 'py> {
@@ -268,7 +268,7 @@ unsafe extern "C" fn with_one_argument<M: OneArgument>(
 
 /// What a C function returns for what `body` did: an owned object, or null with an exception set.
 #[inline(always)]
-pub(super) fn answer<'py>(
+pub(in crate::ffi) fn answer<'py>(
     py: Python<'py>,
     body: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
 ) -> *mut ffi::PyObject {

@@ -95,7 +95,7 @@ mod guarded {
     ) -> *mut c_void;
 
     /// # Safety
-    /// As [`super::call`].
+    /// As [`crate::ffi::call`].
     #[inline(always)]
     pub unsafe fn ferroloop_call(
         first: *const c_void,

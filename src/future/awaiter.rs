@@ -17,9 +17,10 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::Future;
-use crate::ffi::cell::AttachedCell;
-use crate::ffi::slots::{Resumed, SelfAwaiting, inherit_unseen};
-use crate::ffi::{instruction, object};
+use crate::ffi::layout::instruction;
+use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::object;
+use crate::ffi::objects::slots::{Resumed, SelfAwaiting, inherit_unseen};
 
 impl SelfAwaiting for Future {
     const COUNTED: bool = false;

@@ -8,9 +8,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use super::Future;
-use crate::ffi::cell::Traverse;
+use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::{call, context};
+use crate::ffi::layout::context;
+use crate::ffi::objects::cell::Traverse;
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
 use crate::scheduler::patches::must_call_soon;

@@ -9,7 +9,7 @@ use pyo3::types::PyString;
 
 use super::{Future, Outcome};
 use crate::ffi::exception::{Raised, write_unraisable};
-use crate::ffi::slots::Finalize;
+use crate::ffi::objects::slots::Finalize;
 use crate::scheduler::report::call_exception_handler;
 
 impl Finalize for Future {

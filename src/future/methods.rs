@@ -17,13 +17,21 @@ use pyo3::types::PyFrozenSet;
 use pyo3::types::{IntoPyDict, PyDict, PyList, PyString, PyTuple, PyType};
 
 use super::{Callback, Callbacks, Future, FutureIterator, Outcome, invalid_state};
+use crate::ffi::call;
+use crate::ffi::layout::{context, instruction};
 use crate::ffi::method::{OneArgument, Predicate, install_predicate, install_with_one_argument};
-use crate::ffi::slots::Finalize;
-use crate::ffi::{call, context, instruction, object};
+use crate::ffi::objects::freelist;
+use crate::ffi::objects::object;
+use crate::ffi::objects::slots::{self, Finalize};
+use crate::future::AwaiterAttributes;
 use crate::interop::imports;
 
 /// Puts the hand-written methods into the class.
 pub fn install(py: Python<'_>) -> PyResult<()> {
+    freelist::install::<Future>(py);
+    slots::install_self_awaiting::<Future>(py);
+    slots::install_finalizer::<Future>(py);
+    AwaiterAttributes::install::<Future>(py)?;
     install_predicate::<Done>(py)?;
     install_predicate::<Cancelled>(py)?;
     install_with_one_argument::<SetResult>(py)

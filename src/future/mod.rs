@@ -23,9 +23,10 @@ pub use awaiter::{AwaiterAttributes, FutureIterator, is_its_own_awaiter, separat
 pub use callbacks::{Callback, Callbacks, Waiter, is_done_callback};
 pub use methods::{cannot_delete, install, refused_by, repr_with, set_class, shown_class};
 
-use crate::ffi::cell::{AttachedCell, Traverse};
-use crate::ffi::freelist::{FreeList, Recycled};
-use crate::ffi::{call, object};
+use crate::ffi::call;
+use crate::ffi::objects::cell::{AttachedCell, Traverse};
+use crate::ffi::objects::freelist::{FreeList, Recycled};
+use crate::ffi::objects::object;
 use crate::interop::imports;
 use crate::scheduler::{Scheduler, USUAL_LOOP};
 

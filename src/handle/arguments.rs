@@ -7,9 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::ffi::call;
-use crate::ffi::cell::Traverse;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::method::Arguments;
+use crate::ffi::objects::cell::Traverse;
 
 /// Arguments kept until the callback runs.
 #[derive(Default)]

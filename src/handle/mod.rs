@@ -16,15 +16,23 @@ use arguments::BoundArguments;
 pub use arguments::CallbackArguments;
 pub use timer::{TimerHandle, When};
 
-use crate::ffi::cell::AttachedCell;
+use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::reuse::{self, Graveyard, Reused};
-use crate::ffi::{call, context, object};
+use crate::ffi::layout::context;
+use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::instance_pool::{self, Graveyard, Reused};
+use crate::ffi::objects::object;
 use crate::interop::imports;
 use crate::scheduler::contexts::{ChosenContext, ContextSlot, ContextState};
 use crate::scheduler::report::{outcome, report_raised, too_late_to_report};
 use crate::scheduler::runnable::{describe_object, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+
+/// Completes the classes. Called once, when the module is made.
+pub fn install(py: Python<'_>) {
+    instance_pool::install::<Handle>(py);
+    instance_pool::install::<TimerHandle>(py);
+}
 
 /// How the ready queue and the timers run a handle.
 pub const HANDLE_KIND: RunnableKind = RunnableKind {
@@ -137,7 +145,7 @@ impl Handle {
         context: ChosenContext<'py>,
         debug: bool,
     ) -> PyResult<Bound<'py, Self>> {
-        let handle = reuse::empty_object::<Self>(callback.py())?;
+        let handle = instance_pool::empty_object::<Self>(callback.py())?;
         handle.get().schedule(callback, arguments, event_loop, context, debug)?;
         Ok(handle)
     }

@@ -9,9 +9,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyNotImplemented, PyTuple};
 
 use super::{CallbackArguments, DEAD_KEPT, HANDLE_KIND, Handle, run_owned};
-use crate::ffi::cell::AttachedCell;
-use crate::ffi::reuse::{self, Graveyard, Reused};
-use crate::ffi::{call, object};
+use crate::ffi::call;
+use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::instance_pool::{self, Graveyard, Reused};
+use crate::ffi::objects::object;
 use crate::interop::imports;
 use crate::scheduler::contexts::ChosenContext;
 use crate::scheduler::report::outcome;
@@ -97,7 +98,7 @@ impl TimerHandle {
         debug: bool,
     ) -> PyResult<Bound<'py, Self>> {
         let py = callback.py();
-        let timer = reuse::empty_object::<Self>(py)?;
+        let timer = instance_pool::empty_object::<Self>(py)?;
         drop(timer.get().when.replace(py, when));
         timer.as_super().get().schedule(callback, arguments, event_loop, context, debug)?;
         Ok(timer)

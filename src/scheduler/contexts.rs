@@ -11,8 +11,9 @@
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use crate::ffi::cell::AttachedCell;
-use crate::ffi::{context, object};
+use crate::ffi::layout::context;
+use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::object;
 
 /// The latest snapshot of one loop, and a copy to run in.
 #[derive(Default)]

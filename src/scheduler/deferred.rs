@@ -9,7 +9,7 @@
 use pyo3::prelude::*;
 
 use super::Runnable;
-use crate::ffi::cell::AttachedCell;
+use crate::ffi::objects::cell::AttachedCell;
 use crate::reactor::clock;
 
 /// A turn with fewer callbacks than this defers nothing to its end: with few connections, peer and

@@ -29,10 +29,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::PyOutcome;
-use crate::ffi::live::{LiveSet, Membership};
-use crate::ffi::object::UsualClass;
+use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::object::UsualClass;
+use crate::ffi::objects::weak_registry::{LiveSet, Membership};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::Metrics;

@@ -16,10 +16,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyType};
 
 use super::{Runnable, Scheduler};
-use crate::ffi::cell::AttachedCell;
-use crate::ffi::class_version::{class_version, version_of_class};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::guard;
+use crate::ffi::layout::class_version::{class_version, version_of_class};
+use crate::ffi::objects::cell::AttachedCell;
 use crate::interop::imports;
 
 /// Runs what was queued by calling the function with a handle; see `event_loop::patched_run`.

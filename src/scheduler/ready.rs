@@ -9,8 +9,8 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::Runnable;
-use crate::ffi::cell::AttachedRefCell;
-use crate::ffi::object;
+use crate::ffi::objects::cell::AttachedRefCell;
+use crate::ffi::objects::object;
 
 /// How many callbacks before its turn an object is fetched into the cache.
 const AHEAD: usize = 4;

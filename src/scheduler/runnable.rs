@@ -7,8 +7,8 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::Scheduler;
-use crate::ffi::cell::Traverse;
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::objects::cell::Traverse;
 
 /// Behaviour shared by all runnables of one kind.
 pub struct RunnableKind {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use crate::ffi::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 
 /// How often a thread that waits looks for signals.
 const PATIENCE: Duration = Duration::from_millis(50);

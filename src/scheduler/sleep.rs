@@ -8,7 +8,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use super::Scheduler;
-use crate::ffi::cell::AttachedCell;
+use crate::ffi::objects::cell::AttachedCell;
 use crate::reactor::{AdaptiveSpin, Poller, Wait, clock};
 
 /// What decides how the loop waits.

@@ -13,7 +13,7 @@
 //! | `resolve` | `getaddrinfo` | the same |
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
 //! | `fork` | `pthread_atfork` | the same |
-//! | `process` | `pidfd_open`, `waitid` on it or `waitpid` | nothing: a thread waits for each child |
+//! | `process` | `pidfd_open`, `waitid` on it or `waitpid` | `open` fails: a thread waits for each child |
 //! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond time-outs, `eventfd`, `dup3` | nothing: mio alone is used |
 #![allow(unsafe_code)]
 
@@ -22,8 +22,12 @@ pub(crate) mod fork;
 pub(crate) mod pipe;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod poll;
-#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod process;
 pub(crate) mod resolve;
 pub(crate) mod socket;
 pub(crate) mod time;
+
+/// Whether a call is to be tried again when the descriptor is ready.
+pub(crate) fn is_not_ready(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted)
+}

@@ -1,11 +1,18 @@
-//! Child processes as descriptors (Linux and Android).
+//! Child processes as descriptors.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+/// There are no process descriptors on this system: fails with [`io::ErrorKind::Unsupported`].
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn open(_pid: libc::pid_t) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// A descriptor of the process `pid`, with close-on-exec, that polls as readable once the process
 /// has ended. It goes on standing for that process when the number is given to another one.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     // SAFETY: takes plain numbers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
@@ -20,6 +27,7 @@ pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
 /// Reaps the child `pid`, which `pidfd` stands for, if it has ended: its exit code, or the
 /// negative number of the signal that ended it. `None` while it runs. `ECHILD` if it is no child
 /// of this process or was reaped elsewhere.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn reap(pid: libc::pid_t, pidfd: &OwnedFd) -> io::Result<Option<i32>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let id = pidfd.as_raw_fd().unsigned_abs();
@@ -50,6 +58,12 @@ pub(crate) fn reap(pid: libc::pid_t, pidfd: &OwnedFd) -> io::Result<Option<i32>>
     })
 }
 
+/// Without a process descriptor `pidfd` is of no use: reaps by the child's number.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn reap(pid: libc::pid_t, _pidfd: &OwnedFd) -> io::Result<Option<i32>> {
+    reap_by_number(pid)
+}
+
 fn reap_by_number(pid: libc::pid_t) -> io::Result<Option<i32>> {
     let mut status = 0;
     // SAFETY: `status` is valid for the call, which fills it in.
@@ -64,7 +78,7 @@ fn reap_by_number(pid: libc::pid_t) -> io::Result<Option<i32>> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
 mod tests {
     use std::io::Read;
     use std::os::unix::process::ExitStatusExt;

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict};
 
 use super::Task;
-use crate::ffi::object;
+use crate::ffi::objects::object;
 use crate::future::Future;
 
 /// What the interpreter says when asyncio's `cancel()` calls itself too often.

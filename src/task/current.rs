@@ -14,7 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::ffi::exception::{PyOutcome, Raised, write_unraisable};
-use crate::ffi::live::LiveSet;
+use crate::ffi::objects::weak_registry::LiveSet;
 use crate::scheduler::Scheduler;
 use crate::scheduler::report::{outcome, report_raised};
 
@@ -30,7 +30,7 @@ mod storage {
     use pyo3::sync::PyOnceLock;
     use pyo3::types::PyDict;
 
-    use crate::ffi::object::{dict_discard, dict_set, dict_set_default};
+    use crate::ffi::objects::object::{dict_discard, dict_set, dict_set_default};
 
     fn current_tasks(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
         static CELL: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
@@ -75,7 +75,7 @@ mod storage {
 
     use pyo3::prelude::*;
 
-    use crate::ffi::running_task;
+    use crate::ffi::layout::running_task;
     use crate::interop::imports;
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::Task;
 use crate::ffi::exception::{Raised, write_unraisable};
-use crate::ffi::slots::Finalize;
+use crate::ffi::objects::slots::Finalize;
 use crate::future::Future;
 use crate::scheduler::report::call_exception_handler;
 

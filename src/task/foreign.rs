@@ -9,9 +9,9 @@ use pyo3::sync::PyOnceLock;
 
 use super::Task;
 use super::step::{misuse, throw_later, wait_on, wakeup_callback};
-use crate::ffi::c_future::CFutureClass;
 use crate::ffi::call;
 use crate::ffi::exception::Raised;
+use crate::ffi::layout::c_future::CFutureClass;
 use crate::interop::imports;
 
 /// The general protocol: any object with `_asyncio_future_blocking`.

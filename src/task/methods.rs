@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use super::{Task, TaskOptions};
-use crate::ffi::slots::Finalize;
+use crate::ffi::objects::slots::Finalize;
 use crate::future::{Future, cannot_delete, refused_by, repr_with, set_class, shown_class};
 use crate::interop::imports;
 

@@ -27,13 +27,21 @@ use pyo3::types::PyString;
 pub use start::TaskOptions;
 pub use step::{StepCallback, step_as_callback};
 
-use crate::ffi::cell::AttachedCell;
-use crate::ffi::freelist::{FreeList, Recycled};
-use crate::ffi::live::Membership;
-use crate::ffi::object;
-use crate::ffi::slots::{Resumed, SelfAwaiting};
-use crate::future::{Future, is_its_own_awaiter, separate_awaiter};
+use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::freelist::{self, FreeList, Recycled};
+use crate::ffi::objects::object;
+use crate::ffi::objects::slots::{self, Resumed, SelfAwaiting};
+use crate::ffi::objects::weak_registry::Membership;
+use crate::future::{AwaiterAttributes, Future, is_its_own_awaiter, separate_awaiter};
 use crate::scheduler::contexts::{ContextSlot, ContextState};
+
+/// Completes the class. Called once, when the module is made.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    freelist::install::<Task>(py);
+    slots::install_self_awaiting::<Task>(py);
+    slots::install_finalizer::<Task>(py);
+    AwaiterAttributes::install::<Task>(py)
+}
 
 /// Name of a task; most are never asked for, so the text is made on demand.
 enum Name {

@@ -8,7 +8,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{Name, Task, current, step};
-use crate::ffi::{context, object, task_number};
+use crate::ffi::layout::{context, task_number};
+use crate::ffi::objects::object;
 use crate::future::{Future, new_object};
 use crate::interop::imports;
 use crate::scheduler::Scheduler;

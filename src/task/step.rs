@@ -12,11 +12,12 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
 use super::{Task, as_exact_future, current, foreign};
-use crate::ffi::cell::AttachedCell;
+use crate::ffi::call;
 use crate::ffi::coroutine::{self, Step};
 use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::layout::context;
 use crate::ffi::method::{BoundCallback, CallbackDefinition, bind_callback};
-use crate::ffi::{call, context};
+use crate::ffi::objects::cell::AttachedCell;
 use crate::future::{Callback, Future, Waiter, invalid_state};
 use crate::handle::CallbackArguments;
 use crate::interop::imports;

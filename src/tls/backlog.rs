@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::ffi::buffer;
-use crate::ffi::cell::AttachedRefCell;
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::objects::cell::AttachedRefCell;
 use crate::scheduler::report::outcome;
 
 /// What was given to `write()` or `writelines()`.

@@ -43,9 +43,10 @@ use flow_control::Limits;
 use session::Session;
 pub use transport::TlsTransport;
 
-use crate::ffi::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::object::is_exactly;
+use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::object::is_exactly;
+use crate::ffi::objects::slots;
 use crate::interop::imports;
 use crate::metrics::Open;
 use crate::scheduler::Scheduler;
@@ -54,6 +55,7 @@ use crate::transport::{NativeProtocol, NativeProtocolKind, StreamTransport, Tran
 
 /// Prepares the classes; called once, when the module is made.
 pub fn install(py: Python<'_>) -> PyResult<()> {
+    slots::install_finalizer::<TlsTransport>(py);
     // What asyncio calls the callbacks in reports and in the debug log.
     py.get_type::<TlsProtocol>().setattr("__qualname__", "SSLProtocol")
 }

@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PySlice};
 use super::session::{RECORD, Read};
 use super::{AppState, Phase, TlsProtocol};
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::window::{CAPACITY, Taken};
+use crate::ffi::objects::shared_buffer::{CAPACITY, Taken};
 use crate::ffi::{buffer, call};
 use crate::interop::imports;
 use crate::scheduler::report::outcome;

@@ -18,9 +18,9 @@ use super::native::{self, NativeClass};
 use super::records::Records;
 use crate::ffi::attribute::{class_has, has_method};
 use crate::ffi::call;
-use crate::ffi::cell::AttachedRefCell;
 use crate::ffi::exception::PyOutcome;
-use crate::ffi::window::Taken;
+use crate::ffi::objects::cell::AttachedRefCell;
+use crate::ffi::objects::shared_buffer::Taken;
 use crate::scheduler::report::outcome;
 
 /// Plaintext of one record.

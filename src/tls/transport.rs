@@ -12,9 +12,9 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::TlsProtocol;
 use super::flow_control::Limits;
-use crate::ffi::cell::AttachedCell;
 use crate::ffi::exception::{Raised, write_unraisable};
-use crate::ffi::slots::Finalize;
+use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::slots::Finalize;
 use crate::interop::imports;
 use crate::interop::warning::resource_warning;
 use crate::scheduler::Scheduler;

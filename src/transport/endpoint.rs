@@ -9,8 +9,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::ffi::cell::Traverse;
-use crate::ffi::socket::PythonSocket;
+use crate::ffi::layout::socket::PythonSocket;
+use crate::ffi::objects::cell::Traverse;
 use crate::interop::imports;
 
 /// Who holds the descriptor.

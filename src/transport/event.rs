@@ -6,11 +6,11 @@ use pyo3::PyClass;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::lifecycle::{guard, in_context};
 use crate::ffi::exception::PyOutcome;
 use crate::scheduler::report::outcome;
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::transport::lifecycle::{guard, in_context};
 
 /// What readiness events of all transports have in common; `run` is never used as it is here.
 pub const EVENT: RunnableKind = RunnableKind {

@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicPtr;
 
 use pyo3::prelude::*;
 
-use super::lifecycle::detach;
-use super::{
+use crate::ffi::exception::{Raised, write_unraisable};
+use crate::ffi::objects::slots::Finalize;
+use crate::interop::warning::resource_warning;
+use crate::transport::lifecycle::detach;
+use crate::transport::{
     DatagramTransport, Endpoint, ReadPipeTransport, StreamTransport, Transport, WritePipeTransport,
 };
-use crate::ffi::exception::{Raised, write_unraisable};
-use crate::ffi::slots::Finalize;
-use crate::interop::warning::resource_warning;
 
 impl Finalize for Transport {
     fn original_dealloc() -> &'static AtomicPtr<()> {

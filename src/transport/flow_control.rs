@@ -6,10 +6,10 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::Transport;
 use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::scheduler::report::{outcome, report_raised};
+use crate::transport::Transport;
 
 /// asyncio's default high-water mark, in bytes.
 const HIGH: usize = 64 * 1024;
@@ -52,7 +52,7 @@ fn bytes(number: &Bound<'_, PyAny>) -> PyResult<usize> {
 
 impl Transport {
     /// Calls `pause_writing()` or `resume_writing()`; what it raises is reported.
-    pub(super) fn tell_protocol<'py>(
+    pub(in crate::transport) fn tell_protocol<'py>(
         slf: &Bound<'py, Self>,
         method: &Bound<'py, PyString>,
         failure: &str,

@@ -6,10 +6,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::{Endpoint, Transport};
 use crate::interop::{address, imports};
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
+use crate::transport::{Endpoint, Transport};
 
 impl Transport {
     /// The value that asyncio's transport would have under `name` from the start.

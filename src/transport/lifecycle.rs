@@ -7,10 +7,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use super::origin::{self, shown_method};
-use super::{Endpoint, NativeProtocol, Transport};
+use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::{call, context};
+use crate::ffi::layout::context;
 use crate::future::Future;
 use crate::handle::{self, CallbackArguments, Handle};
 use crate::interop::error::os_error;
@@ -19,6 +18,8 @@ use crate::scheduler::report::outcome;
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::transport::origin::{self, shown_method};
+use crate::transport::{Endpoint, NativeProtocol, Transport};
 use crate::write_side::{Close, WriteSide};
 
 /// `protocol.connection_made(transport)`, then reading: the protocol is the argument.
@@ -311,7 +312,7 @@ impl Transport {
     ///
     /// # Errors
     /// OSError if the system refuses; RuntimeError if the loop is closed. Nothing changes then.
-    pub(super) fn watch<'py>(
+    pub(in crate::transport) fn watch<'py>(
         slf: &Bound<'py, Self>,
         direction: Direction,
         context: Bound<'py, PyAny>,
@@ -341,7 +342,7 @@ impl Transport {
 
     /// Stops watching one direction. `slf` is this transport: another object may watch the number
     /// by now, if the program has closed the socket.
-    pub(super) fn unwatch(&self, slf: &Bound<'_, Self>, direction: Direction) {
+    pub(in crate::transport) fn unwatch(&self, slf: &Bound<'_, Self>, direction: Direction) {
         let py = slf.py();
         let Some(scheduler) = self.scheduler(py) else { return };
         let scheduler = scheduler.get();
@@ -387,7 +388,7 @@ impl Transport {
     }
 
     /// Has `connection_lost()` called in the next turn.
-    pub(super) fn schedule_connection_lost<'py>(
+    pub(in crate::transport) fn schedule_connection_lost<'py>(
         slf: &Bound<'py, Self>,
         exception: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {

@@ -6,11 +6,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::flow_control;
-use super::{Endpoint, Transport};
 use crate::ffi::exception::Raised;
-use crate::ffi::slots::Finalize;
+use crate::ffi::objects::slots::Finalize;
 use crate::scheduler::watch::Direction;
+use crate::transport::flow_control;
+use crate::transport::{Endpoint, Transport};
 use crate::write_side::{LITTLE, WriteSide};
 
 impl Transport {

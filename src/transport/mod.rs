@@ -25,11 +25,10 @@
 
 #![forbid(unsafe_code)]
 
+mod data;
 mod datagram;
-mod datagram_methods;
-mod endpoint;
+pub mod endpoint;
 mod event;
-mod familiar;
 mod finalizer;
 mod flow_control;
 mod information;
@@ -38,16 +37,9 @@ mod methods;
 mod native_protocol;
 mod origin;
 mod pipe;
-mod pipe_reader;
-mod pipe_writer;
 mod reader_feed;
-mod receive;
-mod server;
-mod socket_operation;
-mod socket_reader;
+pub mod receive;
 mod stream;
-mod stream_methods;
-mod stream_writing;
 mod write_queue;
 mod writing;
 
@@ -61,22 +53,28 @@ use pyo3::types::PyDict;
 pub use datagram::DatagramTransport;
 pub use endpoint::Endpoint;
 pub use native_protocol::{NativeProtocol, NativeProtocolKind};
-pub use pipe_reader::ReadPipeTransport;
-pub use pipe_writer::WritePipeTransport;
+pub use pipe::{ReadPipeTransport, WritePipeTransport};
 pub use reader_feed::Feed;
-pub use server::{Listener, Service, Serving};
-pub use socket_operation::{Action, SocketOperation};
-pub use socket_reader::is_parked;
-pub use stream::StreamTransport;
+pub use stream::{Listener, Service, Serving, StreamTransport};
 
-use crate::ffi::cell::{AttachedCell, AttachedRefCell};
-use crate::ffi::context;
 use crate::ffi::exception::PyOutcome;
-use crate::ffi::owner::{Owners, Ownership};
+use crate::ffi::layout::context;
+use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::descriptor_owners::{Owners, Ownership};
+use crate::ffi::objects::slots;
 use crate::metrics::{Open, TransportClass};
 use crate::scheduler::{RunnableKind, Scheduler};
 use crate::sys::address::SocketAddress;
 use crate::write_side::{ResumeAt, WriteSide};
+
+/// Completes the classes. Called once, when the module is made.
+pub fn install(py: Python<'_>) {
+    slots::install_finalizer::<Transport>(py);
+    slots::install_finalizer::<StreamTransport>(py);
+    slots::install_finalizer::<DatagramTransport>(py);
+    slots::install_finalizer::<ReadPipeTransport>(py);
+    slots::install_finalizer::<WritePipeTransport>(py);
+}
 
 /// The open transports by descriptor.
 pub static OWNERS: Owners = Owners::new();

@@ -5,7 +5,7 @@
 use pyo3::prelude::*;
 
 use crate::ffi::exception::PyOutcome;
-use crate::ffi::window::Taken;
+use crate::ffi::objects::shared_buffer::Taken;
 
 /// What a native protocol does in place of `data_received()`.
 pub struct NativeProtocolKind {

@@ -7,10 +7,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use super::Transport;
-use crate::ffi::cell::AttachedCell;
+use crate::ffi::objects::cell::AttachedCell;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
+use crate::transport::Transport;
 
 /// The argument of a runnable that was scheduled in debug mode: the argument proper, and the stack.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Origin")]

@@ -14,8 +14,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 
 use crate::ffi::buffer::{append_filled_by, bytes_filled_by};
-use crate::ffi::cell::AttachedRefCell;
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::objects::cell::AttachedRefCell;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
 

@@ -8,10 +8,10 @@ use std::io::{self, IoSlice};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::stream::is_not_ready;
 use crate::ffi::buffer;
-use crate::ffi::cell::AttachedRefCell;
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::objects::cell::AttachedRefCell;
+use crate::sys::is_not_ready;
 
 /// Pieces up to this size are copied together, so that many tiny writes stay cheap.
 const SMALL: usize = 2048;

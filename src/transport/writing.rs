@@ -10,18 +10,18 @@ use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::Transport;
-use crate::ffi::cell::AttachedRefCell;
 use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::objects::cell::AttachedRefCell;
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::socket;
+use crate::transport::Transport;
 use crate::write_side::{Command, Refusal, WriteSide};
 
 /// Writes after the connection was lost that are forgiven before a warning.
-pub(super) const FORGIVEN_WRITES: u32 = 5;
+pub(in crate::transport) const FORGIVEN_WRITES: u32 = 5;
 
 /// Ends the carrying out of commands, even if one of them panics.
 struct Finish<'a, 'py>(Python<'py>, &'a AttachedRefCell<WriteSide>);
@@ -34,7 +34,7 @@ impl Drop for Finish<'_, '_> {
 
 impl Transport {
     /// Does what the write side asks for, until it asks for nothing. Runs Python.
-    pub(super) fn carry_out<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    pub(in crate::transport) fn carry_out<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let writing = &slf.get().writing;
         let outermost = writing.with(py, WriteSide::begin);
@@ -101,13 +101,13 @@ impl Transport {
 
     /// Sends what is held until the callback returns, since the program looks or the transport
     /// closes.
-    pub(super) fn settle(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub(in crate::transport) fn settle(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::release_held(slf).map_err(PyErr::from)
     }
 
     /// As [`Transport::settle`].
     #[inline(always)]
-    pub(super) fn release_held<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    pub(in crate::transport) fn release_held<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         if slf.get().writing.with(slf.py(), WriteSide::release) {
             return Self::carry_out(slf);
         }
@@ -115,14 +115,17 @@ impl Transport {
     }
 
     /// The descriptor is writable.
-    pub(super) fn write_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    pub(in crate::transport) fn write_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         slf.get().writing.with(slf.py(), WriteSide::writable);
         Self::carry_out(slf)
     }
 
     /// Warns of writes to a lost connection that go on and on: `late` so far.
     #[cold]
-    pub(super) fn warn_of_late_write<'py>(py: Python<'py>, late: u32) -> PyOutcome<'py, ()> {
+    pub(in crate::transport) fn warn_of_late_write<'py>(
+        py: Python<'py>,
+        late: u32,
+    ) -> PyOutcome<'py, ()> {
         if late < FORGIVEN_WRITES {
             return Ok(());
         }

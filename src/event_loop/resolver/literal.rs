@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 
 use super::modules::Functions;
 use super::{Request, answer};
-use crate::ffi::cell::AttachedRefCell;
+use crate::ffi::objects::cell::AttachedRefCell;
 use crate::sys::resolve::{AI_ALL, AI_NUMERICHOST, AI_NUMERICSERV, AI_PASSIVE, AI_V4MAPPED};
 
 /// What decides how an answer looks, apart from the address and the port.

@@ -1,0 +1,54 @@
+//! What other extension modules can have of the loop, without sharing a Rust type with it.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use crate::api::futures::{self, RustCoroutine, SpawnOptions};
+use crate::api::net::{AsyncFd, Direction};
+use crate::ffi::c_api::{self, ExportedFuture, ForeignFuture, Implementation};
+
+struct Loop;
+
+impl Implementation for Loop {
+    fn coroutine<'py>(
+        py: Python<'py>,
+        name: String,
+        future: ForeignFuture,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Ok(RustCoroutine::new(py, name.into(), Box::pin(future))?.into_any())
+    }
+
+    fn spawn<'py>(
+        py: Python<'py>,
+        name: Option<String>,
+        future: ForeignFuture,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let options = SpawnOptions { name: name.map(Into::into), context: None };
+        futures::start(&futures::running(py)?, options, Box::pin(future))
+    }
+
+    fn await_object(awaitable: Bound<'_, PyAny>) -> PyResult<ExportedFuture> {
+        Ok(Box::pin(futures::into_future(awaitable)?))
+    }
+
+    fn sleep(duration: Duration) -> ExportedFuture {
+        futures::boxed(async move {
+            futures::sleep(duration).await;
+            Ok(())
+        })
+    }
+
+    fn ready(fd: RawFd, for_writing: bool) -> ExportedFuture {
+        let direction = if for_writing { Direction::Write } else { Direction::Read };
+        futures::boxed(async move { Ok(AsyncFd::new(fd)?.ready(direction).await?) })
+    }
+}
+
+/// `_ferroloop._C_API`.
+pub fn make(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    c_api::capsule::<Loop>(py)
+}

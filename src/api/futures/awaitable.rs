@@ -1,0 +1,186 @@
+//! Python awaitables for Rust.
+
+#![forbid(unsafe_code)]
+
+use std::future::Future as RustFuture;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use pyo3::exceptions::PyBaseException;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::IntoPyDict;
+
+use crate::api::futures::coroutine::running;
+use crate::ffi::layout::context;
+use crate::ffi::objects::cell::AttachedCell;
+use crate::future::{Callback, Future, Waiter};
+use crate::interop::imports;
+use crate::scheduler::RunnableKind;
+use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
+use crate::task::as_exact_future;
+
+/// A Python awaitable as a Rust future, made by [`into_future`].
+///
+/// Dropping it before it is done cancels what it awaits, as the cancellation of an awaiting task
+/// does; `asyncio.shield()` protects from that.
+pub struct PythonFuture {
+    future: Py<PyAny>,
+    completion: Option<Py<Completion>>,
+    done: bool,
+    /// Belongs to the loop's thread.
+    _local: PhantomData<*const ()>,
+}
+
+/// Awaits a coroutine, task, future or any other awaitable of Python.
+///
+/// A coroutine becomes a task at once. The output is the result, or the exception raised; of a
+/// cancelled task that is CancelledError.
+///
+/// ```
+/// # use pyo3::prelude::*;
+/// async fn double_sleep(sleep: Py<PyAny>) -> PyResult<()> {
+///     for _ in 0..2 {
+///         Python::attach(|py| ferroloop::into_future(sleep.bind(py).call1((0.01,))?))?.await?;
+///     }
+///     Ok(())
+/// }
+/// ```
+///
+/// # Errors
+/// RuntimeError if no loop of ferroloop runs in this thread; TypeError for what is not awaitable.
+pub fn into_future(awaitable: Bound<'_, PyAny>) -> PyResult<PythonFuture> {
+    let py = awaitable.py();
+    let event_loop = running(py)?;
+    let future = if as_exact_future(&awaitable).is_some() {
+        awaitable
+    } else {
+        imports::ensure_future(py)?
+            .call((awaitable,), Some(&[(intern!(py, "loop"), event_loop)].into_py_dict(py)?))?
+    };
+    Ok(PythonFuture { future: future.unbind(), completion: None, done: false, _local: PhantomData })
+}
+
+impl PythonFuture {
+    fn outcome(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
+        let future = self.future.bind(py);
+        if let Some(future) = as_exact_future(future) {
+            if !future.get().is_done(py) {
+                return None;
+            }
+            return Some(future.get().retrieve(py).and_then(|found| match found {
+                Ok(value) => Ok(value.unbind()),
+                Err(exception) => Err(raise(&exception)),
+            }));
+        }
+        match future.call_method0(intern!(py, "done")).and_then(|done| done.is_truthy()) {
+            Ok(false) => None,
+            Ok(true) => Some(future.call_method0(intern!(py, "result")).map(Bound::unbind)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Has the waker called when the future is done.
+    fn watch(&mut self, py: Python<'_>, waker: &Waker) -> PyResult<()> {
+        if let Some(completion) = &self.completion {
+            drop(completion.get().waker.replace(py, Some(waker.clone())));
+            return Ok(());
+        }
+        let completion =
+            Bound::new(py, Completion { waker: AttachedCell::new(Some(waker.clone())) })?;
+        let future = self.future.bind(py);
+        match as_exact_future(future) {
+            Some(future) => {
+                let callback = Callback::Native(completion.clone().into_any().unbind(), &WAITER);
+                Future::add_callback(future, callback)?;
+            }
+            None => {
+                future.call_method1(intern!(py, "add_done_callback"), (&completion,))?;
+            }
+        }
+        self.completion = Some(completion.unbind());
+        Ok(())
+    }
+}
+
+/// The exception as an error that raises this very object.
+fn raise(exception: &Bound<'_, PyBaseException>) -> PyErr {
+    PyErr::from_value(exception.clone().into_any())
+}
+
+impl RustFuture for PythonFuture {
+    type Output = PyResult<Py<PyAny>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Python::attach(|py| {
+            if let Some(outcome) = self.outcome(py) {
+                self.done = true;
+                return Poll::Ready(outcome);
+            }
+            match self.watch(py, context.waker()) {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            }
+        })
+    }
+}
+
+impl Drop for PythonFuture {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        // While the interpreter ends there is nobody to cancel.
+        let _ = Python::try_attach(|py| {
+            if let Some(completion) = &self.completion {
+                drop(completion.get().waker.take(py));
+            }
+            let future = self.future.bind(py);
+            if let Err(error) = future.call_method0(intern!(py, "cancel")) {
+                error.write_unraisable(py, Some(future));
+            }
+        });
+    }
+}
+
+/// A done callback that wakes a Rust future.
+#[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Completion")]
+struct Completion {
+    waker: AttachedCell<Option<Waker>>,
+}
+
+impl Completion {
+    fn wake(&self, py: Python<'_>) {
+        if let Some(waker) = self.waker.take(py) {
+            waker.wake();
+        }
+    }
+}
+
+#[pymethods]
+impl Completion {
+    fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) {
+        self.wake(py);
+    }
+}
+
+static WAITER: Waiter = Waiter {
+    kind: &COMPLETED,
+    as_callback: |completion| Ok([completion.clone(), context::copy_current(completion.py())?]),
+};
+
+static COMPLETED: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        let py = scheduler.py();
+        if let Ok(completion) = runnable.object.bind(py).cast::<Completion>() {
+            completion.get().wake(py);
+        }
+        Ok(())
+    },
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    show: nothing_to_note,
+    describe: describe_object,
+    left_timers: nothing_to_note,
+};

@@ -1,0 +1,78 @@
+//! Blocking calls of Rust code, on the loop's pool.
+
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::thread;
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
+
+use crate::api::futures::awaitable::{PythonFuture, into_future};
+use crate::api::futures::coroutine::{panicked, running};
+
+/// A call on its way through the pool, made by [`spawn_blocking`].
+///
+/// Dropping it takes the call back if no thread has begun it.
+pub struct Blocking<T> {
+    done: PythonFuture,
+    result: Arc<Mutex<Option<thread::Result<T>>>>,
+}
+
+/// Has a thread of the loop's default executor call `function`, without the GIL.
+///
+/// The output is what the function returns. A panic becomes RuntimeError, and so does a call that
+/// the executor gave up because it was shut down.
+///
+/// ```
+/// # use pyo3::prelude::*;
+/// async fn size(path: std::path::PathBuf) -> PyResult<u64> {
+///     let found = Python::attach(|py| {
+///         ferroloop::spawn_blocking(py, move || std::fs::metadata(path))
+///     })?;
+///     Ok(found.await??.len())
+/// }
+/// ```
+///
+/// # Errors
+/// RuntimeError if no loop of ferroloop runs in this thread, or its executor was shut down.
+pub fn spawn_blocking<F, T>(py: Python<'_>, function: F) -> PyResult<Blocking<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let event_loop = running(py)?;
+    let result = Arc::new(Mutex::new(None));
+    let (slot, function) = (result.clone(), Mutex::new(Some(function)));
+    let job = PyCFunction::new_closure(py, None, None, move |arguments, _keywords| {
+        if let Some(function) = function.lock().take() {
+            arguments.py().detach(|| {
+                let outcome = catch_unwind(AssertUnwindSafe(function));
+                *slot.lock() = Some(outcome);
+            });
+        }
+    })?;
+    let future = event_loop.call_method1(intern!(py, "run_in_executor"), (py.None(), job))?;
+    Ok(Blocking { done: into_future(future)?, result })
+}
+
+impl<T> Future for Blocking<T> {
+    type Output = PyResult<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let done = ready!(Pin::new(&mut self.done).poll(context));
+        Poll::Ready(match (done, self.result.lock().take()) {
+            (_, Some(Ok(value))) => Ok(value),
+            (_, Some(Err(payload))) => Err(panicked(&*payload)),
+            (Err(error), None) => Err(error),
+            (Ok(_), None) => Err(PyRuntimeError::new_err("the executor did not make the call")),
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! A loop as other threads see it.
+
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::{error, fmt};
+
+use pyo3::prelude::*;
+
+use crate::api::futures::coroutine::{panicked, running};
+use crate::api::futures::join::{JoinHandle, promise};
+use crate::api::futures::spawn::{SpawnOptions, boxed, start};
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::scheduler::Scheduler;
+use crate::scheduler::inbox::{Inbox, Letter};
+use crate::scheduler::report::{outcome, report_raised};
+
+/// A loop, for any thread: it holds no Python object and its methods need no GIL.
+///
+/// Keeping one does not keep the loop open.
+#[derive(Clone)]
+pub struct Handle(Arc<Inbox>);
+
+/// The loop is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the event loop is closed")
+    }
+}
+
+impl error::Error for Closed {}
+
+impl Handle {
+    /// The loop that runs in this thread.
+    ///
+    /// # Errors
+    /// RuntimeError if no loop of ferroloop runs in this thread.
+    pub fn current(py: Python<'_>) -> PyResult<Self> {
+        Ok(Self::of_scheduler(&running(py)?))
+    }
+
+    /// A loop given as Python object.
+    ///
+    /// # Errors
+    /// TypeError if it is not a loop of ferroloop.
+    pub fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self::of_scheduler(event_loop.cast::<Scheduler>()?))
+    }
+
+    fn of_scheduler(scheduler: &Bound<'_, Scheduler>) -> Self {
+        Self(scheduler.get().inbox.clone())
+    }
+
+    /// Has the loop run `future` as a task; its output can be awaited or joined in any thread.
+    ///
+    /// # Errors
+    /// [`Closed`]
+    pub fn spawn<F>(&self, future: F) -> Result<JoinHandle<F::Output>, Closed>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn_with(move || future)
+    }
+
+    /// As [`Handle::spawn`], for a future that is made in the loop's thread and never leaves it.
+    ///
+    /// # Errors
+    /// [`Closed`]
+    pub fn spawn_with<M, F>(&self, make: M) -> Result<JoinHandle<F::Output>, Closed>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        let (promise, handle) = promise();
+        self.post(move |scheduler| {
+            let future = make();
+            let kept = async move {
+                promise.keep(future.await);
+                Ok(())
+            };
+            start(scheduler, SpawnOptions::default(), boxed(kept)).map(drop)
+        })?;
+        Ok(handle)
+    }
+
+    /// Has the loop call `function` in its thread, between two callbacks; it gets the loop. What
+    /// the function raises, or a panic, goes to the loop's exception handler.
+    ///
+    /// # Errors
+    /// [`Closed`]
+    pub fn call<F>(&self, function: F) -> Result<(), Closed>
+    where
+        F: for<'py> FnOnce(&Bound<'py, PyAny>) -> PyResult<()> + Send + 'static,
+    {
+        self.post(move |scheduler| function(scheduler))
+    }
+
+    /// Stops the loop after its current turn, as `loop.stop()` does.
+    ///
+    /// # Errors
+    /// [`Closed`]
+    pub fn stop(&self) -> Result<(), Closed> {
+        self.post(|scheduler| {
+            scheduler.get().stopping.set(scheduler.py(), true);
+            Ok(())
+        })
+    }
+
+    fn post<F>(&self, function: F) -> Result<(), Closed>
+    where
+        F: for<'py> FnOnce(&Bound<'py, Scheduler>) -> PyResult<()> + Send + 'static,
+    {
+        let call = Letter::Call(Box::new(move |scheduler| {
+            let done = catch_unwind(AssertUnwindSafe(|| function(scheduler)));
+            match done.unwrap_or_else(|payload| Err(panicked(&*payload))) {
+                Ok(()) => Ok(()),
+                Err(error) => report(scheduler, error),
+            }
+        }));
+        self.0.post(call).map_err(|_| Closed)
+    }
+}
+
+#[cold]
+fn report<'py>(scheduler: &Bound<'py, Scheduler>, error: PyErr) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
+    let raised = Raised::from(error.into_value(py).into_bound(py));
+    if raised.stops_the_loop() {
+        return Err(raised);
+    }
+    let message = pyo3::intern!(py, "Exception in a call from another thread");
+    let entries =
+        [("message", Some(message.as_any())), ("exception", Some(raised.value().as_any()))];
+    outcome(py, report_raised(scheduler, &raised, &entries))
+}

@@ -1,0 +1,14 @@
+//! What Rust programs and other extension modules use of the event loop.
+//!
+//! * `futures/`: Rust futures on the loop's thread, as tasks and coroutines of Python;
+//! * `net/`: sockets for those futures;
+//! * `embed/`: starts Python in a Rust program and runs a loop (feature `embed`);
+//! * `capsule.rs`: the C functions by which other extension modules use the loop.
+
+#![forbid(unsafe_code)]
+
+pub mod capsule;
+#[cfg(feature = "embed")]
+pub mod embed;
+pub mod futures;
+pub mod net;

@@ -1,0 +1,73 @@
+//! UNIX streams.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::unix::net::{self, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::api::net::stream::byte_stream;
+use crate::api::net::{AsyncFd, Direction};
+
+/// A UNIX stream connection.
+pub struct UnixStream(AsyncFd<net::UnixStream>);
+
+byte_stream!(UnixStream, net::UnixStream);
+
+impl UnixStream {
+    /// Connects.
+    ///
+    /// # Errors
+    /// What the system answers (WouldBlock if the listener's backlog is full); if no loop of
+    /// ferroloop runs in this thread.
+    pub async fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
+        let stream = Self(AsyncFd::new(mio::net::UnixStream::connect(path)?.into())?);
+        stream.0.ready(Direction::Write).await?;
+        match stream.get_ref().take_error()? {
+            Some(error) => Err(error),
+            None => Ok(stream),
+        }
+    }
+
+    /// Two connected ends.
+    ///
+    /// # Errors
+    /// What the system answers; if no loop of ferroloop runs in this thread.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = net::UnixStream::pair()?;
+        Ok((Self::from_std(one)?, Self::from_std(other)?))
+    }
+}
+
+/// A UNIX socket that listens.
+pub struct UnixListener(AsyncFd<net::UnixListener>);
+
+impl UnixListener {
+    /// Listens on a path, which must not exist; the program removes it afterwards.
+    ///
+    /// # Errors
+    /// What the system answers; if no loop of ferroloop runs in this thread.
+    pub fn bind(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::from_std(net::UnixListener::bind(path)?)
+    }
+
+    /// Takes a listening socket of the standard library and makes it non-blocking.
+    ///
+    /// # Errors
+    /// If no loop of ferroloop runs in this thread.
+    pub fn from_std(socket: net::UnixListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self(AsyncFd::new(socket)?))
+    }
+
+    /// The next connection. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// What the system answers, for example that this process has too many descriptors.
+    pub async fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        let (socket, address) = self.0.io(Direction::Read, |socket| socket.accept()).await?;
+        Ok((UnixStream::from_std(socket)?, address))
+    }
+}

@@ -1,0 +1,165 @@
+//! A queue of jobs and the threads that work on it.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PySet};
+
+use crate::executor::job::{Entry, Job};
+use crate::executor::queue::{NewWorker, Queue};
+use crate::executor::worker::Worker;
+use crate::ffi::objects::cell::AttachedRefCell;
+use crate::sys::fork::Generation;
+
+/// Jobs and their workers in one process. A fork's child has to make a new one.
+pub struct Crew {
+    queue: Queue<Entry>,
+    generation: Generation,
+}
+
+/// Whether the interpreter has begun to exit: no job is accepted any more.
+static EXITING: AtomicBool = AtomicBool::new(false);
+
+/// Threads to join when the interpreter exits.
+static THREADS: AttachedRefCell<Vec<(Weak<Crew>, Py<PyAny>)>> = AttachedRefCell::new(Vec::new());
+
+impl Crew {
+    /// Nobody yet; at most `limit` threads.
+    pub fn new(limit: usize) -> Self {
+        Self { queue: Queue::new(limit), generation: Generation::current() }
+    }
+
+    /// Whether this process made it. If not, the queue must not be touched.
+    pub fn is_ours(&self) -> bool {
+        self.generation.is_current()
+    }
+
+    /// The jobs.
+    pub fn queue(&self) -> &Queue<Entry> {
+        &self.queue
+    }
+
+    /// Queues `entry`, which is what `job` stands for, and starts a thread if one is needed, whose
+    /// object goes into `threads`.
+    ///
+    /// # Errors
+    /// RuntimeError after a shutdown or if no thread can be started; the job is not queued then.
+    pub fn submit(
+        self: &Arc<Self>,
+        entry: Entry,
+        job: &Bound<'_, Job>,
+        prefix: &str,
+        threads: &Bound<'_, PySet>,
+    ) -> PyResult<()> {
+        let py = job.py();
+        let pushed = check_exit().and_then(|()| {
+            self.queue.push(entry).map_err(|_refused| {
+                PyRuntimeError::new_err("cannot schedule new futures after shutdown")
+            })
+        });
+        let pushed = pushed.inspect_err(|_| job.get().withdraw(py))?;
+        job.get().set_place(py, self, pushed.ticket);
+        let Some(worker) = pushed.new_worker else { return Ok(()) };
+        let name = format!("{prefix}_{}", worker.index);
+        self.start_thread(py, worker, &name, threads).inspect_err(|_| job.get().withdraw(py))
+    }
+
+    /// Starts a thread for the worker and notes it, unless that fails.
+    fn start_thread(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        ordered: NewWorker,
+        name: &str,
+        threads: &Bound<'_, PySet>,
+    ) -> PyResult<()> {
+        tracing::debug!(target: "ferroloop::pool", thread = name, "a thread starts");
+        let worker = Bound::new(py, Worker::of(self.clone()))?;
+        let thread = match make_thread(&worker, name) {
+            Ok(thread) => thread,
+            Err(error) => {
+                self.queue.give_up_worker(ordered);
+                return Err(error);
+            }
+        };
+        let started = thread.call_method0(intern!(py, "start"));
+        if started.is_err() && worker.get().give_up() {
+            self.queue.give_up_worker(ordered);
+        } else {
+            remember(self, &thread);
+            threads.add(thread)?;
+        }
+        started.map(drop)
+    }
+
+    /// Refuses new jobs; threads end when the jobs accepted are done.
+    pub fn stop(&self) {
+        // Nothing comes back, as nothing is cancelled.
+        drop(self.queue.stop(false));
+    }
+}
+
+/// # Errors
+/// RuntimeError once the interpreter has begun to exit.
+pub fn check_exit() -> PyResult<()> {
+    if EXITING.load(Ordering::Relaxed) {
+        return Err(PyRuntimeError::new_err(
+            "cannot schedule new futures after interpreter shutdown",
+        ));
+    }
+    Ok(())
+}
+
+fn make_thread<'py>(worker: &Bound<'py, Worker>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let py = worker.py();
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "name"), name)?;
+    keywords.set_item(intern!(py, "target"), worker)?;
+    // Asked each time, as concurrent.futures does: programs replace it.
+    py.import("threading")?.getattr(intern!(py, "Thread"))?.call((), Some(&keywords))
+}
+
+/// Has the thread joined at exit.
+fn remember(crew: &Arc<Crew>, thread: &Bound<'_, PyAny>) {
+    let entry = (Arc::downgrade(crew), thread.clone().unbind());
+    let forgotten: Vec<_> = THREADS.with(thread.py(), |threads| {
+        let (alive, ended) = std::mem::take(threads)
+            .into_iter()
+            .partition(|(crew, _): &(Weak<Crew>, _)| crew.strong_count() > 0);
+        *threads = alive;
+        threads.push(entry);
+        ended
+    });
+    drop(forgotten);
+}
+
+/// Ends all threads and waits for them, before the interpreter joins the others.
+fn exit(py: Python<'_>) -> PyResult<()> {
+    EXITING.store(true, Ordering::Relaxed);
+    let threads = THREADS.with(py, std::mem::take);
+    let ours: Vec<_> = threads
+        .iter()
+        .filter(|(crew, _)| crew.upgrade().is_some_and(|crew| crew.is_ours()))
+        .collect();
+    for (crew, _) in &ours {
+        if let Some(crew) = crew.upgrade() {
+            crew.stop();
+        }
+    }
+    for (_, thread) in &ours {
+        thread.bind(py).call_method0(intern!(py, "join"))?;
+    }
+    Ok(())
+}
+
+/// Where concurrent.futures does the same: early enough that threads can still run Python code.
+pub fn register_exit(py: Python<'_>) -> PyResult<()> {
+    let join =
+        PyCFunction::new_closure(py, None, None, |arguments, _keywords| exit(arguments.py()))?;
+    py.import("threading")?.getattr("_register_atexit")?.call1((join,))?;
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! asyncio's own `Future` and `Task`, in C: what a task that awaits one asks them, without looking
+//! it up by name. The classes are immutable, so what was found once stays.
+
+use std::ptr::NonNull;
+
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple, PyType};
+
+use crate::ffi::exception::{PyOutcome, Raised};
+
+/// One of the two classes.
+pub struct CFutureClass {
+    class: Py<PyType>,
+    blocking: Attribute,
+    event_loop: Attribute,
+    add_done_callback: Py<PyAny>,
+    result: Py<PyAny>,
+    /// `("context",)`.
+    keywords: Py<PyTuple>,
+}
+
+/// The C functions of an attribute.
+struct Attribute(NonNull<ffi::PyGetSetDef>);
+
+// SAFETY: points to what the class, which is kept alive, never changes.
+unsafe impl Send for Attribute {}
+// SAFETY: as above.
+unsafe impl Sync for Attribute {}
+
+impl Attribute {
+    /// The attribute `name` of `class` or a base, if it is one that C functions get and set.
+    fn find(class: &Bound<'_, PyType>, name: &Bound<'_, PyString>) -> Option<Self> {
+        let descriptor = class.getattr(name).ok()?;
+        // SAFETY: of the type that was checked, and alive as long as the class that inherits it.
+        let found = unsafe {
+            if ffi::Py_TYPE(descriptor.as_ptr()) != &raw mut ffi::PyGetSetDescr_Type {
+                return None;
+            }
+            let descriptor = descriptor.as_ptr().cast::<ffi::PyGetSetDescrObject>();
+            NonNull::new((*descriptor).d_getset)?
+        };
+        Some(Self(found))
+    }
+
+    #[inline(always)]
+    fn get<'py>(&self, object: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
+        let py = object.py();
+        // SAFETY: attached; the class's own function, called with an instance of the class. It
+        // gives an owned reference, or null with an exception set.
+        let value = unsafe {
+            let definition = self.0.as_ref();
+            let value = definition
+                .get
+                .map_or(std::ptr::null_mut(), |get| get(object.as_ptr(), definition.closure));
+            Bound::from_owned_ptr_or_opt(py, value)
+        };
+        value.ok_or_else(|| Raised::take(py))
+    }
+
+    #[inline(always)]
+    fn set<'py>(
+        &self,
+        object: &Bound<'py, PyAny>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        // SAFETY: as for `get`; the function takes no reference over.
+        let done = unsafe {
+            let definition = self.0.as_ref();
+            definition
+                .set
+                .map_or(-1, |set| set(object.as_ptr(), value.as_ptr(), definition.closure))
+        };
+        if done == 0 { Ok(()) } else { Err(Raised::take(object.py())) }
+    }
+}
+
+impl CFutureClass {
+    /// Looks at `class`; `None` if it is not one of the two, as where asyncio runs without its C
+    /// module.
+    pub fn of(class: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
+        let py = class.py();
+        let class = class.cast::<PyType>()?;
+        // SAFETY: a live type; only its flags are read.
+        let flags = unsafe { ffi::PyType_GetFlags(class.as_type_ptr()) };
+        let immutable = flags & ffi::Py_TPFLAGS_IMMUTABLETYPE != 0;
+        let of_asyncio = class.module()?.to_str()? == "_asyncio";
+        let blocking = Attribute::find(class, intern!(py, "_asyncio_future_blocking"));
+        let event_loop = Attribute::find(class, intern!(py, "_loop"));
+        let (Some(blocking), Some(event_loop)) = (blocking, event_loop) else { return Ok(None) };
+        if !immutable || !of_asyncio {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            class: class.clone().unbind(),
+            blocking,
+            event_loop,
+            add_done_callback: class.getattr(intern!(py, "add_done_callback"))?.unbind(),
+            result: class.getattr(intern!(py, "result"))?.unbind(),
+            keywords: PyTuple::new(py, [intern!(py, "context")])?.unbind(),
+        }))
+    }
+
+    /// Whether `object` is exactly of this class.
+    #[inline(always)]
+    pub fn is_class_of(&self, object: &Bound<'_, PyAny>) -> bool {
+        // SAFETY: a live object; only its type pointer is read.
+        unsafe { ffi::Py_TYPE(object.as_ptr()).cast() == self.class.as_ptr() }
+    }
+
+    /// `future._asyncio_future_blocking`. As all that follows, for instances of this class only.
+    #[inline(always)]
+    pub fn is_blocking<'py>(&self, future: &Bound<'py, PyAny>) -> PyOutcome<'py, bool> {
+        debug_assert!(self.is_class_of(future), "asked the wrong class");
+        let blocking = self.blocking.get(future)?;
+        // SAFETY: a live object, compared by address.
+        Ok(unsafe { blocking.as_ptr() == ffi::Py_True() })
+    }
+
+    /// `future._asyncio_future_blocking = False`.
+    #[inline(always)]
+    pub fn set_not_blocking<'py>(&self, future: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+        debug_assert!(self.is_class_of(future), "asked the wrong class");
+        // SAFETY: False lives for ever.
+        let no = unsafe { Bound::from_borrowed_ptr(future.py(), ffi::Py_False()) };
+        self.blocking.set(future, &no)
+    }
+
+    /// `future._loop`.
+    #[inline(always)]
+    pub fn event_loop<'py>(&self, future: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
+        debug_assert!(self.is_class_of(future), "asked the wrong class");
+        self.event_loop.get(future)
+    }
+
+    /// `future.add_done_callback(callback, context=context)`. Runs Python code: if the future is
+    /// done, it calls the loop's `call_soon()`.
+    #[inline(always)]
+    pub fn add_done_callback<'py>(
+        &self,
+        future: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        context: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = future.py();
+        let stack = [future.as_ptr(), callback.as_ptr(), context.as_ptr()];
+        // SAFETY: live objects: two positional ones, then the value of the one keyword. The
+        // descriptor checks that the first is of its class.
+        let called = unsafe {
+            let (method, keywords) = (self.add_done_callback.as_ptr(), self.keywords.as_ptr());
+            let done = ffi::PyObject_Vectorcall(method, stack.as_ptr(), 2, keywords);
+            Bound::from_owned_ptr_or_opt(py, done)
+        };
+        called.map(drop).ok_or_else(|| Raised::take(py))
+    }
+
+    /// `future.result()`. Runs no Python code but that of making a CancelledError.
+    #[inline(always)]
+    pub fn result<'py>(&self, future: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
+        crate::ffi::call::call1(self.result.bind(future.py()), future)
+    }
+}

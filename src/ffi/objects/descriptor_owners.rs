@@ -1,0 +1,90 @@
+//! Which object owns a descriptor, without keeping the object alive.
+
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
+
+use pyo3::PyClass;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+
+/// Descriptors and their owners.
+pub struct Owners(AttachedRefCell<BTreeMap<RawFd, Owner>>);
+
+#[derive(Clone, Copy, PartialEq)]
+struct Owner(NonNull<ffi::PyObject>);
+
+// SAFETY: the pointer is only followed with the GIL held, while the object lives.
+unsafe impl Send for Owner {}
+
+/// Part of an object that owns a descriptor; dropping it ends the entry.
+pub struct Ownership {
+    owners: &'static Owners,
+    entry: AttachedCell<Option<(RawFd, Owner)>>,
+}
+
+impl Ownership {
+    /// Owns nothing yet.
+    pub const fn new(owners: &'static Owners) -> Self {
+        Self { owners, entry: AttachedCell::new(None) }
+    }
+
+    /// Enters `owner`, whose part this must be, as the owner of `fd`.
+    ///
+    /// # Panics
+    /// If this is not stored inside `owner`.
+    pub fn claim<T: PyClass>(&self, owner: &Bound<'_, T>, fd: RawFd) {
+        let py = owner.py();
+        let start = owner.as_ptr() as usize;
+        let here = std::ptr::from_ref(self) as usize;
+        // SAFETY: only the type's size is read.
+        let size = unsafe { (*ffi::Py_TYPE(owner.as_ptr())).tp_basicsize }.unsigned_abs();
+        assert!((start..start + size).contains(&here), "an ownership claims for its own object");
+        self.release(py);
+        let object = NonNull::new(owner.as_ptr()).expect("a bound object is not null");
+        self.entry.set(py, Some((fd, Owner(object))));
+        self.owners.0.with(py, |owners| owners.insert(fd, Owner(object)));
+    }
+
+    /// Ends the entry, unless another owner took the number over.
+    pub fn release(&self, py: Python<'_>) {
+        let Some((fd, owner)) = self.entry.get(py) else { return };
+        self.entry.set(py, None);
+        self.owners.0.with(py, |owners| {
+            if owners.get(&fd) == Some(&owner) {
+                owners.remove(&fd);
+            }
+        });
+    }
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        Python::attach(|py| self.release(py));
+    }
+}
+
+impl Owners {
+    /// No owners.
+    pub const fn new() -> Self {
+        Self(AttachedRefCell::new(BTreeMap::new()))
+    }
+
+    /// The owner of `fd`, unless it is being deallocated right now.
+    pub fn get<'py>(&self, py: Python<'py>, fd: RawFd) -> Option<Bound<'py, PyAny>> {
+        self.0.with(py, |owners| {
+            let object = owners.get(&fd)?.0.as_ptr();
+            // SAFETY: owners live, for they release their descriptor when they are dropped; one
+            // whose count is zero is on its way out. An incref runs no Python code.
+            unsafe { (ffi::Py_REFCNT(object) > 0).then(|| Bound::from_borrowed_ptr(py, object)) }
+        })
+    }
+}
+
+impl Default for Owners {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,272 @@
+//! Memory that the interpreter's own C code reads and writes: a reusable buffer with the buffer
+//! protocol, of which a part at a time is shown.
+//!
+//! Windows come from a pool that all loops share and go back to it, so no connection owns one.
+//! Who has taken one is its only user, also while the interpreter releases the GIL. Views that
+//! someone keeps (a subclass of `ssl.SSLObject` may) make a window useless: from then on its
+//! memory is never touched from Rust, and it does not go back.
+
+use std::cell::Cell;
+use std::cell::UnsafeCell;
+use std::ffi::c_int;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::ffi::buffer::{self, bytes_filled_by};
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::objects::cell::AttachedRefCell;
+
+/// Bytes in a window: what one receive takes, and room for two records of TLS left over before.
+pub const CAPACITY: usize = 288 * 1024;
+/// Windows kept for later.
+const KEPT: usize = 4;
+
+static POOL: AttachedRefCell<Vec<Py<Window>>> = AttachedRefCell::new(Vec::new());
+
+/// Where the bytes of a window are.
+enum Memory {
+    /// In a block of its own.
+    Own(Box<[u8]>),
+    /// In a bytes object that nobody else knows yet, and which may be without content.
+    Bytes(Py<PyBytes>),
+}
+
+impl Memory {
+    fn len(&self) -> usize {
+        match self {
+            Self::Own(block) => block.len(),
+            // SAFETY: a live bytes object.
+            Self::Bytes(bytes) => unsafe { ffi::PyBytes_Size(bytes.as_ptr()) }.unsigned_abs(),
+        }
+    }
+
+    fn start(&mut self) -> *mut u8 {
+        match self {
+            Self::Own(block) => block.as_mut_ptr(),
+            // SAFETY: a live bytes object; nothing is read or written.
+            Self::Bytes(bytes) => unsafe { ffi::PyBytes_AsString(bytes.as_ptr()).cast() },
+        }
+    }
+}
+
+/// A buffer of fixed size; `memoryview()` shows the part that was exposed last.
+#[pyclass(frozen, module = "ferroloop._ferroloop")]
+pub struct Window {
+    memory: UnsafeCell<Memory>,
+    start: Cell<usize>,
+    length: Cell<usize>,
+    /// Views that are not released yet.
+    views: Cell<usize>,
+}
+
+// SAFETY: every access needs the GIL; the memory is lent to Rust, and replaced, only while no view
+// exists, so views stay valid for the life of the object that they refer to.
+unsafe impl Sync for Window {}
+
+/// A window taken from the pool, which goes back when dropped.
+pub struct Taken<'py>(Bound<'py, Window>);
+
+impl<'py> Taken<'py> {
+    /// Takes a window out of the pool, or makes one.
+    ///
+    /// # Errors
+    /// MemoryError.
+    pub fn new(py: Python<'py>) -> PyOutcome<'py, Self> {
+        if let Some(window) = POOL.with(py, Vec::pop) {
+            return Ok(Self(window.into_bound(py)));
+        }
+        Self::make(py, Memory::Own(vec![0; CAPACITY].into_boxed_slice()))
+    }
+
+    /// A window of `capacity` bytes (2 or more) that becomes a bytes object without a copy, by
+    /// [`Taken::into_bytes`]. What is not written yet must not be read.
+    ///
+    /// # Errors
+    /// MemoryError.
+    pub fn of_new_bytes(py: Python<'py>, capacity: usize) -> PyOutcome<'py, Self> {
+        let bytes = buffer::uninitialised_bytes(py, capacity)?;
+        Self::make(py, Memory::Bytes(bytes.unbind()))
+    }
+
+    fn make(py: Python<'py>, memory: Memory) -> PyOutcome<'py, Self> {
+        let window = Window {
+            memory: UnsafeCell::new(memory),
+            start: Cell::new(0),
+            length: Cell::new(0),
+            views: Cell::new(0),
+        };
+        Bound::new(py, window)
+            .map(Self)
+            .map_err(|error| Raised::from(error.into_value(py).into_bound(py)))
+    }
+
+    /// How many bytes it holds.
+    pub fn capacity(&self) -> usize {
+        self.memory().len()
+    }
+
+    fn memory(&self) -> &Memory {
+        // SAFETY: the GIL is held; it is replaced only by `into_bytes`, which consumes this.
+        unsafe { &*self.0.get().memory.get() }
+    }
+
+    /// The object, of which Python sees `part`.
+    ///
+    /// # Panics
+    /// If `part` is not inside the window.
+    pub fn expose(&self, part: Range<usize>) -> &Bound<'py, PyAny> {
+        let window = self.0.get();
+        assert!(part.start <= part.end && part.end <= self.capacity(), "a part of the window");
+        window.start.set(part.start);
+        window.length.set(part.len());
+        self.0.as_any()
+    }
+
+    fn check_unseen(&self) -> PyOutcome<'py, ()> {
+        if self.0.get().views.get() == 0 {
+            return Ok(());
+        }
+        let error = PyBufferError::new_err("a view of the buffer was kept");
+        Err(Raised::from(error.into_value(self.0.py()).into_bound(self.0.py())))
+    }
+
+    /// Lends `part` of the memory to `body`, which must not run Python code.
+    ///
+    /// # Errors
+    /// BufferError if someone kept a view.
+    pub fn with<R>(
+        &self,
+        part: Range<usize>,
+        body: impl FnOnce(&mut [u8]) -> R,
+    ) -> PyOutcome<'py, R> {
+        let window = self.0.get();
+        assert!(part.start <= part.end && part.end <= self.capacity(), "a part of the window");
+        self.check_unseen()?;
+        // SAFETY: taken by one user at a time, no view exists, and `body` runs no Python code, so
+        // this is the only reference; the GIL is held, as the lifetime says. The part is inside,
+        // and of new bytes only what was written is asked for.
+        Ok(body(unsafe {
+            let start = (&mut *window.memory.get()).start();
+            std::slice::from_raw_parts_mut(start.add(part.start), part.len())
+        }))
+    }
+
+    /// Fills the first `length` bytes at most by `fill`, which answers how many it wrote.
+    ///
+    /// # Errors
+    /// As [`Taken::with`].
+    pub fn fill(
+        &self,
+        length: usize,
+        fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+    ) -> PyOutcome<'py, io::Result<usize>> {
+        self.with(0..length, |bytes| {
+            // SAFETY: initialised bytes are also maybe initialised ones; `fill` is ours, and
+            // writes nothing but bytes that the kernel received.
+            let bytes = unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) };
+            fill(bytes)
+        })
+    }
+
+    /// The first `length` bytes as a bytes object: a copy, unless it is a window of new bytes.
+    ///
+    /// # Errors
+    /// As [`Taken::with`], and MemoryError.
+    pub fn into_bytes(self, length: usize) -> PyOutcome<'py, Bound<'py, PyBytes>> {
+        if matches!(self.memory(), Memory::Own(_)) {
+            return self.to_bytes(0..length);
+        }
+        self.check_unseen()?;
+        let window = self.0.get();
+        window.start.set(0);
+        window.length.set(0);
+        // SAFETY: no view exists, so nobody else knows the memory; the GIL is held.
+        let memory = unsafe { window.memory.get().replace(Memory::Own(Box::default())) };
+        match memory {
+            Memory::Bytes(bytes) => buffer::shrink(bytes.into_bound(self.0.py()), length),
+            Memory::Own(_) => unreachable!("looked at above"),
+        }
+    }
+
+    /// A copy of `part` as a bytes object.
+    ///
+    /// # Errors
+    /// As [`Taken::with`], and MemoryError.
+    pub fn to_bytes(&self, part: Range<usize>) -> PyOutcome<'py, Bound<'py, PyBytes>> {
+        let py = self.0.py();
+        let length = part.len();
+        self.with(part, |content| {
+            let content = &*content;
+            bytes_filled_by(py, length.max(2), |bytes| {
+                // SAFETY: initialised bytes are also maybe initialised ones.
+                let content =
+                    unsafe { &*(std::ptr::from_ref(content) as *const [MaybeUninit<u8>]) };
+                bytes[..length].copy_from_slice(content);
+                Ok(length)
+            })
+        })??
+        .map_err(|error| {
+            let error = PyErr::from(error);
+            Raised::from(error.into_value(py).into_bound(py))
+        })
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let window = self.0.get();
+        window.length.set(0);
+        let own = matches!(self.memory(), Memory::Own(block) if block.len() == CAPACITY);
+        if window.views.get() != 0 || !own {
+            return;
+        }
+        let kept = self.0.clone().unbind();
+        // Dropped outside of the loan if the pool is full.
+        let surplus = POOL.with(self.0.py(), |pool| {
+            if pool.len() < KEPT {
+                pool.push(kept);
+                None
+            } else {
+                Some(kept)
+            }
+        });
+        drop(surplus);
+    }
+}
+
+#[pymethods]
+impl Window {
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let window = slf.get();
+        // SAFETY: `view` is the place that the caller of the slot gave; the memory lives as long
+        // as the object, of which the view takes a reference; start and length are inside.
+        let filled = unsafe {
+            let memory = (*window.memory.get()).start().add(window.start.get());
+            let length = window.length.get() as ffi::Py_ssize_t;
+            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), memory.cast(), length, 0, flags)
+        };
+        if filled != 0 {
+            return Err(PyErr::fetch(slf.py()));
+        }
+        window.views.set(window.views.get() + 1);
+        Ok(())
+    }
+
+    unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {
+        self.views.set(self.views.get() - 1);
+    }
+
+    fn __len__(&self) -> usize {
+        self.length.get()
+    }
+}

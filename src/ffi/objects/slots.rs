@@ -1,0 +1,318 @@
+//! Type slots that PyO3 does not fill: finalizers and the awaiting protocol.
+//!
+//! Slots are patched once, right after a class is made and before it can be subclassed, so
+//! Python subclasses inherit them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::{Borrowed, PyClass};
+
+use crate::ffi::attach::entered;
+use crate::ffi::exception::{restore_raised, take_raised};
+use crate::ffi::objects::trashcan::bounded;
+
+/// A class with a `__del__` that the interpreter calls for exact instances too (PEP 442).
+///
+/// The class must also have a `__del__` method that calls [`Finalize::finalize`], for
+/// subclasses, which find the finalizer by name.
+pub trait Finalize: PyClass {
+    /// Where the deallocator that PyO3 made is kept.
+    fn original_dealloc() -> &'static AtomicPtr<()>;
+
+    /// Whether there is anything to report: spares the resurrection dance when not.
+    ///
+    /// Called with a reference count of zero: must not touch the count.
+    fn needs_finalizing(slf: &Bound<'_, Self>) -> bool;
+
+    /// Reports what the object must not take silently to its grave. May resurrect it.
+    fn finalize(slf: &Bound<'_, Self>);
+
+    /// Lets go of objects held, as `Bound`s, before the deallocator drops the value: PyO3 asks for
+    /// each `Py` anew whether this thread is attached. Runs Python code.
+    ///
+    /// Called with a reference count of zero, hidden from the collector: must not touch the count.
+    #[inline(always)]
+    fn release(_slf: &Bound<'_, Self>) {}
+}
+
+/// Installs `tp_finalize` and the deallocator that calls it. A second call does nothing.
+pub fn install_finalizer<T: Finalize>(py: Python<'_>) {
+    let class = py.get_type::<T>();
+    if !T::original_dealloc().load(Ordering::Relaxed).is_null() {
+        return;
+    }
+    finalizer_name(py);
+    // SAFETY: a live heap type that nobody has subclassed or instantiated yet.
+    unsafe {
+        let class = class.as_type_ptr();
+        let original = (*class).tp_dealloc.map_or(std::ptr::null_mut(), |f| f as *mut ());
+        T::original_dealloc().store(original, Ordering::Relaxed);
+        (*class).tp_dealloc = Some(dealloc::<T>);
+        (*class).tp_finalize = Some(finalize::<T>);
+        ffi::PyType_Modified(class);
+    }
+}
+
+/// Made when a class gets its finalizer: to make it panics where there is no memory.
+fn finalizer_name(py: Python<'_>) -> &Bound<'_, PyString> {
+    intern!(py, "__del__")
+}
+
+/// Calls `__del__`, a method made by PyO3, which works while the interpreter finalizes.
+unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
+    // SAFETY: CPython calls `tp_finalize` attached, with an instance of the class that carries
+    // the slot. Nothing is dropped under the bare token but what CPython hands out.
+    unsafe {
+        let py = Python::assume_attached();
+        if !T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>()) {
+            return;
+        }
+        let raised = take_raised(py);
+        let name = finalizer_name(py);
+        let result = ffi::PyObject_CallMethodNoArgs(object, name.as_ptr());
+        if result.is_null() {
+            ffi::PyErr_WriteUnraisable(object);
+        } else {
+            ffi::Py_DECREF(result);
+        }
+        restore_raised(raised);
+    }
+}
+
+unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {
+    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero.
+    unsafe { bounded(object, dealloc::<T>, || finalize_and_free::<T>(object)) };
+}
+
+/// # Safety
+/// Attached; `object` has a count of zero.
+#[inline(always)]
+unsafe fn finalize_and_free<T: Finalize>(object: *mut ffi::PyObject) {
+    // SAFETY: `needs_finalizing` and `release` do not touch the count; the original deallocator,
+    // which hides the object from the collector once more, is a `destructor` stored by
+    // `install_finalizer`.
+    unsafe {
+        let py = Python::assume_attached();
+        if T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>())
+            && ffi::PyObject_GC_IsFinalized(object) == 0
+        {
+            if ffi::PyObject_GC_IsTracked(object) == 0 {
+                // It was put aside, and may be resurrected now.
+                ffi::PyObject_GC_Track(object.cast());
+            }
+            if ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+                return; // resurrected
+            }
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        T::release(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
+        let original = T::original_dealloc().load(Ordering::Relaxed);
+        let original: ffi::destructor = std::mem::transmute(original);
+        original(object);
+    }
+}
+
+/// What an awaitable answers when it is resumed.
+pub enum Resumed<'py> {
+    /// Suspend; the task gets this object.
+    Yield(Bound<'py, PyAny>),
+    /// The await expression has this value.
+    Return(Bound<'py, PyAny>),
+    /// The await expression raises.
+    Raise(Bound<'py, PyBaseException>),
+}
+
+/// A class whose instances are their own awaiter: `await` allocates nothing.
+pub trait SelfAwaiting: PyClass {
+    /// Whether PyO3 counts a resumption: see [`FastMethod::COUNTED`](crate::ffi::method::FastMethod).
+    const COUNTED: bool = true;
+
+    /// One resumption with the value None.
+    fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py>;
+
+    /// Whether it is certain, at a glance, that the instance is its own awaiter.
+    #[inline(always)]
+    fn is_its_own_awaiter(_slf: &Bound<'_, Self>) -> bool {
+        true
+    }
+
+    /// The awaiter of an instance that cannot be its own: the interpreter finds `send`, `throw` and
+    /// `close` of an awaiter by name, and what a program calls so need not be meant for it.
+    fn separate_awaiter<'py>(_slf: &Bound<'py, Self>) -> Option<PyResult<Bound<'py, PyAny>>> {
+        None
+    }
+}
+
+/// Points `am_await`, `am_send` and `tp_iternext` of the class at [`SelfAwaiting::resume`].
+///
+/// The dict of the class is left alone: an explicit `__await__()` still gives a separate iterator,
+/// and there is no `__next__` that would make instances look like iterators.
+pub fn install_self_awaiting<T: SelfAwaiting>(py: Python<'_>) {
+    let class = py.get_type::<T>();
+    // SAFETY: a live heap type that nobody has subclassed or instantiated yet; heap types have
+    // their own `tp_as_async` table.
+    unsafe {
+        let class = class.as_type_ptr();
+        let table = (*class).tp_as_async;
+        (*table).am_await = Some(await_self::<T>);
+        (*table).am_send = Some(send::<T>);
+        (*class).tp_iternext = Some(next::<T>);
+        ffi::PyType_Modified(class);
+    }
+}
+
+/// Lets instances of `class` find the attributes of `hidden`, after those of its bases but `object`,
+/// with no class changed for a program that looks: `dir()` and `__bases__` do not show it.
+pub fn inherit_unseen(class: &Bound<'_, PyType>, hidden: &Bound<'_, PyType>) -> PyResult<()> {
+    let py = class.py();
+    let order = class.mro();
+    let last = order.len().saturating_sub(1);
+    let mut classes: Vec<Bound<'_, PyAny>> = order.iter().collect();
+    classes.insert(last, hidden.clone().into_any());
+    let order = PyTuple::new(py, classes)?;
+    // SAFETY: a live heap type that no Python code has seen yet; it owns its order, a tuple of types,
+    // and every type but the new one was in it. The new one adds no memory to instances.
+    unsafe {
+        let class = class.as_type_ptr();
+        let before = std::mem::replace(&mut (*class).tp_mro, order.into_ptr());
+        ffi::Py_XDECREF(before);
+        ffi::PyType_Modified(class);
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn await_self<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls slots attached, with a live instance of the class that carries them; it
+    // gets a new reference back, or null with an exception set.
+    unsafe {
+        let py = Python::assume_attached();
+        let slf = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
+        if T::is_its_own_awaiter(&slf) { ffi::Py_NewRef(object) } else { await_separate(&slf) }
+    }
+}
+
+/// The awaiter of what may not be its own: a new reference, or null with an exception set.
+#[cold]
+#[inline(never)]
+fn await_separate<T: SelfAwaiting>(slf: &Bound<'_, T>) -> *mut ffi::PyObject {
+    let awaiter = catch_unwind(AssertUnwindSafe(|| T::separate_awaiter(slf)));
+    match awaiter.unwrap_or_else(|_panic| Some(Err(internal_error()))) {
+        None => slf.clone().into_ptr().cast(),
+        Some(Ok(awaiter)) => awaiter.into_ptr(),
+        Some(Err(error)) => {
+            error.restore(slf.py());
+            std::ptr::null_mut()
+        }
+    }
+}
+
+#[cold]
+fn internal_error() -> PyErr {
+    PyRuntimeError::new_err("ferroloop: internal error (panic)")
+}
+
+#[inline(always)]
+fn resume<'py, T: SelfAwaiting>(py: Python<'py>, object: *mut ffi::PyObject) -> Resumed<'py> {
+    // SAFETY: CPython calls the slots with an instance of the class that carries them.
+    let slf = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
+    catch_unwind(AssertUnwindSafe(|| T::resume(&slf)))
+        .unwrap_or_else(|_panic| Resumed::Raise(internal_error().into_value(py).into_bound(py)))
+}
+
+unsafe extern "C" fn send<T: SelfAwaiting>(
+    object: *mut ffi::PyObject,
+    _value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    let enter = |py: Python<'_>| {
+        let (value, outcome) = match resume::<T>(py, object) {
+            Resumed::Yield(value) => (value.into_ptr(), ffi::PySendResult::PYGEN_NEXT),
+            Resumed::Return(value) => (value.into_ptr(), ffi::PySendResult::PYGEN_RETURN),
+            Resumed::Raise(exception) => {
+                restore_raised(Some(exception));
+                (std::ptr::null_mut(), ffi::PySendResult::PYGEN_ERROR)
+            }
+        };
+        // SAFETY: CPython passes a valid place for the result.
+        unsafe { *result = value };
+        outcome
+    };
+    // SAFETY: CPython calls slots attached.
+    unsafe { if T::COUNTED { entered(enter) } else { enter(Python::assume_attached()) } }
+}
+
+unsafe extern "C" fn next<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    let enter = |py: Python<'_>| match resume::<T>(py, object) {
+        Resumed::Yield(value) => value.into_ptr(),
+        Resumed::Return(value) => {
+            signal_return(&value);
+            std::ptr::null_mut()
+        }
+        Resumed::Raise(exception) => {
+            restore_raised(Some(exception));
+            std::ptr::null_mut()
+        }
+    };
+    // SAFETY: CPython calls slots attached.
+    unsafe { if T::COUNTED { entered(enter) } else { enter(Python::assume_attached()) } }
+}
+
+/// Raises StopIteration(value) without a call of the class, which is half of what it costs. False,
+/// and nothing raised, while an exception is being handled, which would be its context.
+#[cfg(Py_3_12)]
+#[inline(always)]
+fn signal_return_outside_of_handlers(value: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: attached; the class is a live one, whose `tp_new` takes a tuple and keeps a reference
+    // of its own to it; what it makes is a zeroed `PyStopIterationObject`, which only we know until
+    // it is raised. Where it makes none it raised MemoryError.
+    unsafe {
+        let handled = ffi::PyErr_GetHandledException();
+        if !handled.is_null() {
+            ffi::Py_DECREF(handled);
+            return false;
+        }
+        let class = ffi::PyExc_StopIteration.cast::<ffi::PyTypeObject>();
+        let Some(new) = (*class).tp_new else { return false };
+        let arguments = ffi::PyTuple_New(1);
+        if arguments.is_null() {
+            return true;
+        }
+        ffi::PyTuple_SET_ITEM(arguments, 0, ffi::Py_NewRef(value.as_ptr()));
+        let stop = new(class, arguments, std::ptr::null_mut());
+        ffi::Py_DECREF(arguments);
+        if !stop.is_null() {
+            (*stop.cast::<ffi::PyStopIterationObject>()).value = ffi::Py_NewRef(value.as_ptr());
+            ffi::PyErr_SetRaisedException(stop);
+        }
+        true
+    }
+}
+
+/// Raises StopIteration(value), or nothing at all for None, which the protocol allows.
+#[inline(always)]
+fn signal_return(value: &Bound<'_, PyAny>) {
+    if value.is_none() {
+        return;
+    }
+    #[cfg(Py_3_12)]
+    if signal_return_outside_of_handlers(value) {
+        return;
+    }
+    if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyBaseException>() {
+        // `PyErr_SetObject` would unpack a tuple and raise an exception as itself.
+        match value.py().get_type::<PyStopIteration>().call1((value,)) {
+            Ok(stop) => PyErr::from_value(stop),
+            Err(error) => error,
+        }
+        .restore(value.py());
+        return;
+    }
+    // SAFETY: attached; both objects are live.
+    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) }
+}

@@ -1,0 +1,673 @@
+//! `loop.sock_recv()` and its like: one system call, and a wait only if that would block.
+//!
+//! The object is what asyncio's coroutine is to its callers: it can be awaited, made a task of,
+//! thrown into and closed, and nothing happens before it is first resumed. Reading happens when
+//! the awaiting task runs, not when the socket becomes readable, so that cancelling a task in
+//! between loses nothing.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::sync::atomic::AtomicPtr;
+
+use pyo3::exceptions::{
+    PyBlockingIOError, PyInterruptedError, PyOSError, PyRuntimeError, PyRuntimeWarning,
+    PyValueError,
+};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::ffi::exception::{PyOutcome, Raised, write_unraisable};
+use crate::ffi::layout::socket::PythonSocket;
+use crate::ffi::objects::cell::{AttachedCell, Traverse};
+use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting};
+use crate::ffi::{buffer, call};
+use crate::future::{Future, FutureIterator};
+use crate::interop::address;
+use crate::interop::error::os_error;
+use crate::interop::imports;
+use crate::scheduler::report::{outcome, too_late_to_report};
+use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
+use crate::scheduler::waiters::WaiterKind;
+use crate::scheduler::watch::Direction;
+use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::socket_calls::reader::SocketReader;
+use crate::sys::is_not_ready;
+use crate::sys::socket;
+use crate::transport::endpoint::BareSocket;
+use crate::transport::receive;
+use crate::transport::{OWNERS, Transport};
+
+/// What is to be done with the socket.
+pub enum Action {
+    /// `sock_recv(sock, n)`.
+    Receive(usize),
+    /// `sock_recv_into(sock, buf)`.
+    ReceiveInto(Py<PyAny>),
+    /// `sock_recvfrom(sock, bufsize)`.
+    ReceiveFrom(usize),
+    /// `sock_recvfrom_into(sock, buf, nbytes)`.
+    ReceiveFromInto(Py<PyAny>, usize),
+    /// `sock_accept(sock)`.
+    Accept,
+    /// `sock_sendall(sock, data)`; so many bytes are sent.
+    SendAll(Py<PyAny>, usize),
+    /// `sock_sendto(sock, data, address)`.
+    SendTo(Py<PyAny>, Py<PyAny>),
+    /// `sock_connect(sock, address)`; whether the attempt is under way.
+    Connect(Py<PyAny>, bool),
+}
+
+impl Action {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Receive(_) => "sock_recv",
+            Self::ReceiveInto(_) => "sock_recv_into",
+            Self::ReceiveFrom(_) => "sock_recvfrom",
+            Self::ReceiveFromInto(..) => "sock_recvfrom_into",
+            Self::Accept => "sock_accept",
+            Self::SendAll(..) => "sock_sendall",
+            Self::SendTo(..) => "sock_sendto",
+            Self::Connect(..) => "sock_connect",
+        }
+    }
+
+    fn writes(&self) -> bool {
+        matches!(self, Self::SendAll(..) | Self::SendTo(..) | Self::Connect(..))
+    }
+}
+
+impl Traverse for Action {
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Receive(_) | Self::ReceiveFrom(_) | Self::Accept => Ok(()),
+            Self::ReceiveInto(object)
+            | Self::ReceiveFromInto(object, _)
+            | Self::SendAll(object, _)
+            | Self::Connect(object, _) => visit.call(object),
+            Self::SendTo(data, address) => {
+                visit.call(data)?;
+                visit.call(address)
+            }
+        }
+    }
+}
+
+/// How far an operation is.
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    New,
+    Waiting,
+    Done,
+}
+
+static WRITABLE: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        let py = scheduler.py();
+        let operation = runnable.object.into_bound(py).cast_into::<SocketOperation>();
+        let operation = outcome(py, operation.map_err(PyErr::from))?;
+        SocketOperation::writable(&operation)
+    },
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    show: nothing_to_note,
+    describe: describe_object,
+    left_timers: nothing_to_note,
+};
+
+/// The socket was closed while the operation waited.
+static WAITER: WaiterKind = WaiterKind {
+    is_lost: |object| {
+        object
+            .cast::<SocketOperation>()
+            .is_ok_and(|operation| operation.get().socket.descriptor() == -1)
+    },
+    end: |object| {
+        let py = object.py();
+        let operation = outcome(py, object.cast::<SocketOperation>().map_err(PyErr::from))?;
+        SocketOperation::socket_closed(operation)
+    },
+};
+
+/// An operation on a socket: a coroutine, made by the loop's `sock_*` methods.
+#[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
+pub struct SocketOperation {
+    scheduler: Py<Scheduler>,
+    socket: PythonSocket,
+    action: AttachedCell<Action>,
+    future: AttachedCell<Option<Py<Future>>>,
+    reader: AttachedCell<Option<Py<SocketReader>>>,
+    stage: AttachedCell<Stage>,
+    /// What it waits for, and its place among the loop's waiters.
+    waiting: AttachedCell<Option<(RawFd, usize)>>,
+}
+
+/// A value, or nothing if the call would block.
+type Attempt<'py> = Option<Bound<'py, PyAny>>;
+
+impl SocketOperation {
+    /// An operation that has not begun.
+    pub fn new(scheduler: &Bound<'_, Scheduler>, socket: PythonSocket, action: Action) -> Self {
+        Self {
+            scheduler: scheduler.clone().unbind(),
+            socket,
+            action: AttachedCell::new(action),
+            future: AttachedCell::new(None),
+            reader: AttachedCell::new(None),
+            stage: AttachedCell::new(Stage::New),
+            waiting: AttachedCell::new(None),
+        }
+    }
+
+    fn begin(&self, py: Python<'_>) -> PyResult<()> {
+        if self.scheduler.get().debug.get(py) {
+            let timeout = self.socket.object().call_method0(py, intern!(py, "gettimeout"))?;
+            if !timeout.bind(py).eq(0)? {
+                return Err(PyValueError::new_err("the socket must be non-blocking"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts bytes received.
+    fn note_received(&self, length: usize) {
+        self.scheduler.get().metrics.bytes_received.add(length as u64);
+    }
+
+    /// Counts bytes sent.
+    fn note_sent(&self, length: usize) {
+        self.scheduler.get().metrics.bytes_sent.add(length as u64);
+    }
+
+    /// Makes the system call once.
+    fn attempt<'py>(&self, py: Python<'py>) -> PyOutcome<'py, Attempt<'py>> {
+        enum Plan<'py> {
+            Receive(usize),
+            ReceiveInto(Bound<'py, PyAny>),
+            ReceiveFrom(usize),
+            ReceiveFromInto(Bound<'py, PyAny>, usize),
+            Accept,
+            SendAll(Bound<'py, PyAny>, usize),
+            SendTo(Bound<'py, PyAny>, Bound<'py, PyAny>),
+            Connect(Bound<'py, PyAny>, bool),
+        }
+        let plan = self.action.inspect(py, |action| match action {
+            Action::Receive(size) => Plan::Receive(*size),
+            Action::ReceiveInto(target) => Plan::ReceiveInto(target.bind(py).clone()),
+            Action::ReceiveFrom(size) => Plan::ReceiveFrom(*size),
+            Action::ReceiveFromInto(target, size) => {
+                Plan::ReceiveFromInto(target.bind(py).clone(), *size)
+            }
+            Action::Accept => Plan::Accept,
+            Action::SendAll(data, sent) => Plan::SendAll(data.bind(py).clone(), *sent),
+            Action::SendTo(data, to) => Plan::SendTo(data.bind(py).clone(), to.bind(py).clone()),
+            Action::Connect(to, begun) => Plan::Connect(to.bind(py).clone(), *begun),
+        });
+        match plan {
+            Plan::Receive(size) => {
+                let received = receive::at_most(py, self.socket.descriptor(), size)?;
+                let received = ready(py, received)?;
+                if let Some(data) = &received {
+                    self.note_received(data.as_bytes().len());
+                }
+                Ok(received.map(Bound::into_any))
+            }
+            Plan::ReceiveInto(target) => {
+                let fd = self.socket.descriptor();
+                match buffer::with_writable_bytes(&target, |b| socket::receive(fd, b)) {
+                    Ok(received) => {
+                        self.note_received(*received.as_ref().unwrap_or(&0));
+                        number(py, received)
+                    }
+                    // Python's own method has the words for what is wrong with the buffer.
+                    Err(_) => {
+                        let socket = self.socket.object().bind(py);
+                        call::call_method(socket, intern!(py, "recv_into"), [&target]).map(Some)
+                    }
+                }
+            }
+            Plan::ReceiveFrom(size) => {
+                let received = receive::datagram(py, self.socket.descriptor(), size)?;
+                match ready(py, received)? {
+                    Some((data, sender)) => {
+                        self.note_received(data.as_bytes().len());
+                        let sender = outcome(py, address::to_python(py, &sender))?;
+                        outcome(py, pair(py, data.into_any(), sender))
+                    }
+                    None => Ok(None),
+                }
+            }
+            Plan::ReceiveFromInto(target, size) => {
+                let fd = self.socket.descriptor();
+                let receive = |room: &mut [MaybeUninit<u8>]| {
+                    let size = if size == 0 { room.len() } else { size.min(room.len()) };
+                    socket::receive_from(fd, &mut room[..size])
+                };
+                let received = buffer::with_writable_bytes(&target, receive)?;
+                match ready(py, received)? {
+                    Some((length, sender)) => {
+                        self.note_received(length);
+                        let sender = outcome(py, address::to_python(py, &sender))?;
+                        let length = outcome(py, length.into_pyobject(py).map_err(PyErr::from))?;
+                        outcome(py, pair(py, length.into_any(), sender))
+                    }
+                    None => Ok(None),
+                }
+            }
+            Plan::Accept => self.accept(py),
+            Plan::SendAll(data, sent) => self.send_all(&data, sent),
+            Plan::SendTo(data, to) => self.send_to(&data, &to),
+            Plan::Connect(to, false) => self.connect(&to),
+            Plan::Connect(to, true) => self.connected(&to),
+        }
+    }
+
+    fn accept<'py>(&self, py: Python<'py>) -> PyOutcome<'py, Attempt<'py>> {
+        let Some((fd, peer)) = ready(py, socket::accept(self.socket.descriptor()))? else {
+            return Ok(None);
+        };
+        let connection = || -> PyResult<_> {
+            let listener = self.socket.object().bind(py);
+            let bare = BareSocket {
+                fd,
+                family: listener.getattr(intern!(py, "family"))?.extract()?,
+                kind: listener.getattr(intern!(py, "type"))?.extract()?,
+                protocol: listener.getattr(intern!(py, "proto"))?.extract()?,
+            };
+            pair(py, bare.into_python(py)?, address::to_python(py, &peer)?)
+        };
+        outcome(py, connection())
+    }
+
+    fn send_all<'py>(&self, data: &Bound<'py, PyAny>, sent: usize) -> PyOutcome<'py, Attempt<'py>> {
+        let py = data.py();
+        let fd = self.socket.descriptor();
+        let result = buffer::with_bytes(data, |bytes| {
+            let rest = bytes.get(sent..).unwrap_or_default();
+            socket::send(fd, rest).map(|more| {
+                self.note_sent(more);
+                (sent + more, more >= rest.len())
+            })
+        })?;
+        match ready(py, result)? {
+            Some((_, true)) => Ok(Some(py.None().into_bound(py))),
+            Some((sent, false)) => self.send_rest_later(data, sent),
+            None => self.send_rest_later(data, sent),
+        }
+    }
+
+    /// Keeps a view of the data from the first wait to the end, as asyncio does: its owner cannot
+    /// resize or close it meanwhile.
+    fn send_rest_later<'py>(
+        &self,
+        data: &Bound<'py, PyAny>,
+        sent: usize,
+    ) -> PyOutcome<'py, Attempt<'py>> {
+        let py = data.py();
+        let view = match self.stage.get(py) {
+            Stage::New => buffer::view(data)?,
+            _ => data.clone(),
+        };
+        drop(self.action.replace(py, Action::SendAll(view.unbind(), sent)));
+        Ok(None)
+    }
+
+    /// By the socket object, which knows all kinds of addresses.
+    fn send_to<'py>(
+        &self,
+        data: &Bound<'py, PyAny>,
+        to: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, Attempt<'py>> {
+        let py = data.py();
+        let socket = self.socket.object().bind(py);
+        let sent = unless_blocking(call::call_method(socket, intern!(py, "sendto"), [data, to]))?;
+        if let Some(sent) = &sent {
+            self.note_sent(sent.extract().unwrap_or(0));
+        }
+        Ok(sent)
+    }
+
+    /// By the socket object as well: it raises the audit event.
+    fn connect<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, Attempt<'py>> {
+        let py = to.py();
+        let begun = Action::Connect(to.clone().unbind(), true);
+        drop(self.action.replace(py, begun));
+        let socket = self.socket.object().bind(py);
+        unless_blocking(call::call_method(socket, intern!(py, "connect"), [to]))
+    }
+
+    /// What has come of the attempt to connect.
+    fn connected<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, Attempt<'py>> {
+        let py = to.py();
+        let failure = outcome(
+            py,
+            socket::take_error(self.socket.descriptor()).map_err(|e| os_error(py, &e)),
+        )?;
+        match failure {
+            None => Ok(Some(py.None().into_bound(py))),
+            Some(error) if is_not_ready(&error) => Ok(None),
+            Some(error) => {
+                let text = format!("Connect call failed {to}");
+                outcome(py, Err(PyOSError::new_err((error.raw_os_error(), text))))
+            }
+        }
+    }
+
+    /// Arranges to be woken; returns the future to wait for.
+    fn wait<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Future>> {
+        let py = slf.py();
+        let this = slf.get();
+        let scheduler = this.scheduler.bind(py);
+        scheduler.get().check_open(py)?;
+        let fd = this.socket.descriptor();
+        this.refuse_transports(py, fd)?;
+        let future = Bound::new(py, Future::on(scheduler)?)?;
+        this.future.store(py, Some(future.clone()));
+        let socket = this.socket.object().bind(py);
+        if this.action.inspect(py, Action::writes) {
+            let runnable = Runnable::new(&WRITABLE, slf.clone());
+            let replaced = scheduler
+                .get()
+                .watches
+                .with(py, |watches| watches.set(fd, Direction::Write, runnable))
+                .map_err(|refused| os_error(py, &refused.error))?;
+            drop(replaced);
+        } else {
+            let reader = SocketReader::wait(scheduler, socket, fd, slf)?;
+            this.reader.store(py, Some(reader));
+        }
+        let place = scheduler.get().waiters.with(py, |waiters| waiters.add(slf.as_any(), &WAITER));
+        this.waiting.set(py, Some((fd, place)));
+        Ok(future)
+    }
+
+    fn refuse_transports(&self, py: Python<'_>, fd: i32) -> PyResult<()> {
+        let Some(owner) = OWNERS.get(py, fd) else { return Ok(()) };
+        let Ok(transport) = owner.cast_into::<Transport>() else { return Ok(()) };
+        let is_ours =
+            transport.get().scheduler(py).is_some_and(|loop_| loop_.is(self.scheduler.bind(py)));
+        if !is_ours || transport.get().is_closing(py) {
+            return Ok(());
+        }
+        let transport = transport.as_any().repr()?;
+        Err(PyRuntimeError::new_err(format!(
+            "File descriptor {fd} is used by transport {transport}"
+        )))
+    }
+
+    /// The socket can be read.
+    pub fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        match slf.get().future.get_bound(py) {
+            Some(future) if !future.get().is_done(py) => {
+                Future::finish_with_result(&future, py.None().into_bound(py))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The socket takes more. Sending goes on here, as what was sent cannot be taken back.
+    fn writable<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let Some(future) = this.future.get_bound(py) else { return Ok(()) };
+        if future.get().is_done(py) {
+            return Ok(());
+        }
+        let done = match this.attempt(py) {
+            Ok(None) => return Ok(()),
+            Ok(Some(value)) => Future::finish_with_result(&future, value),
+            Err(raised) if raised.stops_the_loop() => return Err(raised),
+            Err(raised) => Future::finish_with_exception(&future, raised.into_value()),
+        };
+        this.release(slf);
+        outcome(py, done)
+    }
+
+    /// The call ends as on any closed socket.
+    fn socket_closed<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        if slf.get().action.inspect(py, Action::writes) {
+            Self::writable(slf)
+        } else {
+            outcome(py, Self::wake(slf))
+        }
+    }
+
+    /// Stops waiting.
+    fn release(&self, slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        let scheduler = self.scheduler.get();
+        if let Some(reader) = self.reader.take(py) {
+            reader.get().release(slf);
+        }
+        let Some((fd, place)) = self.waiting.take(py) else { return };
+        let waiter = scheduler.waiters.with(py, |waiters| waiters.remove(place, slf.as_any()));
+        drop(waiter);
+        if self.action.inspect(py, |action| matches!(action, Action::SendAll(..))) {
+            drop(self.action.replace(py, Action::SendAll(py.None(), 0)));
+        }
+        if self.action.inspect(py, Action::writes) {
+            let removed =
+                scheduler.watches.with(py, |watches| watches.unset_of(fd, Direction::Write, slf));
+            drop(removed);
+        }
+    }
+
+    fn finish(slf: &Bound<'_, Self>) {
+        let this = slf.get();
+        this.stage.set(slf.py(), Stage::Done);
+        this.release(slf);
+        drop(this.future.take(slf.py()));
+    }
+
+    fn advance<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, Step<'py>> {
+        let py = slf.py();
+        let this = slf.get();
+        match this.stage.get(py) {
+            Stage::Done => {
+                let error = PyRuntimeError::new_err("cannot reuse already awaited coroutine");
+                return outcome(py, Err(error));
+            }
+            Stage::New => outcome(py, this.begin(py))?,
+            Stage::Waiting => {
+                let Some(future) = this.future.get_bound(py) else {
+                    return outcome(py, Err(PyRuntimeError::new_err("nothing to wait for")));
+                };
+                match Future::resume(&future) {
+                    Resumed::Yield(future) => return Ok(Step::Wait(future)),
+                    Resumed::Raise(exception) => return Err(Raised::from(exception)),
+                    Resumed::Return(value) if this.action.inspect(py, Action::writes) => {
+                        return Ok(Step::Done(value));
+                    }
+                    Resumed::Return(_) => {}
+                }
+            }
+        }
+        if let Some(value) = this.attempt(py)? {
+            return Ok(Step::Done(value));
+        }
+        let future = outcome(py, Self::wait(slf))?;
+        this.stage.set(py, Stage::Waiting);
+        match Future::resume(&future) {
+            Resumed::Yield(future) => Ok(Step::Wait(future)),
+            Resumed::Return(value) => Ok(Step::Done(value)),
+            Resumed::Raise(exception) => Err(Raised::from(exception)),
+        }
+    }
+}
+
+enum Step<'py> {
+    Wait(Bound<'py, PyAny>),
+    Done(Bound<'py, PyAny>),
+}
+
+impl SelfAwaiting for SocketOperation {
+    fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py> {
+        match Self::advance(slf) {
+            Ok(Step::Wait(future)) => Resumed::Yield(future),
+            Ok(Step::Done(value)) => {
+                Self::finish(slf);
+                Resumed::Return(value)
+            }
+            Err(raised) => {
+                Self::finish(slf);
+                Resumed::Raise(raised.into_value())
+            }
+        }
+    }
+}
+
+impl Finalize for SocketOperation {
+    fn original_dealloc() -> &'static AtomicPtr<()> {
+        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+        &DEALLOC
+    }
+
+    #[inline(always)]
+    fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
+        slf.get().stage.get(slf.py()) == Stage::New
+    }
+
+    /// Warns as for any coroutine that nobody awaited.
+    fn finalize(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        slf.get().stage.set(py, Stage::Done);
+        if too_late_to_report(py) {
+            return;
+        }
+        let name = slf.get().action.inspect(py, Action::name);
+        let message = format!("coroutine 'EventLoop.{name}' was never awaited");
+        let warned = imports::warn(py)
+            .and_then(|warn| warn.call1((message, py.get_type::<PyRuntimeWarning>())));
+        if let Err(error) = warned {
+            write_unraisable(Raised::from(error.into_value(py).into_bound(py)), slf);
+        }
+    }
+}
+
+/// The value of a call of a Python method, `None` if it would block.
+fn unless_blocking<'py>(called: PyOutcome<'py, Bound<'py, PyAny>>) -> PyOutcome<'py, Attempt<'py>> {
+    match called {
+        Ok(value) => Ok(Some(value)),
+        Err(raised)
+            if raised.value().is_instance_of::<PyBlockingIOError>()
+                || raised.value().is_instance_of::<PyInterruptedError>() =>
+        {
+            Ok(None)
+        }
+        Err(raised) => Err(raised),
+    }
+}
+
+/// The value of a call, `None` if it would block.
+fn ready<T>(py: Python<'_>, result: io::Result<T>) -> PyOutcome<'_, Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_not_ready(&error) => Ok(None),
+        Err(error) => outcome(py, Err(os_error(py, &error))),
+    }
+}
+
+fn number(py: Python<'_>, result: io::Result<usize>) -> PyOutcome<'_, Attempt<'_>> {
+    match ready(py, result)? {
+        Some(number) => {
+            let number = outcome(py, number.into_pyobject(py).map_err(PyErr::from))?;
+            Ok(Some(number.into_any()))
+        }
+        None => Ok(None),
+    }
+}
+
+fn pair<'py>(
+    py: Python<'py>,
+    first: Bound<'py, PyAny>,
+    second: Bound<'py, PyAny>,
+) -> PyResult<Attempt<'py>> {
+    Ok(Some(PyTuple::new(py, [first, second])?.into_any()))
+}
+
+#[pymethods]
+impl SocketOperation {
+    #[getter(__qualname__)]
+    fn qualname(&self, py: Python<'_>) -> String {
+        format!("EventLoop.{}", self.action.inspect(py, Action::name))
+    }
+
+    #[getter(__name__)]
+    fn name(&self, py: Python<'_>) -> &'static str {
+        self.action.inspect(py, Action::name)
+    }
+
+    #[getter]
+    fn cr_await<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Future>> {
+        self.future.get_bound(py)
+    }
+
+    #[getter]
+    fn cr_running(&self) -> bool {
+        false
+    }
+
+    fn __await__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
+        slf.clone()
+    }
+
+    fn __iter__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
+        slf.clone()
+    }
+
+    /// Resume; the value sent is ignored.
+    fn send<'py>(slf: &Bound<'py, Self>, _value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match Self::resume(slf) {
+            Resumed::Yield(future) => Ok(future),
+            Resumed::Return(value) => {
+                Err(pyo3::exceptions::PyStopIteration::new_err((value.unbind(),)))
+            }
+            Resumed::Raise(exception) => Err(PyErr::from_value(exception.into_any())),
+        }
+    }
+
+    /// Raise an exception where the coroutine waits.
+    #[pyo3(signature = (*arguments))]
+    fn throw<'py>(
+        slf: &Bound<'py, Self>,
+        arguments: Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let future = match slf.get().future.get_bound(py) {
+            Some(future) => future,
+            None => Bound::new(py, Future::on(slf.get().scheduler.bind(py))?)?,
+        };
+        Self::finish(slf);
+        let raising = Bound::new(py, FutureIterator::new(&future))?;
+        raising.call_method1(intern!(py, "throw"), arguments)
+    }
+
+    fn __del__(slf: &Bound<'_, Self>) {
+        if Self::needs_finalizing(slf) {
+            Self::finalize(slf);
+        }
+    }
+
+    /// Stop waiting and do nothing more.
+    fn close(slf: &Bound<'_, Self>) {
+        Self::finish(slf);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.scheduler)?;
+        visit.call(self.socket.object())?;
+        self.action.visit_with(&visit)?;
+        self.future.visit(&visit)?;
+        self.reader.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| drop((self.future.take(py), self.reader.take(py))));
+    }
+}

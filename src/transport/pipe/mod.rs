@@ -1,0 +1,114 @@
+//! What both ends of a pipe share.
+
+#![forbid(unsafe_code)]
+
+mod reader;
+mod writer;
+
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::PyAttributeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+pub use reader::ReadPipeTransport;
+pub use writer::WritePipeTransport;
+
+use crate::interop::imports;
+use crate::scheduler::Scheduler;
+use crate::scheduler::watch::Direction;
+use crate::sys::pipe;
+use crate::transport::{Endpoint, Parts, Transport};
+
+/// How often in a row a pipe was found full: what carries much data is given more room, which
+/// makes for fewer and larger pieces.
+#[derive(Clone, Copy, Default)]
+pub struct Crowding(u8);
+
+impl Crowding {
+    /// Times before the pipe is widened.
+    const PATIENCE: u8 = 4;
+
+    /// Notes whether the pipe at `fd` was full this time.
+    #[inline]
+    pub fn note(&mut self, fd: RawFd, full: bool) {
+        if self.0 > Self::PATIENCE {
+            return;
+        }
+        self.0 = if full { self.0 + 1 } else { 0 };
+        if self.0 > Self::PATIENCE {
+            pipe::widen(fd);
+        }
+    }
+}
+
+impl Transport {
+    /// A line in asyncio's log about the other end, in debug mode.
+    pub(in crate::transport) fn log_closed_by_peer(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        if slf.get().debug(py) {
+            let text = intern!(py, "%r was closed by peer");
+            imports::logger(py)?.call_method1(intern!(py, "info"), (text, slf))?;
+        }
+        Ok(())
+    }
+
+    /// The repr of a pipe's end, which is watched in one direction.
+    pub(in crate::transport) fn pipe_repr(
+        slf: &Bound<'_, Self>,
+        direction: Direction,
+    ) -> PyResult<String> {
+        let py = slf.py();
+        let this = slf.get();
+        let name = (this.kind.class)(py)?.getattr(intern!(py, "__name__"))?;
+        let closed = this.endpoint.inspect(py, Endpoint::is_closed);
+        let mut info = vec![name.to_string()];
+        if closed {
+            info.push("closed".to_owned());
+        } else if this.is_closing(py) {
+            info.push("closing".to_owned());
+        }
+        info.push(format!("fd={}", this.fd));
+        if closed {
+            info.push("closed".to_owned());
+        } else {
+            let polling = this.scheduler(py).is_some_and(|scheduler| {
+                let watches = &scheduler.get().watches;
+                watches.with(py, |watches| watches.is_set(this.fd, direction))
+            });
+            info.push(if polling { "polling" } else { "idle" }.to_owned());
+            if direction == Direction::Write {
+                let size = this.writing.with(py, |side| side.unsent());
+                info.push(format!("bufsize={size}"));
+            }
+        }
+        Ok(format!("<{}>", info.join(" ")))
+    }
+
+    /// The error of an attribute that asyncio's class does not have.
+    pub(in crate::transport) fn absent(slf: &Bound<'_, Self>, attribute: &str) -> PyResult<()> {
+        let py = slf.py();
+        let name = (slf.get().kind.class)(py)?.getattr(intern!(py, "__name__"))?;
+        let message = format!("'{name}' object has no attribute '{attribute}'");
+        Err(PyAttributeError::new_err(message))
+    }
+
+    /// What an end of a pipe is made of, with the pipe among its extra information.
+    ///
+    /// # Errors
+    /// Those of `fileno()`.
+    pub fn pipe_parts<'py>(
+        scheduler: Bound<'py, Scheduler>,
+        pipe: &Bound<'py, PyAny>,
+        protocol: Bound<'py, PyAny>,
+        extra: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Parts<'py>> {
+        let py = pipe.py();
+        let extra = extra.unwrap_or_else(|| PyDict::new(py));
+        extra.set_item(intern!(py, "pipe"), pipe)?;
+        let endpoint = Endpoint::of(pipe)?;
+        let (server, peer, context) = (None, None, None);
+        Ok(Parts { scheduler, endpoint, protocol, extra: Some(extra), server, peer, context })
+    }
+}

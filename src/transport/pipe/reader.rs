@@ -1,0 +1,269 @@
+//! The reading end of pipes, FIFOs, sockets and terminals.
+//!
+//! What a protocol raises is reported and the pipe stays open, unlike a socket: asyncio's rules.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use pyo3::PyClassInitializer;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::ffi::call;
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::slots::Finalize;
+use crate::interop::error::os_error;
+use crate::interop::error::raised_by_system;
+use crate::interop::imports;
+use crate::metrics::TransportClass;
+use crate::scheduler::RunnableKind;
+use crate::scheduler::report::outcome;
+use crate::scheduler::watch::Direction;
+use crate::sys::is_not_ready;
+use crate::sys::pipe::{self, FileKind};
+use crate::transport::event::{EVENT, NEVER, run_event};
+use crate::transport::lifecycle::describe_event;
+use crate::transport::pipe::Crowding;
+use crate::transport::reader_feed::Feed;
+use crate::transport::receive::ReadSize;
+use crate::transport::{Parts, Transport, TransportKind};
+use crate::write_side::{ResumeAt, WriteSide};
+
+const READ_FAILED: &str = "Fatal read error on pipe transport";
+
+static KIND: TransportKind = TransportKind {
+    class: imports::read_pipe_transport,
+    counted_as: TransportClass::Pipe,
+    is_socket: false,
+    on_read: &ON_READ,
+    on_write: &NEVER,
+    // Nothing is written.
+    resume_at: ResumeAt::LowWater,
+    write_failed: READ_FAILED,
+    send: |_| Ok(()),
+    queue_size: |_| 0,
+    clear_queue: |_| {},
+    all_sent: |_| Ok(()),
+    lost: |_| Ok(()),
+};
+
+static ON_READ: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        run_event(scheduler, runnable, "_read_ready", ReadPipeTransport::read_ready)
+    },
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
+    ..EVENT
+};
+
+/// The reading end of a pipe and its protocol.
+///
+/// See <https://docs.python.org/3/library/asyncio-protocol.html#read-only-transports>.
+#[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
+pub struct ReadPipeTransport {
+    read_size: AttachedCell<ReadSize>,
+    crowding: AttachedCell<Crowding>,
+}
+
+impl ReadPipeTransport {
+    /// A transport that has begun to open.
+    ///
+    /// # Errors
+    /// ValueError if it is not a pipe, a socket or a character device; OSError.
+    pub fn open<'py>(
+        parts: Parts<'py>,
+        waiter: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = parts.scheduler.py();
+        let fd = parts.endpoint.descriptor();
+        match pipe::file_kind(fd) {
+            Ok(FileKind::Other) => {
+                let message = "Pipe transport is for pipes/sockets only.";
+                return Err(PyValueError::new_err(message));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(os_error(py, &error)),
+        }
+        pipe::set_non_blocking(fd).map_err(|error| os_error(py, &error))?;
+        let protocol = parts.protocol.clone();
+        let reader = Self {
+            read_size: AttachedCell::new(ReadSize::default()),
+            crowding: AttachedCell::new(Crowding::default()),
+        };
+        let base = PyClassInitializer::from(Transport::new(&KIND, parts));
+        let reader = Bound::new(py, base.add_subclass(reader))?;
+        reader.as_super().get().bind_protocol(protocol)?;
+        Transport::open(reader.as_super(), waiter)?;
+        Ok(reader)
+    }
+
+    /// Something can be read, or all writers are gone.
+    fn read_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let base = slf.as_super().get();
+        if !base.wants_to_read(py) {
+            return Ok(());
+        }
+        let Some(protocol) = base.protocol.get_bound(py) else { return Ok(()) };
+        if let Some(feed) = Feed::of(&protocol) {
+            return Self::read_into_stream(slf, feed, &protocol);
+        }
+        let mut read_size = slf.get().read_size.get(py);
+        let received = read_size.receive(py, base.descriptor(py), pipe::read)?;
+        slf.get().read_size.set(py, read_size);
+        match received {
+            Ok(data) if data.as_bytes().is_empty() => outcome(py, Self::end(slf, &protocol)),
+            Ok(data) => {
+                Self::note(slf, data.as_bytes().len());
+                let method = intern!(py, "data_received");
+                call::call_method(&protocol, method, [data.as_any()]).map(drop)
+            }
+            Err(error) => Self::read_failed(slf, &error),
+        }
+    }
+
+    /// As `read_ready()`, for the protocol of asyncio's streams.
+    fn read_into_stream<'py>(
+        slf: &Bound<'py, Self>,
+        feed: Feed<'py>,
+        protocol: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let fd = slf.as_super().get().descriptor(py);
+        let mut read_size = slf.get().read_size.get(py);
+        let received = read_size.receive_into(&feed.buffer, fd, pipe::read)?;
+        slf.get().read_size.set(py, read_size);
+        match received {
+            Ok(0) => outcome(py, Self::end(slf, protocol)),
+            Ok(length) => {
+                Self::note(slf, length);
+                outcome(py, feed.announce())
+            }
+            Err(error) => Self::read_failed(slf, &error),
+        }
+    }
+
+    fn note(slf: &Bound<'_, Self>, length: usize) {
+        let py = slf.py();
+        let base = slf.as_super().get();
+        base.note_received(py, length);
+        let mut crowding = slf.get().crowding.get(py);
+        crowding.note(base.descriptor(py), length >= pipe::DEFAULT_CAPACITY);
+        slf.get().crowding.set(py, crowding);
+    }
+
+    #[cold]
+    fn read_failed<'py>(slf: &Bound<'py, Self>, error: &io::Error) -> PyOutcome<'py, ()> {
+        if is_not_ready(error) {
+            return Ok(());
+        }
+        let py = slf.py();
+        outcome(py, Self::fatal_error(slf, &raised_by_system(py, error), READ_FAILED))
+    }
+
+    fn end(slf: &Bound<'_, Self>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let base = transport.get();
+        Transport::log_closed_by_peer(transport)?;
+        base.writing.with(py, WriteSide::lose);
+        base.unwatch(transport, Direction::Read);
+        let told = match base.scheduler(py) {
+            Some(scheduler) => protocol.getattr(intern!(py, "eof_received")).and_then(|callback| {
+                scheduler.call_method1(intern!(py, "call_soon"), (callback,)).map(drop)
+            }),
+            None => Ok(()),
+        };
+        told.and(Transport::schedule_connection_lost(transport, None))
+    }
+
+    /// Ends it because of an exception, which is reported unless it is the end of a terminal.
+    fn fatal_error<'py>(
+        slf: &Bound<'py, Self>,
+        raised: &Raised<'py>,
+        message: &str,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let exception = raised.value();
+        let is_hang_up = exception.is_instance_of::<PyOSError>()
+            && exception.getattr(intern!(py, "errno"))?.eq(libc::EIO)?;
+        if is_hang_up {
+            Transport::log(transport, "%r: %s", Some(message), Some(raised))?;
+        } else {
+            Transport::report(transport, message, raised)?;
+        }
+        Transport::force_close(transport, Some(exception.clone().into_any()))
+    }
+}
+
+#[pymethods]
+impl ReadPipeTransport {
+    #[classattr]
+    fn max_size() -> usize {
+        256 * 1024
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        Transport::pipe_repr(slf.as_super(), Direction::Read)
+    }
+
+    #[pyo3(name = "_read_ready")]
+    fn read_ready_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::read_ready(slf).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_fatal_error", signature = (exc, message="Fatal error on pipe transport"))]
+    fn fatal_error_py<'py>(
+        slf: &Bound<'py, Self>,
+        exc: Bound<'py, PyAny>,
+        message: &str,
+    ) -> PyResult<()> {
+        Self::fatal_error(slf, &Raised::from(exc.cast_into()?), message)
+    }
+
+    #[pyo3(name = "_close")]
+    fn close_with<'py>(slf: &Bound<'py, Self>, exc: Option<Bound<'py, PyAny>>) -> PyResult<()> {
+        Transport::force_close(slf.as_super(), exc)
+    }
+
+    #[getter(_pipe)]
+    fn pipe<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Transport::socket_object(slf.as_super())
+    }
+
+    #[getter(_fileno)]
+    fn fileno(slf: &Bound<'_, Self>) -> i32 {
+        slf.as_super().get().fd
+    }
+
+    // What asyncio's class does not have.
+
+    #[getter(abort)]
+    fn no_abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Transport::absent(slf.as_super(), "abort")
+    }
+
+    #[getter(get_write_buffer_size)]
+    fn no_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Transport::absent(slf.as_super(), "get_write_buffer_size")
+    }
+
+    #[getter(get_write_buffer_limits)]
+    fn no_write_buffer_limits(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Transport::absent(slf.as_super(), "get_write_buffer_limits")
+    }
+
+    #[getter(set_write_buffer_limits)]
+    fn no_set_write_buffer_limits(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Transport::absent(slf.as_super(), "set_write_buffer_limits")
+    }
+
+    fn __del__(slf: &Bound<'_, Self>) {
+        if Transport::needs_finalizing(slf.as_super()) {
+            Transport::finalize(slf.as_super());
+        }
+    }
+}

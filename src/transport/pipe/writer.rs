@@ -1,0 +1,345 @@
+//! The writing end of pipes, FIFOs, sockets and terminals.
+//!
+//! The descriptor is watched for reading too, since that is how systems tell that the reader is
+//! gone. Closing lets the rest be written first, and is the same as ending the stream.
+
+#![forbid(unsafe_code)]
+
+use pyo3::PyClassInitializer;
+use pyo3::exceptions::{
+    PyAssertionError, PyBrokenPipeError, PyNotImplementedError, PyTypeError, PyValueError,
+};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes};
+
+use crate::ffi::exception::PyOutcome;
+use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::slots::Finalize;
+use crate::interop::error::os_error;
+use crate::interop::error::raised_by_system;
+use crate::interop::imports;
+use crate::metrics::TransportClass;
+use crate::scheduler::RunnableKind;
+use crate::scheduler::report::outcome;
+use crate::scheduler::watch::Direction;
+use crate::sys::pipe::{self, FileKind};
+use crate::transport::data::is_data;
+use crate::transport::event::{EVENT, run_event};
+use crate::transport::lifecycle::describe_event;
+use crate::transport::pipe::Crowding;
+use crate::transport::write_queue::{self, WriteQueue};
+use crate::transport::writing::FORGIVEN_WRITES;
+use crate::transport::{Endpoint, Parts, Transport, TransportKind};
+use crate::write_side::{Close, ResumeAt, Write, WriteSide};
+
+const WRITE_FAILED: &str = "Fatal write error on pipe transport";
+
+/// On AIX only a socket tells by being readable that its reader is gone.
+const PIPES_TELL: bool = !cfg!(target_os = "aix");
+
+static KIND: TransportKind = TransportKind {
+    class: imports::write_pipe_transport,
+    counted_as: TransportClass::Pipe,
+    is_socket: false,
+    on_read: &ON_READ,
+    on_write: &ON_WRITE,
+    // asyncio's pipes have no use for the low-water mark.
+    resume_at: ResumeAt::Empty,
+    write_failed: WRITE_FAILED,
+    send: |transport| match transport.cast::<WritePipeTransport>() {
+        Ok(writer) => WritePipeTransport::send_queue(writer),
+        Err(_) => Ok(()),
+    },
+    queue_size: |transport| {
+        let writer = transport.cast::<WritePipeTransport>();
+        writer.map_or(0, |writer| writer.get().queue.with(writer.py(), |queue| queue.len()))
+    },
+    clear_queue: |transport| {
+        if let Ok(writer) = transport.cast::<WritePipeTransport>() {
+            let queue = writer.get().queue.with(writer.py(), WriteQueue::take);
+            drop(queue);
+        }
+    },
+    all_sent: |_| Ok(()),
+    lost: |_| Ok(()),
+};
+
+static ON_READ: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        run_event(scheduler, runnable, "_read_ready", WritePipeTransport::reader_gone)
+    },
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
+    ..EVENT
+};
+
+static ON_WRITE: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        run_event(scheduler, runnable, "_write_ready", Transport::write_ready)
+    },
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
+    ..EVENT
+};
+
+/// The writing end of a pipe and its protocol.
+///
+/// See <https://docs.python.org/3/library/asyncio-protocol.html#write-only-transports>.
+#[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
+pub struct WritePipeTransport {
+    queue: AttachedRefCell<WriteQueue>,
+    crowding: AttachedCell<Crowding>,
+    /// Writes that failed or came too late.
+    lost_writes: AttachedCell<u32>,
+}
+
+impl WritePipeTransport {
+    /// A transport that has begun to open.
+    ///
+    /// # Errors
+    /// ValueError if it is not a pipe, a socket or a character device; OSError.
+    pub fn open<'py>(
+        parts: Parts<'py>,
+        waiter: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = parts.scheduler.py();
+        let fd = parts.endpoint.descriptor();
+        let file_kind = pipe::file_kind(fd).map_err(|error| os_error(py, &error))?;
+        let tells = match file_kind {
+            FileKind::Socket => true,
+            FileKind::Fifo => PIPES_TELL,
+            FileKind::CharacterDevice => false,
+            FileKind::Other => {
+                return Err(PyValueError::new_err(
+                    "Pipe transport is only for pipes, sockets and character devices",
+                ));
+            }
+        };
+        pipe::set_non_blocking(fd).map_err(|error| os_error(py, &error))?;
+        let protocol = parts.protocol.clone();
+        let writer = Self {
+            queue: AttachedRefCell::new(WriteQueue::default()),
+            crowding: AttachedCell::new(Crowding::default()),
+            lost_writes: AttachedCell::new(0),
+        };
+        let base = PyClassInitializer::from(Transport::new(&KIND, parts));
+        let writer = Bound::new(py, base.add_subclass(writer))?;
+        let base = writer.as_super().get();
+        base.bind_protocol(protocol)?;
+        // Where the system tells nothing it is as if reading was paused for good.
+        base.update_state(py, |state| state.paused = !tells);
+        Transport::open(writer.as_super(), waiter)?;
+        Ok(writer)
+    }
+
+    /// Nobody is left to read what is written.
+    fn reader_gone<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        // An event may be queued already when a callback closes.
+        if transport.get().is_lost(py) {
+            return Ok(());
+        }
+        outcome(py, Transport::log_closed_by_peer(transport))?;
+        let unwritten = transport.get().writing.with(py, |side| side.queued()) != 0;
+        let exception =
+            unwritten.then(|| PyBrokenPipeError::new_err(()).into_value(py).into_bound(py));
+        outcome(py, Transport::force_close(transport, exception.map(Bound::into_any)))
+    }
+
+    /// Writes `data`, or as much as the pipe takes, and queues the rest.
+    fn write<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
+        if transport.get().is_closing(py) {
+            return outcome(py, this.note_lost_write(py));
+        }
+        let base = transport.get();
+        let decided = base.writing.with(py, |side| side.write(None));
+        let fd = base.descriptor(py);
+        let written = write_queue::send_or_push(&this.queue, data, |content| match decided {
+            Write::Send => base.note_sent(py, pipe::write(fd, content)),
+            _ => Ok(0),
+        });
+        match written {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => {
+                let queued = this.queue.with(py, |queue| queue.len());
+                base.writing.with(py, |side| match decided {
+                    Write::Send => side.wait(queued),
+                    _ => side.queued_more(queued),
+                });
+                Transport::carry_out(transport)
+            }
+            Ok(Err(error)) => {
+                this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
+                Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
+            }
+            // asyncio appends to a bytearray, which refuses it.
+            Err(_) if decided == Write::Queue => {
+                let class = data.get_type().qualname();
+                outcome(
+                    py,
+                    class.and_then(|class| {
+                        Err(PyTypeError::new_err(format!("can't concat {class} to bytearray")))
+                    }),
+                )
+            }
+            Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
+        }
+    }
+
+    /// Hands the head of the queue to the system.
+    fn send_queue<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
+        let base = transport.get();
+        let fd = base.descriptor(py);
+        let written = write_queue::send_head(&this.queue, py, |slices| {
+            let written = match slices {
+                [slice] => pipe::write(fd, slice),
+                slices => pipe::write_vectored(fd, slices),
+            };
+            base.note_sent(py, written)
+        });
+        if let Err(error) = written {
+            this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
+            let dropped = this.queue.with(py, WriteQueue::take);
+            base.writing.with(py, WriteSide::dropped);
+            drop(dropped);
+            return Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED);
+        }
+        let mut crowding = this.crowding.get(py);
+        crowding.note(fd, !this.queue.with(py, |queue| queue.is_empty()));
+        this.crowding.set(py, crowding);
+        Ok(())
+    }
+
+    /// `close()` and `write_eof()`: the pipe is closed once everything is written.
+    fn finish(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let base = transport.get();
+        if base.is_closing(py) || base.endpoint.inspect(py, Endpoint::is_closed) {
+            return Ok(());
+        }
+        if base.writing.with(py, WriteSide::close) != Close::Now {
+            return Ok(());
+        }
+        base.unwatch(transport, Direction::Read);
+        Transport::carry_out(transport)?;
+        Transport::schedule_connection_lost(transport, None)
+    }
+
+    #[cold]
+    fn note_lost_write(&self, py: Python<'_>) -> PyResult<()> {
+        let lost = self.lost_writes.get(py);
+        if lost >= FORGIVEN_WRITES {
+            let text = "pipe closed by peer or os.write(pipe, data) raised exception.";
+            imports::logger(py)?.call_method1(intern!(py, "warning"), (text,))?;
+        }
+        self.lost_writes.set(py, lost.saturating_add(1));
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl WritePipeTransport {
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        Transport::pipe_repr(slf.as_super(), Direction::Write)
+    }
+
+    /// Write some data. Does not block: what the pipe does not take is buffered.
+    ///
+    /// Raises:
+    ///     AssertionError: data is not bytes, a bytearray or a memoryview.
+    #[pyo3(name = "write")]
+    fn write_py(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        if !is_data(data) {
+            return Err(PyAssertionError::new_err(data.repr()?.to_string()));
+        }
+        if !data.is_truthy()? {
+            return Ok(());
+        }
+        Self::write(slf, data).map_err(PyErr::from)
+    }
+
+    /// Write a list of data, as if joined.
+    fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let joined = PyBytes::new(py, b"").call_method1(intern!(py, "join"), (list_of_data,))?;
+        slf.call_method1(intern!(py, "write"), (joined,)).map(drop)
+    }
+
+    /// Close the pipe; buffered data is written first.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::finish(slf)
+    }
+
+    /// Close the pipe; buffered data is written first.
+    fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::finish(slf)
+    }
+
+    /// Return True: the end of the stream can be told.
+    fn can_write_eof(&self) -> bool {
+        true
+    }
+
+    #[pyo3(name = "_read_ready")]
+    fn reader_gone_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::reader_gone(slf).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_write_ready")]
+    fn write_ready_py(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Transport::write_ready(slf.as_super()).map_err(PyErr::from)
+    }
+
+    #[pyo3(name = "_close", signature = (exc=None))]
+    fn close_with<'py>(slf: &Bound<'py, Self>, exc: Option<Bound<'py, PyAny>>) -> PyResult<()> {
+        Transport::force_close(slf.as_super(), exc)
+    }
+
+    #[getter(_pipe)]
+    fn pipe<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Transport::socket_object(slf.as_super())
+    }
+
+    #[getter(_fileno)]
+    fn fileno(slf: &Bound<'_, Self>) -> i32 {
+        slf.as_super().get().fd
+    }
+
+    #[getter(_conn_lost)]
+    fn conn_lost(&self, py: Python<'_>) -> u32 {
+        self.lost_writes.get(py)
+    }
+
+    /// A copy of what is not written yet.
+    #[getter(_buffer)]
+    fn buffer<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
+        PyByteArray::new(py, &self.queue.with(py, |queue| queue.copy(py)))
+    }
+
+    // asyncio's class inherits these from one that leaves them to others.
+
+    fn is_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    fn pause_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    fn resume_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    fn __del__(slf: &Bound<'_, Self>) {
+        if Transport::needs_finalizing(slf.as_super()) {
+            Transport::finalize(slf.as_super());
+        }
+    }
+}

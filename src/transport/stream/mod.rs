@@ -1,0 +1,309 @@
+//! The stream engine: TCP and UNIX stream sockets.
+//!
+//! One receive per readiness and turn, so that a peer who floods cannot starve the others; reads
+//! are level-triggered, so a short read needs no second one to see that nothing is left. Writing
+//! is in `writing.rs`.
+
+#![forbid(unsafe_code)]
+
+mod methods;
+mod server;
+mod writing;
+
+use std::io;
+
+use pyo3::PyClassInitializer;
+use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+pub use server::{Listener, Service, Serving};
+
+use crate::ffi::exception::PyOutcome;
+use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::shared_buffer::Taken;
+use crate::ffi::{buffer, call};
+use crate::interop::error::raised_by_system;
+use crate::interop::imports;
+use crate::metrics::TransportClass;
+use crate::scheduler::RunnableKind;
+use crate::scheduler::report::outcome;
+use crate::scheduler::watch::Direction;
+use crate::sys::{is_not_ready, socket};
+use crate::transport::event::{EVENT, run_event};
+use crate::transport::lifecycle::describe_event;
+use crate::transport::native_protocol::NativeProtocol;
+use crate::transport::reader_feed::Feed;
+use crate::transport::receive::{LARGEST, ReadSize};
+use crate::transport::write_queue::WriteQueue;
+use crate::transport::{Parts, Transport, TransportKind};
+use crate::write_side::ResumeAt;
+
+const READ_FAILED: &str = "Fatal read error on socket transport";
+const DELIVERY_FAILED: &str = "Fatal error: protocol.data_received() call failed.";
+pub(in crate::transport) const WRITE_FAILED: &str = "Fatal write error on socket transport";
+
+static KIND: TransportKind = TransportKind {
+    class: imports::socket_transport,
+    counted_as: TransportClass::Stream,
+    is_socket: true,
+    on_read: &ON_READ,
+    on_write: &ON_WRITE,
+    resume_at: ResumeAt::LowWater,
+    write_failed: WRITE_FAILED,
+    send: |transport| match transport.cast::<StreamTransport>() {
+        Ok(stream) => StreamTransport::send_queue(stream),
+        Err(_) => Ok(()),
+    },
+    queue_size: |transport| {
+        let stream = transport.cast::<StreamTransport>();
+        stream.map_or(0, |stream| stream.get().queue.with(stream.py(), |queue| queue.len()))
+    },
+    clear_queue: |transport| {
+        if let Ok(stream) = transport.cast::<StreamTransport>() {
+            let queue = stream.get().queue.with(stream.py(), WriteQueue::take);
+            drop(queue);
+        }
+    },
+    all_sent: |transport| match transport.cast::<StreamTransport>() {
+        Ok(stream) => stream.get().wake_empty_waiter(stream.py()),
+        Err(_) => Ok(()),
+    },
+    lost: |transport| match transport.cast::<StreamTransport>() {
+        Ok(stream) => stream.get().fail_empty_waiter(
+            PyConnectionError::new_err("Connection is closed by peer")
+                .into_value(stream.py())
+                .bind(stream.py())
+                .as_any(),
+        ),
+        Err(_) => Ok(()),
+    },
+};
+
+static ON_READ: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        run_event(scheduler, runnable, "_read_ready", StreamTransport::read_ready)
+    },
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
+    ..EVENT
+};
+
+static ON_WRITE: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        run_event(scheduler, runnable, "_write_ready", Transport::write_ready)
+    },
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
+    ..EVENT
+};
+
+/// A connected stream socket and its protocol.
+///
+/// See <https://docs.python.org/3/library/asyncio-protocol.html#transports>.
+#[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
+pub struct StreamTransport {
+    pub(in crate::transport) queue: AttachedRefCell<WriteQueue>,
+    read_size: AttachedCell<ReadSize>,
+    /// Waits until everything is written; `sendfile()` uses it.
+    pub(in crate::transport) empty_waiter: AttachedCell<Option<Py<PyAny>>>,
+}
+
+impl StreamTransport {
+    /// A transport that has begun to open.
+    ///
+    /// # Errors
+    /// Those of the server's and the loop's methods.
+    pub fn open<'py>(
+        parts: Parts<'py>,
+        waiter: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = parts.scheduler.py();
+        let protocol = parts.protocol.clone();
+        let stream = Self {
+            queue: AttachedRefCell::new(WriteQueue::default()),
+            read_size: AttachedCell::new(ReadSize::default()),
+            empty_waiter: AttachedCell::new(None),
+        };
+        let base = PyClassInitializer::from(Transport::new(&KIND, parts));
+        let stream = Bound::new(py, base.add_subclass(stream))?;
+        stream.as_super().get().bind_protocol(protocol)?;
+        Transport::open(stream.as_super(), waiter)?;
+        Ok(stream)
+    }
+
+    /// Something can be read, or the stream has ended.
+    #[inline]
+    pub fn read_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let base = transport.get();
+        // An event may be queued already when a callback pauses or closes.
+        if !base.wants_to_read(py) {
+            return Ok(());
+        }
+        let Some(protocol) = base.protocol.get_bound(py) else { return Ok(()) };
+        let state = base.state.get(py);
+        if state.buffered_protocol {
+            return Self::read_into_buffer(slf, &protocol);
+        }
+        if state.native_protocol {
+            return Self::read_for_native(slf, &protocol);
+        }
+        if let Some(feed) = Feed::of(&protocol) {
+            return Self::read_into_stream(slf, feed, &protocol);
+        }
+        let mut read_size = slf.get().read_size.get(py);
+        let received = read_size.receive(py, base.descriptor(py), socket::receive)?;
+        slf.get().read_size.set(py, read_size);
+        let data = match received {
+            Ok(data) => data,
+            Err(error) => return Self::read_failed(slf, &error),
+        };
+        if data.as_bytes().is_empty() {
+            return Self::read_eof(slf, &protocol);
+        }
+        base.note_received(py, data.as_bytes().len());
+        match call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]) {
+            Ok(_) => Ok(()),
+            Err(raised) => Transport::fatal_error(transport, raised, DELIVERY_FAILED),
+        }
+    }
+
+    /// As `read_ready()`, for the protocol of asyncio's streams.
+    fn read_into_stream<'py>(
+        slf: &Bound<'py, Self>,
+        feed: Feed<'py>,
+        protocol: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let mut read_size = slf.get().read_size.get(py);
+        let fd = transport.get().descriptor(py);
+        let received = read_size.receive_into(&feed.buffer, fd, socket::receive)?;
+        slf.get().read_size.set(py, read_size);
+        let length = match received {
+            Ok(0) => return Self::read_eof(slf, protocol),
+            Ok(length) => length,
+            Err(error) => return Self::read_failed(slf, &error),
+        };
+        transport.get().note_received(py, length);
+        match outcome(py, feed.announce()) {
+            Ok(()) => Ok(()),
+            Err(raised) => Transport::fatal_error(transport, raised, DELIVERY_FAILED),
+        }
+    }
+
+    fn read_into_buffer<'py>(
+        slf: &Bound<'py, Self>,
+        protocol: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let any_size = outcome(py, (-1i32).into_pyobject(py).map_err(PyErr::from))?;
+        let given = call::call_method(protocol, intern!(py, "get_buffer"), [any_size.as_any()]);
+        let given = given.and_then(|given| match outcome(py, given.len())? {
+            0 => outcome(py, Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"))),
+            _ => Ok(given),
+        });
+        let target = match given {
+            Ok(target) => target,
+            Err(raised) => {
+                let message = "Fatal error: protocol.get_buffer() call failed.";
+                return Transport::fatal_error(transport, raised, message);
+            }
+        };
+        // `get_buffer()` may have closed the transport or the socket.
+        let fd = transport.get().descriptor(py);
+        let length = match buffer::with_writable_bytes(&target, |bytes| socket::receive(fd, bytes))
+        {
+            Ok(Ok(length)) => length,
+            Ok(Err(error)) => return Self::read_failed(slf, &error),
+            Err(raised) => return Transport::fatal_error(transport, raised, READ_FAILED),
+        };
+        if length == 0 {
+            return Self::read_eof(slf, protocol);
+        }
+        transport.get().note_received(py, length);
+        let length = outcome(py, length.into_pyobject(py).map_err(PyErr::from))?;
+        match call::call_method(protocol, intern!(py, "buffer_updated"), [length.as_any()]) {
+            Ok(_) => Ok(()),
+            Err(raised) => Transport::fatal_error(
+                transport,
+                raised,
+                "Fatal error: protocol.buffer_updated() call failed.",
+            ),
+        }
+    }
+
+    fn read_for_native<'py>(
+        slf: &Bound<'py, Self>,
+        protocol: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let native = outcome(py, protocol.cast::<NativeProtocol>().map_err(PyErr::from))?;
+        let fd = transport.get().descriptor(py);
+        let window = Taken::new(py)?;
+        let length = match window.fill(LARGEST, |bytes| socket::receive(fd, bytes))? {
+            Ok(0) => return Self::read_eof(slf, protocol),
+            Ok(length) => length,
+            Err(error) => return Self::read_failed(slf, &error),
+        };
+        transport.get().note_received(py, length);
+        match NativeProtocol::received(native, &window, length) {
+            Ok(()) => Ok(()),
+            Err(raised) => Transport::fatal_error(
+                transport,
+                raised,
+                "Fatal error: protocol.buffer_updated() call failed.",
+            ),
+        }
+    }
+
+    #[cold]
+    fn read_failed<'py>(slf: &Bound<'py, Self>, error: &io::Error) -> PyOutcome<'py, ()> {
+        if is_not_ready(error) {
+            return Ok(());
+        }
+        let raised = raised_by_system(slf.py(), error);
+        Transport::fatal_error(slf.as_super(), raised, READ_FAILED)
+    }
+
+    fn read_eof<'py>(slf: &Bound<'py, Self>, protocol: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        outcome(py, Transport::log(transport, "%r received EOF", None, None))?;
+        let keep_open = match call::call_method(protocol, intern!(py, "eof_received"), []) {
+            Ok(keep_open) => keep_open,
+            Err(raised) => {
+                return Transport::fatal_error(
+                    transport,
+                    raised,
+                    "Fatal error: protocol.eof_received() call failed.",
+                );
+            }
+        };
+        if outcome(py, keep_open.is_truthy())? {
+            // The other direction stays open; there is nothing left to read in this one.
+            transport.get().unwatch(transport, Direction::Read);
+            Ok(())
+        } else {
+            outcome(py, Transport::close(transport))
+        }
+    }
+
+    /// Everything is written: `sendfile()` may wait for it.
+    fn wake_empty_waiter(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(waiter) = self.empty_waiter.get_bound(py) else { return Ok(()) };
+        waiter.call_method1(intern!(py, "set_result"), (py.None(),)).map(drop)
+    }
+
+    pub(in crate::transport) fn fail_empty_waiter(
+        &self,
+        exception: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = exception.py();
+        let Some(waiter) = self.empty_waiter.get_bound(py) else { return Ok(()) };
+        waiter.call_method1(intern!(py, "set_exception"), (exception,))?;
+        Ok(())
+    }
+}

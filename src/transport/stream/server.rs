@@ -1,0 +1,420 @@
+//! Accepting connections.
+//!
+//! A listener takes as many connections per readiness as its backlog holds, and makes the
+//! protocol and the transport of each without a task or a socket object. When descriptors run
+//! out it rests for a second, since the kernel would report the waiting connection for ever.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::RawFd;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use crate::ffi::call;
+use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::layout::context;
+use crate::ffi::objects::cell::AttachedCell;
+use crate::handle::{CallbackArguments, Handle};
+use crate::interop::address;
+use crate::interop::error::os_error;
+use crate::interop::imports;
+use crate::scheduler::report::{call_exception_handler, outcome, report_raised};
+use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
+use crate::scheduler::watch::Direction;
+use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::sys::address::SocketAddress;
+use crate::sys::is_not_ready;
+use crate::sys::socket;
+use crate::transport::endpoint::{BareSocket, Endpoint};
+use crate::transport::lifecycle::{guard, in_context};
+use crate::transport::origin;
+use crate::transport::{Parts, StreamTransport};
+
+static ON_CONNECTION: RunnableKind = RunnableKind {
+    run: |scheduler, runnable| {
+        let py = scheduler.py();
+        let listener = runnable.object.into_bound(py).cast_into::<Listener>();
+        let listener = outcome(py, listener.map_err(PyErr::from))?;
+        let context = runnable.context.map(|context| context.into_bound(py));
+        let result = in_context(context.as_ref(), || listener.get().accept_waiting(scheduler));
+        let method = intern!(py, "_accept_connection");
+        guard(scheduler, &listener, method, &[], context.as_ref(), result)
+    },
+    cancelled: never_cancelled,
+    sets_current_task: false,
+    describe: |py, runnable| {
+        let listener = runnable.object.bind(py).cast::<Listener>()?;
+        let callback = listener.as_any().getattr(intern!(py, "_accept_connection"))?;
+        let event_loop = listener.get().event_loop(py);
+        let none = CallbackArguments::Empty;
+        let context = runnable.own_context(py);
+        let handle = Handle::create(callback, none, event_loop, context, false)?;
+        if let (_, Some(stack)) = origin::parts(py, runnable.argument.as_ref()) {
+            handle.get().set_source_traceback(stack);
+        }
+        Ok(handle.into_any())
+    },
+    left_timers: nothing_to_note,
+    show: nothing_to_note,
+};
+
+/// A listening socket and who serves its connections.
+#[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
+pub struct Listener {
+    event_loop: AttachedCell<Option<Py<Scheduler>>>,
+    /// The socket object: whoever closes it stops the listener.
+    socket: AttachedCell<Endpoint>,
+    /// Makes a connection's protocol, or the coroutine that serves it.
+    factory: AttachedCell<Option<Py<PyAny>>>,
+    server: AttachedCell<Option<Py<PyAny>>>,
+    service: Service,
+    /// What each connection gets a copy of for its own context; `None`: it gets none.
+    context: AttachedCell<Option<Py<PyAny>>>,
+    fd: RawFd,
+    backlog: u32,
+    family: i32,
+    kind: i32,
+    protocol: i32,
+}
+
+/// How connections are served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// By a protocol each, which the factory makes.
+    Protocol,
+    /// By a task each, as asyncio does: the factory makes its coroutine from the socket and the
+    /// extra information. For connections whose beginning takes time, so that whoever cancels
+    /// all tasks ends it.
+    Task,
+}
+
+/// What a listener is made of, besides the loop and the socket.
+pub struct Serving<'py> {
+    /// Makes a connection's protocol, or the coroutine that serves it.
+    pub factory: Bound<'py, PyAny>,
+    /// The server that connections belong to.
+    pub server: Option<Bound<'py, PyAny>>,
+    /// How many connections to accept per readiness.
+    pub backlog: u32,
+    /// How connections are served.
+    pub service: Service,
+    /// The context of the server, of which each connection gets a copy (Python 3.15).
+    pub context: Option<Bound<'py, PyAny>>,
+}
+
+/// What became of one attempt to accept.
+enum Accepted {
+    Connection(BareSocket, SocketAddress),
+    /// Nobody waits any more, or the socket was closed.
+    Nobody,
+    /// The peer did not wait.
+    Aborted,
+    /// No descriptor or memory for another connection.
+    OutOfResources(io::Error),
+}
+
+impl Listener {
+    /// Begins to accept connections.
+    ///
+    /// # Errors
+    /// Those of the socket's attributes and of the poller.
+    pub fn start<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        sock: &Bound<'py, PyAny>,
+        serving: Serving<'py>,
+    ) -> PyResult<()> {
+        let py = scheduler.py();
+        scheduler.get().check_open(py)?;
+        let endpoint = Endpoint::of(sock)?;
+        let fd = endpoint.descriptor();
+        let family = sock.getattr(intern!(py, "family"))?.extract()?;
+        if family == libc::AF_INET || family == libc::AF_INET6 {
+            // Connections inherit it from their listener; not every stream over IP is TCP.
+            let _not_tcp = socket::set_no_delay(fd);
+        }
+        let listener = Self {
+            event_loop: AttachedCell::new(Some(scheduler.clone().unbind())),
+            socket: AttachedCell::new(endpoint),
+            factory: AttachedCell::new(Some(serving.factory.unbind())),
+            server: AttachedCell::new(serving.server.map(Bound::unbind)),
+            service: serving.service,
+            context: AttachedCell::new(serving.context.map(Bound::unbind)),
+            fd,
+            backlog: serving.backlog,
+            family,
+            kind: sock.getattr(intern!(py, "type"))?.extract()?,
+            protocol: sock.getattr(intern!(py, "proto"))?.extract()?,
+        };
+        Self::watch(&Bound::new(py, listener)?)
+    }
+
+    fn watch(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let Some(scheduler) = this.event_loop.get_bound(py) else { return Ok(()) };
+        let mut runnable = Runnable::new(&ON_CONNECTION, slf.clone());
+        runnable.argument = origin::note(scheduler.get(), py, None)?;
+        runnable.context = Some(context::copy_current(py)?.unbind());
+        let watches = &scheduler.get().watches;
+        let replaced = watches
+            .with(py, |watches| watches.set(this.fd, Direction::Read, runnable))
+            .map_err(|refused| os_error(py, &refused.error))?;
+        drop(replaced);
+        Ok(())
+    }
+
+    fn event_loop<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match self.event_loop.get_bound(py) {
+            Some(scheduler) => scheduler.into_any(),
+            None => py.None().into_bound(py),
+        }
+    }
+
+    fn accept(&self, py: Python<'_>) -> io::Result<Accepted> {
+        let fd = self.socket.inspect(py, Endpoint::descriptor);
+        if fd < 0 {
+            return Ok(Accepted::Nobody);
+        }
+        match socket::accept(fd) {
+            Ok((fd, peer)) => {
+                let (family, kind, protocol) = (self.family, self.kind, self.protocol);
+                Ok(Accepted::Connection(BareSocket { fd, family, kind, protocol }, peer))
+            }
+            Err(error) if is_not_ready(&error) => Ok(Accepted::Nobody),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(Accepted::Aborted),
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                ) =>
+            {
+                Ok(Accepted::OutOfResources(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn accept_waiting<'py>(&self, scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+        let py = scheduler.py();
+        for _ in 0..self.backlog.saturating_add(u32::from(cfg!(Py_3_14))) {
+            match self.accept(py) {
+                Ok(Accepted::Connection(connection, peer)) => {
+                    scheduler.get().metrics.accepts.add(1);
+                    tracing::debug!(target: "ferroloop::transport", listener = self.fd, %peer, "a connection was accepted");
+                    self.serve(scheduler, connection, peer)?;
+                }
+                Ok(Accepted::Nobody) => break,
+                Ok(Accepted::Aborted) if cfg!(Py_3_14) => {}
+                Ok(Accepted::Aborted) => break,
+                // As asyncio, which tries on: a handler may have closed something.
+                Ok(Accepted::OutOfResources(error)) => {
+                    outcome(py, self.rest(scheduler, &error))?;
+                }
+                Err(error) => return outcome(py, Err(os_error(py, &error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what serves a connection, in a context of its own.
+    fn serve<'py>(
+        &self,
+        scheduler: &Bound<'py, Scheduler>,
+        connection: BareSocket,
+        peer: SocketAddress,
+    ) -> PyOutcome<'py, ()> {
+        let py = scheduler.py();
+        let Some(factory) = self.factory.get_bound(py) else { return Ok(()) };
+        let debug = scheduler.get().debug.get(py);
+        if self.service == Service::Task {
+            let started = self.serve_by_task(scheduler, &factory, connection, &peer, debug);
+            return outcome(py, started);
+        }
+        let mut protocol = None;
+        let own = outcome(py, self.connection_context(py))?;
+        let context = match &own {
+            Some(own) => own.clone(),
+            None => outcome(py, context::copy_current(py))?,
+        };
+        let made = context::run_in(&context, || {
+            let endpoint = if debug {
+                let socket = outcome(py, self.log_connection(py, connection, &peer))?;
+                outcome(py, Endpoint::of(&socket))?
+            } else {
+                Endpoint::Bare(connection)
+            };
+            let made = call::call0(&factory)?;
+            protocol = Some(made.clone());
+            let parts = Parts {
+                scheduler: scheduler.clone(),
+                endpoint,
+                protocol: made,
+                extra: None,
+                server: self.server.get_bound(py),
+                peer: Some(peer),
+                context: own.clone(),
+            };
+            outcome(py, StreamTransport::open(parts, None))
+        });
+        match made {
+            Ok(_) => Ok(()),
+            Err(raised) if raised.stops_the_loop() => Err(raised),
+            // As asyncio, which is silent about it unless in debug mode.
+            Err(_) if !debug => Ok(()),
+            Err(raised) => outcome(py, report_creation(scheduler, protocol.as_ref(), &raised)),
+        }
+    }
+
+    /// A context for one connection alone, where each has its own.
+    fn connection_context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.context.get_bound(py).map(|context| context::copy(&context)).transpose()
+    }
+
+    fn serve_by_task<'py>(
+        &self,
+        scheduler: &Bound<'py, Scheduler>,
+        factory: &Bound<'py, PyAny>,
+        connection: BareSocket,
+        peer: &SocketAddress,
+        debug: bool,
+    ) -> PyResult<()> {
+        let py = scheduler.py();
+        let socket = if debug {
+            self.log_connection(py, connection, peer)?
+        } else {
+            connection.into_python(py)?
+        };
+        let extra = PyDict::new(py);
+        extra.set_item(intern!(py, "peername"), address::to_python(py, peer)?)?;
+        let context = self.connection_context(py)?;
+        let coroutine = factory.call1((socket, extra, &context))?;
+        let create_task = intern!(py, "create_task");
+        match context {
+            Some(context) => {
+                let keywords = PyDict::new(py);
+                keywords.set_item(intern!(py, "context"), context)?;
+                scheduler.call_method(create_task, (coroutine,), Some(&keywords)).map(drop)
+            }
+            None => scheduler.call_method1(create_task, (coroutine,)).map(drop),
+        }
+    }
+
+    /// A line in asyncio's log, in debug mode. Answers the socket, which it shows.
+    #[cold]
+    fn log_connection<'py>(
+        &self,
+        py: Python<'py>,
+        connection: BareSocket,
+        peer: &SocketAddress,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let socket = connection.into_python(py)?;
+        let server = self.server.get_bound(py);
+        let peer = address::to_python(py, peer)?;
+        let format = intern!(py, "%r got a new connection from %r: %r");
+        let arguments = (format, server, peer, &socket);
+        imports::logger(py)?.call_method1(intern!(py, "debug"), arguments)?;
+        Ok(socket)
+    }
+
+    /// Reports it, stops listening and comes back in a second.
+    #[cold]
+    fn rest(&self, scheduler: &Bound<'_, Scheduler>, error: &io::Error) -> PyResult<()> {
+        let py = scheduler.py();
+        let Some(socket) =
+            self.socket.inspect(py, |socket| Some(socket.object()?.bind(py).clone()))
+        else {
+            return Ok(());
+        };
+        let message = PyString::new(py, "socket.accept() out of system resource");
+        let exception = os_error(py, error).into_value(py).into_bound(py);
+        let shown = imports::transport_socket(py)?.call1((socket,))?;
+        call_exception_handler(
+            scheduler.as_any(),
+            &[
+                ("message", Some(message.as_any())),
+                ("exception", Some(exception.as_any())),
+                ("socket", Some(&shown)),
+            ],
+        )?;
+        let removed =
+            scheduler.get().watches.with(py, |watches| watches.unset(self.fd, Direction::Read));
+        // Ours, unless something else watches the descriptor by now.
+        if let Some(listener) = removed {
+            Self::start_later(scheduler, listener.object.bind(py))?;
+        }
+        Ok(())
+    }
+
+    fn start_later(scheduler: &Bound<'_, Scheduler>, listener: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = scheduler.py();
+        let again = listener.getattr(intern!(py, "_start_again"))?;
+        let delay = imports::constants(py)?.getattr(intern!(py, "ACCEPT_RETRY_DELAY"))?;
+        scheduler.call_method1(intern!(py, "call_later"), (delay, again)).map(drop)
+    }
+}
+
+#[cold]
+fn report_creation(
+    scheduler: &Bound<'_, Scheduler>,
+    protocol: Option<&Bound<'_, PyAny>>,
+    raised: &Raised<'_>,
+) -> PyResult<()> {
+    let py = scheduler.py();
+    let message = "Error on transport creation for incoming connection";
+    let message = PyString::new(py, message);
+    report_raised(
+        scheduler.as_any(),
+        raised,
+        &[
+            ("message", Some(message.as_any())),
+            ("exception", Some(raised.value())),
+            ("protocol", protocol),
+        ],
+    )
+}
+
+#[pymethods]
+impl Listener {
+    fn _accept_connection(&self, py: Python<'_>) -> PyResult<()> {
+        match self.event_loop.get_bound(py) {
+            Some(scheduler) => self.accept_waiting(&scheduler).map_err(PyErr::from),
+            None => Ok(()),
+        }
+    }
+
+    /// Listens again after a rest, unless the socket was closed meanwhile.
+    fn _start_again(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        if slf.get().socket.inspect(py, Endpoint::descriptor) < 0 {
+            return Ok(());
+        }
+        let watched = Self::watch(slf);
+        if watched.is_err()
+            && let Some(scheduler) = slf.get().event_loop.get_bound(py)
+            && !scheduler.get().closed.get(py)
+        {
+            // No room in the poller. The caller, a timer, reports it; a server must not end of it.
+            Self::start_later(&scheduler, slf)?;
+        }
+        watched
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.event_loop.visit(&visit)?;
+        self.socket.visit_with(&visit)?;
+        self.factory.visit(&visit)?;
+        self.context.visit(&visit)?;
+        self.server.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            drop((self.event_loop.take(py), self.factory.take(py), self.server.take(py)));
+            drop(self.context.take(py));
+        });
+    }
+}

@@ -1,0 +1,221 @@
+//! What a stream does about writes, as its write side decides: sent at once while nothing is
+//! queued, held until the callback returns, or queued.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::ffi::buffer;
+use crate::ffi::exception::PyOutcome;
+use crate::ffi::layout::context;
+use crate::interop::error::raised_by_system;
+use crate::reactor::clock;
+use crate::scheduler::report::outcome;
+use crate::scheduler::{Runnable, RunnableKind};
+use crate::sys::socket;
+use crate::transport::Transport;
+use crate::transport::event::{EVENT, run_event};
+use crate::transport::lifecycle::describe_event;
+use crate::transport::stream::{StreamTransport, WRITE_FAILED};
+use crate::transport::write_queue::{self, WriteQueue};
+use crate::write_side::{Callback, Hold, LITTLE, Write, WriteSide};
+
+/// The callback that wrote has returned.
+static FLUSH: RunnableKind = RunnableKind {
+    run: |scheduler, mut runnable| {
+        let context = runnable.context.take().map(|context| context.into_bound(scheduler.py()));
+        let flush =
+            || run_event(scheduler, runnable, "_write_ready", StreamTransport::callback_over);
+        match context {
+            Some(context) => context::run_in_it_or_copy(&context, flush),
+            None => flush(),
+        }
+    },
+    sets_current_task: true,
+    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
+    ..EVENT
+};
+
+impl StreamTransport {
+    #[inline(always)]
+    fn queued(&self, py: Python<'_>) -> usize {
+        self.queue.with(py, |queue| queue.len())
+    }
+
+    /// The callback that runs now, if writes may be held until it returns.
+    #[inline(always)]
+    fn callback(transport: &Transport, py: Python<'_>) -> Option<Callback> {
+        transport.scheduler.inspect(py, |scheduler| {
+            let deferred = &scheduler.as_ref()?.get().deferred;
+            Some(Callback { number: deferred.callback(py)?, crowded: deferred.is_crowded(py) })
+        })
+    }
+
+    /// Sends `data`, or as much as the socket takes, and queues the rest.
+    #[inline]
+    pub fn write<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let base = transport.get();
+        let callback = Self::callback(base, py);
+        let queued = match base.writing.with(py, |side| side.write(callback)) {
+            Write::Send => return Self::send_now(slf, data),
+            Write::Late(late) => return Transport::warn_of_late_write(py, late),
+            Write::Hold(limit) => Self::push(slf, data).map(|()| Some(limit)),
+            Write::Queue => Self::push(slf, data).map(|()| None),
+        };
+        match queued {
+            Ok(Some(limit)) => Self::hold(slf, limit, data.is_instance_of::<PyBytes>()),
+            Ok(None) => {
+                let size = slf.get().queued(py);
+                base.writing.with(py, |side| side.queued_more(size));
+                Transport::carry_out(transport)
+            }
+            Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
+        }
+    }
+
+    #[inline]
+    fn send_now<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
+        let base = transport.get();
+        let fd = base.descriptor(py);
+        let sent = write_queue::send_or_push(&this.queue, data, |content| {
+            base.note_sent(py, socket::send(fd, content))
+        });
+        match sent {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => {
+                base.writing.with(py, |side| side.wait(this.queued(py)));
+                Transport::carry_out(transport)
+            }
+            Ok(Err(error)) => {
+                Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
+            }
+            Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
+        }
+    }
+
+    fn push<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+        let queue = &slf.get().queue;
+        match data.cast::<PyBytes>() {
+            Ok(bytes) => {
+                queue.with(slf.py(), |queue| queue.push_object(bytes, 0));
+                Ok(())
+            }
+            Err(_) => buffer::with_bytes(data, |content| {
+                queue.with(slf.py(), |queue| queue.push_copy(content));
+            }),
+        }
+    }
+
+    /// `write()` for native protocols: refuses what Python's `write()` refuses.
+    pub fn write_checked<'py>(
+        slf: &Bound<'py, Self>,
+        data: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        outcome(slf.py(), slf.get().check_writable(slf, "write"))?;
+        Self::write(slf, data)
+    }
+
+    /// Sends several chunks, gathered.
+    pub fn write_chunks<'py>(
+        slf: &Bound<'py, Self>,
+        chunks: &[Bound<'py, PyAny>],
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
+        let base = transport.get();
+        let callback = Self::callback(base, py);
+        let decided = base.writing.with(py, |side| side.write(callback));
+        if let Write::Late(late) = decided {
+            return Transport::warn_of_late_write(py, late);
+        }
+        let before = this.queued(py);
+        if let Err(raised) = chunks.iter().try_for_each(|chunk| Self::push(slf, chunk)) {
+            return Transport::fatal_error(transport, raised, WRITE_FAILED);
+        }
+        let queued = this.queued(py);
+        let shared = chunks.iter().all(|chunk| chunk.is_instance_of::<PyBytes>());
+        match decided {
+            _ if queued == before => Ok(()),
+            Write::Hold(limit) => Self::hold(slf, limit, shared),
+            Write::Send => {
+                base.writing.with(py, |side| side.queued_to_send(queued));
+                Transport::carry_out(transport)
+            }
+            Write::Queue | Write::Late(_) => {
+                base.writing.with(py, |side| side.queued_more(queued));
+                Transport::carry_out(transport)
+            }
+        }
+    }
+
+    /// Has what is queued sent when the callback returns or the turn ends, or at once if it is
+    /// more than `limit`, or than [`LITTLE`] if what was just written is not `shared` but a copy.
+    fn hold<'py>(slf: &Bound<'py, Self>, limit: usize, shared: bool) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let base = transport.get();
+        let limit = if shared { limit } else { limit.min(LITTLE) };
+        let queued = slf.get().queued(py);
+        let hold = base.writing.with(py, |side| side.hold(queued, limit, clock::nanoseconds));
+        match hold {
+            Hold::Scheduled => Ok(()),
+            Hold::Release => Transport::carry_out(transport),
+            Hold::Schedule => {
+                // What the protocol sets in `pause_writing()`, which sending may call, is seen by the
+                // other callbacks of its connection.
+                let own = base.context.get_bound(py).filter(context::is_current);
+                let context = own.map_or_else(|| context::copy_current(py), Ok);
+                let (Some(scheduler), Ok(context)) = (base.scheduler(py), context) else {
+                    return Transport::release_held(transport);
+                };
+                let mut runnable = Runnable::new(&FLUSH, slf.clone());
+                runnable.context = Some(context.unbind());
+                scheduler.get().deferred.push(py, runnable);
+                Ok(())
+            }
+        }
+    }
+
+    fn callback_over<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let transport = slf.as_super();
+        transport.get().writing.with(slf.py(), WriteSide::callback_over);
+        Transport::carry_out(transport)
+    }
+
+    /// Hands the head of the queue to the system; not an error if the socket takes nothing.
+    pub(in crate::transport) fn send_queue<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let transport = slf.as_super();
+        let Err(error) = Self::send_head(slf) else { return Ok(()) };
+        let raised = raised_by_system(py, &error);
+        let exception = raised.value().clone();
+        let dropped = slf.get().queue.with(py, WriteQueue::take);
+        transport.get().writing.with(py, WriteSide::dropped);
+        drop(dropped);
+        Transport::fatal_error(transport, raised, WRITE_FAILED)?;
+        outcome(py, slf.get().fail_empty_waiter(exception.as_any()))
+    }
+
+    fn send_head(slf: &Bound<'_, Self>) -> io::Result<()> {
+        let py = slf.py();
+        let base = slf.as_super().get();
+        let fd = base.descriptor(py);
+        write_queue::send_head(&slf.get().queue, py, |slices| {
+            let sent = match slices {
+                [slice] => socket::send(fd, slice),
+                slices => socket::send_vectored(fd, slices),
+            };
+            base.note_sent(py, sent)
+        })
+    }
+}
