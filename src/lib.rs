@@ -50,7 +50,7 @@ pub use api::net::{AsyncFd, Direction, TcpListener, TcpStream, UnixListener, Uni
 /// What this repository's benchmarks measure by itself. Not part of the API.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::executor::queue::{Queue, Surroundings, Wait, work};
+    pub use crate::executor::queue::{JobRunner, Queue, Wait, work};
     pub use crate::reactor::Timers;
 }
 

@@ -65,7 +65,7 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
 /// outside the main thread.
 pub fn arm<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    if outcome(py, put_in_place(scheduler))? { check_signals(py) } else { Ok(()) }
+    if outcome(py, install(scheduler))? { check_signals(py) } else { Ok(()) }
 }
 
 /// The loop stops: takes the pipe out of place if the loop has put it there and it still is.
@@ -76,7 +76,7 @@ pub fn disarm(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
         return Ok(());
     }
     ARMED_BY.set(py, 0);
-    take_out_of_place(py)
+    uninstall(py)
 }
 
 /// Tells the loop the signals' numbers from now on. Returns what `signal.set_wakeup_fd()` is to be
@@ -124,7 +124,7 @@ fn listener(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
 }
 
 /// Leaves alone what the program has put in the pipe's place.
-fn take_out_of_place(py: Python<'_>) -> PyResult<()> {
+fn uninstall(py: Python<'_>) -> PyResult<()> {
     let current = swap(py, NONE)?;
     let writer = PIPE.with(py, |pipe| pipe.as_ref().map(|pipe| pipe.writer.as_raw_fd()));
     if Some(current) != writer {
@@ -140,7 +140,7 @@ fn restore(py: Python<'_>, fd: RawFd) {
     }
 }
 
-fn put_in_place(scheduler: &Bound<'_, Scheduler>) -> PyResult<bool> {
+fn install(scheduler: &Bound<'_, Scheduler>) -> PyResult<bool> {
     let py = scheduler.py();
     let thread = scheduler.get().thread.get(py);
     if thread != main_thread(py)? {
@@ -196,7 +196,7 @@ pub fn after_fork(py: Python<'_>) -> PyResult<()> {
         return Ok(());
     }
     ARMED_BY.set(py, 0);
-    take_out_of_place(py)?;
+    uninstall(py)?;
     PIPE.with(py, renew).map_err(|error| os_error(py, &error))
 }
 

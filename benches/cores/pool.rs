@@ -5,14 +5,14 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ferroloop::internals::{Queue, Surroundings, Wait, work};
+use ferroloop::internals::{Queue, JobRunner, Wait, work};
 
 /// A job tells that it was done.
 type Job = Sender<()>;
 
 struct Plain;
 
-impl Surroundings<Job> for Plain {
+impl JobRunner<Job> for Plain {
     fn run(&mut self, job: Job) -> bool {
         job.send(()).is_ok()
     }

@@ -152,7 +152,7 @@ impl EventLoop {
             return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
         }
         scheduler.closed.set(py, true);
-        scheduler.membership.resign(py);
+        scheduler.registry_entry.unregister(py);
         scheduler.dispose(py);
         Ok(())
     }
@@ -179,7 +179,7 @@ impl EventLoop {
     pub(super) fn note_begin(slf: &Bound<'_, Self>) {
         let (py, scheduler) = (slf.py(), slf.as_super().get());
         scheduler.before_sleep.set(py, Some(signals::arm));
-        scheduler.membership.enroll(slf.as_super());
+        scheduler.registry_entry.register(slf.as_super());
         watchdog::loop_runs(py, &scheduler.metrics);
         scheduler.metrics.run_begins(clock::nanoseconds());
     }

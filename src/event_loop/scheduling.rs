@@ -206,7 +206,7 @@ fn context_of<'py>(
         let name = if keyword.is(usual) { "context" } else { keyword.to_str()? };
         match name {
             "context" => context = Some(value.to_owned()).filter(|context| !context.is_none()),
-            // Taken as positional by `required`.
+            // BufferLease as positional by `required`.
             "callback" | "delay" | "when" => {}
             other => return Err(unexpected(arguments, other)),
         }

@@ -9,23 +9,24 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::executor::Job;
-use crate::executor::detached_job::Answer;
+use crate::executor::detached_job::MakeResult;
 use crate::ffi::call;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::layout::context;
 use crate::future::{Future, Waiter};
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
+use crate::reactor::WakeSignal;
 use crate::scheduler::report::{call_exception_handler, outcome};
 use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
-use crate::scheduler::{Alarm, Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
-/// Queues the outcome for the future, in any thread. Returns the alarm to ring afterwards; none
+/// Queues the outcome for the future, in any thread. Returns the wake signal to ring afterwards; none
 /// if the loop is closed, when the outcome is dropped as asyncio drops it.
 pub(in crate::executor) fn post<'py>(
     future: Bound<'py, Future>,
     outcome: PyOutcome<'py, Bound<'py, PyAny>>,
-) -> Option<Arc<Alarm>> {
+) -> Option<Arc<WakeSignal>> {
     match outcome {
         Ok(result) => push(future, &RESULT, Some(result)),
         Err(raised) => push(future, &EXCEPTION, Some(raised.into_value().into_any())),
@@ -34,8 +35,8 @@ pub(in crate::executor) fn post<'py>(
 
 /// Queues the cancellation of the future and wakes its loop.
 pub(in crate::executor) fn post_cancellation(future: Bound<'_, Future>) {
-    if let Some(alarm) = push(future, &CANCELLATION, None) {
-        alarm.ring();
+    if let Some(wake_signal) = push(future, &CANCELLATION, None) {
+        wake_signal.notify();
     }
 }
 
@@ -43,7 +44,7 @@ fn push<'py>(
     future: Bound<'py, Future>,
     kind: &'static RunnableKind,
     argument: Option<Bound<'py, PyAny>>,
-) -> Option<Arc<Alarm>> {
+) -> Option<Arc<WakeSignal>> {
     let py = future.py();
     let scheduler = future.get().scheduler(py)?;
     let this = scheduler.get();
@@ -57,7 +58,7 @@ fn push<'py>(
         context: None,
     };
     this.push(py, runnable);
-    Some(this.alarm.clone())
+    Some(this.wake_signal.clone())
 }
 
 static RESULT: RunnableKind = RunnableKind {
@@ -115,11 +116,11 @@ fn settle<'py>(
     }
 }
 
-/// Finishes the future that waits for an errand's answer.
+/// Finishes the future that waits for a detached job's answer.
 pub(in crate::executor) fn answer<'py>(
     scheduler: &Bound<'py, Scheduler>,
     waiting: Runnable,
-    answer: Answer,
+    answer: MakeResult,
 ) -> PyOutcome<'py, ()> {
     // Before the future is looked at: the collector may run, and a finalizer cancel it.
     let answer = answer(scheduler.py());
@@ -132,7 +133,7 @@ pub(in crate::executor) fn answer<'py>(
     })
 }
 
-/// Cancels the future that waits for an errand's answer.
+/// Cancels the future that waits for a detached job's answer.
 pub(in crate::executor) fn cancel<'py>(
     scheduler: &Bound<'py, Scheduler>,
     waiting: Runnable,
@@ -140,7 +141,7 @@ pub(in crate::executor) fn cancel<'py>(
     (CANCELLATION.run)(scheduler, waiting)
 }
 
-/// What waits for an errand's answer.
+/// What waits for a detached job's answer.
 pub(in crate::executor) fn waiting(future: Bound<'_, Future>) -> Runnable {
     Runnable::new(&KIND, future)
 }

@@ -10,15 +10,16 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::executor::completion::{self, CANCEL_WATCH};
-use crate::executor::detached_job::{self, Errand};
+use crate::executor::detached_job::{self, DetachedJob};
 use crate::executor::queue::Ticket;
-use crate::executor::worker_threads::Crew;
+use crate::executor::worker_threads::WorkerThreads;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::future::{Callback, Future};
 use crate::handle::CallbackArguments;
-use crate::scheduler::inbox::Key;
-use crate::scheduler::{Alarm, Scheduler};
+use crate::reactor::WakeSignal;
+use crate::scheduler::Scheduler;
+use crate::scheduler::inbox::SlotKey;
 
 /// What a worker calls.
 pub enum Call {
@@ -40,20 +41,20 @@ pub(in crate::executor) enum Receiver {
 }
 
 /// What waits in the queue.
-pub(in crate::executor) enum Entry {
+pub(in crate::executor) enum QueuedJob {
     /// Needs the GIL.
     Call(Py<Job>),
     /// Needs no interpreter.
-    Errand(Errand),
+    DetachedJob(DetachedJob),
 }
 
-impl Entry {
+impl QueuedJob {
     /// The pool was told to forget the job: its future is cancelled.
     pub(in crate::executor) fn cancel(self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Call(job) => job.get().cancel(py),
-            Self::Errand(errand) => {
-                errand.cancel();
+            Self::DetachedJob(detached_job) => {
+                detached_job.cancel();
                 Ok(())
             }
         }
@@ -64,15 +65,15 @@ impl Entry {
 pub(in crate::executor) enum Work {
     /// A call and its receiver.
     Call(Call, Receiver),
-    /// An errand, whose future waits with the loop.
-    Errand(Py<Scheduler>, Key),
+    /// A detached job, whose future waits with the loop.
+    DetachedJob(Py<Scheduler>, SlotKey),
 }
 
 impl Traverse for Option<Work> {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         let (call, receiver) = match self {
             Some(Work::Call(call, receiver)) => (call, receiver),
-            Some(Work::Errand(scheduler, _)) => return visit.call(scheduler),
+            Some(Work::DetachedJob(scheduler, _)) => return visit.call(scheduler),
             None => return Ok(()),
         };
         match call {
@@ -92,7 +93,7 @@ impl Traverse for Option<Work> {
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Job")]
 pub struct Job {
     work: AttachedCell<Option<Work>>,
-    place: AttachedCell<Option<(Weak<Crew>, Ticket)>>,
+    place: AttachedCell<Option<(Weak<WorkerThreads>, Ticket)>>,
 }
 
 impl Job {
@@ -113,17 +114,17 @@ impl Job {
 
     /// A job without Python, whose answer a future of the loop gets; what goes into the queue for
     /// it; and the future.
-    pub(in crate::executor) fn for_errand<'py>(
+    pub(in crate::executor) fn for_detached<'py>(
         scheduler: &Bound<'py, Scheduler>,
-        work: detached_job::Work,
-    ) -> PyResult<(Bound<'py, Self>, Errand, Bound<'py, Future>)> {
+        work: detached_job::DetachedWork,
+    ) -> PyResult<(Bound<'py, Self>, DetachedJob, Bound<'py, Future>)> {
         let py = scheduler.py();
         let this = scheduler.get();
         let future = Bound::new(py, Future::on(scheduler)?)?;
         let waiting = completion::waiting(future.clone());
-        let key = this.parked.with(py, |parked| parked.await_answer(waiting));
-        let job = Self::watching(&future, Work::Errand(scheduler.clone().unbind(), key))?;
-        Ok((job, Errand::new(work, this.inbox.clone(), key), future))
+        let key = this.parked.with(py, |parked| parked.await_reply(waiting));
+        let job = Self::watching(&future, Work::DetachedJob(scheduler.clone().unbind(), key))?;
+        Ok((job, DetachedJob::new(work, this.inbox.clone(), key), future))
     }
 
     /// A job that notices when the future is cancelled.
@@ -141,28 +142,39 @@ impl Job {
     }
 
     /// Notes where the job waits.
-    pub(in crate::executor) fn set_place(&self, py: Python<'_>, crew: &Arc<Crew>, ticket: Ticket) {
-        drop(self.place.replace(py, Some((Arc::downgrade(crew), ticket))));
+    pub(in crate::executor) fn set_place(
+        &self,
+        py: Python<'_>,
+        workers: &Arc<WorkerThreads>,
+        ticket: Ticket,
+    ) {
+        drop(self.place.replace(py, Some((Arc::downgrade(workers), ticket))));
     }
 
     /// Takes the job out of the queue and drops the call, unless a worker has it already; an
-    /// errand's answer will find nobody. Dropping runs Python code.
+    /// detached job's answer will find nobody. Dropping runs Python code.
     pub(in crate::executor) fn withdraw(&self, py: Python<'_>) {
-        let queued =
-            self.place.take(py).and_then(|(crew, ticket)| crew.upgrade()?.queue().remove(ticket));
+        let queued = self
+            .place
+            .take(py)
+            .and_then(|(workers, ticket)| workers.upgrade()?.queue().remove(ticket));
         let work = self.work.take(py);
-        let vacated = match &work {
-            Some(Work::Errand(scheduler, key)) => {
+        let released = match &work {
+            Some(Work::DetachedJob(scheduler, key)) => {
                 scheduler.get().parked.with(py, |parked| parked.release(*key))
             }
             _ => None,
         };
-        drop((queued, work, vacated));
+        drop((queued, work, released));
     }
 
     /// Makes the call and delivers the outcome, unless this is a fork's child by then. Returns the
-    /// alarm of the loop that must be woken.
-    pub(in crate::executor) fn run(&self, py: Python<'_>, crew: &Crew) -> Option<Arc<Alarm>> {
+    /// wake signal of the loop that must be woken.
+    pub(in crate::executor) fn run(
+        &self,
+        py: Python<'_>,
+        workers: &WorkerThreads,
+    ) -> Option<Arc<WakeSignal>> {
         drop(self.place.take(py));
         let Some(Work::Call(call, receiver)) = self.work.take(py) else { return None };
         if let Receiver::Thread(future) = &receiver {
@@ -176,7 +188,7 @@ impl Job {
             }
         }
         let outcome = call.run(py);
-        if !crew.is_ours() {
+        if !workers.is_ours() {
             return None;
         }
         match receiver {

@@ -9,7 +9,7 @@
 //!
 //! Threads are `threading.Thread` objects whose target is native code, so that names, tracing
 //! hooks, thread-locals, `threading.enumerate()` and the interpreter's exit treat them as what
-//! they are. A thread takes calls only while it holds the GIL, and errands only while it does not;
+//! they are. A thread takes calls only while it holds the GIL, and detached jobs only while it does not;
 //! it lets go of the GIL while it waits.
 
 #![forbid(unsafe_code)]
@@ -24,7 +24,7 @@ mod worker_threads;
 
 use pyo3::prelude::*;
 
-pub use detached_job::Work;
+pub use detached_job::DetachedWork;
 pub use job::{Call, Job};
 pub use thread_pool::ThreadPool;
 

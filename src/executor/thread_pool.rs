@@ -10,9 +10,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PySet, PyTuple};
 
-use crate::executor::detached_job::Work;
-use crate::executor::job::{Call, Entry, Job};
-use crate::executor::worker_threads::{self, Crew};
+use crate::executor::detached_job::DetachedWork;
+use crate::executor::job::{Call, Job, QueuedJob};
+use crate::executor::worker_threads::{self, WorkerThreads};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::future::Future;
 use crate::handle::CallbackArguments;
@@ -22,7 +22,7 @@ use crate::scheduler::Scheduler;
 /// Native half of `ferroloop.thread_pool.ThreadPool`.
 #[pyclass(frozen, subclass, weakref, module = "ferroloop._ferroloop", name = "ThreadPool")]
 pub struct ThreadPool {
-    crew: AttachedRefCell<Arc<Crew>>,
+    workers: AttachedRefCell<Arc<WorkerThreads>>,
     /// `threading.Thread` objects, as `ThreadPoolExecutor._threads`.
     threads: AttachedCell<Option<Py<PySet>>>,
     prefix: String,
@@ -42,19 +42,19 @@ impl ThreadPool {
         CLASS.import(py, "ferroloop.thread_pool", "ThreadPool")
     }
 
-    /// The crew; in a fork's child a new one, as the threads of the old one do not exist here.
-    fn crew(&self, py: Python<'_>) -> PyResult<Arc<Crew>> {
-        let crew = self.crew.with(py, |crew| crew.clone());
-        if crew.is_ours() {
-            return Ok(crew);
+    /// The workers; in a fork's child a new one, as the threads of the old one do not exist here.
+    fn workers(&self, py: Python<'_>) -> PyResult<Arc<WorkerThreads>> {
+        let workers = self.workers.with(py, |workers| workers.clone());
+        if workers.is_ours() {
+            return Ok(workers);
         }
-        let fresh = Arc::new(Crew::new(self.limit));
+        let fresh = Arc::new(WorkerThreads::new(self.limit));
         if self.stopped.get(py) {
             fresh.stop();
         }
-        let orphaned = self.crew.with(py, |crew| std::mem::replace(crew, fresh.clone()));
+        let orphaned = self.workers.with(py, |workers| std::mem::replace(workers, fresh.clone()));
         // Its lock may be held for ever, and its jobs are the parent's.
-        std::mem::forget((crew, orphaned));
+        std::mem::forget((workers, orphaned));
         self.threads.store(py, Some(PySet::empty(py)?));
         Ok(fresh)
     }
@@ -67,17 +67,17 @@ impl ThreadPool {
     }
 
     fn queue_call(&self, job: &Bound<'_, Job>) -> PyResult<()> {
-        self.queue(Entry::Call(job.clone().unbind()), job)
+        self.queue(QueuedJob::Call(job.clone().unbind()), job)
     }
 
-    fn queue(&self, entry: Entry, job: &Bound<'_, Job>) -> PyResult<()> {
+    fn queue(&self, entry: QueuedJob, job: &Bound<'_, Job>) -> PyResult<()> {
         let py = job.py();
-        self.crew(py)?.submit(entry, job, &self.prefix, &self.threads(py)?)
+        self.workers(py)?.submit(entry, job, &self.prefix, &self.threads(py)?)
     }
 
     /// Threads, those without a job, jobs waiting, jobs accepted so far, and the most threads.
     pub fn numbers(&self, py: Python<'_>) -> PyResult<[u64; 5]> {
-        let counts = self.crew(py)?.queue().counts();
+        let counts = self.workers(py)?.queue().counts();
         let limit = self.limit as u64;
         let [workers, idle, waiting] =
             [counts.workers, counts.idle, counts.waiting].map(|count| count as u64);
@@ -96,13 +96,13 @@ impl ThreadPool {
     }
 
     /// Has a worker do what needs no interpreter, for a future of the loop, which must be open.
-    pub fn run_errand<'py>(
+    pub fn run_detached<'py>(
         &self,
         scheduler: &Bound<'py, Scheduler>,
-        work: Work,
+        work: DetachedWork,
     ) -> PyResult<Bound<'py, Future>> {
-        let (job, errand, future) = Job::for_errand(scheduler, work)?;
-        self.queue(Entry::Errand(errand), &job)?;
+        let (job, detached_job, future) = Job::for_detached(scheduler, work)?;
+        self.queue(QueuedJob::DetachedJob(detached_job), &job)?;
         Ok(future)
     }
 }
@@ -111,11 +111,11 @@ impl Drop for ThreadPool {
     fn drop(&mut self) {
         // Threads end as those of a ThreadPoolExecutor do that is collected.
         Python::attach(|py| {
-            let crew = self.crew.with(py, |crew| crew.clone());
-            if crew.is_ours() {
-                crew.stop();
+            let workers = self.workers.with(py, |workers| workers.clone());
+            if workers.is_ours() {
+                workers.stop();
             } else {
-                std::mem::forget(crew);
+                std::mem::forget(workers);
             }
         });
     }
@@ -126,7 +126,7 @@ impl ThreadPool {
     #[new]
     fn new(py: Python<'_>, max_workers: usize, thread_name_prefix: String) -> PyResult<Self> {
         Ok(Self {
-            crew: AttachedRefCell::new(Arc::new(Crew::new(max_workers))),
+            workers: AttachedRefCell::new(Arc::new(WorkerThreads::new(max_workers))),
             threads: AttachedCell::new(Some(PySet::empty(py)?.unbind())),
             prefix: thread_name_prefix,
             limit: max_workers,
@@ -163,9 +163,9 @@ impl ThreadPool {
     /// have ended. `cancel_futures` drops the calls that no thread has begun.
     #[pyo3(signature = (wait=true, *, cancel_futures=false))]
     fn shutdown(&self, py: Python<'_>, wait: bool, cancel_futures: bool) -> PyResult<()> {
-        let crew = self.crew(py)?;
+        let workers = self.workers(py)?;
         self.stopped.set(py, true);
-        for entry in crew.queue().stop(cancel_futures) {
+        for entry in workers.queue().stop(cancel_futures) {
             entry.cancel(py)?;
         }
         if wait {
@@ -188,7 +188,7 @@ impl ThreadPool {
 
     #[getter]
     fn _threads<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PySet>> {
-        self.crew(py)?;
+        self.workers(py)?;
         self.threads(py)
     }
 
@@ -199,7 +199,7 @@ impl ThreadPool {
 
     /// Number of calls that no thread has begun.
     fn _queued(&self, py: Python<'_>) -> PyResult<usize> {
-        Ok(self.crew(py)?.queue().len())
+        Ok(self.workers(py)?.queue().len())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

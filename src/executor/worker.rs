@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use pyo3::prelude::*;
 
-use crate::executor::job::Entry;
-use crate::executor::queue::{Server, Surroundings, Wait, work};
-use crate::executor::worker_threads::Crew;
-use crate::scheduler::Alarm;
+use crate::executor::job::QueuedJob;
+use crate::executor::queue::{DetachedRunner, JobRunner, Wait, work};
+use crate::executor::worker_threads::WorkerThreads;
+use crate::reactor::WakeSignal;
 
 /// Target of a `threading.Thread`.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Worker")]
 pub struct Worker {
-    crew: Arc<Crew>,
+    workers: Arc<WorkerThreads>,
     state: AtomicU8,
 }
 
@@ -24,9 +24,9 @@ const RUNNING: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
 impl Worker {
-    /// One more worker of the crew, which counts it already.
-    pub fn of(crew: Arc<Crew>) -> Self {
-        Self { crew, state: AtomicU8::new(NEW) }
+    /// One more worker of the workers, which counts it already.
+    pub fn of(workers: Arc<WorkerThreads>) -> Self {
+        Self { workers, state: AtomicU8::new(NEW) }
     }
 
     /// The call that was to start the thread failed: true if the thread will do nothing, even
@@ -43,45 +43,46 @@ impl Worker {
 
 #[pymethods]
 impl Worker {
-    /// Work until the crew is told to stop.
+    /// Work until the workers are told to stop.
     fn __call__(&self, py: Python<'_>) {
         if !self.leave_new(RUNNING) {
             return;
         }
-        let mut attached = Attached { py, crew: &self.crew, alarm: PutOff::default() };
-        work(self.crew.queue(), &mut attached);
-        attached.alarm.ring();
+        let mut attached =
+            Attached { py, workers: &self.workers, wake_signal: PendingWake::default() };
+        work(self.workers.queue(), &mut attached);
+        attached.wake_signal.notify();
     }
 }
 
 /// A worker that holds the GIL.
 struct Attached<'a, 'py> {
     py: Python<'py>,
-    crew: &'a Crew,
+    workers: &'a WorkerThreads,
     /// Of the loop that has got an outcome: while this thread holds the GIL a woken loop could do
     /// nothing but wait for it.
-    alarm: PutOff,
+    wake_signal: PendingWake,
 }
 
-impl Surroundings<Entry> for Attached<'_, '_> {
-    fn suits(&self, entry: &Entry) -> bool {
-        matches!(entry, Entry::Call(_))
+impl JobRunner<QueuedJob> for Attached<'_, '_> {
+    fn suits(&self, job: &QueuedJob) -> bool {
+        matches!(job, QueuedJob::Call(_))
     }
 
-    fn run(&mut self, entry: Entry) -> bool {
+    fn run(&mut self, job: QueuedJob) -> bool {
         // The next job may take long.
-        self.alarm.ring();
-        if let Entry::Call(job) = entry {
-            self.alarm = PutOff(job.bind(self.py).get().run(self.py, self.crew));
+        self.wake_signal.notify();
+        if let QueuedJob::Call(job) = job {
+            self.wake_signal = PendingWake(job.bind(self.py).get().run(self.py, self.workers));
         }
-        self.crew.is_ours()
+        self.workers.is_ours()
     }
 
-    fn pause(&mut self, wait: Wait<'_, Entry>) {
-        let mut detached = Detached(std::mem::take(&mut self.alarm));
+    fn pause(&mut self, wait: Wait<'_, QueuedJob>) {
+        let mut detached = Detached(std::mem::take(&mut self.wake_signal));
         self.py.detach(|| {
             wait.serve(&mut detached);
-            detached.0.ring();
+            detached.0.notify();
         });
     }
 }
@@ -90,35 +91,35 @@ impl Surroundings<Entry> for Attached<'_, '_> {
 struct Detached(
     /// Of the loop that has got an answer: it is woken when this worker counts as idle, so that
     /// it finds it for the next job.
-    PutOff,
+    PendingWake,
 );
 
-impl Server<Entry> for Detached {
-    fn suits(&self, entry: &Entry) -> bool {
-        matches!(entry, Entry::Errand(_))
+impl DetachedRunner<QueuedJob> for Detached {
+    fn suits(&self, job: &QueuedJob) -> bool {
+        matches!(job, QueuedJob::DetachedJob(_))
     }
 
-    fn run(&mut self, entry: Entry) {
+    fn run(&mut self, job: QueuedJob) {
         // The next job may take long.
-        self.0.ring();
-        if let Entry::Errand(errand) = entry {
-            self.0 = PutOff(errand.run());
+        self.0.notify();
+        if let QueuedJob::DetachedJob(detached_job) = job {
+            self.0 = PendingWake(detached_job.run());
         }
     }
 
     fn idle(&mut self) {
-        self.0.ring();
+        self.0.notify();
     }
 }
 
 /// A loop that has got something and has not been woken yet.
 #[derive(Default)]
-struct PutOff(Option<Arc<Alarm>>);
+struct PendingWake(Option<Arc<WakeSignal>>);
 
-impl PutOff {
-    fn ring(&mut self) {
-        if let Some(alarm) = self.0.take() {
-            alarm.ring();
+impl PendingWake {
+    fn notify(&mut self) {
+        if let Some(wake_signal) = self.0.take() {
+            wake_signal.notify();
         }
     }
 }

@@ -10,15 +10,15 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PySet};
 
-use crate::executor::job::{Entry, Job};
+use crate::executor::job::{Job, QueuedJob};
 use crate::executor::queue::{NewWorker, Queue};
 use crate::executor::worker::Worker;
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::sys::fork::Generation;
 
 /// Jobs and their workers in one process. A fork's child has to make a new one.
-pub struct Crew {
-    queue: Queue<Entry>,
+pub struct WorkerThreads {
+    queue: Queue<QueuedJob>,
     generation: Generation,
 }
 
@@ -26,9 +26,10 @@ pub struct Crew {
 static EXITING: AtomicBool = AtomicBool::new(false);
 
 /// Threads to join when the interpreter exits.
-static THREADS: AttachedRefCell<Vec<(Weak<Crew>, Py<PyAny>)>> = AttachedRefCell::new(Vec::new());
+static THREADS: AttachedRefCell<Vec<(Weak<WorkerThreads>, Py<PyAny>)>> =
+    AttachedRefCell::new(Vec::new());
 
-impl Crew {
+impl WorkerThreads {
     /// Nobody yet; at most `limit` threads.
     pub fn new(limit: usize) -> Self {
         Self { queue: Queue::new(limit), generation: Generation::current() }
@@ -40,7 +41,7 @@ impl Crew {
     }
 
     /// The jobs.
-    pub fn queue(&self) -> &Queue<Entry> {
+    pub fn queue(&self) -> &Queue<QueuedJob> {
         &self.queue
     }
 
@@ -51,7 +52,7 @@ impl Crew {
     /// RuntimeError after a shutdown or if no thread can be started; the job is not queued then.
     pub fn submit(
         self: &Arc<Self>,
-        entry: Entry,
+        entry: QueuedJob,
         job: &Bound<'_, Job>,
         prefix: &str,
         threads: &Bound<'_, PySet>,
@@ -124,12 +125,12 @@ fn make_thread<'py>(worker: &Bound<'py, Worker>, name: &str) -> PyResult<Bound<'
 }
 
 /// Has the thread joined at exit.
-fn remember(crew: &Arc<Crew>, thread: &Bound<'_, PyAny>) {
-    let entry = (Arc::downgrade(crew), thread.clone().unbind());
+fn remember(workers: &Arc<WorkerThreads>, thread: &Bound<'_, PyAny>) {
+    let entry = (Arc::downgrade(workers), thread.clone().unbind());
     let forgotten: Vec<_> = THREADS.with(thread.py(), |threads| {
         let (alive, ended) = std::mem::take(threads)
             .into_iter()
-            .partition(|(crew, _): &(Weak<Crew>, _)| crew.strong_count() > 0);
+            .partition(|(workers, _): &(Weak<WorkerThreads>, _)| workers.strong_count() > 0);
         *threads = alive;
         threads.push(entry);
         ended
@@ -143,11 +144,11 @@ fn exit(py: Python<'_>) -> PyResult<()> {
     let threads = THREADS.with(py, std::mem::take);
     let ours: Vec<_> = threads
         .iter()
-        .filter(|(crew, _)| crew.upgrade().is_some_and(|crew| crew.is_ours()))
+        .filter(|(workers, _)| workers.upgrade().is_some_and(|workers| workers.is_ours()))
         .collect();
-    for (crew, _) in &ours {
-        if let Some(crew) = crew.upgrade() {
-            crew.stop();
+    for (workers, _) in &ours {
+        if let Some(workers) = workers.upgrade() {
+            workers.stop();
         }
     }
     for (_, thread) in &ours {

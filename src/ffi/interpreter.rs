@@ -12,11 +12,11 @@ use pyo3::prelude::*;
 /// # Errors
 /// ImportError in any other interpreter.
 pub fn claim(_py: Python<'_>) -> PyResult<()> {
-    const NOBODY: i64 = -1;
-    static OWNER: AtomicI64 = AtomicI64::new(NOBODY);
+    const UNCLAIMED: i64 = -1;
+    static OWNER: AtomicI64 = AtomicI64::new(UNCLAIMED);
     // SAFETY: attached, so there is a current interpreter.
     let current = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
-    match OWNER.compare_exchange(NOBODY, current, Ordering::SeqCst, Ordering::SeqCst) {
+    match OWNER.compare_exchange(UNCLAIMED, current, Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) => Ok(()),
         Err(owner) if owner == current => Ok(()),
         Err(owner) => Err(PyImportError::new_err(format!(

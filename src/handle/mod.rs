@@ -20,7 +20,7 @@ use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
-use crate::ffi::objects::instance_pool::{self, Graveyard, Reused};
+use crate::ffi::objects::instance_pool::{self, InstancePool, Pooled};
 use crate::ffi::objects::object;
 use crate::interop::imports;
 use crate::scheduler::contexts::{ChosenContext, ContextSlot, ContextState};
@@ -84,12 +84,12 @@ pub struct Handle {
 }
 
 /// Dead handles kept for the next burst (6 MiB): what a thread queues before it loses the GIL.
-pub(super) const DEAD_KEPT: usize = 64 * 1024;
+pub(super) const POOL_CAPACITY: usize = 64 * 1024;
 
-impl Reused for Handle {
-    fn graveyard() -> &'static Graveyard {
-        static GRAVEYARD: Graveyard = Graveyard::new(DEAD_KEPT);
-        &GRAVEYARD
+impl Pooled for Handle {
+    fn pool() -> &'static InstancePool {
+        static POOL: InstancePool = InstancePool::new(POOL_CAPACITY);
+        &POOL
     }
 
     fn new_empty(py: Python<'_>) -> PyResult<Bound<'_, Self>> {

@@ -8,10 +8,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyNotImplemented, PyTuple};
 
-use super::{CallbackArguments, DEAD_KEPT, HANDLE_KIND, Handle, run_owned};
+use super::{CallbackArguments, HANDLE_KIND, Handle, POOL_CAPACITY, run_owned};
 use crate::ffi::call;
 use crate::ffi::objects::cell::AttachedCell;
-use crate::ffi::objects::instance_pool::{self, Graveyard, Reused};
+use crate::ffi::objects::instance_pool::{self, InstancePool, Pooled};
 use crate::ffi::objects::object;
 use crate::interop::imports;
 use crate::scheduler::contexts::ChosenContext;
@@ -60,10 +60,10 @@ pub struct TimerHandle {
     scheduled: AttachedCell<bool>,
 }
 
-impl Reused for TimerHandle {
-    fn graveyard() -> &'static Graveyard {
-        static GRAVEYARD: Graveyard = Graveyard::new(DEAD_KEPT / 4);
-        &GRAVEYARD
+impl Pooled for TimerHandle {
+    fn pool() -> &'static InstancePool {
+        static POOL: InstancePool = InstancePool::new(POOL_CAPACITY / 4);
+        &POOL
     }
 
     fn new_empty(py: Python<'_>) -> PyResult<Bound<'_, Self>> {

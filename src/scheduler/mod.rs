@@ -7,7 +7,6 @@
 
 #![forbid(unsafe_code)]
 
-mod alarm;
 pub mod contexts;
 mod deferred;
 pub mod inbox;
@@ -32,12 +31,11 @@ use pyo3::prelude::*;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::object::UsualClass;
-use crate::ffi::objects::weak_registry::{LiveSet, Membership};
+use crate::ffi::objects::weak_registry::{RegistryEntry, WeakRegistry};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::Metrics;
-use crate::reactor::{Poller, Timers};
-pub use alarm::Alarm;
+use crate::reactor::{Poller, Timers, WakeSignal};
 use contexts::Contexts;
 use deferred::Deferred;
 use inbox::{Inbox, Parked};
@@ -49,7 +47,7 @@ use waiters::Waiters;
 use watch::Watches;
 
 /// The loops that ran and are not closed.
-pub static LOOPS: LiveSet = LiveSet::new();
+pub static LOOPS: WeakRegistry = WeakRegistry::new();
 
 /// The class of nearly all loops.
 pub static USUAL_LOOP: UsualClass<Scheduler> = UsualClass::unknown();
@@ -66,16 +64,16 @@ pub type BeforeSleep = for<'py> fn(&Bound<'py, Scheduler>) -> PyOutcome<'py, ()>
 #[pyclass(frozen, subclass, weakref, module = "ferroloop._ferroloop")]
 pub struct Scheduler {
     /// In [`LOOPS`].
-    pub(crate) membership: Membership,
+    pub(crate) registry_entry: RegistryEntry,
     pub(crate) ready: ReadyQueue,
     /// What callbacks and tasks run in.
     pub(crate) contexts: Contexts,
     pub(crate) timers: AttachedRefCell<Timers<Timer>>,
     pub(crate) watches: AttachedRefCell<Watches>,
     pub(crate) waiters: AttachedRefCell<Waiters>,
-    /// Taken out while the loop polls, so that polling needs no borrow of the scheduler.
+    /// BufferLease out while the loop polls, so that polling needs no borrow of the scheduler.
     poller: AttachedCell<Option<Box<Poller>>>,
-    pub(crate) alarm: Arc<Alarm>,
+    pub(crate) wake_signal: Arc<WakeSignal>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) parked: AttachedRefCell<Parked>,
     pub(crate) metrics: Arc<Metrics>,
@@ -115,18 +113,18 @@ impl Scheduler {
     /// OSError if the poller cannot be made (out of descriptors).
     pub fn new(py: Python<'_>) -> PyResult<Self> {
         let poller = Poller::new().map_err(|error| os_error(py, &error))?;
-        let alarm = Arc::new(Alarm::new(poller.waker()));
+        let wake_signal = Arc::new(WakeSignal::new(poller.waker()));
         let watches = Watches::new(poller.registrar());
         Ok(Self {
-            membership: Membership::new(&LOOPS),
+            registry_entry: RegistryEntry::new(&LOOPS),
             ready: ReadyQueue::default(),
             contexts: Contexts::default(),
             timers: AttachedRefCell::new(Timers::new()),
             watches: AttachedRefCell::new(watches),
             waiters: AttachedRefCell::new(Waiters::default()),
             poller: AttachedCell::new(Some(Box::new(poller))),
-            inbox: Arc::new(Inbox::new(alarm.clone())),
-            alarm,
+            inbox: Arc::new(Inbox::new(wake_signal.clone())),
+            wake_signal,
             parked: AttachedRefCell::new(Parked::default()),
             metrics: Arc::default(),
             leave_task: AttachedCell::new(None),
@@ -228,7 +226,7 @@ impl Scheduler {
     /// Wakes the loop if it sleeps: one system call per sleep, none while it is awake.
     #[inline]
     pub fn wake(&self) {
-        self.alarm.ring();
+        self.wake_signal.notify();
     }
 
     /// Whether a thread runs the loop.
@@ -249,13 +247,13 @@ impl Scheduler {
     /// Drops everything scheduled and the poller. The loop must not be running.
     pub fn dispose(&self, py: Python<'_>) {
         inbox::close(py, self);
-        // Taken out first: dropping callbacks runs Python code, which may look at the loop.
+        // BufferLease out first: dropping callbacks runs Python code, which may look at the loop.
         let ready = self.ready.take(py);
         let timers = self.timers.with(py, Timers::take_all);
         let watched = self.watches.with(py, Watches::close);
         let waiters = self.waiters.with(py, Waiters::take_all);
         let poller = self.poller.take(py);
-        self.alarm.disconnect();
+        self.wake_signal.disconnect();
         drop((ready, timers, watched, waiters, poller));
         self.contexts.clear(py);
     }

@@ -303,7 +303,7 @@ fn run_visibly<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> Py
 /// Does what other threads, and the wakers of Rust futures, ask for.
 #[inline(always)]
 fn read_inbox<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
-    if !scheduler.get().inbox.has_letters() {
+    if !scheduler.get().inbox.has_messages() {
         return Ok(());
     }
     leave_task(scheduler);
@@ -384,8 +384,8 @@ fn wait_by_given_selector<'py>(
     let mut timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
     timeout = prepare_to_wait(scheduler, timeout)?;
     // It stays so: code that turns the loop itself calls the selector without a word to us.
-    this.alarm.set_asleep(true);
-    if this.ready.len(py) != 0 || this.inbox.has_letters() {
+    this.wake_signal.set_asleep(true);
+    if this.ready.len(py) != 0 || this.inbox.has_messages() {
         timeout = Some(Duration::ZERO);
     }
     let sleeps = timeout != Some(Duration::ZERO);
@@ -426,7 +426,7 @@ pub fn select<'py>(
         (timeout, next) => timeout.or(next),
     };
     let time = poll(scheduler, timeout)?;
-    inbox::read_answers(scheduler)?;
+    inbox::deliver_replies(scheduler)?;
     queue_due_timers(scheduler, Some(time))?;
     Ok(this.ready.len(py).saturating_sub(before))
 }
@@ -488,11 +488,11 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
         metrics.note_turn(now);
         (polled, now)
     } else {
-        this.alarm.set_asleep(true);
+        this.wake_signal.set_asleep(true);
         let began = clock::nanoseconds();
         metrics.sleep_begins(began);
         // Asking the clock may have run Python code, and so let other threads queue something.
-        let slept = if this.ready.len(py) == 0 && !this.inbox.has_letters() {
+        let slept = if this.ready.len(py) == 0 && !this.inbox.has_messages() {
             sleep(py, this, poller, timeout, began)
         } else {
             let polled = poller.poll(Some(Duration::ZERO));
@@ -500,7 +500,7 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
             metrics.sleep_ends(now);
             (polled, now)
         };
-        this.alarm.set_asleep(false);
+        this.wake_signal.set_asleep(false);
         slept
     };
     if polled.is_ok() {

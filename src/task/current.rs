@@ -14,12 +14,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::ffi::exception::{PyOutcome, Raised, write_unraisable};
-use crate::ffi::objects::weak_registry::LiveSet;
+use crate::ffi::objects::weak_registry::WeakRegistry;
 use crate::scheduler::Scheduler;
 use crate::scheduler::report::{outcome, report_raised};
 
 /// All tasks of this crate that are not done.
-pub static TASKS: LiveSet = LiveSet::new();
+pub static TASKS: WeakRegistry = WeakRegistry::new();
 
 #[cfg(not(Py_3_14))]
 mod storage {

@@ -44,7 +44,7 @@ impl Finalize for Task {
     fn release(slf: &Bound<'_, Self>) {
         let py = slf.py();
         let this = slf.get();
-        this.membership.resign(py);
+        this.registry_entry.unregister(py);
         this.coroutine.store(py, None);
         this.context.store(py, None);
         slf.as_super().get().release(py);
@@ -55,7 +55,7 @@ fn report_pending(slf: &Bound<'_, Task>) -> PyResult<()> {
     let py = slf.py();
     let future = slf.as_super().get();
     // As with asyncio's weak set, all_tasks() does not show it even if the handler keeps it.
-    slf.get().membership.resign(py);
+    slf.get().registry_entry.unregister(py);
     let stack = future.source_traceback(py);
     let message = intern!(py, "Task was destroyed but it is pending!");
     call_exception_handler(

@@ -31,7 +31,7 @@ use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::freelist::{self, FreeList, Recycled};
 use crate::ffi::objects::object;
 use crate::ffi::objects::slots::{self, Resumed, SelfAwaiting};
-use crate::ffi::objects::weak_registry::Membership;
+use crate::ffi::objects::weak_registry::RegistryEntry;
 use crate::future::{AwaiterAttributes, Future, is_its_own_awaiter, separate_awaiter};
 use crate::scheduler::contexts::{ContextSlot, ContextState};
 
@@ -64,7 +64,7 @@ enum Name {
 #[pyclass(frozen, extends = Future, subclass, module = "ferroloop", name = "Task")]
 pub struct Task {
     /// First, so that the task leaves the registry before its parts are dropped.
-    membership: Membership,
+    registry_entry: RegistryEntry,
     cancel_requests: AttachedCell<u32>,
     coroutine: AttachedCell<Option<Py<PyAny>>>,
     context: AttachedCell<Option<Py<PyAny>>>,
@@ -86,7 +86,7 @@ impl Task {
     /// A task without a coroutine, as `__new__` leaves it.
     fn uninitialised() -> Self {
         Self {
-            membership: Membership::new(&current::TASKS),
+            registry_entry: RegistryEntry::new(&current::TASKS),
             cancel_requests: AttachedCell::new(0),
             coroutine: AttachedCell::new(None),
             context: AttachedCell::new(None),
@@ -100,15 +100,15 @@ impl Task {
 
     /// Whether `all_tasks()` shows it.
     pub fn is_listed(&self, py: Python<'_>) -> bool {
-        self.membership.is_enrolled(py)
+        self.registry_entry.is_registered(py)
     }
 
     /// Has `all_tasks()` show it, or not.
     pub fn set_listed(slf: &Bound<'_, Self>, listed: bool) {
         if listed {
-            slf.get().membership.enroll(slf);
+            slf.get().registry_entry.register(slf);
         } else {
-            slf.get().membership.resign(slf.py());
+            slf.get().registry_entry.unregister(slf.py());
         }
     }
 

@@ -96,7 +96,7 @@ impl Task {
             return Self::start_eagerly(slf);
         }
         step::schedule(slf, None)?;
-        this.membership.enroll(slf);
+        this.registry_entry.register(slf);
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl Task {
         let this = slf.get();
         let event_loop = slf.as_super().get().event_loop(py)?;
         let Some(context) = this.context_slot().shown(py)? else { return Ok(()) };
-        this.membership.enroll(slf);
+        this.registry_entry.register(slf);
         let result = current::scoped(&event_loop, slf, true, || {
             context::run_in(&context, || step::resume(slf, None))
         });
@@ -115,7 +115,7 @@ impl Task {
             this.log_destroy_pending.set(py, false);
         }
         if slf.as_super().get().is_done(py) {
-            this.membership.resign(py);
+            this.registry_entry.unregister(py);
             drop(this.coroutine.take(py));
         }
         result.map_err(PyErr::from)

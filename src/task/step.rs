@@ -269,7 +269,7 @@ fn finish<'py>(task: &Bound<'py, Task>, value: Bound<'py, PyAny>) -> PyResult<()
     } else if !future.get().is_done(py) {
         Future::finish_with_result(future, value)?;
     }
-    this.membership.resign(py);
+    this.registry_entry.unregister(py);
     Ok(())
 }
 
@@ -287,7 +287,7 @@ fn fail<'py>(task: &Bound<'py, Task>, raised: Raised<'py>) -> PyOutcome<'py, ()>
         } else {
             Future::finish_with_exception(future, exception.clone())?;
         }
-        task.get().membership.resign(py);
+        task.get().registry_entry.unregister(py);
         Ok(())
     };
     outcome(py, ended())?;

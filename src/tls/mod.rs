@@ -141,7 +141,7 @@ pub struct TlsProtocol {
 
 static KIND: NativeProtocolKind = NativeProtocolKind {
     received: |protocol, window, length| match protocol.cast::<TlsProtocol>() {
-        Ok(protocol) => TlsProtocol::received_window(protocol, window, length),
+        Ok(protocol) => TlsProtocol::received_lease(protocol, window, length),
         Err(_) => Ok(()),
     },
 };

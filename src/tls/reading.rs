@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PySlice};
 use super::session::{RECORD, Read};
 use super::{AppState, Phase, TlsProtocol};
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::objects::shared_buffer::{CAPACITY, Taken};
+use crate::ffi::objects::shared_buffer::{BufferLease, CAPACITY};
 use crate::ffi::{buffer, call};
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
@@ -26,7 +26,7 @@ const MAX_SIZE: usize = 256 * 1024;
 
 /// Ciphertext that is to be fed.
 struct Input<'a, 'py> {
-    window: &'a Taken<'py>,
+    window: &'a BufferLease<'py>,
     next: usize,
     end: usize,
 }
@@ -56,9 +56,9 @@ fn joined<'py>(
 
 impl TlsProtocol {
     /// Ciphertext has come, in a window.
-    pub fn received_window<'py>(
+    pub fn received_lease<'py>(
         slf: &Bound<'py, Self>,
-        window: &Taken<'py>,
+        window: &BufferLease<'py>,
         length: usize,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
@@ -67,7 +67,7 @@ impl TlsProtocol {
             let mut input = Input { window, next: 0, end: length };
             return Self::read_guarded(slf, Some(&mut input));
         }
-        slf.get().session.feed_window(py, window, 0..length)?;
+        slf.get().session.feed_lease(py, window, 0..length)?;
         Self::received_in_phase(slf)
     }
 
@@ -121,7 +121,7 @@ impl TlsProtocol {
                 Self::read_and_deliver(slf, input)?;
             } else {
                 if let Some(input) = input {
-                    this.session.feed_window(py, input.window, input.next..input.end)?;
+                    this.session.feed_lease(py, input.window, input.next..input.end)?;
                     input.next = input.end;
                 }
                 Self::read_by_object(slf)?;
@@ -158,9 +158,9 @@ impl TlsProtocol {
                 // Plaintext is shorter than its ciphertext, and room for less than a record is
                 // not used. Less is copied for less than it takes to cut a large object.
                 Some(Input { next, end, .. }) if end - next >= LARGE => {
-                    Taken::of_new_bytes(py, (end - next + 2 * RECORD).min(CAPACITY))?
+                    BufferLease::of_new_bytes(py, (end - next + 2 * RECORD).min(CAPACITY))?
                 }
-                _ => Taken::new(py)?,
+                _ => BufferLease::new(py)?,
             };
             let mut filled = 0;
             let stopped = loop {
@@ -177,7 +177,7 @@ impl TlsProtocol {
                                 input.next..input.end,
                                 STEP,
                             )?;
-                        this.session.feed_window(py, input.window, input.next..end)?;
+                        this.session.feed_lease(py, input.window, input.next..end)?;
                         input.next = end;
                     }
                     _ => break Stopped::Drained,
@@ -195,7 +195,7 @@ impl TlsProtocol {
             let reads = matches!(status.phase, Phase::Wrapped | Phase::Flushing);
             if !reads || status.app_reading_paused || status.buffered {
                 if let Some(input) = &mut input {
-                    this.session.feed_window(py, input.window, input.next..input.end)?;
+                    this.session.feed_lease(py, input.window, input.next..input.end)?;
                     input.next = input.end;
                 }
                 if reads && status.buffered && !status.app_reading_paused {
@@ -210,7 +210,7 @@ impl TlsProtocol {
     fn decrypt<'py>(
         &self,
         py: Python<'py>,
-        window: &Taken<'py>,
+        window: &BufferLease<'py>,
         filled: &mut usize,
     ) -> Stopped<'py> {
         while self.session.has_unread(py) {
@@ -218,7 +218,7 @@ impl TlsProtocol {
             if capacity - *filled < RECORD {
                 return Stopped::Full;
             }
-            match self.session.read(capacity - *filled, window.expose(*filled..capacity)) {
+            match self.session.read(capacity - *filled, window.lend(*filled..capacity)) {
                 Ok(Read::Data(count)) => *filled += count,
                 Ok(Read::Drained) => return Stopped::Drained,
                 Ok(Read::Closed) => return Stopped::Closed,
@@ -259,7 +259,7 @@ impl TlsProtocol {
 
     fn deliver<'py>(
         slf: &Bound<'py, Self>,
-        plaintext: Taken<'py>,
+        plaintext: BufferLease<'py>,
         length: usize,
     ) -> PyOutcome<'py, ()> {
         if length == 0 {
@@ -280,7 +280,7 @@ impl TlsProtocol {
     /// As `deliver()`, for the protocol of asyncio's streams.
     fn feed_stream<'py>(
         feed: Feed<'py>,
-        plaintext: Taken<'py>,
+        plaintext: BufferLease<'py>,
         length: usize,
     ) -> PyOutcome<'py, ()> {
         let py = feed.buffer.py();

@@ -20,7 +20,7 @@ use crate::ffi::attribute::{class_has, has_method};
 use crate::ffi::call;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedRefCell;
-use crate::ffi::objects::shared_buffer::Taken;
+use crate::ffi::objects::shared_buffer::BufferLease;
 use crate::scheduler::report::outcome;
 
 /// Plaintext of one record.
@@ -93,17 +93,17 @@ impl Session {
     }
 
     /// Feeds ciphertext from a window.
-    pub fn feed_window<'py>(
+    pub fn feed_lease<'py>(
         &self,
         py: Python<'py>,
-        window: &Taken<'py>,
+        window: &BufferLease<'py>,
         part: std::ops::Range<usize>,
     ) -> PyOutcome<'py, ()> {
         window.with(part.clone(), |bytes| {
             self.records.with(py, |records| records.feed(bytes));
         })?;
         let incoming = self.incoming.bind(py);
-        native::write(NativeClass::memory_bio(py), incoming, [window.expose(part)]).map(drop)
+        native::write(NativeClass::memory_bio(py), incoming, [window.lend(part)]).map(drop)
     }
 
     /// How much of `part` to feed at a time: whole records, so that the BIO keeps none back, which
@@ -111,7 +111,7 @@ impl Session {
     pub fn whole_records<'py>(
         &self,
         py: Python<'py>,
-        window: &Taken<'py>,
+        window: &BufferLease<'py>,
         part: std::ops::Range<usize>,
         most: usize,
     ) -> PyOutcome<'py, usize> {

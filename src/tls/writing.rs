@@ -20,7 +20,7 @@ use super::session::RECORD;
 use super::{Phase, TlsProtocol, is_ordinary};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::object::is_exactly;
-use crate::ffi::objects::shared_buffer::Taken;
+use crate::ffi::objects::shared_buffer::BufferLease;
 use crate::ffi::{buffer, call};
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
@@ -275,10 +275,10 @@ impl TlsProtocol {
         }
         // Small pieces share a record. While the transport below is paused they do not, as the
         // size of the buffer would differ from asyncio's.
-        let window = Taken::new(py)?;
+        let window = BufferLease::new(py)?;
         let given = window
             .with(0..RECORD, |room| self.backlog.with(py, |backlog| backlog.copy_into(py, room)))?;
-        Ok((given, self.session.write(window.expose(0..given), true)?))
+        Ok((given, self.session.write(window.lend(0..given), true)?))
     }
 
     /// Whether the transport below is the loop's own.

@@ -13,7 +13,7 @@
 //! * `native_protocol.rs`: protocols written in Rust (TLS), which get bytes without an object;
 //! * `stream.rs`, `stream_writing.rs`, `stream_methods.rs`: TCP and UNIX streams;
 //! * `server.rs`: accepting them;
-//! * `datagram.rs`, `datagram_methods.rs`, `familiar.rs`: UDP and UNIX datagrams;
+//! * `datagram.rs`, `datagram_methods.rs`, `address_cache.rs`: UDP and UNIX datagrams;
 //! * `pipe.rs`, `pipe_reader.rs`, `pipe_writer.rs`: pipes, FIFOs and terminals;
 //! * `event.rs`: readiness of a descriptor, as the ready queue runs it;
 //! * `origin.rs`: where debug mode says that something was scheduled, and under which name;

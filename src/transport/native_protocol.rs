@@ -5,14 +5,14 @@
 use pyo3::prelude::*;
 
 use crate::ffi::exception::PyOutcome;
-use crate::ffi::objects::shared_buffer::Taken;
+use crate::ffi::objects::shared_buffer::BufferLease;
 
 /// What a native protocol does in place of `data_received()`.
 pub struct NativeProtocolKind {
     /// Takes the first so many bytes of the window. What it raises is treated as raised by
     /// `buffer_updated()`.
     pub received:
-        for<'py> fn(&Bound<'py, NativeProtocol>, &Taken<'py>, usize) -> PyOutcome<'py, ()>,
+        for<'py> fn(&Bound<'py, NativeProtocol>, &BufferLease<'py>, usize) -> PyOutcome<'py, ()>,
 }
 
 /// Base class of native protocols. Their other methods are called as those of any protocol.
@@ -31,7 +31,7 @@ impl NativeProtocol {
     #[inline(always)]
     pub fn received<'py>(
         slf: &Bound<'py, Self>,
-        window: &Taken<'py>,
+        window: &BufferLease<'py>,
         length: usize,
     ) -> PyOutcome<'py, ()> {
         (slf.get().kind.received)(slf, window, length)

@@ -23,8 +23,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::api::futures::arena::{LocalFuture, Lodging};
-use crate::api::futures::waker::Tenancy;
+use crate::api::futures::arena::{FutureSlot, LocalFuture};
+use crate::api::futures::waker::FutureWaker;
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
@@ -47,7 +47,7 @@ enum Stage {
 /// What a coroutine needs of the loop that it runs on.
 struct Tenant {
     scheduler: Py<Scheduler>,
-    tenancy: Arc<Tenancy>,
+    future_waker: Arc<FutureWaker>,
     waker: Waker,
 }
 
@@ -61,7 +61,7 @@ impl Traverse for Option<Tenant> {
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct RustCoroutine {
     name: Cow<'static, str>,
-    lodging: Arc<Lodging>,
+    slot: Arc<FutureSlot>,
     tenant: AttachedCell<Option<Tenant>>,
     waiter: AttachedCell<Option<Py<Future>>>,
     stage: AttachedCell<Stage>,
@@ -102,7 +102,7 @@ impl RustCoroutine {
     ) -> PyResult<Bound<'py, Self>> {
         let coroutine = Self {
             name,
-            lodging: Arc::new(Lodging::new(future)),
+            slot: Arc::new(FutureSlot::new(future)),
             tenant: AttachedCell::new(None),
             waiter: AttachedCell::new(None),
             stage: AttachedCell::new(Stage::New),
@@ -116,13 +116,13 @@ impl RustCoroutine {
         let py = scheduler.py();
         scheduler.get().check_open(py)?;
         let inbox = scheduler.get().inbox.clone();
-        let tenancy = scheduler.get().parked.with(py, |parked| {
-            parked.reserve(|key| Arc::new(Tenancy::new(inbox, key, self.lodging.clone())))
+        let future_waker = scheduler.get().parked.with(py, |parked| {
+            parked.reserve(|key| Arc::new(FutureWaker::new(inbox, key, self.slot.clone())))
         });
         let tenant = Tenant {
             scheduler: scheduler.clone().unbind(),
-            waker: Waker::from(tenancy.clone()),
-            tenancy,
+            waker: Waker::from(future_waker.clone()),
+            future_waker,
         };
         drop(self.tenant.replace(py, Some(tenant)));
         Ok(())
@@ -139,15 +139,15 @@ impl RustCoroutine {
         drop(self.waiter.take(py));
         match self.tenant.take(py) {
             Some(tenant) => {
-                tenant.tenancy.vacate();
+                tenant.future_waker.release();
                 let released = tenant
                     .scheduler
                     .get()
                     .parked
-                    .with(py, |parked| parked.release(tenant.tenancy.key()));
+                    .with(py, |parked| parked.release(tenant.future_waker.key()));
                 drop(released);
             }
-            None => drop(self.lodging.leave()),
+            None => drop(self.slot.release()),
         }
     }
 
@@ -177,20 +177,20 @@ impl RustCoroutine {
                 Resumed::Return(_) => drop(self.waiter.take(py)),
             }
         }
-        let Ok(future) = self.lodging.take() else {
+        let Ok(future) = self.slot.take() else {
             return Err(PyRuntimeError::new_err(
                 "the Rust future was made in another thread than the one that runs the loop",
             ));
         };
         let mut future = future.ok_or_else(closed)?;
         self.stage.set(py, Stage::Running);
-        tenant.tenancy.begin_poll();
+        tenant.future_waker.begin_poll();
         let polled = catch_unwind(AssertUnwindSafe(|| {
             future.as_mut().poll(&mut Context::from_waker(&tenant.waker))
         }));
         self.stage.set(py, Stage::Suspended);
         // Back to its room even if it is over, to be dropped by `finish`.
-        self.lodging.put_back(future);
+        self.slot.put_back(future);
         match polled {
             Ok(Poll::Ready(result)) => Ok(Step::Done(result?.into_bound(py))),
             Ok(Poll::Pending) => self.wait(py, &tenant),
@@ -200,7 +200,7 @@ impl RustCoroutine {
 
     /// What to await until the next wake-up.
     fn wait<'py>(&self, py: Python<'py>, tenant: &Tenant) -> PyResult<Step<'py>> {
-        if !tenant.tenancy.end_poll() {
+        if !tenant.future_waker.end_poll() {
             // Woken during the poll: the next turn, which a bare yield asks a task for.
             return Ok(Step::Wait(py.None().into_bound(py)));
         }
@@ -208,7 +208,7 @@ impl RustCoroutine {
         let waiter = new_object(py, Future::on(scheduler)?)?;
         self.waiter.store(py, Some(waiter.clone()));
         let runnable = Runnable::new(&WOKEN, waiter.clone());
-        let key = tenant.tenancy.key();
+        let key = tenant.future_waker.key();
         drop(scheduler.get().parked.with(py, |parked| parked.park(key, runnable)));
         match Future::resume(&waiter) {
             Resumed::Yield(waiter) => Ok(Step::Wait(waiter)),
@@ -234,7 +234,7 @@ impl Tenant {
     fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
             scheduler: self.scheduler.clone_ref(py),
-            tenancy: self.tenancy.clone(),
+            future_waker: self.future_waker.clone(),
             waker: self.waker.clone(),
         }
     }

@@ -14,7 +14,7 @@ use crate::api::futures::join::{JoinHandle, promise};
 use crate::api::futures::spawn::{SpawnOptions, boxed, start};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::scheduler::Scheduler;
-use crate::scheduler::inbox::{Inbox, Letter};
+use crate::scheduler::inbox::{Inbox, Message};
 use crate::scheduler::report::{outcome, report_raised};
 
 /// A loop, for any thread: it holds no Python object and its methods need no GIL.
@@ -117,7 +117,7 @@ impl Handle {
     where
         F: for<'py> FnOnce(&Bound<'py, Scheduler>) -> PyResult<()> + Send + 'static,
     {
-        let call = Letter::Call(Box::new(move |scheduler| {
+        let call = Message::Call(Box::new(move |scheduler| {
             let done = catch_unwind(AssertUnwindSafe(|| function(scheduler)));
             match done.unwrap_or_else(|payload| Err(panicked(&*payload))) {
                 Ok(()) => Ok(()),

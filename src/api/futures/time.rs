@@ -27,7 +27,7 @@ pub struct Sleep {
 /// Belongs to the loop's thread.
 struct Entry {
     scheduler: Py<Scheduler>,
-    alarm: Py<TimerAlarm>,
+    wake_signal: Py<TimerAlarm>,
     _local: PhantomData<*const ()>,
 }
 
@@ -50,12 +50,16 @@ impl Entry {
     fn start(py: Python<'_>, duration: Duration) -> PyResult<Self> {
         let scheduler = running(py)?;
         let deadline = turn::now(&scheduler)? + duration.as_secs_f64();
-        let alarm =
+        let wake_signal =
             TimerAlarm { waker: AttachedCell::new(None), stage: AttachedCell::new(Stage::Armed) };
-        let alarm = Bound::new(py, alarm)?;
-        let timer = Timer { kind: &DUE, object: alarm.clone().into_any().unbind() };
+        let wake_signal = Bound::new(py, wake_signal)?;
+        let timer = Timer { kind: &DUE, object: wake_signal.clone().into_any().unbind() };
         scheduler.get().timers.with(py, |timers| timers.push(deadline, timer));
-        Ok(Self { scheduler: scheduler.unbind(), alarm: alarm.unbind(), _local: PhantomData })
+        Ok(Self {
+            scheduler: scheduler.unbind(),
+            wake_signal: wake_signal.unbind(),
+            _local: PhantomData,
+        })
     }
 }
 
@@ -69,11 +73,11 @@ impl Future for Sleep {
                 let left = this.duration.saturating_sub(this.started.elapsed());
                 Entry::start(py, left).unwrap_or_else(|error| panic!("sleep: {error}"))
             });
-            let alarm = entry.alarm.get();
-            if alarm.stage.get(py) == Stage::Rung {
+            let wake_signal = entry.wake_signal.get();
+            if wake_signal.stage.get(py) == Stage::Rung {
                 return Poll::Ready(());
             }
-            drop(alarm.waker.replace(py, Some(context.waker().clone())));
+            drop(wake_signal.waker.replace(py, Some(context.waker().clone())));
             Poll::Pending
         })
     }
@@ -83,14 +87,14 @@ impl Drop for Entry {
     fn drop(&mut self) {
         // While the interpreter ends nothing rings any more.
         let _ = Python::try_attach(|py| {
-            let alarm = self.alarm.get();
-            drop(alarm.waker.take(py));
-            if alarm.stage.get(py) != Stage::Armed {
+            let wake_signal = self.wake_signal.get();
+            drop(wake_signal.waker.take(py));
+            if wake_signal.stage.get(py) != Stage::Armed {
                 return;
             }
-            alarm.stage.set(py, Stage::Cancelled);
+            wake_signal.stage.set(py, Stage::Cancelled);
             let removed = self.scheduler.get().timers.with(py, |timers| {
-                let taken = timers.take_last_if(|last| last.object.is(&self.alarm));
+                let taken = timers.take_last_if(|last| last.object.is(&self.wake_signal));
                 if taken.is_none() {
                     timers.note_cancelled();
                 }
@@ -121,26 +125,27 @@ struct TimerAlarm {
 static DUE: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
         let py = scheduler.py();
-        if let Ok(alarm) = runnable.object.bind(py).cast::<TimerAlarm>()
-            && alarm.get().stage.get(py) == Stage::Rung
-            && let Some(waker) = alarm.get().waker.take(py)
+        if let Ok(wake_signal) = runnable.object.bind(py).cast::<TimerAlarm>()
+            && wake_signal.get().stage.get(py) == Stage::Rung
+            && let Some(waker) = wake_signal.get().waker.take(py)
         {
             waker.wake();
         }
         Ok(())
     },
     cancelled: |object| {
-        let alarm = object.cast::<TimerAlarm>();
-        alarm.is_ok_and(|alarm| alarm.get().stage.get(object.py()) == Stage::Cancelled)
+        let wake_signal = object.cast::<TimerAlarm>();
+        wake_signal
+            .is_ok_and(|wake_signal| wake_signal.get().stage.get(object.py()) == Stage::Cancelled)
     },
     sets_current_task: false,
     show: nothing_to_note,
     describe: describe_object,
     left_timers: |object| {
-        if let Ok(alarm) = object.cast::<TimerAlarm>()
-            && alarm.get().stage.get(object.py()) == Stage::Armed
+        if let Ok(wake_signal) = object.cast::<TimerAlarm>()
+            && wake_signal.get().stage.get(object.py()) == Stage::Armed
         {
-            alarm.get().stage.set(object.py(), Stage::Rung);
+            wake_signal.get().stage.set(object.py(), Stage::Rung);
         }
     },
 };

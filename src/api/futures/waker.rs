@@ -1,6 +1,6 @@
 //! The waker of a Rust future on a loop.
 //!
-//! It holds no Python object and needs no GIL: a wake-up is a letter to the loop, unless the
+//! It holds no Python object and needs no GIL: a wake-up is a message to the loop, unless the
 //! future is being polled right now, when one atomic swap tells the poll.
 
 #![forbid(unsafe_code)]
@@ -11,31 +11,31 @@ use std::task::Wake;
 
 use pyo3::prelude::*;
 
-use crate::api::futures::arena::{Leave, Lodging, sweep};
-use crate::scheduler::inbox::{Inbox, Key, Letter, Resident};
+use crate::api::futures::arena::{FutureSlot, Release, sweep};
+use crate::scheduler::inbox::{Inbox, Message, ParkedEntry, SlotKey};
 
 const PARKED: u8 = 0;
 const POLLED: u8 = 1;
 const WOKEN: u8 = 2;
 
 /// A future's place on a loop: where it lives, and how it is woken.
-pub struct Tenancy {
+pub struct FutureWaker {
     inbox: Arc<Inbox>,
-    key: Key,
-    /// PARKED: waits; a wake-up sends a letter. POLLED: a wake-up is seen when the poll is over.
+    key: SlotKey,
+    /// PARKED: waits; a wake-up sends a message. POLLED: a wake-up is seen when the poll is over.
     /// WOKEN: it will be polled; further wake-ups add nothing.
     state: AtomicU8,
-    lodging: Arc<Lodging>,
+    slot: Arc<FutureSlot>,
 }
 
-impl Tenancy {
+impl FutureWaker {
     /// The place `key`, which nobody polls yet.
-    pub fn new(inbox: Arc<Inbox>, key: Key, lodging: Arc<Lodging>) -> Self {
-        Self { inbox, key, state: AtomicU8::new(WOKEN), lodging }
+    pub fn new(inbox: Arc<Inbox>, key: SlotKey, slot: Arc<FutureSlot>) -> Self {
+        Self { inbox, key, state: AtomicU8::new(WOKEN), slot }
     }
 
     /// The place's name on the loop.
-    pub fn key(&self) -> Key {
+    pub fn key(&self) -> SlotKey {
         self.key
     }
 
@@ -59,12 +59,12 @@ impl Tenancy {
     }
 
     /// Drops the future, here or in its thread.
-    pub fn vacate(&self) {
+    pub fn release(&self) {
         self.retire();
-        if let Leave::LeftToItsThread = self.lodging.leave() {
+        if let Release::DeferredToItsThread = self.slot.release() {
             // If the loop is closed the thread drops it the next time it makes or drops a
             // future, or when it ends.
-            let call = Letter::Call(Box::new(|_scheduler| {
+            let call = Message::Call(Box::new(|_scheduler| {
                 sweep();
                 Ok(())
             }));
@@ -73,7 +73,7 @@ impl Tenancy {
     }
 }
 
-impl Wake for Tenancy {
+impl Wake for FutureWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -82,13 +82,13 @@ impl Wake for Tenancy {
     fn wake_by_ref(self: &Arc<Self>) {
         if self.state.swap(WOKEN, Ordering::SeqCst) == PARKED {
             // A closed loop has dropped the future.
-            drop(self.inbox.post(Letter::Wake(self.key)));
+            drop(self.inbox.post(Message::Wake(self.key)));
         }
     }
 }
 
-impl Resident for Tenancy {
-    fn evict(&self, _py: Python<'_>) {
-        self.vacate();
+impl ParkedEntry for FutureWaker {
+    fn cancel(&self, _py: Python<'_>) {
+        self.release();
     }
 }

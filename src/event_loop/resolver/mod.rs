@@ -23,7 +23,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyTuple};
 
 use super::EventLoop;
-use crate::executor::{Call, Work};
+use crate::executor::{Call, DetachedWork};
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
 use crate::sys::resolve::{
@@ -139,11 +139,11 @@ impl EventLoop {
         {
             request.audit(&shape)?;
             scheduler.check_open(py)?; // A hook may have closed it.
-            let work: Work = Box::new(move || {
+            let work: DetachedWork = Box::new(move || {
                 let answer = look_up(&question);
                 Box::new(move |py| answer::to_python(py, answer))
             });
-            return Ok(pool.get().run_errand(slf.as_super(), work)?.into_any());
+            return Ok(pool.get().run_detached(slf.as_super(), work)?.into_any());
         }
         let arguments = CallbackArguments::from_tuple(arguments()?);
         let call = Call::Converted(functions.getaddrinfo.unbind(), arguments, answer::with_enums);

@@ -92,7 +92,7 @@ pub struct Counts {
 }
 
 /// A worker's own part of the bookkeeping.
-pub(in crate::executor::queue) struct Place {
+pub(in crate::executor::queue) struct WorkerSlot {
     /// Whether the queue counts this worker as idle.
     idle: bool,
     /// Whether this is the worker that was called.
@@ -100,7 +100,7 @@ pub(in crate::executor::queue) struct Place {
     spin: Spin,
 }
 
-impl Place {
+impl WorkerSlot {
     /// Of a worker that was just started.
     pub(in crate::executor::queue) fn new() -> Self {
         Self { idle: true, called: false, spin: Spin::default() }
@@ -251,7 +251,7 @@ impl<J> Queue<J> {
     /// do more than look.
     pub(in crate::executor::queue) fn take(
         &self,
-        place: &mut Place,
+        slot: &mut WorkerSlot,
         suits: impl FnOnce(&J) -> bool,
     ) -> Take<J> {
         let mut state = self.lock();
@@ -259,40 +259,40 @@ impl<J> Queue<J> {
             // If it was called it still is: it will be back for the job.
             return Take::Unsuited;
         }
-        if place.called {
-            place.called = false;
+        if slot.called {
+            slot.called = false;
             state.calling = false;
         }
         if let Some((_, job)) = state.jobs.pop_front() {
-            if place.idle {
-                place.idle = false;
+            if slot.idle {
+                slot.idle = false;
                 state.idle -= 1;
             }
             self.call_one(&mut state);
             return Take::Job(job);
         }
-        if !place.idle {
-            place.idle = true;
+        if !slot.idle {
+            slot.idle = true;
             state.idle += 1;
         }
         if state.stopping { Take::Stop } else { Take::Nothing }
     }
 
     /// A worker that was told to stop ends.
-    pub(in crate::executor::queue) fn leave(&self, place: Place) {
+    pub(in crate::executor::queue) fn leave(&self, slot: WorkerSlot) {
         let mut state = self.lock();
-        state.idle -= usize::from(place.idle);
+        state.idle -= usize::from(slot.idle);
         state.workers -= 1;
     }
 
     /// Waits until there may be something to [`Queue::take`].
-    pub(in crate::executor::queue) fn wait(&self, place: &mut Place) {
+    pub(in crate::executor::queue) fn wait(&self, slot: &mut WorkerSlot) {
         let started = Instant::now();
         let mut state = self.lock();
         if !state.jobs.is_empty() || state.stopping {
             return;
         }
-        if place.spin.pays() && !state.spinning {
+        if slot.spin.pays() && !state.spinning {
             state.spinning = true;
             self.attention.store(false, Ordering::Relaxed);
             drop(state);
@@ -301,8 +301,8 @@ impl<J> Queue<J> {
             state.spinning = false;
             let called = std::mem::take(&mut state.spinner_called);
             if !state.jobs.is_empty() || state.stopping {
-                place.called = called;
-                place.spin.learn(started.elapsed());
+                slot.called = called;
+                slot.spin.learn(started.elapsed());
                 return;
             }
             if called {
@@ -315,8 +315,8 @@ impl<J> Queue<J> {
             state = self.called.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.notified -= 1;
-        place.called = state.calling;
+        slot.called = state.calling;
         drop(state);
-        place.spin.learn(started.elapsed());
+        slot.spin.learn(started.elapsed());
     }
 }

@@ -19,5 +19,7 @@ mod spin;
 mod tests;
 mod worker_loop;
 
-pub use jobs::{Counts, NewWorker, Pushed, Queue, Refused, Ticket};
-pub use worker_loop::{Server, Surroundings, Wait, work};
+#[cfg(test)]
+use jobs::Refused;
+pub use jobs::{NewWorker, Queue, Ticket};
+pub use worker_loop::{DetachedRunner, JobRunner, Wait, work};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{NewWorker, Queue, Refused, Server, Surroundings, Ticket, Wait, work};
+use super::{DetachedRunner, JobRunner, NewWorker, Queue, Refused, Ticket, Wait, work};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -22,7 +22,7 @@ struct Pool {
 
 struct Plain;
 
-impl Surroundings<Job> for Plain {
+impl JobRunner<Job> for Plain {
     fn run(&mut self, job: Job) -> bool {
         job();
         true
@@ -215,7 +215,7 @@ fn a_worker_that_cannot_start_is_asked_for_again() {
 #[test]
 fn a_worker_can_end_without_looking_at_the_queue() {
     struct Once(usize);
-    impl Surroundings<u8> for Once {
+    impl JobRunner<u8> for Once {
         fn run(&mut self, _job: u8) -> bool {
             self.0 += 1;
             false
@@ -236,7 +236,7 @@ fn a_worker_can_end_without_looking_at_the_queue() {
 /// A worker that does even jobs itself and has odd ones served.
 struct Parity(Arc<Mutex<Vec<(u64, &'static str)>>>);
 
-impl Surroundings<u64> for Parity {
+impl JobRunner<u64> for Parity {
     fn suits(&self, job: &u64) -> bool {
         job.is_multiple_of(2)
     }
@@ -253,7 +253,7 @@ impl Surroundings<u64> for Parity {
 
 struct Odd(Arc<Mutex<Vec<(u64, &'static str)>>>);
 
-impl Server<u64> for Odd {
+impl DetachedRunner<u64> for Odd {
     fn suits(&self, job: &u64) -> bool {
         !job.is_multiple_of(2)
     }

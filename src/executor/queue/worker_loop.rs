@@ -2,14 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use crate::executor::queue::jobs::{Place, Queue, Take};
+use crate::executor::queue::jobs::{Queue, Take, WorkerSlot};
 
 /// What the worker needs from those who use the pool.
 ///
 /// The worker calls all methods but `suits` with no lock held. It asks for a job only between
 /// them, so whatever `pause` gives up while it waits (the right to run Python, say) is back when a
 /// job is taken from the queue: a job is never held by a worker that cannot do it yet.
-pub trait Surroundings<J> {
+pub trait JobRunner<J> {
     /// Whether `run` can do the job; if not, `pause` does it by [`Wait::serve`]. Only looks.
     fn suits(&self, _job: &J) -> bool {
         true
@@ -24,8 +24,8 @@ pub trait Surroundings<J> {
 }
 
 /// A worker in another state, where it can do other jobs, or none.
-pub trait Server<J> {
-    /// Whether this is a job for [`Server::run`]. Only looks.
+pub trait DetachedRunner<J> {
+    /// Whether this is a job for [`DetachedRunner::run`]. Only looks.
     fn suits(&self, job: &J) -> bool;
 
     /// Does a job.
@@ -38,24 +38,24 @@ pub trait Server<J> {
 /// Blocks an idle worker.
 pub struct Wait<'a, J> {
     queue: &'a Queue<J>,
-    place: &'a mut Place,
+    slot: &'a mut WorkerSlot,
 }
 
 impl<J> Wait<'_, J> {
     /// Returns when there is a job to try for, or the queue stops.
     pub fn block(self) {
-        self.queue.wait(self.place);
+        self.queue.wait(self.slot);
     }
 
     /// Has `server` do the jobs that suit it. Returns when the oldest is another one, or the queue
     /// stops.
-    pub fn serve(self, server: &mut impl Server<J>) {
+    pub fn serve(self, server: &mut impl DetachedRunner<J>) {
         loop {
-            match self.queue.take(self.place, |job| server.suits(job)) {
+            match self.queue.take(self.slot, |job| server.suits(job)) {
                 Take::Job(job) => server.run(job),
                 Take::Nothing => {
                     server.idle();
-                    self.queue.wait(self.place);
+                    self.queue.wait(self.slot);
                 }
                 Take::Unsuited | Take::Stop => return,
             }
@@ -64,19 +64,19 @@ impl<J> Wait<'_, J> {
 }
 
 /// Works until the queue stops and is empty. For each [`crate::executor::queue::NewWorker`], on its own thread.
-pub fn work<J>(queue: &Queue<J>, surroundings: &mut impl Surroundings<J>) {
-    let mut place = Place::new();
+pub fn work<J>(queue: &Queue<J>, runner: &mut impl JobRunner<J>) {
+    let mut slot = WorkerSlot::new();
     loop {
-        match queue.take(&mut place, |job| surroundings.suits(job)) {
+        match queue.take(&mut slot, |job| runner.suits(job)) {
             Take::Job(job) => {
-                if !surroundings.run(job) {
+                if !runner.run(job) {
                     return;
                 }
             }
             Take::Nothing | Take::Unsuited => {
-                surroundings.pause(Wait { queue, place: &mut place });
+                runner.pause(Wait { queue, slot: &mut slot });
             }
-            Take::Stop => return queue.leave(place),
+            Take::Stop => return queue.leave(slot),
         }
     }
 }

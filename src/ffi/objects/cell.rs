@@ -22,7 +22,7 @@ compile_error!("ferroloop's cells rely on the GIL: free-threaded builds are not 
 #[derive(Default)]
 pub struct AttachedCell<T> {
     value: UnsafeCell<T>,
-    loans: Loans,
+    loans: BorrowCount,
 }
 
 // SAFETY: every access needs `Python<'py>`, that is the GIL, so accesses are serialised; values may
@@ -31,20 +31,20 @@ unsafe impl<T: Send> Sync for AttachedCell<T> {}
 
 /// The closures that look at a cell now; counted with debug assertions only.
 #[derive(Default)]
-struct Loans {
+struct BorrowCount {
     #[cfg(debug_assertions)]
     count: Cell<u32>,
 }
 
 /// One of them.
-struct Glance<'a> {
+struct InspectionGuard<'a> {
     #[cfg(debug_assertions)]
     count: &'a Cell<u32>,
     #[cfg(not(debug_assertions))]
-    _loans: std::marker::PhantomData<&'a Loans>,
+    _loans: std::marker::PhantomData<&'a BorrowCount>,
 }
 
-impl Loans {
+impl BorrowCount {
     const fn none() -> Self {
         Self {
             #[cfg(debug_assertions)]
@@ -53,10 +53,10 @@ impl Loans {
     }
 
     #[inline(always)]
-    fn begin(&self) -> Glance<'_> {
+    fn begin(&self) -> InspectionGuard<'_> {
         #[cfg(debug_assertions)]
         self.count.set(self.count.get() + 1);
-        Glance {
+        InspectionGuard {
             #[cfg(debug_assertions)]
             count: &self.count,
             #[cfg(not(debug_assertions))]
@@ -73,7 +73,7 @@ impl Loans {
 }
 
 #[cfg(debug_assertions)]
-impl Drop for Glance<'_> {
+impl Drop for InspectionGuard<'_> {
     fn drop(&mut self) {
         self.count.set(self.count.get() - 1);
     }
@@ -82,7 +82,7 @@ impl Drop for Glance<'_> {
 impl<T> AttachedCell<T> {
     /// A cell that holds `value`.
     pub const fn new(value: T) -> Self {
-        Self { value: UnsafeCell::new(value), loans: Loans::none() }
+        Self { value: UnsafeCell::new(value), loans: BorrowCount::none() }
     }
 
     /// Puts `value` in and hands the old one out; the caller drops it (which may run Python).
@@ -209,14 +209,14 @@ impl<T> AttachedRefCell<T> {
     /// Lends the content to `body`, which must not run Python code.
     #[inline(always)]
     pub fn with<R>(&self, _py: Python<'_>, body: impl FnOnce(&mut T) -> R) -> R {
-        struct Loan<'a>(&'a Cell<bool>);
-        impl Drop for Loan<'_> {
+        struct Borrow<'a>(&'a Cell<bool>);
+        impl Drop for Borrow<'_> {
             fn drop(&mut self) {
                 self.0.set(false);
             }
         }
         assert!(!self.lent.replace(true), "cell lent twice: a closure ran Python code");
-        let _loan = Loan(&self.lent);
+        let _loan = Borrow(&self.lent);
         // SAFETY: `lent` was false, so no other reference exists; the GIL is held.
         body(unsafe { &mut *self.value.get() })
     }

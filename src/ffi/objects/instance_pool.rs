@@ -1,4 +1,4 @@
-//! Dead instances kept whole, for the classes whose instances come and go by the million.
+//! Pooled instances kept whole, for the classes whose instances come and go by the million.
 //!
 //! An instance that nobody refers to any more is emptied and put aside with its Rust value in
 //! place; the next one is that object, filled again. It costs neither allocator nor constructor
@@ -17,25 +17,25 @@ use pyo3::{Borrowed, PyClass};
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::ffi::objects::trashcan::bounded;
 
-/// Dead instances of exactly one class.
-pub struct Graveyard {
-    dead: AttachedRefCell<Vec<Dead>>,
+/// Pooled instances of exactly one class.
+pub struct InstancePool {
+    instances: AttachedRefCell<Vec<PooledInstance>>,
     capacity: usize,
     /// The deallocator that PyO3 made.
     original_dealloc: AtomicPtr<()>,
 }
 
 /// An untracked instance with a valid, empty value and a reference count of zero.
-struct Dead(NonNull<ffi::PyObject>);
+struct PooledInstance(NonNull<ffi::PyObject>);
 
 // SAFETY: touched only with the GIL held.
-unsafe impl Send for Dead {}
+unsafe impl Send for PooledInstance {}
 
-impl Graveyard {
+impl InstancePool {
     /// One that keeps at most `capacity` instances.
     pub const fn new(capacity: usize) -> Self {
         Self {
-            dead: AttachedRefCell::new(Vec::new()),
+            instances: AttachedRefCell::new(Vec::new()),
             capacity,
             original_dealloc: AtomicPtr::new(std::ptr::null_mut()),
         }
@@ -44,11 +44,11 @@ impl Graveyard {
 
 /// A class whose exact instances are used again. It must have weak references, no `__del__` and no
 /// `__dict__`.
-pub trait Reused: PyClass {
-    /// Where its dead are.
-    fn graveyard() -> &'static Graveyard;
+pub trait Pooled: PyClass {
+    /// Where its instances are.
+    fn pool() -> &'static InstancePool;
 
-    /// A new object in the state in which [`Reused::empty`] leaves one.
+    /// A new object in the state in which [`Pooled::empty`] leaves one.
     fn new_empty(py: Python<'_>) -> PyResult<Bound<'_, Self>>;
 
     /// Lets go of all objects held, as `Bound`s: PyO3 does not know that this thread is attached,
@@ -59,16 +59,16 @@ pub trait Reused: PyClass {
 }
 
 /// Puts the deallocator of the class in place. A second call does nothing.
-pub fn install<T: Reused>(py: Python<'_>) {
+pub fn install<T: Pooled>(py: Python<'_>) {
     let class = py.get_type::<T>();
-    if !T::graveyard().original_dealloc.load(Ordering::Relaxed).is_null() {
+    if !T::pool().original_dealloc.load(Ordering::Relaxed).is_null() {
         return;
     }
     // SAFETY: a live heap type that nobody has subclassed or instantiated yet.
     unsafe {
         let class = class.as_type_ptr();
         let original = (*class).tp_dealloc.map_or(std::ptr::null_mut(), |f| f as *mut ());
-        T::graveyard().original_dealloc.store(original, Ordering::Relaxed);
+        T::pool().original_dealloc.store(original, Ordering::Relaxed);
         (*class).tp_dealloc = Some(dealloc::<T>);
         ffi::PyType_Modified(class);
     }
@@ -76,12 +76,12 @@ pub fn install<T: Reused>(py: Python<'_>) {
 
 /// An empty instance of exactly `T`, hidden from the collector.
 #[inline(always)]
-pub fn empty_object<T: Reused>(py: Python<'_>) -> PyResult<Bound<'_, T>> {
-    if let Some(dead) = T::graveyard().dead.with(py, Vec::pop) {
+pub fn empty_object<T: Pooled>(py: Python<'_>) -> PyResult<Bound<'_, T>> {
+    if let Some(instances) = T::pool().instances.with(py, Vec::pop) {
         // SAFETY: the memory of an instance of exactly `T`, untracked and with a valid value:
         // it lacks only its count and its type's, which `PyObject_Init` sets.
         return unsafe {
-            let object = ffi::PyObject_Init(dead.0.as_ptr(), T::type_object_raw(py));
+            let object = ffi::PyObject_Init(instances.0.as_ptr(), T::type_object_raw(py));
             Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked())
         };
     }
@@ -90,22 +90,22 @@ pub fn empty_object<T: Reused>(py: Python<'_>) -> PyResult<Bound<'_, T>> {
     Ok(object)
 }
 
-unsafe extern "C" fn dealloc<T: Reused>(object: *mut ffi::PyObject) {
+unsafe extern "C" fn dealloc<T: Pooled>(object: *mut ffi::PyObject) {
     // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero. From
     // here on the collector does not see it.
     unsafe {
         ffi::PyObject_GC_UnTrack(object.cast());
-        bounded(object, dealloc::<T>, || bury_or_free::<T>(object));
+        bounded(object, dealloc::<T>, || pool_or_free::<T>(object));
     }
 }
 
 /// # Safety
 /// Attached; `object` has a count of zero and is not tracked.
 #[inline(always)]
-unsafe fn bury_or_free<T: Reused>(object: *mut ffi::PyObject) {
+unsafe fn pool_or_free<T: Pooled>(object: *mut ffi::PyObject) {
     // SAFETY: `empty` does not touch the count; the original deallocator is a `destructor` stored
     // by `install`. An untracked object without weak references cannot be reached by the Python
-    // code that `empty` runs. Afterwards only the graveyard knows the object, and the reference to
+    // code that `empty` runs. Afterwards only the pool knows the object, and the reference to
     // its type that each instance of a heap type owns is given back.
     unsafe {
         let py = Python::assume_attached();
@@ -116,11 +116,11 @@ unsafe fn bury_or_free<T: Reused>(object: *mut ffi::PyObject) {
                 ffi::PyObject_ClearWeakRefs(object);
             }
             T::empty(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
-            let graveyard = T::graveyard();
-            let kept = graveyard.dead.with(py, |dead| {
-                let room = dead.len() < graveyard.capacity;
+            let pool = T::pool();
+            let kept = pool.instances.with(py, |instances| {
+                let room = instances.len() < pool.capacity;
                 if room {
-                    dead.push(Dead(NonNull::new_unchecked(object)));
+                    instances.push(PooledInstance(NonNull::new_unchecked(object)));
                 }
                 room
             });
@@ -129,7 +129,7 @@ unsafe fn bury_or_free<T: Reused>(object: *mut ffi::PyObject) {
                 return;
             }
         }
-        let original = T::graveyard().original_dealloc.load(Ordering::Relaxed);
+        let original = T::pool().original_dealloc.load(Ordering::Relaxed);
         let original: ffi::destructor = std::mem::transmute(original);
         original(object);
     }

@@ -27,7 +27,7 @@ pub const CAPACITY: usize = 288 * 1024;
 /// Windows kept for later.
 const KEPT: usize = 4;
 
-static POOL: AttachedRefCell<Vec<Py<Window>>> = AttachedRefCell::new(Vec::new());
+static POOL: AttachedRefCell<Vec<Py<SharedBuffer>>> = AttachedRefCell::new(Vec::new());
 
 /// Where the bytes of a window are.
 enum Memory {
@@ -57,7 +57,7 @@ impl Memory {
 
 /// A buffer of fixed size; `memoryview()` shows the part that was exposed last.
 #[pyclass(frozen, module = "ferroloop._ferroloop")]
-pub struct Window {
+pub struct SharedBuffer {
     memory: UnsafeCell<Memory>,
     start: Cell<usize>,
     length: Cell<usize>,
@@ -67,12 +67,12 @@ pub struct Window {
 
 // SAFETY: every access needs the GIL; the memory is lent to Rust, and replaced, only while no view
 // exists, so views stay valid for the life of the object that they refer to.
-unsafe impl Sync for Window {}
+unsafe impl Sync for SharedBuffer {}
 
 /// A window taken from the pool, which goes back when dropped.
-pub struct Taken<'py>(Bound<'py, Window>);
+pub struct BufferLease<'py>(Bound<'py, SharedBuffer>);
 
-impl<'py> Taken<'py> {
+impl<'py> BufferLease<'py> {
     /// Takes a window out of the pool, or makes one.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl<'py> Taken<'py> {
     }
 
     /// A window of `capacity` bytes (2 or more) that becomes a bytes object without a copy, by
-    /// [`Taken::into_bytes`]. What is not written yet must not be read.
+    /// [`BufferLease::into_bytes`]. What is not written yet must not be read.
     ///
     /// # Errors
     /// MemoryError.
@@ -95,7 +95,7 @@ impl<'py> Taken<'py> {
     }
 
     fn make(py: Python<'py>, memory: Memory) -> PyOutcome<'py, Self> {
-        let window = Window {
+        let window = SharedBuffer {
             memory: UnsafeCell::new(memory),
             start: Cell::new(0),
             length: Cell::new(0),
@@ -120,7 +120,7 @@ impl<'py> Taken<'py> {
     ///
     /// # Panics
     /// If `part` is not inside the window.
-    pub fn expose(&self, part: Range<usize>) -> &Bound<'py, PyAny> {
+    pub fn lend(&self, part: Range<usize>) -> &Bound<'py, PyAny> {
         let window = self.0.get();
         assert!(part.start <= part.end && part.end <= self.capacity(), "a part of the window");
         window.start.set(part.start);
@@ -160,7 +160,7 @@ impl<'py> Taken<'py> {
     /// Fills the first `length` bytes at most by `fill`, which answers how many it wrote.
     ///
     /// # Errors
-    /// As [`Taken::with`].
+    /// As [`BufferLease::with`].
     pub fn fill(
         &self,
         length: usize,
@@ -177,7 +177,7 @@ impl<'py> Taken<'py> {
     /// The first `length` bytes as a bytes object: a copy, unless it is a window of new bytes.
     ///
     /// # Errors
-    /// As [`Taken::with`], and MemoryError.
+    /// As [`BufferLease::with`], and MemoryError.
     pub fn into_bytes(self, length: usize) -> PyOutcome<'py, Bound<'py, PyBytes>> {
         if matches!(self.memory(), Memory::Own(_)) {
             return self.to_bytes(0..length);
@@ -197,7 +197,7 @@ impl<'py> Taken<'py> {
     /// A copy of `part` as a bytes object.
     ///
     /// # Errors
-    /// As [`Taken::with`], and MemoryError.
+    /// As [`BufferLease::with`], and MemoryError.
     pub fn to_bytes(&self, part: Range<usize>) -> PyOutcome<'py, Bound<'py, PyBytes>> {
         let py = self.0.py();
         let length = part.len();
@@ -218,7 +218,7 @@ impl<'py> Taken<'py> {
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for BufferLease<'_> {
     fn drop(&mut self) {
         let window = self.0.get();
         window.length.set(0);
@@ -241,7 +241,7 @@ impl Drop for Taken<'_> {
 }
 
 #[pymethods]
-impl Window {
+impl SharedBuffer {
     unsafe fn __getbuffer__(
         slf: Bound<'_, Self>,
         view: *mut ffi::Py_buffer,

@@ -16,18 +16,18 @@ use crate::ffi::thread_pointer::thread_pointer;
 
 /// Deallocators inside of each other on one stack. A level takes a few hundred bytes of ours, and
 /// what CPython needs for the objects between two of ours.
-const DEEPEST: u32 = 50;
+const MAX_DEPTH: u32 = 50;
 
 /// An object with a reference count of zero, hidden from the collector, and its deallocator.
-struct PutAside(*mut ffi::PyObject, ffi::destructor);
+struct PendingDealloc(*mut ffi::PyObject, ffi::destructor);
 
 // SAFETY: only the holder of the GIL uses it.
-unsafe impl Send for PutAside {}
+unsafe impl Send for PendingDealloc {}
 
 /// What waits for the outermost deallocator of any thread.
-static PUT_ASIDE: AttachedCell<Vec<PutAside>> = AttachedCell::new(Vec::new());
+static PENDING: AttachedCell<Vec<PendingDealloc>> = AttachedCell::new(Vec::new());
 
-/// Whether there is something in [`PUT_ASIDE`].
+/// Whether there is something in [`PENDING`].
 static IS_DUE: AttachedCell<bool> = AttachedCell::new(false);
 
 /// The thread whose deallocators [`DEPTH`] counts: another one only takes it over while it is 0. As
@@ -55,7 +55,7 @@ impl Level {
     #[inline(always)]
     fn enter(py: Python<'_>) -> Option<Self> {
         let depth = DEPTH.get(py);
-        if OWNER.get(py) == thread_pointer() && depth < DEEPEST {
+        if OWNER.get(py) == thread_pointer() && depth < MAX_DEPTH {
             DEPTH.set(py, depth + 1);
             return Some(Self::Owner);
         }
@@ -70,7 +70,7 @@ impl Level {
             DEPTH.set(py, 1);
             return Some(Self::Owner);
         }
-        if OWNER.get(py) == this_thread || OWN_DEPTH.get() >= DEEPEST {
+        if OWNER.get(py) == this_thread || OWN_DEPTH.get() >= MAX_DEPTH {
             return None;
         }
         OWN_DEPTH.set(OWN_DEPTH.get() + 1);
@@ -112,7 +112,7 @@ pub unsafe fn bounded(object: *mut ffi::PyObject, dealloc: ffi::destructor, free
     let py = unsafe { Python::assume_attached() };
     let Some(level) = Level::enter(py) else {
         // SAFETY: by the contract of this function.
-        unsafe { put_aside(py, object, dealloc) };
+        unsafe { defer(py, object, dealloc) };
         return;
     };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(free)) {
@@ -125,12 +125,12 @@ pub unsafe fn bounded(object: *mut ffi::PyObject, dealloc: ffi::destructor, free
 /// # Safety
 /// As [`bounded`].
 #[cold]
-unsafe fn put_aside(py: Python<'_>, object: *mut ffi::PyObject, dealloc: ffi::destructor) {
+unsafe fn defer(py: Python<'_>, object: *mut ffi::PyObject, dealloc: ffi::destructor) {
     // SAFETY: a dying object with a collector header; untracking twice is allowed.
     unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
-    let mut list = PUT_ASIDE.take(py);
-    list.push(PutAside(object, dealloc));
-    drop(PUT_ASIDE.replace(py, list));
+    let mut list = PENDING.take(py);
+    list.push(PendingDealloc(object, dealloc));
+    drop(PENDING.replace(py, list));
     IS_DUE.set(py, true);
 }
 
@@ -140,12 +140,12 @@ fn finish(py: Python<'_>) {
     // What is freed here must not finish anything itself, one inside of the other.
     let Some(level) = Level::enter(py) else { return };
     loop {
-        let mut list = PUT_ASIDE.take(py);
+        let mut list = PENDING.take(py);
         let next = list.pop();
         IS_DUE.set(py, !list.is_empty());
         // The memory goes back with the last of them.
-        drop(if list.is_empty() { list } else { PUT_ASIDE.replace(py, list) });
-        let Some(PutAside(object, dealloc)) = next else { break };
+        drop(if list.is_empty() { list } else { PENDING.replace(py, list) });
+        let Some(PendingDealloc(object, dealloc)) = next else { break };
         // SAFETY: attached, as the deallocator that calls this is; `dealloc` put the object aside,
         // to which nothing refers.
         unsafe { dealloc(object) };

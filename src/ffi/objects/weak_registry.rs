@@ -1,7 +1,7 @@
 //! A registry of live objects that does not keep them alive.
 //!
 //! A weak reference per task costs more than the rest of its life. Here each object carries a
-//! [`Membership`], whose drop, part of the object's own, takes it out again.
+//! [`RegistryEntry`], whose drop, part of the object's own, takes it out again.
 
 use std::ptr::NonNull;
 
@@ -11,89 +11,89 @@ use pyo3::prelude::*;
 
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 
-const NOT_ENROLLED: u32 = u32::MAX;
+const UNREGISTERED: u32 = u32::MAX;
 
-/// Pointers to the enrolled objects, in no particular order.
-pub struct LiveSet(AttachedRefCell<Vec<Member>>);
+/// Pointers to the registered objects, in no particular order.
+pub struct WeakRegistry(AttachedRefCell<Vec<Registered>>);
 
 /// One object, and the place where it keeps its index.
 #[derive(Clone, Copy)]
-struct Member {
+struct Registered {
     object: NonNull<ffi::PyObject>,
     index: NonNull<AttachedCell<u32>>,
 }
 
 // SAFETY: the pointers are only followed with the GIL held, while the object lives.
-unsafe impl Send for Member {}
+unsafe impl Send for Registered {}
 
-/// Part of an object that can be enrolled in a [`LiveSet`]; dropping it takes the object out.
-pub struct Membership {
+/// Part of an object that can be registered in a [`WeakRegistry`]; dropping it takes the object out.
+pub struct RegistryEntry {
     index: AttachedCell<u32>,
-    set: &'static LiveSet,
+    registry: &'static WeakRegistry,
 }
 
-impl Membership {
-    /// Not enrolled yet.
-    pub const fn new(set: &'static LiveSet) -> Self {
-        Self { index: AttachedCell::new(NOT_ENROLLED), set }
+impl RegistryEntry {
+    /// Not registered yet.
+    pub const fn new(registry: &'static WeakRegistry) -> Self {
+        Self { index: AttachedCell::new(UNREGISTERED), registry }
     }
 
-    /// Enrolls `owner`, whose part this must be.
+    /// Registers `owner`, whose part this must be.
     ///
     /// # Panics
-    /// If this membership is not stored inside `owner`.
+    /// If this registry entry is not stored inside `owner`.
     #[inline(always)]
-    pub fn enroll<T: PyClass>(&self, owner: &Bound<'_, T>) {
+    pub fn register<T: PyClass>(&self, owner: &Bound<'_, T>) {
         let py = owner.py();
         let start = owner.as_ptr() as usize;
         let here = std::ptr::from_ref(self) as usize;
         // SAFETY: only the type's size is read.
         let size = unsafe { (*ffi::Py_TYPE(owner.as_ptr())).tp_basicsize }.unsigned_abs();
-        assert!((start..start + size).contains(&here), "a membership enrolls its own object");
-        if self.index.get(py) != NOT_ENROLLED {
+        assert!((start..start + size).contains(&here), "a registry entry registers its own object");
+        if self.index.get(py) != UNREGISTERED {
             return;
         }
-        let member = Member {
+        let entry = Registered {
             object: NonNull::new(owner.as_ptr()).expect("a bound object is not null"),
             index: NonNull::from(&self.index),
         };
-        self.set.0.with(py, |members| {
-            self.index.set(py, u32::try_from(members.len()).unwrap_or(NOT_ENROLLED - 1));
-            members.push(member);
+        self.registry.0.with(py, |entries| {
+            self.index.set(py, u32::try_from(entries.len()).unwrap_or(UNREGISTERED - 1));
+            entries.push(entry);
         });
     }
 
     /// Whether the object is in.
-    pub fn is_enrolled(&self, py: Python<'_>) -> bool {
-        self.index.get(py) != NOT_ENROLLED
+    pub fn is_registered(&self, py: Python<'_>) -> bool {
+        self.index.get(py) != UNREGISTERED
     }
 
     /// Takes the object out, if it is in.
     #[inline(always)]
-    pub fn resign(&self, py: Python<'_>) {
+    pub fn unregister(&self, py: Python<'_>) {
         let index = self.index.get(py);
-        if index == NOT_ENROLLED {
+        if index == UNREGISTERED {
             return;
         }
-        self.index.set(py, NOT_ENROLLED);
-        self.set.0.with(py, |members| {
-            members.swap_remove(index as usize);
-            if let Some(moved) = members.get(index as usize) {
-                // SAFETY: every member lives, for it leaves the set when it is dropped.
+        self.index.set(py, UNREGISTERED);
+        self.registry.0.with(py, |entries| {
+            entries.swap_remove(index as usize);
+            if let Some(moved) = entries.get(index as usize) {
+                // SAFETY: every entry lives, for it leaves the registry when it is dropped.
                 unsafe { moved.index.as_ref() }.set(py, index);
             }
         });
     }
 }
 
-impl Drop for Membership {
+impl Drop for RegistryEntry {
     fn drop(&mut self) {
-        // SAFETY: part of a Python object, which is dropped attached. What resigns drops nothing.
-        self.resign(unsafe { Python::assume_attached() });
+        // SAFETY: part of a Python object, which is dropped attached. What unregisters drops nothing.
+        self.unregister(unsafe { Python::assume_attached() });
     }
 }
 
-impl LiveSet {
+impl WeakRegistry {
     /// Nobody yet.
     pub const fn new() -> Self {
         Self(AttachedRefCell::new(Vec::new()))
@@ -102,22 +102,22 @@ impl LiveSet {
     /// Takes all out.
     #[cfg(Py_3_14)]
     pub fn clear(&self, py: Python<'_>) {
-        self.0.with(py, |members| {
-            for member in members.drain(..) {
-                // SAFETY: every member lives, for it leaves the set when it is dropped.
-                unsafe { member.index.as_ref() }.set(py, NOT_ENROLLED);
+        self.0.with(py, |entries| {
+            for entry in entries.drain(..) {
+                // SAFETY: every entry lives, for it leaves the registry when it is dropped.
+                unsafe { entry.index.as_ref() }.set(py, UNREGISTERED);
             }
         });
     }
 
     /// New references to the objects that are not being deallocated right now.
     pub fn snapshot<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        self.0.with(py, |members| {
-            members
+        self.0.with(py, |entries| {
+            entries
                 .iter()
-                .filter_map(|member| {
-                    let object = member.object.as_ptr();
-                    // SAFETY: members live; one whose count is zero is on its way out and must
+                .filter_map(|entry| {
+                    let object = entry.object.as_ptr();
+                    // SAFETY: entries live; one whose count is zero is on its way out and must
                     // not be resurrected. An incref runs no Python code.
                     unsafe {
                         (ffi::Py_REFCNT(object) > 0).then(|| Bound::from_borrowed_ptr(py, object))
@@ -128,7 +128,7 @@ impl LiveSet {
     }
 }
 
-impl Default for LiveSet {
+impl Default for WeakRegistry {
     fn default() -> Self {
         Self::new()
     }

@@ -156,8 +156,8 @@ impl Registrar {
     /// In a forked child: makes the poller, its registrars and its waker the child's own, under
     /// the same descriptors. It watches nothing then.
     pub fn renew(&self) -> io::Result<()> {
-        let (epoll, bell) = (self.selector.fd(), self.selector.waker.descriptor());
-        poll::exchange(epoll, bell, poll::create)?;
+        let (epoll, notifier) = (self.selector.fd(), self.selector.waker.descriptor());
+        poll::exchange(epoll, notifier, poll::create)?;
         self.selector.waker.renew(self.selector.epoll.registry())?;
         self.selector.owner.take_over();
         Ok(())

@@ -10,17 +10,17 @@ use crate::sys::fork::Owner;
 /// Makes the poller's current or next wait return.
 #[derive(Debug)]
 pub struct Waker {
-    bell: Bell,
+    notifier: Notifier,
     /// Whether a wake-up is on its way that the poller has not reported yet.
     pending: AtomicBool,
-    /// Whose bell it is.
+    /// Whose notifier it is.
     owner: Owner,
 }
 
 impl Waker {
     pub(super) fn new(registry: &mio::Registry) -> io::Result<Waker> {
         Ok(Waker {
-            bell: Bell::new(registry)?,
+            notifier: Notifier::new(registry)?,
             pending: AtomicBool::new(false),
             owner: Owner::current(),
         })
@@ -39,7 +39,7 @@ impl Waker {
         if !self.owner.is_current() {
             return Ok(());
         }
-        self.bell.ring().inspect_err(|_| self.pending.store(false, Ordering::Release))
+        self.notifier.notify().inspect_err(|_| self.pending.store(false, Ordering::Release))
     }
 
     /// To be called by the poller once it has seen the wake-up and before it reports it: wakes
@@ -49,37 +49,37 @@ impl Waker {
         self.pending.swap(false, Ordering::AcqRel);
     }
 
-    /// The bell's descriptor.
+    /// The notifier's descriptor.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn descriptor(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsRawFd::as_raw_fd(&self.bell.0)
+        std::os::fd::AsRawFd::as_raw_fd(&self.notifier.0)
     }
 
     /// In a forked child: parts from the parent's poller and wakes the one of `registry`.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn renew(&self, registry: &mio::Registry) -> io::Result<()> {
-        self.bell.renew(registry)?;
+        self.notifier.renew(registry)?;
         self.owner.take_over();
         // Rung by the parent, or by a thread of the child that took it for the parent's.
-        if self.pending.load(Ordering::SeqCst) { self.bell.ring() } else { Ok(()) }
+        if self.pending.load(Ordering::SeqCst) { self.notifier.notify() } else { Ok(()) }
     }
 }
 
 /// An eventfd of our own: mio's cannot be exchanged after a fork.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[derive(Debug)]
-struct Bell(std::os::fd::OwnedFd);
+struct Notifier(std::os::fd::OwnedFd);
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-impl Bell {
-    fn new(registry: &mio::Registry) -> io::Result<Bell> {
-        let bell = Bell(crate::sys::poll::eventfd()?);
-        bell.register(registry)?;
-        Ok(bell)
+impl Notifier {
+    fn new(registry: &mio::Registry) -> io::Result<Notifier> {
+        let notifier = Notifier(crate::sys::poll::eventfd()?);
+        notifier.register(registry)?;
+        Ok(notifier)
     }
 
     /// Each ring is an edge, so the counter need not be read.
-    fn ring(&self) -> io::Result<()> {
+    fn notify(&self) -> io::Result<()> {
         crate::sys::poll::add_one(&self.0)
     }
 
@@ -101,15 +101,15 @@ impl Bell {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[derive(Debug)]
-struct Bell(mio::Waker);
+struct Notifier(mio::Waker);
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-impl Bell {
-    fn new(registry: &mio::Registry) -> io::Result<Bell> {
-        Ok(Bell(mio::Waker::new(registry, mio::Token(Token::WAKER_DATA))?))
+impl Notifier {
+    fn new(registry: &mio::Registry) -> io::Result<Notifier> {
+        Ok(Notifier(mio::Waker::new(registry, mio::Token(Token::WAKER_DATA))?))
     }
 
-    fn ring(&self) -> io::Result<()> {
+    fn notify(&self) -> io::Result<()> {
         self.0.wake()
     }
 }

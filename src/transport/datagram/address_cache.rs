@@ -15,15 +15,15 @@ use crate::sys::address::SocketAddress;
 
 /// Most peers remembered. One more, and all are forgotten: whoever has so many at a time would
 /// find few of them again, whatever was forgotten first.
-const MOST: usize = 256;
+const CAPACITY: usize = 256;
 
 /// A small cache, made with the first datagram. A box, as the collector may look at a transport
 /// whose memory is still all zero (no valid `HashMap`).
 #[derive(Default)]
-pub struct FamiliarAddresses(Option<Box<Known>>);
+pub struct AddressCache(Option<Box<CachedAddress>>);
 
 #[derive(Default)]
-struct Known {
+struct CachedAddress {
     objects: HashMap<SocketAddress, Py<PyAny>>,
     latest: Option<Latest>,
 }
@@ -35,7 +35,7 @@ struct Latest {
     object: usize,
 }
 
-impl FamiliarAddresses {
+impl AddressCache {
     /// The object for an address.
     pub fn object<'py>(
         &mut self,
@@ -63,7 +63,7 @@ impl FamiliarAddresses {
     ) -> Vec<Py<PyAny>> {
         let known = self.0.get_or_insert_default();
         let mut forgotten = Vec::new();
-        if known.objects.len() >= MOST {
+        if known.objects.len() >= CAPACITY {
             known.latest = None;
             forgotten.extend(known.objects.drain().map(|(_, object)| object));
         }
@@ -73,7 +73,7 @@ impl FamiliarAddresses {
     }
 }
 
-impl Known {
+impl CachedAddress {
     fn note_latest(&mut self, address: &SocketAddress, object: &Bound<'_, PyAny>) {
         let object = identity(object);
         if self.latest.as_ref().is_none_or(|latest| latest.object != object) {
@@ -86,7 +86,7 @@ fn identity(object: &Bound<'_, PyAny>) -> usize {
     object.as_ptr() as usize
 }
 
-impl Traverse for FamiliarAddresses {
+impl Traverse for AddressCache {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(known) = &self.0 else { return Ok(()) };
         known.objects.values().try_for_each(|object| visit.call(object))

@@ -132,7 +132,7 @@ impl DatagramTransport {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.address.visit(&visit)?;
-        self.familiar.traverse(|familiar| familiar.traverse(&visit))?;
+        self.address_cache.traverse(|address_cache| address_cache.traverse(&visit))?;
         self.queue.traverse(|queue| {
             queue.iter().try_for_each(|datagram| {
                 visit.call(&datagram.data)?;
@@ -145,7 +145,7 @@ impl DatagramTransport {
         Python::attach(|py| {
             drop(self.address.take(py));
             drop(self.queue.with(py, std::mem::take));
-            drop(self.familiar.with(py, std::mem::take));
+            drop(self.address_cache.with(py, std::mem::take));
         });
     }
 }

@@ -28,7 +28,7 @@ use crate::scheduler::report::outcome;
 use crate::sys::address::SocketAddress;
 use crate::sys::is_not_ready;
 use crate::sys::socket;
-use crate::transport::datagram::address_cache::FamiliarAddresses;
+use crate::transport::datagram::address_cache::AddressCache;
 use crate::transport::event::{EVENT, run_event};
 use crate::transport::lifecycle::describe_event;
 use crate::transport::{Parts, Transport, TransportKind, receive};
@@ -118,7 +118,7 @@ pub struct DatagramTransport {
     has_unnamed_peer: bool,
     pub(in crate::transport) queue: AttachedRefCell<VecDeque<Datagram>>,
     pub(in crate::transport) queued_bytes: AttachedCell<usize>,
-    pub(in crate::transport) familiar: AttachedRefCell<FamiliarAddresses>,
+    pub(in crate::transport) address_cache: AttachedRefCell<AddressCache>,
     burst: AttachedCell<Burst>,
 }
 
@@ -162,7 +162,7 @@ impl DatagramTransport {
             has_unnamed_peer,
             queue: AttachedRefCell::new(VecDeque::new()),
             queued_bytes: AttachedCell::new(0),
-            familiar: AttachedRefCell::new(FamiliarAddresses::default()),
+            address_cache: AttachedRefCell::new(AddressCache::default()),
             burst: AttachedCell::new(Burst { expected: 1, full: 0 }),
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
@@ -219,12 +219,15 @@ impl DatagramTransport {
         sender: SocketAddress,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let familiar = &slf.get().familiar;
-        if let Some(object) = familiar.with(py, |familiar| familiar.object(py, &sender)) {
+        let address_cache = &slf.get().address_cache;
+        if let Some(object) =
+            address_cache.with(py, |address_cache| address_cache.object(py, &sender))
+        {
             return Ok(object);
         }
         let object = address::to_python(py, &sender)?;
-        let replaced = familiar.with(py, |familiar| familiar.remember(sender, &object));
+        let replaced =
+            address_cache.with(py, |address_cache| address_cache.remember(sender, &object));
         drop(replaced);
         Ok(object)
     }
@@ -254,8 +257,8 @@ impl DatagramTransport {
             socket::send(fd, content)
         } else {
             let known = to.and_then(|to| {
-                this.familiar
-                    .with(py, |familiar| familiar.address(to))
+                this.address_cache
+                    .with(py, |address_cache| address_cache.address(to))
                     .or_else(|| address::from_python(to, this.family))
             });
             match known {

@@ -24,9 +24,9 @@ use crate::transport::{Endpoint, Parts, Transport};
 /// How often in a row a pipe was found full: what carries much data is given more room, which
 /// makes for fewer and larger pieces.
 #[derive(Clone, Copy, Default)]
-pub struct Crowding(u8);
+pub struct FullStreak(u8);
 
-impl Crowding {
+impl FullStreak {
     /// Times before the pipe is widened.
     const PATIENCE: u8 = 4;
 

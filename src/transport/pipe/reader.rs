@@ -26,7 +26,7 @@ use crate::sys::is_not_ready;
 use crate::sys::pipe::{self, FileKind};
 use crate::transport::event::{EVENT, NEVER, run_event};
 use crate::transport::lifecycle::describe_event;
-use crate::transport::pipe::Crowding;
+use crate::transport::pipe::FullStreak;
 use crate::transport::reader_feed::Feed;
 use crate::transport::receive::ReadSize;
 use crate::transport::{Parts, Transport, TransportKind};
@@ -64,7 +64,7 @@ static ON_READ: RunnableKind = RunnableKind {
 #[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
 pub struct ReadPipeTransport {
     read_size: AttachedCell<ReadSize>,
-    crowding: AttachedCell<Crowding>,
+    crowding: AttachedCell<FullStreak>,
 }
 
 impl ReadPipeTransport {
@@ -90,7 +90,7 @@ impl ReadPipeTransport {
         let protocol = parts.protocol.clone();
         let reader = Self {
             read_size: AttachedCell::new(ReadSize::default()),
-            crowding: AttachedCell::new(Crowding::default()),
+            crowding: AttachedCell::new(FullStreak::default()),
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
         let reader = Bound::new(py, base.add_subclass(reader))?;

@@ -27,7 +27,7 @@ use crate::sys::pipe::{self, FileKind};
 use crate::transport::data::is_data;
 use crate::transport::event::{EVENT, run_event};
 use crate::transport::lifecycle::describe_event;
-use crate::transport::pipe::Crowding;
+use crate::transport::pipe::FullStreak;
 use crate::transport::write_queue::{self, WriteQueue};
 use crate::transport::writing::FORGIVEN_WRITES;
 use crate::transport::{Endpoint, Parts, Transport, TransportKind};
@@ -87,7 +87,7 @@ static ON_WRITE: RunnableKind = RunnableKind {
 #[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
 pub struct WritePipeTransport {
     queue: AttachedRefCell<WriteQueue>,
-    crowding: AttachedCell<Crowding>,
+    crowding: AttachedCell<FullStreak>,
     /// Writes that failed or came too late.
     lost_writes: AttachedCell<u32>,
 }
@@ -118,7 +118,7 @@ impl WritePipeTransport {
         let protocol = parts.protocol.clone();
         let writer = Self {
             queue: AttachedRefCell::new(WriteQueue::default()),
-            crowding: AttachedCell::new(Crowding::default()),
+            crowding: AttachedCell::new(FullStreak::default()),
             lost_writes: AttachedCell::new(0),
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));

@@ -21,7 +21,7 @@ pub use server::{Listener, Service, Serving};
 
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
-use crate::ffi::objects::shared_buffer::Taken;
+use crate::ffi::objects::shared_buffer::BufferLease;
 use crate::ffi::{buffer, call};
 use crate::interop::error::raised_by_system;
 use crate::interop::imports;
@@ -242,7 +242,7 @@ impl StreamTransport {
         let transport = slf.as_super();
         let native = outcome(py, protocol.cast::<NativeProtocol>().map_err(PyErr::from))?;
         let fd = transport.get().descriptor(py);
-        let window = Taken::new(py)?;
+        let window = BufferLease::new(py)?;
         let length = match window.fill(LARGEST, |bytes| socket::receive(fd, bytes))? {
             Ok(0) => return Self::read_eof(slf, protocol),
             Ok(length) => length,

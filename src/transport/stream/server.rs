@@ -109,8 +109,8 @@ pub struct Serving<'py> {
 /// What became of one attempt to accept.
 enum Accepted {
     Connection(BareSocket, SocketAddress),
-    /// Nobody waits any more, or the socket was closed.
-    Nobody,
+    /// NoConnection waits any more, or the socket was closed.
+    NoConnection,
     /// The peer did not wait.
     Aborted,
     /// No descriptor or memory for another connection.
@@ -177,14 +177,14 @@ impl Listener {
     fn accept(&self, py: Python<'_>) -> io::Result<Accepted> {
         let fd = self.socket.inspect(py, Endpoint::descriptor);
         if fd < 0 {
-            return Ok(Accepted::Nobody);
+            return Ok(Accepted::NoConnection);
         }
         match socket::accept(fd) {
             Ok((fd, peer)) => {
                 let (family, kind, protocol) = (self.family, self.kind, self.protocol);
                 Ok(Accepted::Connection(BareSocket { fd, family, kind, protocol }, peer))
             }
-            Err(error) if is_not_ready(&error) => Ok(Accepted::Nobody),
+            Err(error) if is_not_ready(&error) => Ok(Accepted::NoConnection),
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(Accepted::Aborted),
             Err(error)
                 if matches!(
@@ -207,7 +207,7 @@ impl Listener {
                     tracing::debug!(target: "ferroloop::transport", listener = self.fd, %peer, "a connection was accepted");
                     self.serve(scheduler, connection, peer)?;
                 }
-                Ok(Accepted::Nobody) => break,
+                Ok(Accepted::NoConnection) => break,
                 Ok(Accepted::Aborted) if cfg!(Py_3_14) => {}
                 Ok(Accepted::Aborted) => break,
                 // As asyncio, which tries on: a handler may have closed something.

@@ -11,15 +11,15 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::reactor::Waker;
 use crate::sys::fork::Generation;
 
-const LONGER_THAN_ANYBODY_RINGS: Duration = Duration::from_millis(100);
+const ORPHANED_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Wakes a sleeping loop; may be kept by threads that outlive it, and needs no GIL.
 ///
-/// Who queues something for the loop from another thread does so with the GIL held and rings
+/// Who queues something for the loop from another thread does so with the GIL held and notifies
 /// afterwards, then or later. The loop's thread marks itself asleep and looks at its queue
 /// without letting go of the GIL in between, so it either sees the entry or is rung.
-pub struct Alarm {
-    /// None once the loop is closed: its descriptor must not stay open for those who ring.
+pub struct WakeSignal {
+    /// None once the loop is closed: its descriptor must not stay open for those who notify.
     waker: Mutex<Option<Arc<Waker>>>,
     /// True while the loop's thread is, or is about to be, asleep in the poller.
     asleep: AtomicBool,
@@ -27,7 +27,7 @@ pub struct Alarm {
     generation: Generation,
 }
 
-impl Alarm {
+impl WakeSignal {
     /// For the poller of `waker`.
     pub fn new(waker: Arc<Waker>) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Alarm {
 
     /// Ends the loop's sleep: one system call per sleep, none while it is awake.
     #[inline]
-    pub fn ring(&self) {
+    pub fn notify(&self) {
         if self.asleep.swap(false, Ordering::SeqCst) {
             let Some(waker) = self.lock() else { return };
             // The only failure is a full counter, and then the loop is awake.
@@ -55,12 +55,12 @@ impl Alarm {
             Some(self.waker.lock())
         } else {
             // Nobody holds it for long, except a thread that the fork left behind.
-            self.waker.try_lock_for(LONGER_THAN_ANYBODY_RINGS)
+            self.waker.try_lock_for(ORPHANED_LOCK_TIMEOUT)
         }
     }
 
     /// The loop is closed: nobody needs to be woken.
-    pub(super) fn disconnect(&self) {
+    pub fn disconnect(&self) {
         if self.generation.is_current() {
             drop(self.waker.lock().take());
         }
@@ -68,7 +68,7 @@ impl Alarm {
 
     /// The loop's thread is about to sleep, or is awake again.
     #[inline]
-    pub(super) fn set_asleep(&self, asleep: bool) {
+    pub fn set_asleep(&self, asleep: bool) {
         self.asleep.store(asleep, Ordering::SeqCst);
     }
 }
