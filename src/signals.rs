@@ -175,13 +175,13 @@ fn watch(scheduler: &Bound<'_, Scheduler>, reader: RawFd) {
     let runnable = Runnable::new(&SIGNALS, py.None().into_bound(py));
     // What is replaced, or refused, refers to None alone.
     match this.watches.with(py, |watches| watches.set_background(reader, runnable)) {
-        Ok(_replaced) => this.poll_beside(py, None),
+        Ok(_replaced) => this.poll_extra(py, None),
         Err(refused) => {
             let error = &refused.error;
-            if !this.polls_beside(py) {
+            if !this.polls_extra(py) {
                 tracing::warn!(target: "ferroloop::loop", %error, "the pipe for signals is not watched");
             }
-            this.poll_beside(py, Some((reader, hear)));
+            this.poll_extra(py, Some((reader, hear)));
             // The kernel may have the room later.
             this.before_sleep.set(py, Some(arm));
         }
@@ -205,7 +205,7 @@ pub fn after_fork(py: Python<'_>) -> PyResult<()> {
 fn renew(slot: &mut Option<Pipe>) -> std::io::Result<()> {
     let Some(inherited) = slot else { return Ok(()) };
     let (reader, writer) = (inherited.reader.as_raw_fd(), inherited.writer.as_raw_fd());
-    crate::sys::pipe::renew(reader, writer).inspect_err(|_| {
+    crate::sys::pipe::reopen(reader, writer).inspect_err(|_| {
         if let Some(Pipe { writer, reader }) = slot.take() {
             // Closed already.
             let _numbers = (writer.into_raw_fd(), reader.into_raw_fd());

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ferroloop::internals::{Queue, JobRunner, Wait, work};
+use ferroloop::internals::{JobRunner, Queue, Wait, work};
 
 /// A job tells that it was done.
 type Job = Sender<()>;

@@ -3,10 +3,10 @@
 
 use crate::sys::time;
 
-/// The steps in which [`monotonic`] advances, in seconds.
+/// The resolution of [`monotonic`], in seconds.
 pub const RESOLUTION: f64 = 1e-9;
 
-/// Seconds on the monotonic clock: the very values of Python's `time.monotonic()`.
+/// Seconds on the monotonic clock, exactly the values of Python's `time.monotonic()`.
 #[inline]
 pub fn monotonic() -> f64 {
     // One rounding to f64 and one division, as Python does it.
@@ -19,7 +19,7 @@ pub fn nanoseconds() -> u64 {
     time::monotonic_nanoseconds()
 }
 
-/// What [`monotonic`] answers at a time in nanoseconds.
+/// Converts a time in nanoseconds to what [`monotonic`] returns at that time.
 #[inline]
 pub fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
@@ -32,8 +32,8 @@ pub fn coarse_tick() -> u64 {
     time::coarse_nanoseconds()
 }
 
-/// Nanoseconds of processor time that the calling thread has used; None where the platform does
-/// not tell. A system call.
+/// The CPU time of the calling thread in nanoseconds; `None` if the platform does not report it. A
+/// system call.
 pub fn thread_nanoseconds() -> Option<u64> {
     time::thread_nanoseconds()
 }

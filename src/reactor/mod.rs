@@ -1,14 +1,18 @@
-//! Waiting for descriptors and for time. Knows no Python and is tested without it.
+//! Waiting for descriptors and for time. Contains no Python and is tested without it.
 //!
-//! - [`Poller`] waits; [`Registrar`] says, from any thread, what for; [`Waker`] interrupts it, and
-//!   [`WakeSignal`] does so only while the loop sleeps.
-//! - [`Registrations`] remembers who registered a descriptor; the generation in each [`Token`]
-//!   keeps an event for a closed descriptor from its number's next owner.
-//! - [`AdaptiveSpin`] says whether to poll for a moment before going to sleep.
-//! - [`Timers`] orders deadlines; [`clock`] reads the time they are measured by.
+//! - [`Poller`] waits for events; [`Registrar`] registers descriptors with it, from any thread;
+//!   [`Waker`] ends a wait, and [`WakeSignal`] does so only while the loop sleeps (`poller/`,
+//!   `wake_signal.rs`).
+//! - [`Registrations`] maps each descriptor to the receiver of its events; the generation in each
+//!   [`Token`] keeps an event for a closed descriptor from the next owner of its number
+//!   (`registrations.rs`, `token.rs`).
+//! - [`AdaptiveSpin`] decides whether to poll for a moment before going to sleep
+//!   (`adaptive_spin.rs`).
+//! - [`Timers`] orders deadlines (`timers.rs`); [`clock`] reads the time against which they are
+//!   measured (`clock.rs`).
 //!
-//! No function here drops a caller's value: what is removed is returned, since dropping it may
-//! run arbitrary code.
+//! No function here drops a caller's value: what is removed is returned to the caller, since
+//! dropping it may run arbitrary code.
 #![forbid(unsafe_code)]
 
 mod adaptive_spin;
@@ -21,7 +25,7 @@ mod wake_signal;
 
 pub use mio::Interest;
 
-pub use adaptive_spin::{AdaptiveSpin, Wait};
+pub use adaptive_spin::{AdaptiveSpin, WaitStrategy};
 pub use poller::{Poller, Readiness, Registrar, Trigger, Waker};
 pub use registrations::{Registration, Registrations};
 pub use timers::Timers;

@@ -1,8 +1,8 @@
-//! Who registered which descriptor.
+//! Maps registered descriptors to the receivers of their events.
 //!
-//! A table in two levels, indexed by the descriptor's number: the kernel hands out the lowest
-//! free numbers, so pages are full, look-up is two loads, and one descriptor with a huge number
-//! costs one page. Slots stay allocated for their number's next owner.
+//! A two-level table indexed by the descriptor's number: the kernel hands out the lowest free
+//! numbers, so pages fill up, a lookup is two loads, and one descriptor with a huge number costs
+//! one page. Slots stay allocated for the next owner of their number.
 #![forbid(unsafe_code)]
 
 use std::os::fd::RawFd;
@@ -21,9 +21,9 @@ type Page<P> = Box<[Option<Registration<P>>]>;
 pub struct Registration<P> {
     fd: RawFd,
     generation: u32,
-    /// What the descriptor is registered for.
+    /// The readiness that the descriptor is registered for.
     pub interest: Interest,
-    /// Whom its events go to.
+    /// The receiver of its events.
     pub payload: P,
 }
 
@@ -41,7 +41,7 @@ impl<P> Registration<P> {
     }
 }
 
-/// The registered descriptors, at most one registration each.
+/// The registered descriptors, each with one registration.
 #[derive(Debug)]
 pub struct Registrations<P> {
     pages: Vec<Option<Page<P>>>,
@@ -61,7 +61,7 @@ impl<P> Registrations<P> {
         Registrations { pages: Vec::new(), len: 0, next_generation: 0 }
     }
 
-    /// How many descriptors are registered.
+    /// The number of registered descriptors.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
@@ -73,8 +73,11 @@ impl<P> Registrations<P> {
         self.len == 0
     }
 
-    /// Enters `fd` under a new generation. Gives `payload` back if `fd` is registered already,
-    /// or negative.
+    /// Adds `fd` under a new generation.
+    ///
+    /// # Errors
+    ///
+    /// Returns `payload` if `fd` is already registered, or negative.
     pub fn insert(&mut self, fd: RawFd, interest: Interest, payload: P) -> Result<Token, P> {
         let Some((page, slot)) = position(fd) else { return Err(payload) };
         if page >= self.pages.len() {
@@ -106,8 +109,8 @@ impl<P> Registrations<P> {
         self.slot_mut(fd)?.as_mut()
     }
 
-    /// The registration that an event is meant for; `None` if it has been removed since, even
-    /// if its number is registered again.
+    /// The registration that an event belongs to; `None` if it was removed since, even if its
+    /// number is registered again.
     #[inline]
     pub fn lookup(&self, token: Token) -> Option<&Registration<P>> {
         self.get(token.fd()).filter(|registration| registration.generation == token.generation())
@@ -120,14 +123,14 @@ impl<P> Registrations<P> {
             .filter(|registration| registration.generation == token.generation())
     }
 
-    /// Takes the registration of `fd` out.
+    /// Removes and returns the registration of `fd`.
     pub fn remove(&mut self, fd: RawFd) -> Option<Registration<P>> {
         let removed = self.slot_mut(fd)?.take()?;
         self.len -= 1;
         Some(removed)
     }
 
-    /// Takes all registrations out, by ascending descriptor, and frees the table.
+    /// Removes and returns all registrations, by ascending descriptor, and frees the table.
     pub fn take_all(&mut self) -> Vec<Registration<P>> {
         let mut all = Vec::with_capacity(self.len);
         self.len = 0;

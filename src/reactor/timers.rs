@@ -1,23 +1,24 @@
-//! Deadlines in order: a 4-ary heap with lazy deletion.
+//! Orders deadlines: a 4-ary heap with lazy deletion.
 //!
-//! - Equal deadlines come out in the order they were pushed.
+//! - Entries with equal deadlines are popped in the order in which they were pushed.
 //! - A cancelled entry stays until it reaches the head ([`Timers::pop_cancelled_head`]) or until
-//!   cancelled entries are the majority ([`Timers::purge`]): amortised constant time and memory
-//!   bounded by twice the live entries. The usual case, a time-out that is scheduled last and
-//!   cancelled first, leaves at once ([`Timers::take_last_if`]).
-//! - When a good part of the heap is due at once, it is sorted rather than popped
-//!   ([`Timers::take_due_in_bulk`]): a heap that no longer fits in a cache pays for every level.
-//! - Entries are moved out to the caller, never dropped here. The predicates given must only
-//!   look: they run while the heap is borrowed.
+//!   cancelled entries are the majority ([`Timers::purge`]): amortised constant time, and memory
+//!   bounded by twice the live entries. In the usual case, a time-out that was scheduled last and
+//!   is cancelled first, it is removed at once ([`Timers::take_last_if`]).
+//! - When a large part of the heap is due at once, it is sorted rather than popped
+//!   ([`Timers::take_due_in_bulk`]): in a heap that exceeds the cache, each pop misses on every
+//!   level.
+//! - Entries are moved out to the caller, never dropped here. Predicates must only read: they run
+//!   while the heap is borrowed.
 #![forbid(unsafe_code)]
 
 use std::cmp::Ordering;
 
-/// Below this many entries cancelled ones are not worth a [`Timers::purge`].
+/// With at most this many cancelled entries, a [`Timers::purge`] is not worth it.
 const PURGE_MINIMUM: usize = 100;
-/// Below this many due entries sorting is not worth it.
+/// With fewer due entries, sorting is not worth it.
 const BULK_MINIMUM: usize = 64;
-/// Sorting pays if at least one in so many entries is due, as it looks at all of them.
+/// Sorting pays if at least one in this many entries is due, since it visits all of them.
 const BULK_SHARE: usize = 8;
 /// Children per node: a shallower heap than a binary one, each level within two cache lines.
 const ARITY: usize = 4;
@@ -63,7 +64,7 @@ impl<T> Timers<T> {
         Timers { heap: Vec::new(), next_sequence: 0, cancelled: 0 }
     }
 
-    /// How many entries there are, cancelled ones included.
+    /// The number of entries, including cancelled ones.
     #[inline]
     pub fn len(&self) -> usize {
         self.heap.len()
@@ -75,14 +76,14 @@ impl<T> Timers<T> {
         self.heap.is_empty()
     }
 
-    /// How many entries are known to be cancelled.
+    /// The number of entries that were noted as cancelled.
     #[inline]
     pub fn cancelled(&self) -> usize {
         self.cancelled
     }
 
-    /// Adds `item`. A deadline that is not a number is due at once, as in asyncio, where it
-    /// compares as not yet reached by no time.
+    /// Adds `item`. A NaN deadline is due at once, as in asyncio, where `_when >= end_time` is
+    /// false for it.
     #[inline]
     pub fn push(&mut self, deadline: f64, item: T) {
         // Adding zero makes 0.0 of -0.0: the two are equal to asyncio, not to total_cmp.
@@ -93,14 +94,14 @@ impl<T> Timers<T> {
         self.sift_up(self.heap.len() - 1);
     }
 
-    /// The earliest deadline, be it cancelled or not.
+    /// The earliest deadline, cancelled or not.
     #[inline]
     pub fn next_deadline(&self) -> Option<f64> {
         self.heap.first().map(|entry| entry.deadline)
     }
 
-    /// Takes the earliest item out if its deadline is before `end_time`, which in asyncio is the
-    /// time plus the clock's resolution. A cancelled one is counted down.
+    /// Removes and returns the earliest item if its deadline is before `end_time`, which in asyncio
+    /// is the time plus the clock's resolution. A cancelled one is subtracted from the count.
     #[inline]
     pub fn pop_due(&mut self, end_time: f64, is_cancelled: impl FnOnce(&T) -> bool) -> Option<T> {
         if self.next_deadline()? >= end_time {
@@ -113,8 +114,9 @@ impl<T> Timers<T> {
         Some(due)
     }
 
-    /// Takes all items out whose deadline is before `end_time`, in order, if there are so many that
-    /// this is faster than one by one; none otherwise. Cancelled ones are counted down.
+    /// Removes and returns, in order, all items whose deadline is before `end_time`, if there are
+    /// enough for this to be faster than one by one; otherwise returns none. Cancelled ones are
+    /// subtracted from the count.
     pub fn take_due_in_bulk(&mut self, end_time: f64, is_cancelled: impl Fn(&T) -> bool) -> Vec<T> {
         if !self.are_many_due(end_time) {
             return Vec::new();
@@ -131,7 +133,7 @@ impl<T> Timers<T> {
         due
     }
 
-    /// Whether enough entries are due. They form a tree at the root of the heap.
+    /// Whether enough entries are due. Due entries form a tree at the root of the heap.
     fn are_many_due(&self, end_time: f64) -> bool {
         let enough = (self.heap.len() / BULK_SHARE).max(BULK_MINIMUM);
         if self.heap.len() < enough || self.heap[0].deadline >= end_time {
@@ -151,7 +153,7 @@ impl<T> Timers<T> {
         false
     }
 
-    /// Takes the earliest item out if it is cancelled.
+    /// Removes and returns the earliest item if it is cancelled.
     #[inline]
     pub fn pop_cancelled_head(&mut self, is_cancelled: impl FnOnce(&T) -> bool) -> Option<T> {
         if self.cancelled == 0 || !is_cancelled(&self.heap.first()?.item) {
@@ -161,8 +163,8 @@ impl<T> Timers<T> {
         self.pop_head()
     }
 
-    /// Takes the item in the heap's last place out if it is the one wanted. That is the item
-    /// pushed last if its deadline is the latest. Not for items counted as cancelled.
+    /// Removes and returns the item in the heap's last position if it is the wanted one. That is
+    /// the item pushed last if its deadline is the latest. Not for items noted as cancelled.
     #[inline]
     pub fn take_last_if(&mut self, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
         if is_wanted(&self.heap.last()?.item) {
@@ -172,19 +174,19 @@ impl<T> Timers<T> {
         }
     }
 
-    /// Counts one more entry as cancelled; to be called once for each.
+    /// Counts one more entry as cancelled. Call it once per entry.
     #[inline]
     pub fn note_cancelled(&mut self) {
         self.cancelled += 1;
     }
 
-    /// Whether so many entries are cancelled that [`Timers::purge`] removes them.
+    /// Whether enough entries are cancelled for [`Timers::purge`] to remove them.
     #[inline]
     pub fn wants_purge(&self) -> bool {
         self.cancelled > PURGE_MINIMUM && self.cancelled > self.heap.len() / 2
     }
 
-    /// Takes the cancelled entries out if [`Timers::wants_purge`], and returns them.
+    /// Removes and returns the cancelled entries if [`Timers::wants_purge`].
     pub fn purge(&mut self, is_cancelled: impl Fn(&T) -> bool) -> Vec<T> {
         if !self.wants_purge() {
             return Vec::new();
@@ -204,13 +206,13 @@ impl<T> Timers<T> {
         removed
     }
 
-    /// Takes all items out, in no particular order, and frees the heap.
+    /// Removes and returns all items, in no particular order, and frees the heap.
     pub fn take_all(&mut self) -> Vec<T> {
         self.cancelled = 0;
         std::mem::take(&mut self.heap).into_iter().map(|entry| entry.item).collect()
     }
 
-    /// The items, cancelled ones included, in heap order: the first is the earliest.
+    /// The items in heap order, including cancelled ones: the first is the earliest.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.heap.iter().map(|entry| &entry.item)
     }
@@ -387,7 +389,7 @@ mod tests {
         assert_eq!(returned + timers.len(), 100_000);
     }
 
-    /// An item whose drops are counted, to show that none happens inside.
+    /// An item that counts its drops, to show that none happens inside.
     struct Counted {
         id: u64,
         cancelled: Cell<bool>,
@@ -400,7 +402,7 @@ mod tests {
         }
     }
 
-    /// Random operations on the heap and on a sorted map, which must agree after each.
+    /// Applies random operations to the heap and to a sorted map, which must agree after each.
     #[test]
     fn agrees_with_a_sorted_map() {
         for seed in 0..40 {

@@ -1,10 +1,10 @@
-//! What the poller hands back with each event.
+//! The value that the poller returns with each event.
 #![forbid(unsafe_code)]
 
 use std::os::fd::RawFd;
 
-/// Names one registration of a descriptor: its number, and a generation that tells it from
-/// earlier registrations of the same number.
+/// Identifies one registration of a descriptor: its number, and a generation that distinguishes it
+/// from earlier registrations of the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     index: u32,
@@ -17,7 +17,7 @@ impl Token {
     /// [`Token::WAKER`] as mio's token, which is 32 bits wide on some platforms.
     pub(super) const WAKER_DATA: usize = usize::MAX;
 
-    /// The token of the registration `generation` of `fd`, which must not be negative.
+    /// The token of registration `generation` of `fd`, which must not be negative.
     #[inline]
     pub const fn new(fd: RawFd, generation: u32) -> Token {
         debug_assert!(fd >= 0);
@@ -42,7 +42,7 @@ impl Token {
         (self.generation as u64) << 32 | self.index as u64
     }
 
-    /// The token that [`Token::pack`] made `packed` of.
+    /// The token from which [`Token::pack`] made `packed`.
     #[inline]
     pub const fn unpack(packed: u64) -> Token {
         Token { index: packed as u32, generation: (packed >> 32) as u32 }

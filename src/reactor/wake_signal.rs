@@ -1,4 +1,4 @@
-//! Waking the loop's thread from another one.
+//! Wakes the loop's thread from another one.
 
 #![forbid(unsafe_code)]
 
@@ -11,24 +11,27 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::reactor::Waker;
 use crate::sys::fork::Generation;
 
+/// How long to try for a lock in a forked child, where its holder may no longer exist.
 const ORPHANED_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Wakes a sleeping loop; may be kept by threads that outlive it, and needs no GIL.
+/// Wakes a sleeping loop. Threads may keep it longer than the loop lives; it needs no GIL.
 ///
-/// Who queues something for the loop from another thread does so with the GIL held and notifies
-/// afterwards, then or later. The loop's thread marks itself asleep and looks at its queue
-/// without letting go of the GIL in between, so it either sees the entry or is rung.
+/// A thread that queues something for the loop does so with the GIL held and calls
+/// [`WakeSignal::notify`] afterwards, at once or later. The loop's thread marks itself asleep and
+/// then checks its queue without releasing the GIL in between, so it either sees the entry or is
+/// woken.
 pub struct WakeSignal {
-    /// None once the loop is closed: its descriptor must not stay open for those who notify.
+    /// `None` once the loop is closed, so that threads which keep the signal do not keep the
+    /// waker's descriptor open.
     waker: Mutex<Option<Arc<Waker>>>,
     /// True while the loop's thread is, or is about to be, asleep in the poller.
     asleep: AtomicBool,
-    /// In a fork's child the lock may be held by a thread that does not exist there.
+    /// In a forked child the lock may be held by a thread that does not exist there.
     generation: Generation,
 }
 
 impl WakeSignal {
-    /// For the poller of `waker`.
+    /// Creates the signal for the poller of `waker`.
     pub fn new(waker: Arc<Waker>) -> Self {
         Self {
             waker: Mutex::new(Some(waker)),
@@ -42,31 +45,32 @@ impl WakeSignal {
     pub fn notify(&self) {
         if self.asleep.swap(false, Ordering::SeqCst) {
             let Some(waker) = self.lock() else { return };
-            // The only failure is a full counter, and then the loop is awake.
+            // It fails only when the counter is full, and then the loop is awake.
             if let Some(Err(error)) = waker.as_ref().map(|waker| waker.wake()) {
                 tracing::warn!(target: "ferroloop::loop", %error, "cannot wake the event loop");
             }
         }
     }
 
-    /// The waker. It knows itself whether it is the parent's or the child's own after a fork.
+    /// Locks the waker; after a fork, the waker itself knows whether it is the parent's or the
+    /// child's own. `None` if an orphaned lock cannot be taken.
     fn lock(&self) -> Option<MutexGuard<'_, Option<Arc<Waker>>>> {
         if self.generation.is_current() {
             Some(self.waker.lock())
         } else {
-            // Nobody holds it for long, except a thread that the fork left behind.
+            // Threads hold the lock only briefly, except one that does not exist in this child.
             self.waker.try_lock_for(ORPHANED_LOCK_TIMEOUT)
         }
     }
 
-    /// The loop is closed: nobody needs to be woken.
+    /// The loop is closed: drops the waker.
     pub fn disconnect(&self) {
         if self.generation.is_current() {
             drop(self.waker.lock().take());
         }
     }
 
-    /// The loop's thread is about to sleep, or is awake again.
+    /// Notes that the loop's thread is about to sleep, or is awake again.
     #[inline]
     pub fn set_asleep(&self, asleep: bool) {
         self.asleep.store(asleep, Ordering::SeqCst);

@@ -81,8 +81,8 @@ pub struct Scheduler {
     pub(crate) leave_task: AttachedCell<Option<LeaveTask>>,
     /// Set when the loop starts to run, taken before it first sleeps.
     pub(crate) before_sleep: AttachedCell<Option<BeforeSleep>>,
-    /// What is called when a poll has found the descriptor of [`Scheduler::poll_beside`] ready.
-    on_beside: AttachedCell<Option<BeforeSleep>>,
+    /// What is called when a poll has found the descriptor of [`Scheduler::poll_extra`] ready.
+    on_extra: AttachedCell<Option<BeforeSleep>>,
     /// Whether the loop has signal handlers, so that a busy one must poll for signals' numbers.
     pub(crate) hears_signals: AttachedCell<bool>,
     pub(crate) closed: AttachedCell<bool>,
@@ -129,7 +129,7 @@ impl Scheduler {
             metrics: Arc::default(),
             leave_task: AttachedCell::new(None),
             before_sleep: AttachedCell::new(None),
-            on_beside: AttachedCell::new(None),
+            on_extra: AttachedCell::new(None),
             hears_signals: AttachedCell::new(false),
             closed: AttachedCell::new(false),
             stopping: AttachedCell::new(false),
@@ -148,17 +148,17 @@ impl Scheduler {
 
     /// Has the poller look at a descriptor that the kernel does not watch for it, and the function
     /// called whenever it is readable; or no longer.
-    pub fn poll_beside(&self, py: Python<'_>, beside: Option<(RawFd, BeforeSleep)>) {
+    pub fn poll_extra(&self, py: Python<'_>, extra: Option<(RawFd, BeforeSleep)>) {
         if let Some(mut poller) = self.poller.take(py) {
-            poller.set_beside(beside.map(|(fd, _)| fd));
+            poller.set_extra(extra.map(|(fd, _)| fd));
             drop(self.poller.replace(py, Some(poller)));
         }
-        self.on_beside.set(py, beside.map(|(_, ready)| ready));
+        self.on_extra.set(py, extra.map(|(_, ready)| ready));
     }
 
     /// Whether the poller looks at such a descriptor.
-    pub fn polls_beside(&self, py: Python<'_>) -> bool {
-        self.on_beside.get(py).is_some()
+    pub fn polls_extra(&self, py: Python<'_>) -> bool {
+        self.on_extra.get(py).is_some()
     }
 
     /// Appends to the ready queue. From another thread follow it by [`Scheduler::wake`].

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::Scheduler;
 use crate::ffi::objects::cell::AttachedCell;
-use crate::reactor::{AdaptiveSpin, Poller, Wait, clock};
+use crate::reactor::{AdaptiveSpin, Poller, WaitStrategy, clock};
 
 /// What decides how the loop waits.
 #[derive(Default)]
@@ -33,17 +33,19 @@ pub fn sleep(
     let setting = sleeping.busy_poll.get(py);
     let plan = match setting {
         // Not measured: the event may be all but there, and this be no sleep.
-        _ if sleeping.in_vain.get(py) => Wait::Sleep,
-        Some(Duration::ZERO) => Wait::Sleep,
-        Some(spin) => Wait::Spin(spin),
+        _ if sleeping.in_vain.get(py) => WaitStrategy::Sleep,
+        Some(Duration::ZERO) => WaitStrategy::Sleep,
+        Some(spin) => WaitStrategy::Spin(spin),
         None => sleeping.learned.get(py).plan(),
     };
-    let measured = plan == Wait::MeasuredSleep;
+    let measured = plan == WaitStrategy::MeasuredSleep;
     let (polled, now, cost) = py.detach(|| {
         let before = if measured { clock::thread_nanoseconds() } else { None };
         let polled = match plan {
-            Wait::Spin(spin) => poller.poll_busily(timeout.map_or(spin, |most| most.min(spin))),
-            Wait::Sleep | Wait::MeasuredSleep => poller.poll(timeout),
+            WaitStrategy::Spin(spin) => {
+                poller.poll_busily(timeout.map_or(spin, |most| most.min(spin)))
+            }
+            WaitStrategy::Sleep | WaitStrategy::MeasuredSleep => poller.poll(timeout),
         };
         let cost =
             before.and_then(|before| Some(clock::thread_nanoseconds()?.saturating_sub(before)));
@@ -54,8 +56,8 @@ pub fn sleep(
     });
     let found = poller.event_count() != 0 || poller.was_woken();
     let spun = match plan {
-        Wait::Spin(spin) => Some(spin),
-        Wait::Sleep | Wait::MeasuredSleep => None,
+        WaitStrategy::Spin(spin) => Some(spin),
+        WaitStrategy::Sleep | WaitStrategy::MeasuredSleep => None,
     };
     sleeping.in_vain.set(py, spun.is_some() && !found);
     if setting.is_none() {
@@ -63,8 +65,8 @@ pub fn sleep(
         match spun {
             // A timer was due sooner than that.
             Some(spin) if !found && timeout.is_some_and(|timeout| timeout < spin) => {}
-            Some(_) => learned.spun(found),
-            None => learned.slept(now.saturating_sub(began), cost, found),
+            Some(_) => learned.note_spin(found),
+            None => learned.note_sleep(now.saturating_sub(began), cost, found),
         }
         sleeping.learned.set(py, learned);
     }

@@ -510,11 +510,11 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
             }
         });
     }
-    let beside = poller.was_beside_ready();
+    let extra = poller.was_extra_ready();
     drop(lent);
     match polled {
-        Ok(()) if beside => {
-            if let Some(ready) = this.on_beside.get(py) {
+        Ok(()) if extra => {
+            if let Some(ready) = this.on_extra.get(py) {
                 ready(scheduler)?;
             }
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The address of one end of a socket, compact: most are IPv4.
+/// The address of one end of a socket. Compact, since most are IPv4.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SocketAddress {
     /// `AF_INET`.
@@ -15,7 +15,7 @@ pub(crate) enum SocketAddress {
     UnixPath(Box<[u8]>),
     /// `AF_UNIX` in Linux's abstract namespace, with the leading zero byte.
     UnixAbstract(Box<[u8]>),
-    /// A family that only Python's `socket` module knows how to show.
+    /// Another family, which only Python's `socket` module can represent.
     Other,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for SocketAddress {
     }
 }
 
-/// Room for any address, and the length that the kernel reports.
+/// Storage for any address, and the length that the kernel reports.
 pub(super) struct AddressBuffer {
     storage: libc::sockaddr_storage,
     length: libc::socklen_t,
@@ -47,14 +47,15 @@ impl AddressBuffer {
         Self { storage, length: mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t }
     }
 
-    /// A copy of the address there.
+    /// Copies the `length` bytes at `address`, or as many as fit.
     ///
     /// # Safety
-    /// So many bytes must be readable there.
+    /// `length` bytes must be readable at `address`.
     pub(super) unsafe fn copied(address: *const libc::sockaddr, length: libc::socklen_t) -> Self {
         let mut buffer = Self::new();
         buffer.length = length.min(buffer.length);
-        // SAFETY: no more than are there, by the contract, and no more than there is room for.
+        // SAFETY: at most `length` bytes, which the caller guarantees, and at most the storage's
+        // size.
         unsafe {
             let target = (&raw mut buffer.storage).cast::<u8>();
             target.copy_from_nonoverlapping(address.cast(), buffer.length as usize);

@@ -1,12 +1,12 @@
-//! Noticing that this process is a fork's child, in which only the forking thread lives on.
+//! Detects that this process is a forked child, in which only the forking thread exists.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Forks between this process and the one that loaded the library.
+/// Number of forks between the process that loaded the library and this one.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// The process in which it was made, told from its children.
+/// Identifies the process that created the value, as opposed to its forked children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Generation(u64);
 
@@ -15,26 +15,25 @@ impl Generation {
     pub(crate) fn current() -> Self {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| {
-            // SAFETY: the handler only adds to an atomic, which is allowed in the child of a
-            // process with threads. Failure means no memory for the entry: forks then go
-            // unnoticed, as they would in a library that does not look.
+            // SAFETY: the handler only adds to an atomic, which is async-signal-safe. Registration
+            // fails only for lack of memory; forks then go undetected.
             unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
         });
         Self(GENERATION.load(Ordering::Relaxed))
     }
 
-    /// Whether this process is still the one in which it was made.
+    /// Whether this process is still the one that created the value.
     #[inline]
     pub(crate) fn is_current(self) -> bool {
         self.0 == GENERATION.load(Ordering::Relaxed)
     }
 }
 
-/// The process that owns something, where a child may take it over.
+/// The process that owns a resource; a forked child may take it over.
 #[derive(Debug)]
-pub(crate) struct Owner(AtomicU64);
+pub(crate) struct OwnerProcess(AtomicU64);
 
-impl Owner {
+impl OwnerProcess {
     /// This process.
     pub(crate) fn current() -> Self {
         Self(AtomicU64::new(Generation::current().0))
@@ -68,7 +67,7 @@ mod tests {
     fn a_child_is_another_generation() {
         let generation = Generation::current();
         assert!(generation.is_current());
-        // SAFETY: the child only compares a number and leaves without running destructors.
+        // SAFETY: the child only compares a number and exits without running destructors.
         let child = unsafe { libc::fork() };
         assert!(child >= 0, "{}", std::io::Error::last_os_error());
         if child == 0 {

@@ -1,14 +1,14 @@
 //! The only module that makes raw operating-system calls; no Python here.
 //!
 //! Each function is a safe wrapper of one call, or of the smallest group of calls that has one
-//! meaning on every platform. Errors are [`std::io::Error`]s with their `errno`, `EINTR`
-//! included: whether to repeat an interrupted call is the caller's decision.
+//! meaning on every platform. Errors are [`std::io::Error`]s with their `errno`, `EINTR` included:
+//! the caller decides whether to repeat an interrupted call.
 //!
 //! What a platform must supply:
 //!
 //! | module | Linux, Android | other Unix |
 //! |---|---|---|
-//! | [`socket`], [`address`] | `accept4` or, where it is refused, as others; `MSG_DONTWAIT` | `accept`, `fcntl` |
+//! | [`socket`], [`address`] | `accept4`, or `accept` and `fcntl` where a sandbox refuses it; `MSG_DONTWAIT` | `accept`, `fcntl` |
 //! | `pipe` | `read`, `write`, `writev` of non-blocking files | the same |
 //! | `resolve` | `getaddrinfo` | the same |
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
@@ -27,7 +27,7 @@ pub(crate) mod resolve;
 pub(crate) mod socket;
 pub(crate) mod time;
 
-/// Whether a call is to be tried again when the descriptor is ready.
+/// Whether the call should be repeated once the descriptor is ready.
 pub(crate) fn is_not_ready(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted)
 }

@@ -1,7 +1,7 @@
-//! Pipes and what is used like one: FIFOs, sockets, terminals.
+//! Pipes and descriptors used like them: FIFOs, sockets, terminals.
 //!
-//! Nothing blocks as long as the descriptor is in non-blocking mode, which its owner sees to. A
-//! write whose reader is gone raises SIGPIPE, which Python ignores from its start.
+//! No call blocks if the descriptor is in non-blocking mode, which its owner must set. Writing to a
+//! pipe without readers raises SIGPIPE, which Python ignores from startup.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,20 +12,20 @@ use super::socket::{MAXIMUM_VECTOR, check};
 /// What kind of file a descriptor is open on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FileKind {
-    /// A pipe, named or not.
+    /// A pipe, named or anonymous.
     Fifo,
     /// A socket.
     Socket,
-    /// A terminal, for example.
+    /// Such as a terminal.
     CharacterDevice,
-    /// A regular file, a directory, a disk.
+    /// A regular file, a directory or a block device.
     Other,
 }
 
 /// The kind of file that `fd` is open on.
 pub(crate) fn file_kind(fd: RawFd) -> io::Result<FileKind> {
     let mut status = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: the kernel writes a whole `stat` into room for one.
+    // SAFETY: the kernel writes one `stat` into storage for one.
     check(unsafe { libc::fstat(fd, status.as_mut_ptr()) } as isize)?;
     // SAFETY: initialised by the successful call.
     let mode = unsafe { status.assume_init() }.st_mode;
@@ -37,7 +37,7 @@ pub(crate) fn file_kind(fd: RawFd) -> io::Result<FileKind> {
     })
 }
 
-/// Puts the open file into non-blocking mode, for everybody who shares it.
+/// Puts the open file description into non-blocking mode, also for other descriptors that share it.
 pub(crate) fn set_non_blocking(fd: RawFd) -> io::Result<()> {
     // SAFETY: fcntl with plain numbers that the kernel checks.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
@@ -49,20 +49,20 @@ pub(crate) fn set_non_blocking(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// In a forked child: makes `reader` and `writer` the ends of a new pipe, non-blocking and with
-/// close-on-exec, and closes what they stood for. On an error both are closed.
+/// In a forked child: replaces the files behind `reader` and `writer` by the ends of a new pipe,
+/// non-blocking and close-on-exec, keeping the numbers. On an error both are closed.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn renew(reader: RawFd, writer: RawFd) -> io::Result<()> {
+pub(crate) fn reopen(reader: RawFd, writer: RawFd) -> io::Result<()> {
     let new = || {
         let mut ends = [-1; 2];
-        // SAFETY: the kernel writes two numbers into room for two.
+        // SAFETY: the kernel writes two numbers into storage for two.
         let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
         check(made as isize).map(|_| ends)
     };
-    // SAFETY: plain numbers; the caller owns both, and the ends that are moved are new.
+    // SAFETY: plain numbers; the caller owns both, and the new pipe's ends belong to this function.
     let close = |fd: RawFd| unsafe { libc::close(fd) };
     let ends = match new() {
-        // No number is free, but these two are the child's own.
+        // The process has no free descriptor: free the two that are to be replaced.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
             close(reader);
             close(writer);
@@ -92,48 +92,50 @@ pub(crate) fn renew(reader: RawFd, writer: RawFd) -> io::Result<()> {
     moved
 }
 
-/// Reads at most `buffer.len()` bytes; the first so many are initialised then. 0 at the end.
+/// Reads up to `buffer.len()` bytes and returns the count; that prefix is then initialised. Returns
+/// 0 at end of file.
 #[inline]
 pub(crate) fn read(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    // SAFETY: the kernel writes at most `len` bytes into a buffer that is ours for the call.
+    // SAFETY: the kernel writes at most `len` bytes into an exclusively borrowed buffer.
     check(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) })
 }
 
-/// Writes what the kernel takes of `data`.
+/// Writes as much of `data` as the kernel accepts; returns the number of bytes.
 #[inline]
 pub(crate) fn write(fd: RawFd, data: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads `len` bytes of a live slice.
     check(unsafe { libc::write(fd, data.as_ptr().cast(), data.len()) })
 }
 
-/// Writes what the kernel takes of several slices, at most [`MAXIMUM_VECTOR`].
+/// Writes as much of `slices` as the kernel accepts, at most [`MAXIMUM_VECTOR`] slices; returns the
+/// number of bytes.
 pub(crate) fn write_vectored(fd: RawFd, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
     let count = slices.len().min(MAXIMUM_VECTOR) as libc::c_int;
     // SAFETY: IoSlice has the layout of iovec by its documentation; the slices are live.
     check(unsafe { libc::writev(fd, slices.as_ptr().cast(), count) })
 }
 
-/// What a pipe holds unless somebody has chosen a size.
+/// The default capacity of a pipe, in bytes.
 pub(crate) const DEFAULT_CAPACITY: usize = 64 * 1024;
-/// What a pipe for much data holds.
+/// The capacity given to a pipe that carries much data, in bytes.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const WIDE_CAPACITY: usize = 256 * 1024;
+const LARGE_CAPACITY: usize = 256 * 1024;
 
-/// Makes room for more in a pipe of the default size. One whose size somebody has chosen stays as
-/// it is, and so does one for which the user's quota is spent.
+/// Enlarges a pipe that has the default capacity. Keeps a capacity that the program chose, and the
+/// default one if the user's quota is exhausted.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn widen(fd: RawFd) {
+pub(crate) fn enlarge(fd: RawFd) {
     // SAFETY: fcntl with plain numbers that the kernel checks.
     unsafe {
         if libc::fcntl(fd, libc::F_GETPIPE_SZ) == DEFAULT_CAPACITY as libc::c_int {
-            libc::fcntl(fd, libc::F_SETPIPE_SZ, WIDE_CAPACITY as libc::c_int);
+            libc::fcntl(fd, libc::F_SETPIPE_SZ, LARGE_CAPACITY as libc::c_int);
         }
     }
 }
 
-/// Other systems size pipes by themselves.
+/// Other systems adjust the capacity of pipes themselves.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn widen(_fd: RawFd) {}
+pub(crate) fn enlarge(_fd: RawFd) {}
 
 #[cfg(test)]
 mod tests {
@@ -141,12 +143,12 @@ mod tests {
     use std::fs::File;
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-    /// The two ends of a pipe: to read from, to write to.
+    /// A pipe's read end and write end.
     fn pipe() -> (OwnedFd, OwnedFd) {
         let mut ends = [-1; 2];
-        // SAFETY: the kernel writes two numbers into room for two.
+        // SAFETY: the kernel writes two numbers into storage for two.
         check(unsafe { libc::pipe(ends.as_mut_ptr()) } as isize).expect("descriptors are left");
-        // SAFETY: new descriptors, which only this function knows.
+        // SAFETY: new descriptors that no other code uses yet.
         unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) }
     }
 
@@ -171,12 +173,12 @@ mod tests {
         let (reader, writer) = pipe();
         // SAFETY: as above.
         unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETPIPE_SZ, 8192) };
-        widen(writer.as_raw_fd());
+        enlarge(writer.as_raw_fd());
         assert_eq!(size(&reader), 8192);
         let (reader, writer) = pipe();
         let before = size(&reader) as usize;
-        widen(writer.as_raw_fd());
-        // Small from the start if the user's quota is spent.
+        enlarge(writer.as_raw_fd());
+        // The pipe is small from the start if the user's quota is exhausted.
         assert!(before != DEFAULT_CAPACITY || size(&reader) as usize >= before);
     }
 

@@ -1,12 +1,12 @@
 //! epoll with nanosecond time-outs (Linux and Android).
 //!
-//! `epoll_wait` counts in milliseconds, so a wait of 0.3 ms would come back at once or 0.7 ms
-//! late. [`wait`] uses `epoll_pwait2` (Linux 5.11) and falls back to `epoll_wait` for the whole
+//! `epoll_wait` counts in milliseconds, so a wait of 0.3 ms would return at once or 0.7 ms late.
+//! [`wait`] uses `epoll_pwait2` (Linux 5.11) and falls back to `epoll_wait` for the whole
 //! milliseconds and `ppoll` on the epoll descriptor for the rest.
 //!
-//! Libraries loaded before libc may replace its functions, as libfaketime does, which changes the
-//! time: so `epoll_pwait2` is libc's where it has one, and not used where such a library has
-//! replaced `epoll_wait` without it.
+//! Libraries loaded before libc may interpose its functions: libfaketime does, to change the time.
+//! So `epoll_pwait2` is called through libc where libc has it, and not used at all where such a
+//! library interposes `epoll_wait` but not `epoll_pwait2`.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
@@ -22,11 +22,11 @@ pub(crate) use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 /// One reported event: `events` is the mask, `u64` the data given at registration.
 pub(crate) type Event = libc::epoll_event;
 
-/// Set once the kernel (or a sandbox's filter) has refused `epoll_pwait2`.
+/// Set once the kernel (or a seccomp filter) has refused `epoll_pwait2`.
 static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
 
-/// `epoll_pwait2` of libc, where `libc::timespec` is the kernel's.
-type Pwait2 = unsafe extern "C" fn(
+/// libc's `epoll_pwait2`, on platforms where `libc::timespec` has the kernel's layout.
+type Pwait2Function = unsafe extern "C" fn(
     c_int,
     *mut Event,
     c_int,
@@ -34,40 +34,40 @@ type Pwait2 = unsafe extern "C" fn(
     *const libc::sigset_t,
 ) -> c_int;
 
-/// How to call `epoll_pwait2`.
+/// How `epoll_pwait2` is called.
 #[derive(Clone, Copy)]
-enum Exact {
-    Function(Pwait2),
-    /// Libc has no function.
+enum Pwait2 {
+    Function(Pwait2Function),
+    /// By number: libc has no function for it.
     SystemCall,
-    /// Not at all: its time is not that of `epoll_wait`.
+    /// Not at all: a library changes the time that `epoll_wait` sees but not this call's.
     Never,
 }
 
-fn exact() -> Exact {
-    static FOUND: OnceLock<Exact> = OnceLock::new();
-    *FOUND.get_or_init(|| {
+fn pwait2() -> Pwait2 {
+    static CHOSEN: OnceLock<Pwait2> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
         let function = symbol(c"epoll_pwait2");
-        // Where libc has none, another function tells which library is libc.
+        // Where libc has no such function, another one identifies the library that is libc.
         let other = if function.is_null() { symbol(c"epoll_create1") } else { function };
         if library(symbol(c"epoll_wait")) != library(other) {
-            return Exact::Never;
+            return Pwait2::Never;
         }
         if function.is_null() || cfg!(not(target_pointer_width = "64")) {
-            return Exact::SystemCall;
+            return Pwait2::SystemCall;
         }
         // SAFETY: the function of that name has this type on platforms of 64 bits.
-        Exact::Function(unsafe { mem::transmute::<*mut c_void, Pwait2>(function) })
+        Pwait2::Function(unsafe { mem::transmute::<*mut c_void, Pwait2Function>(function) })
     })
 }
 
-/// The function that a call by `name` reaches; null if there is none.
+/// The function that `name` resolves to in this process; null if there is none.
 fn symbol(name: &CStr) -> *mut c_void {
     // SAFETY: looks up a valid C string; the handle is the one for the default order.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
 }
 
-/// Where the library begins that has `function`; null if it is in none.
+/// The base address of the library that contains `function`; null if none does.
 fn library(function: *mut c_void) -> *mut c_void {
     // SAFETY: plain old data, for which all zeros is a valid value.
     let mut info: libc::Dl_info = unsafe { mem::zeroed() };
@@ -76,7 +76,7 @@ fn library(function: *mut c_void) -> *mut c_void {
     if found == 0 { ptr::null_mut() } else { info.dli_fbase }
 }
 
-/// The kernel's 64-bit timespec, which on 32-bit platforms is not `libc::timespec`.
+/// The kernel's timespec with 64-bit fields; `libc::timespec` may differ on 32-bit platforms.
 #[repr(C)]
 struct KernelTimespec {
     seconds: i64,
@@ -88,7 +88,8 @@ pub(crate) fn add(epoll: RawFd, fd: RawFd, mask: i32, data: u64) -> io::Result<(
     control(epoll, libc::EPOLL_CTL_ADD, fd, mask, data)
 }
 
-/// Changes what `epoll` reports of `fd`; an edge that is still up is reported anew.
+/// Changes what `epoll` reports of `fd`; a descriptor that is ready now is reported again even if
+/// edge-triggered.
 pub(crate) fn modify(epoll: RawFd, fd: RawFd, mask: i32, data: u64) -> io::Result<()> {
     control(epoll, libc::EPOLL_CTL_MOD, fd, mask, data)
 }
@@ -106,18 +107,18 @@ fn control(epoll: RawFd, operation: i32, fd: RawFd, mask: i32, data: u64) -> io:
     Ok(())
 }
 
-/// A counter that polls as readable once [`add_one`] was called; with close-on-exec, non-blocking.
+/// A new eventfd, non-blocking and close-on-exec: readable once [`add_one`] was called.
 pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: takes plain numbers.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor, which only this function knows.
+    // SAFETY: a new descriptor that no other code uses yet.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Adds one to an eventfd's counter: a new edge, whatever the counter was.
+/// Adds one to an eventfd's counter, which is a new edge whatever the counter was.
 pub(crate) fn add_one(eventfd: &OwnedFd) -> io::Result<()> {
     let one = 1u64.to_ne_bytes();
     // SAFETY: reads the eight bytes of `one`.
@@ -125,56 +126,64 @@ pub(crate) fn add_one(eventfd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// An epoll that watches nothing, with close-on-exec.
+/// A new epoll instance with an empty interest list, close-on-exec.
 pub(crate) fn create() -> io::Result<OwnedFd> {
     // SAFETY: takes a plain number.
     let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor, which only this function knows.
+    // SAFETY: a new descriptor that no other code uses yet.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// In a forked child: makes the number `target` stand for what `make` makes, and closes what it
-/// stood for. Where no number is free it is that of `target` that is used; if there is nothing to
-/// be had even so, `target` stands for the same as `spare` until the caller tries again.
-pub(crate) fn exchange(
+/// In a forked child: replaces the file behind the descriptor `target` by the one that `open`
+/// returns, keeping the number. If the process has no free descriptor, `target` is closed first. If
+/// opening fails even then, `target` becomes a duplicate of `placeholder`, so that its number stays
+/// taken until the caller tries again.
+///
+/// # Errors
+///
+/// What `open` or `dup3` fail with.
+pub(crate) fn reopen(
     target: RawFd,
-    spare: RawFd,
-    make: fn() -> io::Result<OwnedFd>,
+    placeholder: RawFd,
+    open: fn() -> io::Result<OwnedFd>,
 ) -> io::Result<()> {
-    let fresh = match make() {
+    let fresh = match open() {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-            // SAFETY: the caller owns `target`; the forking thread is the child's only one, or
-            // the first that uses the poller.
+            // SAFETY: the caller owns `target`, and no other thread of the child uses the poller
+            // yet.
             unsafe { libc::close(target) };
-            make().inspect_err(|_| {
-                // The number stays taken: its owner will close it.
-                let _kept = replace(target, spare);
+            open().inspect_err(|_| {
+                // Keeps the number taken: the owner of `target` will close it.
+                let _kept = replace(target, placeholder);
             })
         }
-        made => made,
+        opened => opened,
     }?;
     if fresh.as_raw_fd() == target {
-        // It has an owner already.
+        // The number already has an owner.
         let _number = fresh.into_raw_fd();
         return Ok(());
     }
     replace(target, fresh.as_raw_fd())
 }
 
-/// Makes the number `target` stand for what `source` does, with close-on-exec. What `target`
-/// stood for is closed.
+/// Makes `target` a duplicate of `source`, close-on-exec, and closes the file it referred to.
 pub(crate) fn replace(target: RawFd, source: RawFd) -> io::Result<()> {
     // SAFETY: takes plain numbers that the kernel checks; the caller owns `target`.
     check(unsafe { libc::dup3(source, target, libc::O_CLOEXEC) })?;
     Ok(())
 }
 
-/// Replaces the contents of `events` by what is ready, as many as its capacity holds (which must
-/// not be zero: the kernel answers `EINVAL`). Waits for `timeout`, for ever if `None`. Comes back
-/// empty-handed only when `timeout` has passed in full (time-outs above 24 days may end early).
+/// Replaces the contents of `events` by ready events, up to its capacity, which must not be zero
+/// (the kernel answers `EINVAL`). Waits at most `timeout`, without limit if `None`. Returns no
+/// event only after the whole `timeout` has passed (time-outs above 24 days may end early).
+///
+/// # Errors
+///
+/// The kernel's; `EINTR` if a signal handler ran.
 pub(crate) fn wait(
     epoll: RawFd,
     events: &mut Vec<Event>,
@@ -184,10 +193,10 @@ pub(crate) fn wait(
         None => wait_milliseconds(epoll, events, -1),
         Some(Duration::ZERO) => wait_milliseconds(epoll, events, 0),
         Some(timeout) => {
-            let exact = exact();
-            if !matches!(exact, Exact::Never) && !NO_PWAIT2.load(Ordering::Relaxed) {
-                match wait_exactly(exact, epoll, events, timeout) {
-                    // EPERM is what some container run-times answer to calls they don't know.
+            let pwait2 = pwait2();
+            if !matches!(pwait2, Pwait2::Never) && !NO_PWAIT2.load(Ordering::Relaxed) {
+                match wait_exactly(pwait2, epoll, events, timeout) {
+                    // Some container runtimes answer EPERM to system calls they do not know.
                     Err(error)
                         if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) =>
                     {
@@ -201,20 +210,20 @@ pub(crate) fn wait(
     }
 }
 
-/// As [`wait`], and no longer than until `beside` is readable, which `epoll` does not watch.
-/// Whether it is, or may be: a kernel that is out of memory does not tell.
-pub(crate) fn wait_beside(
+/// As [`wait`], but also returns when `extra` is readable, a descriptor that is not registered with
+/// `epoll`. Answers whether `extra` is readable, or may be: a kernel out of memory cannot tell.
+pub(crate) fn wait_with_extra(
     epoll: RawFd,
-    beside: RawFd,
+    extra: RawFd,
     events: &mut Vec<Event>,
     timeout: Option<Duration>,
 ) -> io::Result<bool> {
     events.clear();
     let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let mut polled = [entry(epoll), entry(beside)];
+    let mut polled = [entry(epoll), entry(extra)];
     match wait_for_any(&mut polled, timeout) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-            let timeout = timeout.map_or(UNTOLD, |timeout| timeout.min(UNTOLD));
+            let timeout = timeout.map_or(FALLBACK_TIMEOUT, |timeout| timeout.min(FALLBACK_TIMEOUT));
             wait(epoll, events, Some(timeout))?;
             Ok(true)
         }
@@ -226,27 +235,27 @@ pub(crate) fn wait_beside(
     }
 }
 
-/// How long a wait takes that may miss something.
-const UNTOLD: Duration = Duration::from_millis(50);
+/// Upper limit of a wait that cannot watch the extra descriptor.
+const FALLBACK_TIMEOUT: Duration = Duration::from_millis(50);
 
 fn wait_milliseconds(epoll: RawFd, events: &mut Vec<Event>, timeout: i32) -> io::Result<()> {
     events.clear();
-    // SAFETY: the buffer has room for `capacity` events and is exclusively ours for the call.
+    // SAFETY: the buffer has room for `capacity` events and is exclusively borrowed for the call.
     let count =
         check(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), capacity(events), timeout) })?;
-    // SAFETY: the kernel has written the first `count` events, at most the capacity.
+    // SAFETY: the kernel has initialised the first `count` events, at most the capacity.
     unsafe { events.set_len(count) };
     Ok(())
 }
 
 fn wait_exactly(
-    exact: Exact,
+    pwait2: Pwait2,
     epoll: RawFd,
     events: &mut Vec<Event>,
     timeout: Duration,
 ) -> io::Result<()> {
     events.clear();
-    if let Exact::Function(pwait2) = exact {
+    if let Pwait2::Function(function) = pwait2 {
         let timeout = libc::timespec {
             tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
             tv_nsec: timeout.subsec_nanos() as libc::c_long,
@@ -254,9 +263,9 @@ fn wait_exactly(
         // SAFETY: a buffer with room for `capacity` events, a timespec that outlives the call, and
         // no signal mask.
         let count = check(unsafe {
-            pwait2(epoll, events.as_mut_ptr(), capacity(events), &timeout, ptr::null())
+            function(epoll, events.as_mut_ptr(), capacity(events), &timeout, ptr::null())
         })?;
-        // SAFETY: libc has written the first `count` events, at most the capacity.
+        // SAFETY: libc has initialised the first `count` events, at most the capacity.
         unsafe { events.set_len(count) };
         return Ok(());
     }
@@ -277,7 +286,7 @@ fn wait_exactly(
             0usize,
         )
     })?;
-    // SAFETY: the kernel has written the first `count` events, at most the capacity.
+    // SAFETY: the kernel has initialised the first `count` events, at most the capacity.
     unsafe { events.set_len(count) };
     Ok(())
 }
@@ -295,7 +304,7 @@ fn wait_in_two_steps(epoll: RawFd, events: &mut Vec<Event>, timeout: Duration) -
     }
     let mut polled = [libc::pollfd { fd: epoll, events: libc::POLLIN, revents: 0 }];
     match wait_for_any(&mut polled, Some(rest)) {
-        // Refused, or out of memory: less exact, and never early.
+        // `ppoll` was refused or had no memory: round up to a millisecond rather than return early.
         Err(error) if error.kind() != io::ErrorKind::Interrupted => {
             wait_milliseconds(epoll, events, 1)
         }
@@ -306,7 +315,7 @@ fn wait_in_two_steps(epoll: RawFd, events: &mut Vec<Event>, timeout: Duration) -
     }
 }
 
-/// Waits until one of the descriptors is ready or `timeout` has passed; for ever if `None`.
+/// Waits until one of the descriptors is ready or `timeout` has passed; without limit if `None`.
 fn wait_for_any(polled: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
     let timeout = timeout.map(|timeout| libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -314,7 +323,7 @@ fn wait_for_any(polled: &mut [libc::pollfd], timeout: Option<Duration>) -> io::R
     });
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
     let count = polled.len() as libc::nfds_t;
-    // SAFETY: so many pollfds, and null or a timespec, all valid for the call; no signal mask.
+    // SAFETY: `count` pollfds, and null or a timespec, all valid for the call; no signal mask.
     check(unsafe { libc::ppoll(polled.as_mut_ptr(), count, timeout, ptr::null()) })?;
     Ok(())
 }
@@ -323,7 +332,7 @@ fn capacity(events: &Vec<Event>) -> i32 {
     i32::try_from(events.capacity()).unwrap_or(i32::MAX)
 }
 
-/// A system call's result: `errno` if it is negative.
+/// The result of a system call; the error of `errno` if it is negative.
 fn check(result: impl TryInto<usize>) -> io::Result<usize> {
     result.try_into().map_err(|_| io::Error::last_os_error())
 }
@@ -338,8 +347,8 @@ mod tests {
 
     type Wait = fn(RawFd, &mut Vec<Event>, Duration) -> io::Result<()>;
     const WAITS: [Wait; 3] = [
-        |epoll, events, timeout| wait_exactly(exact(), epoll, events, timeout),
-        |epoll, events, timeout| wait_exactly(Exact::SystemCall, epoll, events, timeout),
+        |epoll, events, timeout| wait_exactly(pwait2(), epoll, events, timeout),
+        |epoll, events, timeout| wait_exactly(Pwait2::SystemCall, epoll, events, timeout),
         wait_in_two_steps,
     ];
 
@@ -377,14 +386,14 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_beside_the_epoll_ends_the_wait() {
+    fn an_extra_descriptor_ends_the_wait() {
         let poll = mio::Poll::new().unwrap();
         let (reader, mut writer) = UnixStream::pair().unwrap();
         let (watched, mut other) = UnixStream::pair().unwrap();
         add(poll.as_raw_fd(), watched.as_raw_fd(), EPOLLIN, 7).unwrap();
         let mut events = Vec::with_capacity(8);
         let mut wait = |timeout| {
-            let ready = wait_beside(poll.as_raw_fd(), reader.as_raw_fd(), &mut events, timeout);
+            let ready = wait_with_extra(poll.as_raw_fd(), reader.as_raw_fd(), &mut events, timeout);
             (ready.unwrap(), events.len())
         };
         let start = Instant::now();
@@ -400,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchanged_descriptor_keeps_its_number() {
+    fn a_reopened_descriptor_keeps_its_number() {
         let epoll = create().unwrap();
         let number = epoll.as_raw_fd();
         let (reader, mut writer) = UnixStream::pair().unwrap();
@@ -409,7 +418,7 @@ mod tests {
         let mut events = Vec::with_capacity(8);
         wait(number, &mut events, Some(Duration::ZERO)).unwrap();
         assert_eq!(events.len(), 1);
-        exchange(number, reader.as_raw_fd(), create).unwrap();
+        reopen(number, reader.as_raw_fd(), create).unwrap();
         wait(number, &mut events, Some(Duration::ZERO)).unwrap();
         assert!(events.is_empty());
     }
@@ -431,7 +440,7 @@ mod tests {
             let done = AtomicBool::new(false);
             std::thread::scope(|scope| {
                 scope.spawn(|| {
-                    // Repeated: the first ones may come before the wait.
+                    // Repeated, since the first signals may arrive before the wait begins.
                     while !done.load(Ordering::Acquire) {
                         std::thread::sleep(Duration::from_millis(5));
                         // SAFETY: the thread outlives this scope.

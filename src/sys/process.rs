@@ -1,17 +1,17 @@
-//! Child processes as descriptors.
+//! Child processes as descriptors (pidfds).
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// There are no process descriptors on this system: fails with [`io::ErrorKind::Unsupported`].
+/// This system has no process descriptors: fails with [`io::ErrorKind::Unsupported`].
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn open(_pid: libc::pid_t) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// A descriptor of the process `pid`, with close-on-exec, that polls as readable once the process
-/// has ended. It goes on standing for that process when the number is given to another one.
+/// Opens a process descriptor for `pid`, close-on-exec, which becomes readable when the process
+/// ends. It keeps referring to that process even after the pid is reused.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     // SAFETY: takes plain numbers.
@@ -20,13 +20,16 @@ pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor, which only this function knows.
+    // SAFETY: a new descriptor that no other code uses yet.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Reaps the child `pid`, which `pidfd` stands for, if it has ended: its exit code, or the
-/// negative number of the signal that ended it. `None` while it runs. `ECHILD` if it is no child
-/// of this process or was reaped elsewhere.
+/// Reaps the child `pid`, to which `pidfd` refers, if it has ended. Returns its exit code, or the
+/// negated number of the signal that ended it; `None` while it runs.
+///
+/// # Errors
+///
+/// `ECHILD` if it is not a child of this process or was reaped elsewhere.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn reap(pid: libc::pid_t, pidfd: &OwnedFd) -> io::Result<Option<i32>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
@@ -40,8 +43,8 @@ pub(crate) fn reap(pid: libc::pid_t, pidfd: &OwnedFd) -> io::Result<Option<i32>>
         return match error.raw_os_error() {
             Some(libc::ECHILD) => Err(error),
             Some(libc::EINTR) => Ok(None),
-            // EINVAL: Linux 5.3 has the descriptors, but waits for them only since 5.4. Any other
-            // error is that of a sandbox's filter, which may well let waitpid() pass.
+            // EINVAL: Linux 5.3 has pidfds, but waitid() accepts them only since 5.4. Any other
+            // error comes from a seccomp filter, which may still allow waitpid().
             _ => reap_by_number(pid),
         };
     }
@@ -58,7 +61,7 @@ pub(crate) fn reap(pid: libc::pid_t, pidfd: &OwnedFd) -> io::Result<Option<i32>>
     })
 }
 
-/// Without a process descriptor `pidfd` is of no use: reaps by the child's number.
+/// Reaps by pid: this system has no process descriptors.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn reap(pid: libc::pid_t, _pidfd: &OwnedFd) -> io::Result<Option<i32>> {
     reap_by_number(pid)

@@ -1,4 +1,4 @@
-//! `getaddrinfo(3)`, and its and `getnameinfo(3)`'s numbers.
+//! `getaddrinfo(3)`, and the constants of it and of `getnameinfo(3)`.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -11,7 +11,7 @@ pub(crate) use libc::{
     NI_NUMERICHOST, NI_NUMERICSERV,
 };
 
-/// The arguments of one call.
+/// The arguments of one `getaddrinfo(3)` call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
     pub host: Option<CString>,
@@ -22,9 +22,9 @@ pub(crate) struct Question {
     pub flags: i32,
 }
 
-/// One entry of the answer.
+/// One result: an `addrinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct AddressInfo {
     pub family: i32,
     pub kind: i32,
     pub protocol: i32,
@@ -32,17 +32,17 @@ pub(crate) struct Entry {
     pub address: SocketAddress,
 }
 
-/// Why there is no answer.
+/// Why a lookup failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// `EAI_SYSTEM`.
+pub(crate) enum LookupError {
+    /// `EAI_SYSTEM`, with the error of `errno`.
     System(io::Error),
-    /// Any other number, and what `gai_strerror(3)` says.
+    /// Any other error code, with its text from `gai_strerror(3)`.
     Resolver(i32, CString),
 }
 
-/// Asks libc, which may take as long as name servers do.
-pub(crate) fn look_up(question: &Question) -> Result<Vec<Entry>, Failure> {
+/// Calls libc's `getaddrinfo`. Blocks for as long as the name servers take to answer.
+pub(crate) fn look_up(question: &Question) -> Result<Vec<AddressInfo>, LookupError> {
     let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
     let hints = libc::addrinfo {
         ai_family: question.family,
@@ -55,31 +55,31 @@ pub(crate) fn look_up(question: &Question) -> Result<Vec<Entry>, Failure> {
         ai_next: ptr::null_mut(),
     };
     let mut head = ptr::null_mut();
-    // SAFETY: host and service are null or end with a zero byte, and the other pointers are valid,
-    // for the length of the call.
+    // SAFETY: host and service are null or NUL-terminated, and the other pointers are valid for the
+    // duration of the call.
     let code = unsafe {
         libc::getaddrinfo(pointer(&question.host), pointer(&question.service), &hints, &mut head)
     };
     match code {
         0 => {
             let list = List(head);
-            Ok(list.iter().map(to_entry).collect())
+            Ok(list.iter().map(to_address_info).collect())
         }
-        libc::EAI_SYSTEM => Err(Failure::System(io::Error::last_os_error())),
+        libc::EAI_SYSTEM => Err(LookupError::System(io::Error::last_os_error())),
         _ => {
-            // SAFETY: the text that comes back is constant and ends with a zero byte.
+            // SAFETY: the returned text is constant and NUL-terminated.
             let text = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
-            Err(Failure::Resolver(code, text.to_owned()))
+            Err(LookupError::Resolver(code, text.to_owned()))
         }
     }
 }
 
-/// libc's list of entries, which is freed with it.
+/// The list that `getaddrinfo` allocated; freed on drop.
 struct List(*mut libc::addrinfo);
 
 impl List {
     fn iter(&self) -> impl Iterator<Item = &libc::addrinfo> {
-        // SAFETY: each pointer is null or that of an entry which lives as long as the list.
+        // SAFETY: each pointer is null or points to an entry that lives as long as the list.
         let entry = |pointer: *mut libc::addrinfo| unsafe { pointer.as_ref() };
         std::iter::successors(entry(self.0), move |last| entry(last.ai_next))
     }
@@ -88,24 +88,25 @@ impl List {
 impl Drop for List {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: `getaddrinfo` made it, nobody has freed it, and no entry is lent any more.
+            // SAFETY: `getaddrinfo` allocated it, only this frees it, and no entry is borrowed any
+            // more.
             unsafe { libc::freeaddrinfo(self.0) };
         }
     }
 }
 
-fn to_entry(entry: &libc::addrinfo) -> Entry {
+fn to_address_info(entry: &libc::addrinfo) -> AddressInfo {
     let address = if entry.ai_addr.is_null() {
         SocketAddress::Other
     } else {
-        // SAFETY: the entry owns an address of that length.
+        // SAFETY: the entry owns an address of `ai_addrlen` bytes.
         unsafe { AddressBuffer::copied(entry.ai_addr, entry.ai_addrlen) }.address()
     };
     let canonical_name = (!entry.ai_canonname.is_null()).then(|| {
-        // SAFETY: the entry owns a text that ends with a zero byte.
+        // SAFETY: the entry owns a NUL-terminated text.
         unsafe { CStr::from_ptr(entry.ai_canonname) }.to_owned()
     });
-    Entry {
+    AddressInfo {
         family: entry.ai_family,
         kind: entry.ai_socktype,
         protocol: entry.ai_protocol,
@@ -134,7 +135,7 @@ mod tests {
     fn copies_the_answer() {
         let entries = look_up(&question(Some("127.0.0.1"), Some("80"))).unwrap();
         let address = SocketAddress::V4 { ip: [127, 0, 0, 1], port: 80 };
-        let expected = Entry {
+        let expected = AddressInfo {
             family: AF_INET,
             kind: libc::SOCK_STREAM,
             protocol: libc::IPPROTO_TCP,
@@ -145,7 +146,7 @@ mod tests {
         let mut named = question(Some("127.0.0.1"), Some("80"));
         named.flags |= libc::AI_CANONNAME;
         let canonical_name = Some(CString::new("127.0.0.1").unwrap());
-        assert_eq!(look_up(&named).unwrap(), [Entry { canonical_name, ..expected }]);
+        assert_eq!(look_up(&named).unwrap(), [AddressInfo { canonical_name, ..expected }]);
     }
 
     #[test]
@@ -158,8 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn tells_why_not() {
-        let Err(Failure::Resolver(code, text)) = look_up(&question(Some("no address"), None))
+    fn reports_the_error() {
+        let Err(LookupError::Resolver(code, text)) = look_up(&question(Some("no address"), None))
         else {
             panic!("this is no address");
         };

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::address::{AddressBuffer, SocketAddress};
 use super::pipe::set_non_blocking;
 
-/// Most buffers that one vectored call takes.
+/// Maximum number of buffers in one vectored call (`IOV_MAX` on Linux).
 pub(crate) const MAXIMUM_VECTOR: usize = 1024;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -18,47 +18,49 @@ const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
 
-/// What a call that answers -1 for an error has answered.
+/// The result of a system call; the error of `errno` if it is negative.
 pub(super) fn check(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Receives at most `buffer.len()` bytes; the first so many are initialised then. 0 at the end.
+/// Receives up to `buffer.len()` bytes and returns the count; that prefix is then initialised.
+/// Returns 0 at end of stream.
 #[inline]
 pub(crate) fn receive(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    // SAFETY: the kernel writes at most `len` bytes into a buffer that is ours for the call.
+    // SAFETY: the kernel writes at most `len` bytes into an exclusively borrowed buffer.
     check(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) })
 }
 
-/// Sends what the kernel takes of `data`.
+/// Sends as much of `data` as the kernel accepts; returns the number of bytes.
 #[inline]
 pub(crate) fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads `len` bytes of a live slice.
     check(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), SEND_FLAGS) })
 }
 
-/// Sends what the kernel takes of several slices, at most [`MAXIMUM_VECTOR`].
+/// Sends as much of `slices` as the kernel accepts, at most [`MAXIMUM_VECTOR`] slices; returns the
+/// number of bytes.
 pub(crate) fn send_vectored(fd: RawFd, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: msghdr is plain old data, for which all zeros is a valid value.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     // IoSlice has the layout of iovec by its documentation; sendmsg does not write through it.
     message.msg_iov = slices.as_ptr().cast::<libc::iovec>().cast_mut();
     message.msg_iovlen = slices.len().min(MAXIMUM_VECTOR) as _;
-    // SAFETY: the message points to live slices.
+    // SAFETY: the message refers to live slices.
     check(unsafe { libc::sendmsg(fd, &message, SEND_FLAGS) })
 }
 
-/// Says that nothing more will be sent.
+/// Shuts down the sending direction.
 pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
     // SAFETY: a plain number that the kernel checks.
     check(unsafe { libc::shutdown(fd, libc::SHUT_WR) } as isize).map(drop)
 }
 
-/// Set once the kernel (or a sandbox's filter) has said that it has no `accept4`.
+/// Set once the kernel (or a seccomp filter) has refused `accept4`.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 static NO_ACCEPT4: AtomicBool = AtomicBool::new(false);
 
-/// Takes a connection off the backlog: non-blocking, closed on exec.
+/// Accepts a connection from the backlog; the new descriptor is non-blocking and close-on-exec.
 pub(crate) fn accept(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if !NO_ACCEPT4.load(Ordering::Relaxed) {
@@ -76,11 +78,11 @@ pub(crate) fn accept(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
 fn accept_in_one_call(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
     let mut buffer = AddressBuffer::new();
     let (address, length) = buffer.pointers();
-    // SAFETY: the buffer has room for any address and its length says so.
+    // SAFETY: the buffer can hold any address, and `length` is its size.
     let accepted =
         unsafe { libc::accept4(fd, address, length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
     check(accepted as isize)?;
-    // SAFETY: a new descriptor, which only this function knows.
+    // SAFETY: a new descriptor that no other code uses yet.
     let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
     Ok((accepted, buffer.address()))
 }
@@ -88,10 +90,10 @@ fn accept_in_one_call(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
 fn accept_and_set_flags(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
     let mut buffer = AddressBuffer::new();
     let (address, length) = buffer.pointers();
-    // SAFETY: the buffer has room for any address and its length says so.
+    // SAFETY: the buffer can hold any address, and `length` is its size.
     let accepted = unsafe { libc::accept(fd, address, length) };
     check(accepted as isize)?;
-    // SAFETY: a new descriptor, which only this function knows.
+    // SAFETY: a new descriptor that no other code uses yet.
     let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
     // SAFETY: fcntl on a descriptor that we own; no pointers.
     check(unsafe { libc::fcntl(accepted.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } as isize)?;
@@ -99,16 +101,16 @@ fn accept_and_set_flags(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
     Ok((accepted, buffer.address()))
 }
 
-/// The address of this end.
+/// The local address of a socket.
 pub(crate) fn own_name(fd: RawFd) -> io::Result<SocketAddress> {
     let mut buffer = AddressBuffer::new();
     let (address, length) = buffer.pointers();
-    // SAFETY: the buffer has room for any address and its length says so.
+    // SAFETY: the buffer can hold any address, and `length` is its size.
     check(unsafe { libc::getsockname(fd, address, length) } as isize)?;
     Ok(buffer.address())
 }
 
-/// The address of the other end.
+/// The address of the peer.
 pub(crate) fn peer_name(fd: RawFd) -> io::Result<SocketAddress> {
     let mut buffer = AddressBuffer::new();
     let (address, length) = buffer.pointers();
@@ -122,7 +124,8 @@ pub(crate) fn set_no_delay(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }
 
-/// What has become of an attempt to connect: the pending error, which is cleared.
+/// Takes the pending error of a socket (`SO_ERROR`), which tells how a connection attempt ended.
+/// `None` if there is none.
 pub(crate) fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
     let mut error: libc::c_int = 0;
     let mut size = mem::size_of_val(&error) as libc::socklen_t;
@@ -145,7 +148,8 @@ fn set_option(
         .map(drop)
 }
 
-/// Receives one datagram, cut to the buffer's size, and its sender.
+/// Receives one datagram, truncated to the buffer's size. Returns the number of bytes, a prefix of
+/// `buffer` that is then initialised, and the sender.
 #[inline]
 pub(crate) fn receive_from(
     fd: RawFd,
@@ -153,8 +157,8 @@ pub(crate) fn receive_from(
 ) -> io::Result<(usize, SocketAddress)> {
     let mut sender = AddressBuffer::new();
     let (address, length) = sender.pointers();
-    // SAFETY: the kernel writes at most `len` bytes into a buffer that is ours for the call; the
-    // address buffer has room for any address and its length says so.
+    // SAFETY: the kernel writes at most `len` bytes into an exclusively borrowed buffer; the
+    // address buffer can hold any address, and `length` is its size.
     let received = check(unsafe {
         let start = buffer.as_mut_ptr().cast();
         libc::recvfrom(fd, start, buffer.len(), libc::MSG_DONTWAIT, address, length)
@@ -165,14 +169,14 @@ pub(crate) fn receive_from(
 /// Sends one datagram to an Internet address.
 ///
 /// # Errors
-/// `EAFNOSUPPORT` for another family; what the system answers.
+/// `EAFNOSUPPORT` for another address family; the kernel's errors.
 pub(crate) fn send_to(fd: RawFd, data: &[u8], to: &SocketAddress) -> io::Result<usize> {
     let Some(mut to) = AddressBuffer::of(to) else {
         return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
     };
     let (address, length) = to.pointers();
-    // SAFETY: the kernel reads `len` bytes of a live slice and an address of the length given,
-    // which `pointers` hands out as a valid pointer.
+    // SAFETY: the kernel reads `len` bytes of a live slice, and an address of `*length` bytes to
+    // which `pointers` returned a valid pointer.
     check(unsafe {
         libc::sendto(fd, data.as_ptr().cast(), data.len(), SEND_FLAGS, address, *length)
     })

@@ -3,7 +3,7 @@
 /// The clock that Python's `time.monotonic()` reads.
 #[cfg(not(target_vendor = "apple"))]
 const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
-/// The clock that Python's `time.monotonic()` reads: this is `mach_absolute_time()`.
+/// The clock that Python's `time.monotonic()` reads: `mach_absolute_time()`.
 #[cfg(target_vendor = "apple")]
 const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
 
@@ -27,7 +27,7 @@ pub(crate) fn coarse_nanoseconds() -> u64 {
     read(COARSE)
 }
 
-/// The processor time of the calling thread; None where the platform does not tell.
+/// The CPU time of the calling thread in nanoseconds; `None` if the platform does not report it.
 pub(crate) fn thread_nanoseconds() -> Option<u64> {
     try_read(libc::CLOCK_THREAD_CPUTIME_ID)
 }
@@ -43,6 +43,6 @@ fn try_read(clock: libc::clockid_t) -> Option<u64> {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec that outlives the call, which only writes to it.
     let status = unsafe { libc::clock_gettime(clock, &mut now) };
-    // The fields' widths differ by platform; neither clock is ever negative.
+    // The fields' widths differ by platform; no clock is ever negative.
     (status == 0).then(|| now.tv_sec as u64 * NANOSECONDS_PER_SECOND + now.tv_nsec as u64)
 }

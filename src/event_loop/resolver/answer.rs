@@ -10,7 +10,7 @@ use pyo3::types::{PyInt, PyList, PyString, PyTuple};
 
 use crate::interop::error::os_error;
 use crate::interop::{address, imports};
-use crate::sys::resolve::{Entry, Failure};
+use crate::sys::resolve::{AddressInfo, LookupError};
 
 /// The list of an answer of libc's.
 ///
@@ -18,7 +18,7 @@ use crate::sys::resolve::{Entry, Failure};
 /// What `socket.getaddrinfo` raises.
 pub fn to_python(
     py: Python<'_>,
-    answer: Result<Vec<Entry>, Failure>,
+    answer: Result<Vec<AddressInfo>, LookupError>,
 ) -> PyResult<Bound<'_, PyAny>> {
     let list = PyList::empty(py);
     for entry in answer.map_err(|failure| to_error(py, &failure))? {
@@ -35,10 +35,10 @@ pub fn to_python(
 }
 
 #[cold]
-fn to_error(py: Python<'_>, failure: &Failure) -> PyErr {
+fn to_error(py: Python<'_>, failure: &LookupError) -> PyErr {
     match failure {
-        Failure::System(error) => os_error(py, error),
-        Failure::Resolver(code, text) => {
+        LookupError::System(error) => os_error(py, error),
+        LookupError::Resolver(code, text) => {
             resolver_error(py, *code, text).unwrap_or_else(|error| error)
         }
     }

@@ -10,31 +10,31 @@ use mio::Interest;
 
 use super::{Readiness, Trigger, Waker};
 use crate::reactor::Token;
-use crate::sys::fork::Owner;
+use crate::sys::fork::OwnerProcess;
 use crate::sys::poll::{self, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, Event};
 
-/// How many events one poll may report at first.
+/// Initial number of events that one poll can report.
 const INITIAL_EVENTS: usize = 256;
-/// How far that number grows when polls report as many as they may.
+/// Limit up to which that number grows when polls fill the buffer.
 const MAXIMUM_EVENTS: usize = 16_384;
 
-/// Waits for events; see the module's head.
+/// Waits for events; see the head of `poller/mod.rs`.
 #[derive(Debug)]
 pub struct Poller {
     selector: Arc<Selector>,
     events: Vec<Event>,
     woken: bool,
-    beside: Option<RawFd>,
-    beside_ready: bool,
+    extra: Option<RawFd>,
+    extra_ready: bool,
 }
 
-/// What the poller and its registrars share.
+/// State shared by the poller and its registrars.
 #[derive(Debug)]
 struct Selector {
     epoll: mio::Poll,
     waker: Arc<Waker>,
-    /// Whose epoll it is.
-    owner: Owner,
+    /// The process whose epoll it is.
+    owner: OwnerProcess,
 }
 
 impl Selector {
@@ -48,37 +48,41 @@ impl Selector {
 }
 
 impl Poller {
-    /// A poller with no descriptors.
+    /// Creates a poller with no descriptors registered.
     pub fn new() -> io::Result<Poller> {
         let epoll = mio::Poll::new()?;
         let waker = Arc::new(Waker::new(epoll.registry())?);
-        let selector = Arc::new(Selector { epoll, waker, owner: Owner::current() });
+        let selector = Arc::new(Selector { epoll, waker, owner: OwnerProcess::current() });
         let events = Vec::with_capacity(INITIAL_EVENTS);
-        Ok(Poller { selector, events, woken: false, beside: None, beside_ready: false })
+        Ok(Poller { selector, events, woken: false, extra: None, extra_ready: false })
     }
 
-    /// What registers descriptors with this poller.
+    /// A registrar for this poller.
     pub fn registrar(&self) -> Registrar {
         Registrar { selector: Arc::clone(&self.selector) }
     }
 
-    /// A descriptor that is readable while there are events.
+    /// A descriptor that is readable while events are pending.
     pub fn fd(&self) -> RawFd {
         self.selector.fd()
     }
 
-    /// What wakes this poller.
+    /// The waker of this poller.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.selector.waker)
     }
 
-    /// Waits until something is ready, the waker is called or `timeout` has passed: for ever if
-    /// `None`, not at all if zero. Without events it never returns before the time-out, save
-    /// for a signal ([`io::ErrorKind::Interrupted`]) and time-outs above 24 days. An error
-    /// leaves no events. A forked child must have its registrar renewed first.
+    /// Waits until a descriptor is ready, the waker is called or `timeout` has passed: without
+    /// limit if `None`, not at all if zero. Without events it never returns before the time-out,
+    /// except for a signal ([`io::ErrorKind::Interrupted`]) and time-outs above 24 days. After an
+    /// error there are no events.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; and in a forked child, before [`Registrar::renew`].
     pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.woken = false;
-        self.beside_ready = false;
+        self.extra_ready = false;
         if self.selector.is_inherited() {
             return Err(io::Error::other("the poller is the parent process's"));
         }
@@ -86,10 +90,10 @@ impl Poller {
             self.events.reserve(self.events.len() * 2);
         }
         let epoll = self.selector.fd();
-        match self.beside {
+        match self.extra {
             None => poll::wait(epoll, &mut self.events, timeout)?,
             Some(fd) => {
-                self.beside_ready = poll::wait_beside(epoll, fd, &mut self.events, timeout)?;
+                self.extra_ready = poll::wait_with_extra(epoll, fd, &mut self.events, timeout)?;
             }
         }
         if let Some(index) = self.events.iter().position(|event| token(event) == Token::WAKER) {
@@ -106,58 +110,63 @@ impl Poller {
         self.woken
     }
 
-    /// Has polls end as soon as `fd` is readable too: for a descriptor that the kernel refuses to
-    /// register, since it is out of memory or of the user's quota. It costs a system call a poll.
-    pub fn set_beside(&mut self, fd: Option<RawFd>) {
-        self.beside = fd;
+    /// Makes polls also end when `fd` is readable: for a descriptor that the kernel cannot register
+    /// for lack of memory or quota. Costs a system call per poll.
+    pub fn set_extra(&mut self, fd: Option<RawFd>) {
+        self.extra = fd;
     }
 
-    /// Whether the last poll found the descriptor of [`Poller::set_beside`] readable.
+    /// Whether the last poll found the descriptor of [`Poller::set_extra`] readable, or could not
+    /// tell.
     #[inline]
-    pub fn was_beside_ready(&self) -> bool {
-        self.beside_ready
+    pub fn was_extra_ready(&self) -> bool {
+        self.extra_ready
     }
 
-    /// How many events the last poll reported, wake-ups not included.
+    /// The number of events that the last poll reported, excluding wake-ups.
     #[inline]
     pub fn event_count(&self) -> usize {
         self.events.len()
     }
 
-    /// The event number `index` of the last poll: for callers that can't keep the poller
-    /// borrowed while they handle an event.
+    /// Event `index` of the last poll, for callers that cannot keep the poller borrowed while they
+    /// handle an event.
     #[inline]
     pub fn event(&self, index: usize) -> Option<(Token, Readiness)> {
         self.events.get(index).map(|event| (token(event), readiness(event)))
     }
 
-    /// The events of the last poll. An event may be for a registration that is gone by now.
+    /// The events of the last poll. The registration of an event may have been removed since.
     #[inline]
     pub fn events(&self) -> impl ExactSizeIterator<Item = (Token, Readiness)> {
         self.events.iter().map(|event| (token(event), readiness(event)))
     }
 }
 
-/// Registers descriptors with a [`Poller`]. Errors are the system's: `EEXIST`, `ENOENT`, `EBADF`,
-/// `EPERM` for what can't be polled.
+/// Registers descriptors with a [`Poller`]. Errors are the kernel's: `EEXIST`, `ENOENT`, `EBADF`,
+/// and `EPERM` for files that cannot be polled.
 #[derive(Clone, Debug)]
 pub struct Registrar {
     selector: Arc<Selector>,
 }
 
 impl Registrar {
-    /// Whether the poller is that of the process this one was forked from. Registering with it
-    /// would act on the parent's.
+    /// Whether the poller belongs to the process from which this one was forked. Registering with
+    /// it would change the parent's interest list.
     #[inline]
     pub fn is_inherited(&self) -> bool {
         self.selector.is_inherited()
     }
 
-    /// In a forked child: makes the poller, its registrars and its waker the child's own, under
-    /// the same descriptors. It watches nothing then.
+    /// In a forked child: makes the poller, its registrars and its waker the child's own, keeping
+    /// their descriptors' numbers. Afterwards no descriptor is registered.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, such as being out of descriptors; the call may be repeated.
     pub fn renew(&self) -> io::Result<()> {
         let (epoll, notifier) = (self.selector.fd(), self.selector.waker.descriptor());
-        poll::exchange(epoll, notifier, poll::create)?;
+        poll::reopen(epoll, notifier, poll::create)?;
         self.selector.waker.renew(self.selector.epoll.registry())?;
         self.selector.owner.take_over();
         Ok(())
@@ -174,7 +183,7 @@ impl Registrar {
         poll::add(self.selector.fd(), fd, mask(interest, trigger), token.pack())
     }
 
-    /// Changes how `fd` is watched. What is ready at this time is reported once more.
+    /// Changes how `fd` is watched. If it is ready now, that is reported again.
     pub fn reregister(
         &self,
         fd: RawFd,
@@ -185,8 +194,8 @@ impl Registrar {
         poll::modify(self.selector.fd(), fd, mask(interest, trigger), token.pack())
     }
 
-    /// Stops watching `fd`; to be called before it is closed, since a duplicate would keep it
-    /// registered. Events that were polled already stay.
+    /// Stops watching `fd`. Call it before closing `fd`, since a duplicate would keep it
+    /// registered. Events already polled remain.
     pub fn deregister(&self, fd: RawFd) -> io::Result<()> {
         poll::delete(self.selector.fd(), fd)
     }

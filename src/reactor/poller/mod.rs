@@ -1,18 +1,19 @@
 //! Waiting for readiness.
 //!
-//! mio owns the system's selector and the waker, and serves platforms other than Linux
-//! (`portable`). On Linux (`epoll`) registrations and waits go to mio's epoll descriptor
-//! directly: mio offers edges only and waits in milliseconds, while `loop.add_reader()` has level
-//! semantics and timers are finer. Both backends offer the same three types:
+//! mio owns the system's selector and the waker. `portable.rs` is the backend for platforms other
+//! than Linux. On Linux (`epoll.rs`) registrations and waits go to mio's epoll descriptor directly,
+//! since mio offers only edge-triggered events and time-outs in milliseconds, while
+//! `loop.add_reader()` is level-triggered and timers are finer. `waker.rs` ends waits, `spin.rs`
+//! polls busily. Both backends offer the same three types:
 //!
 //! - [`Poller`] waits. It belongs to the thread that turns the loop; only that thread may be
 //!   inside [`Poller::poll`].
 //! - [`Registrar`] registers descriptors, from any thread, also during a wait.
 //! - [`Waker`] ends a wait, from any thread.
 //!
-//! Dropping them closes descriptors and does nothing else, so that a forked child can drop its
-//! parent's. To use them it calls [`Registrar::renew`] first, which makes them its own; until then
-//! wakes go nowhere and polls fail. The system's selector is closed with the last of them.
+//! Dropping them only closes descriptors, so a forked child can drop its parent's. To use them, the
+//! child must first call [`Registrar::renew`], which makes them its own; until then wake-ups have
+//! no effect and polls fail. The system's selector is closed with the last of them.
 #![forbid(unsafe_code)]
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -35,9 +36,9 @@ pub use waker::Waker;
 /// When readiness is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
-    /// By each poll for as long as it lasts.
+    /// By each poll while the descriptor is ready (level-triggered).
     Level,
-    /// Once, when it begins: at registration or when more arrives or drains.
+    /// When it begins: at registration, or when more data arrives or drains (edge-triggered).
     Edge,
 }
 
@@ -52,15 +53,15 @@ impl Readiness {
     const READ_CLOSED: u8 = 1 << 3;
     const HANG_UP: u8 = 1 << 4;
 
-    /// Reading won't block. As in Python's selectors, true of an event that reports anything
-    /// but writability, whether or not this was registered for.
+    /// Reading will not block. As in Python's selectors, true of any event that reports anything
+    /// but writability, even if reading was not registered for.
     #[inline]
     pub const fn is_readable(self) -> bool {
         self.0 & Self::READABLE != 0
     }
 
-    /// Writing won't block. As in Python's selectors, true of an event that reports anything
-    /// but readability, whether or not this was registered for.
+    /// Writing will not block. As in Python's selectors, true of any event that reports anything
+    /// but readability, even if writing was not registered for.
     #[inline]
     pub const fn is_writable(self) -> bool {
         self.0 & Self::WRITABLE != 0
@@ -72,15 +73,15 @@ impl Readiness {
         self.0 & Self::ERROR != 0
     }
 
-    /// The stream's end has arrived, behind what is still to be read. With [`Trigger::Edge`]
-    /// no further event announces it: read until the end, not until a short read. With
-    /// [`Trigger::Level`] it may go unreported.
+    /// The peer has shut down its sending direction; data may still be unread. With
+    /// [`Trigger::Edge`] no further event announces the end of stream: read until it, not until a
+    /// short read. With [`Trigger::Level`] this may go unreported.
     #[inline]
     pub const fn is_read_closed(self) -> bool {
         self.0 & Self::READ_CLOSED != 0
     }
 
-    /// Both directions are closed, or the other end of a pipe.
+    /// Both directions are shut down, or the other end of a pipe is closed.
     #[inline]
     pub const fn is_hang_up(self) -> bool {
         self.0 & Self::HANG_UP != 0

@@ -1,7 +1,7 @@
-//! The poller on Unix systems without epoll: mio's selector, which reports edges.
+//! The poller on Unix systems without epoll: mio's selector, which is edge-triggered.
 //!
-//! Level semantics are made of them by re-registering a descriptor, before the next wait, after
-//! each event for it: the selector then reports what is still ready.
+//! Level-triggered behaviour is emulated: after each event, the descriptor is re-registered before
+//! the next wait, so that the selector reports it again if it is still ready.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -22,34 +22,34 @@ use crate::sys::fork::Generation;
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("mio's tokens are too small for a descriptor and its generation");
 
-/// How many events one poll may report.
+/// Maximum number of events in one poll.
 const EVENTS: usize = 1024;
 
-/// Waits for events; see the module's head.
+/// Waits for events; see the head of `poller/mod.rs`.
 #[derive(Debug)]
 pub struct Poller {
     selector: mio::Poll,
     watched: Arc<Watched>,
     waker: Arc<Waker>,
     events: mio::Events,
-    /// The last poll's events without wake-ups.
+    /// The last poll's events, excluding wake-ups.
     reported: Vec<(Token, Readiness)>,
     woken: bool,
 }
 
-/// What the poller and its registrars share.
+/// State shared by the poller and its registrars.
 #[derive(Debug)]
 struct Watched {
     registry: mio::Registry,
-    /// Whose selector it is.
+    /// The process whose selector it is.
     owner: Generation,
-    /// The descriptors with level semantics. Locked for system calls too, so that the poller
-    /// re-registers no descriptor that is deregistered meanwhile.
+    /// The level-triggered descriptors. Locked during system calls too, so that the poller does not
+    /// re-register a descriptor that another thread deregisters at that moment.
     level: Mutex<HashMap<RawFd, (Token, Interest)>>,
 }
 
 impl Poller {
-    /// A poller with no descriptors.
+    /// Creates a poller with no descriptors registered.
     pub fn new() -> io::Result<Poller> {
         let selector = mio::Poll::new()?;
         let waker = Arc::new(Waker::new(selector.registry())?);
@@ -62,25 +62,25 @@ impl Poller {
         Ok(Poller { selector, watched, waker, events, reported: Vec::new(), woken: false })
     }
 
-    /// What registers descriptors with this poller.
+    /// A registrar for this poller.
     pub fn registrar(&self) -> Registrar {
         Registrar { watched: Arc::clone(&self.watched) }
     }
 
-    /// A descriptor that is readable while there are events.
+    /// A descriptor that is readable while events are pending.
     pub fn fd(&self) -> RawFd {
         std::os::fd::AsRawFd::as_raw_fd(&self.selector)
     }
 
-    /// What wakes this poller.
+    /// The waker of this poller.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }
 
-    /// Waits until something is ready, the waker is called or `timeout` has passed: for ever if
-    /// `None`, not at all if zero. Without events it never returns before the time-out, save
-    /// for a signal ([`io::ErrorKind::Interrupted`]) and what mio can't represent. An error
-    /// leaves no events.
+    /// Waits until a descriptor is ready, the waker is called or `timeout` has passed: without
+    /// limit if `None`, not at all if zero. Without events it never returns before the time-out,
+    /// except for a signal ([`io::ErrorKind::Interrupted`]) and time-outs that mio cannot
+    /// represent. After an error there are no events.
     pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.woken = false;
         let result = self.rearm();
@@ -107,38 +107,38 @@ impl Poller {
         self.woken
     }
 
-    /// Does nothing: mio's selectors other than epoll are out of room for a descriptor when they
-    /// are out of memory.
-    pub fn set_beside(&mut self, _fd: Option<RawFd>) {}
+    /// Does nothing: selectors other than epoll refuse a descriptor only when they are out of
+    /// memory.
+    pub fn set_extra(&mut self, _fd: Option<RawFd>) {}
 
-    /// Whether the last poll found the descriptor of [`Poller::set_beside`] readable: never.
+    /// Whether the last poll found the descriptor of [`Poller::set_extra`] readable: never here.
     #[inline]
-    pub fn was_beside_ready(&self) -> bool {
+    pub fn was_extra_ready(&self) -> bool {
         false
     }
 
-    /// How many events the last poll reported, wake-ups not included.
+    /// The number of events that the last poll reported, excluding wake-ups.
     #[inline]
     pub fn event_count(&self) -> usize {
         self.reported.len()
     }
 
-    /// The event number `index` of the last poll: for callers that can't keep the poller
-    /// borrowed while they handle an event.
+    /// Event `index` of the last poll, for callers that cannot keep the poller borrowed while they
+    /// handle an event.
     #[inline]
     pub fn event(&self, index: usize) -> Option<(Token, Readiness)> {
         self.reported.get(index).copied()
     }
 
-    /// The events of the last poll; reading and writing may come as two events of one token.
-    /// An event may be for a registration that is gone by now.
+    /// The events of the last poll; one token may have an event each for reading and writing. The
+    /// registration of an event may have been removed since.
     #[inline]
     pub fn events(&self) -> impl ExactSizeIterator<Item = (Token, Readiness)> {
         self.reported.iter().copied()
     }
 
-    /// Makes the selector report the descriptors with level semantics that it has reported
-    /// before, if they are still registered and still ready.
+    /// Re-registers the level-triggered descriptors that the last poll reported, so that the
+    /// selector reports those that are still ready.
     fn rearm(&self) -> io::Result<()> {
         let level = self.watched.level.lock();
         for (token, _) in &self.reported {
@@ -148,8 +148,7 @@ impl Poller {
                 let fd = token.fd();
                 let registered = SourceFd(&fd);
                 match self.watched.reregister(registered, *token, *interest) {
-                    // Closed by its owner without being deregistered: the selector has
-                    // forgotten it as well.
+                    // The owner closed it without deregistering: the selector has dropped it too.
                     Err(error) if is_gone(&error) => {}
                     result => result?,
                 }
@@ -172,13 +171,17 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// Whether the poller is that of the process this one was forked from.
+    /// Whether the poller belongs to the process from which this one was forked.
     #[inline]
     pub fn is_inherited(&self) -> bool {
         !self.watched.owner.is_current()
     }
 
-    /// Not to be had here: a forked child must make a new poller.
+    /// Unsupported here: after `fork` the child must create a new poller.
+    ///
+    /// # Errors
+    ///
+    /// Always [`io::ErrorKind::Unsupported`].
     pub fn renew(&self) -> io::Result<()> {
         let text = "an event loop cannot be used after a fork on this platform: make a new one";
         Err(io::Error::new(io::ErrorKind::Unsupported, text))
@@ -198,7 +201,7 @@ impl Registrar {
         Ok(())
     }
 
-    /// Changes how `fd` is watched. What is ready at this time is reported once more.
+    /// Changes how `fd` is watched. If it is ready now, that is reported again.
     pub fn reregister(
         &self,
         fd: RawFd,
@@ -212,8 +215,7 @@ impl Registrar {
         Ok(())
     }
 
-    /// Stops watching `fd`; to be called before it is closed. Events that were polled already
-    /// stay.
+    /// Stops watching `fd`. Call it before closing `fd`. Events already polled remain.
     pub fn deregister(&self, fd: RawFd) -> io::Result<()> {
         let mut level = self.watched.level.lock();
         level.remove(&fd);

@@ -1,4 +1,4 @@
-//! Polling again and again for a while instead of sleeping: nothing has to be woken up.
+//! Busy polling: polls repeatedly for a while instead of sleeping, which saves a wake-up.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::Poller;
 
 impl Poller {
-    /// Polls without sleep until something is ready, the waker is called or `spin` has passed.
-    /// A signal does not end it early.
+    /// Polls without sleeping until a descriptor is ready, the waker is called or `spin` has
+    /// passed. A signal does not end it early.
     pub fn poll_busily(&mut self, spin: Duration) -> io::Result<()> {
         let started = Instant::now();
         loop {

@@ -77,13 +77,13 @@ macro_rules! test_backend {
             }
 
             #[test]
-            fn nothing_beside_is_ready() {
+            fn the_extra_descriptor_is_reported_only_when_ready() {
                 let mut poller = Poller::new().unwrap();
                 let (reader, _writer) = pair();
-                for beside in [Some(reader.as_raw_fd()), None] {
-                    poller.set_beside(beside);
+                for extra in [Some(reader.as_raw_fd()), None] {
+                    poller.set_extra(extra);
                     assert!(ready(&mut poller).is_empty());
-                    assert!(!poller.was_beside_ready());
+                    assert!(!poller.was_extra_ready());
                 }
             }
 
@@ -200,7 +200,7 @@ macro_rules! test_backend {
                 writer.write_all(b"x").unwrap();
                 let polled = ready(&mut poller);
 
-                // Before the event is handled its descriptor's number passes to the peer.
+                // Before the event is handled, the number of its descriptor passes to the peer.
                 registrar.deregister(fd).unwrap();
                 table.remove(fd).unwrap();
                 let new = table.insert(fd, READ, "new").unwrap();
@@ -311,8 +311,8 @@ macro_rules! test_backend {
                 assert!(poller.was_woken());
             }
 
-            /// Threads count up and wake; whoever polls must see every count without ever
-            /// waiting for a time-out.
+            /// Threads count up and wake the poller; the polling thread must see every count
+            /// without ever waiting for a time-out.
             #[test]
             fn no_wake_is_lost() {
                 const THREADS: usize = 4;
@@ -342,7 +342,7 @@ macro_rules! test_backend {
                 assert!(start.elapsed() < Duration::from_secs(20));
             }
 
-            /// What a forked child does first; the parent's side is tested from Python.
+            /// What a forked child does first; tests in Python cover the parent's side.
             #[test]
             fn a_renewed_poller_starts_afresh() {
                 let mut poller = Poller::new().unwrap();

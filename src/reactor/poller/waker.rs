@@ -1,20 +1,20 @@
-//! Ending a wait from another thread.
+//! Ends a wait from another thread.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::reactor::Token;
-use crate::sys::fork::Owner;
+use crate::sys::fork::OwnerProcess;
 
 /// Makes the poller's current or next wait return.
 #[derive(Debug)]
 pub struct Waker {
     notifier: Notifier,
-    /// Whether a wake-up is on its way that the poller has not reported yet.
+    /// Whether a wake-up was sent that the poller has not reported yet.
     pending: AtomicBool,
-    /// Whose notifier it is.
-    owner: Owner,
+    /// The process whose notifier it is.
+    owner: OwnerProcess,
 }
 
 impl Waker {
@@ -22,15 +22,19 @@ impl Waker {
         Ok(Waker {
             notifier: Notifier::new(registry)?,
             pending: AtomicBool::new(false),
-            owner: Owner::current(),
+            owner: OwnerProcess::current(),
         })
     }
 
-    /// Wakes the poller. One system call for all calls between two polls. What the caller wrote
-    /// before is visible to the polling thread after the poll that reports the wake-up.
+    /// Wakes the poller. Calls between two polls coalesce into one system call. What the caller
+    /// wrote before is visible to the polling thread after the poll that reports the wake-up.
     ///
-    /// In a forked child it leaves the parent's poller asleep; the wake-up stays pending for the
+    /// In a forked child it does not wake the parent's poller; the wake-up stays pending for the
     /// child's own.
+    ///
+    /// # Errors
+    ///
+    /// The system's; the wake-up is not pending then.
     #[inline]
     pub fn wake(&self) -> io::Result<()> {
         if self.pending.swap(true, Ordering::SeqCst) {
@@ -42,9 +46,9 @@ impl Waker {
         self.notifier.notify().inspect_err(|_| self.pending.store(false, Ordering::Release))
     }
 
-    /// To be called by the poller once it has seen the wake-up and before it reports it: wakes
-    /// from here on make a new one. A swap and not a store, to synchronise with the callers
-    /// that found a wake-up pending and left.
+    /// Called by the poller when it has seen the wake-up and before it reports it: later calls of
+    /// `wake` send a new one. A swap rather than a store, to synchronise with callers that found a
+    /// wake-up pending and returned.
     pub(super) fn acknowledge(&self) {
         self.pending.swap(false, Ordering::AcqRel);
     }
@@ -55,17 +59,17 @@ impl Waker {
         std::os::fd::AsRawFd::as_raw_fd(&self.notifier.0)
     }
 
-    /// In a forked child: parts from the parent's poller and wakes the one of `registry`.
+    /// In a forked child: detaches from the parent's poller and wakes the one of `registry`.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn renew(&self, registry: &mio::Registry) -> io::Result<()> {
         self.notifier.renew(registry)?;
         self.owner.take_over();
-        // Rung by the parent, or by a thread of the child that took it for the parent's.
+        // `wake` was called in the parent before the fork, or in the child before this.
         if self.pending.load(Ordering::SeqCst) { self.notifier.notify() } else { Ok(()) }
     }
 }
 
-/// An eventfd of our own: mio's cannot be exchanged after a fork.
+/// An eventfd of our own: mio's cannot be replaced after a fork.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[derive(Debug)]
 struct Notifier(std::os::fd::OwnedFd);
@@ -78,16 +82,16 @@ impl Notifier {
         Ok(notifier)
     }
 
-    /// Each ring is an edge, so the counter need not be read.
+    /// Each write is an edge, so the counter need not be read.
     fn notify(&self) -> io::Result<()> {
         crate::sys::poll::add_one(&self.0)
     }
 
-    /// Under the same descriptor, which other threads may be about to use.
+    /// Keeps the descriptor's number, which other threads may be about to use.
     fn renew(&self, registry: &mio::Registry) -> io::Result<()> {
-        use crate::sys::poll::{eventfd, exchange};
+        use crate::sys::poll::{eventfd, reopen};
         use std::os::fd::AsRawFd;
-        exchange(self.0.as_raw_fd(), registry.as_raw_fd(), eventfd)?;
+        reopen(self.0.as_raw_fd(), registry.as_raw_fd(), eventfd)?;
         self.register(registry)
     }
 

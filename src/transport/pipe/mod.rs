@@ -38,7 +38,7 @@ impl FullStreak {
         }
         self.0 = if full { self.0 + 1 } else { 0 };
         if self.0 > Self::PATIENCE {
-            pipe::widen(fd);
+            pipe::enlarge(fd);
         }
     }
 }
