@@ -1,7 +1,7 @@
 //! Rust futures on ferroloop's event loop, for other extension modules.
 //!
-//! Copy this file into your PyO3 extension; it needs `pyo3` and nothing of ferroloop's crate. At
-//! run time it finds the Python package `ferroloop` and talks to it through a table of C functions
+//! Copy this file into your PyO3 extension; it depends on `pyo3` but not on ferroloop's crate. At
+//! run time it imports the Python package `ferroloop` and calls it through a table of C functions
 //! (the capsule `ferroloop._ferroloop._C_API`), so the two modules may be built by different
 //! compilers and with different versions of PyO3.
 //!
@@ -38,7 +38,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyCapsule;
 
-/// The version of the table below. Fields are only ever added at its end.
+/// The version of [`Api`]. New versions only add fields at its end.
 pub const VERSION: u32 = 1;
 
 /// [`FutureFunctions::poll`]: not ready; the waker will be called.
@@ -53,74 +53,76 @@ pub const READ: c_int = 0;
 /// [`Api::ready`]: something can be written.
 pub const WRITE: c_int = 1;
 
-/// A future, owned by whoever holds this. All calls in the thread that made it, with the GIL.
+/// A future, owned by the holder of this struct. All functions must be called in the thread that
+/// created it, with the GIL held.
 #[repr(C)]
 pub struct RawFuture {
-    /// Argument of the functions.
+    /// The argument of the functions.
     pub data: *mut c_void,
-    /// What can be done with it.
+    /// The functions.
     pub functions: *const FutureFunctions,
 }
 
-/// What can be done with a [`RawFuture`]. No function may unwind.
+/// The functions of a [`RawFuture`]. None of them may unwind.
 #[repr(C)]
 pub struct FutureFunctions {
-    /// Polls; answers [`PENDING`], [`READY`] or [`FAILED`]. Not called again after the latter two.
-    /// The waker is lent: to keep it, clone it.
+    /// Polls the future; returns [`PENDING`], [`READY`] or [`FAILED`], and must not be called again
+    /// after the latter two. The waker is borrowed: the future must clone it to keep it.
     pub poll: unsafe extern "C" fn(
         data: *mut c_void,
         waker: *const BorrowedWaker,
         result: *mut *mut ffi::PyObject,
     ) -> c_int,
-    /// Drops the future, done or not. The last call.
+    /// Drops the future, whether it is done or not. Must be the last call.
     pub drop: unsafe extern "C" fn(data: *mut c_void),
 }
 
 /// A waker. Its functions may be called in any thread, without the GIL.
 #[repr(C)]
 pub struct BorrowedWaker {
-    /// Argument of the functions.
+    /// The argument of the functions.
     pub data: *const c_void,
-    /// What can be done with it.
+    /// The functions.
     pub functions: *const WakerFunctions,
 }
 
-/// What can be done with a waker.
+/// The functions of a waker.
 #[repr(C)]
 pub struct WakerFunctions {
-    /// A new reference, as data for the same functions.
+    /// Returns a new reference, as data for the same functions.
     pub clone: unsafe extern "C" fn(data: *const c_void) -> *const c_void,
-    /// Wakes; keeps the reference.
+    /// Wakes the task; does not release the reference.
     pub wake: unsafe extern "C" fn(data: *const c_void),
-    /// Gives a reference of `clone` back.
+    /// Releases a reference that `clone` has returned.
     pub drop: unsafe extern "C" fn(data: *const c_void),
 }
 
-/// The table that the capsule points to. All functions need the GIL; those that return a pointer
-/// or an int answer null or -1 with an exception set when they fail.
+/// The table that the capsule points to. All functions need the GIL. On failure they set an
+/// exception and return null or -1.
 #[repr(C)]
 pub struct Api {
-    /// [`VERSION`] of the module that made the table; a higher one has more fields.
+    /// [`VERSION`] of the module that owns the table; a higher version has more fields.
     pub version: u32,
-    /// Size of the table in bytes.
+    /// The size of the table in bytes.
     pub size: u32,
-    /// A coroutine (a new reference) that runs the future, which it owns even if it fails. The
-    /// name is UTF-8 of the length given, and is copied.
+    /// Returns a coroutine (a new reference) that runs the future. It takes ownership of the future
+    /// even on failure. The name is UTF-8 of `length` bytes, and is copied.
     pub coroutine:
         unsafe extern "C" fn(RawFuture, name: *const u8, length: usize) -> *mut ffi::PyObject,
-    /// As `coroutine`, but a task of the running loop; without a name for a null pointer.
+    /// Like `coroutine`, but returns a task of the running loop. If `name` is null, the task gets a
+    /// default name.
     pub spawn:
         unsafe extern "C" fn(RawFuture, name: *const u8, length: usize) -> *mut ffi::PyObject,
-    /// A future that awaits a Python awaitable, of which it takes a reference.
+    /// Makes a future that awaits a Python awaitable, of which it takes a new reference.
     pub await_object: unsafe extern "C" fn(*mut ffi::PyObject, *mut RawFuture) -> c_int,
-    /// A future that is ready after so many seconds, with None.
+    /// Makes a future whose output, after `seconds`, is None.
     pub sleep: unsafe extern "C" fn(seconds: f64, *mut RawFuture) -> c_int,
-    /// A future that is ready, with None, when the descriptor is, in direction [`READ`] or
-    /// [`WRITE`]. The descriptor must stay open until the future is dropped.
+    /// Makes a future whose output is None as soon as the descriptor is ready in direction [`READ`]
+    /// or [`WRITE`]. The descriptor must stay open until the future is dropped.
     pub ready: unsafe extern "C" fn(fd: c_int, direction: c_int, *mut RawFuture) -> c_int,
 }
 
-/// The capsule's name.
+/// The name of the capsule.
 pub const CAPSULE: &std::ffi::CStr = c"ferroloop._ferroloop._C_API";
 
 fn api(py: Python<'_>) -> PyResult<&'static Api> {
@@ -144,13 +146,16 @@ fn api(py: Python<'_>) -> PyResult<&'static Api> {
 /// A Python coroutine that runs `future` when it is awaited, on ferroloop's loop of this thread.
 ///
 /// A panic becomes RuntimeError. Cancellation drops the future.
+///
+/// # Errors
+/// ImportError if ferroloop is not installed or older than this file.
 pub fn coroutine<'py, F, T>(py: Python<'py>, name: &str, future: F) -> PyResult<Bound<'py, PyAny>>
 where
     F: Future<Output = PyResult<T>> + 'static,
     T: for<'a> IntoPyObject<'a> + 'static,
 {
     let api = api(py)?;
-    // SAFETY: attached; the name lives during the call; answers a new reference or null.
+    // SAFETY: attached; the name lives during the call; returns a new reference or null.
     unsafe {
         let coroutine = (api.coroutine)(into_raw(converted(future)), name.as_ptr(), name.len());
         Bound::from_owned_ptr_or_err(py, coroutine)
@@ -158,6 +163,10 @@ where
 }
 
 /// Runs `future` as a task of ferroloop's loop that runs in this thread; returns the task.
+///
+/// # Errors
+/// RuntimeError if no loop of ferroloop runs in this thread; ImportError if ferroloop is not
+/// installed or older than this file.
 pub fn spawn<'py, F, T>(
     py: Python<'py>,
     name: Option<&str>,
@@ -175,36 +184,46 @@ where
     }
 }
 
-/// Awaits a Python awaitable. Dropping the future cancels what it awaits.
+/// Awaits a Python awaitable. Dropping the future cancels the awaited task or future.
+///
+/// # Errors
+/// RuntimeError if no loop of ferroloop runs in this thread; TypeError if the object is not
+/// awaitable.
 pub fn into_future(awaitable: &Bound<'_, PyAny>) -> PyResult<LoopFuture> {
     let api = api(awaitable.py())?;
-    // SAFETY: attached, a live object; the place is valid.
-    LoopFuture::made_by(awaitable.py(), |place| unsafe {
-        (api.await_object)(awaitable.as_ptr(), place)
+    // SAFETY: attached, a live object; `out` is valid.
+    LoopFuture::made_by(awaitable.py(), |out| unsafe {
+        (api.await_object)(awaitable.as_ptr(), out)
     })
 }
 
-/// Waits for `duration`, counted from the first poll.
+/// Waits for `duration`, measured from the first poll.
+///
+/// # Errors
+/// ImportError if ferroloop is not installed or older than this file.
 pub async fn sleep(duration: Duration) -> PyResult<()> {
     let sleep = Python::attach(|py| {
         let api = api(py)?;
-        // SAFETY: attached; the place is valid.
-        LoopFuture::made_by(py, |place| unsafe { (api.sleep)(duration.as_secs_f64(), place) })
+        // SAFETY: attached; `out` is valid.
+        LoopFuture::made_by(py, |out| unsafe { (api.sleep)(duration.as_secs_f64(), out) })
     })?;
     sleep.await.map(drop)
 }
 
-/// Waits until `fd`, which must stay open meanwhile, is ready: [`READ`] or [`WRITE`].
+/// Waits until `fd` is ready in direction [`READ`] or [`WRITE`]. The caller must keep it open.
+///
+/// # Errors
+/// OSError if the descriptor cannot be registered with the poller, as for a regular file.
 pub async fn ready(fd: RawFd, direction: c_int) -> PyResult<()> {
     let ready = Python::attach(|py| {
         let api = api(py)?;
-        // SAFETY: attached; the place is valid.
-        LoopFuture::made_by(py, |place| unsafe { (api.ready)(fd, direction, place) })
+        // SAFETY: attached; `out` is valid.
+        LoopFuture::made_by(py, |out| unsafe { (api.ready)(fd, direction, out) })
     })?;
     ready.await.map(drop)
 }
 
-/// A future that ferroloop has made. It stays in its thread.
+/// A future that ferroloop has made. It is not `Send`.
 pub struct LoopFuture {
     raw: RawFuture,
     _local: PhantomData<*const ()>,
@@ -212,7 +231,7 @@ pub struct LoopFuture {
 
 impl LoopFuture {
     /// # Safety
-    /// The future is owned by nobody else, and its functions do what they should.
+    /// `raw` has no other owner, and its functions fulfil the contract of [`FutureFunctions`].
     pub unsafe fn from_raw(raw: RawFuture) -> Self {
         Self { raw, _local: PhantomData }
     }
@@ -222,7 +241,7 @@ impl LoopFuture {
         if make(&mut raw) != 0 {
             return Err(PyErr::fetch(py));
         }
-        // SAFETY: just made, for us.
+        // SAFETY: just made, and not used elsewhere.
         Ok(unsafe { Self::from_raw(raw) })
     }
 }
@@ -231,14 +250,14 @@ impl Future for LoopFuture {
     type Output = PyResult<Py<PyAny>>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // A waker of ours as data, for the functions below.
+        // Valid during the poll, as `WAKER_FUNCTIONS` require.
         let waker = BorrowedWaker {
             data: ptr::from_ref(context.waker()).cast(),
-            functions: &FOR_FERROLOOP,
+            functions: &WAKER_FUNCTIONS,
         };
         Python::attach(|py| {
             let mut result = ptr::null_mut();
-            // SAFETY: attached, in the future's thread; both places are valid during the call.
+            // SAFETY: attached, in the future's thread; both pointers are valid during the call.
             match unsafe { ((*self.raw.functions).poll)(self.raw.data, &waker, &mut result) } {
                 PENDING => Poll::Pending,
                 // SAFETY: a new reference.
@@ -251,7 +270,7 @@ impl Future for LoopFuture {
 
 impl Drop for LoopFuture {
     fn drop(&mut self) {
-        // While the interpreter ends the future is left alone.
+        // While the interpreter shuts down the future is leaked.
         let _ = Python::try_attach(|_py| {
             // SAFETY: attached, in the future's thread; dropped once.
             unsafe { ((*self.raw.functions).drop)(self.raw.data) };
@@ -259,7 +278,7 @@ impl Drop for LoopFuture {
     }
 }
 
-/// The future with its output made a Python object.
+/// Converts the output of a future to a Python object.
 async fn converted<F, T>(future: F) -> PyResult<Py<PyAny>>
 where
     F: Future<Output = PyResult<T>> + 'static,
@@ -269,7 +288,7 @@ where
     Python::attach(|py| value.into_py_any(py))
 }
 
-/// A future of this module for ferroloop.
+/// Makes a future of this module usable by ferroloop.
 pub fn into_raw<F: Future<Output = PyResult<Py<PyAny>>> + 'static>(future: F) -> RawFuture {
     RawFuture {
         data: Box::into_raw(Box::new(future)).cast(),
@@ -282,16 +301,17 @@ unsafe extern "C" fn poll_boxed<F: Future<Output = PyResult<Py<PyAny>>>>(
     waker: *const BorrowedWaker,
     result: *mut *mut ffi::PyObject,
 ) -> c_int {
-    // SAFETY: `data` is the box of `into_raw`, which nobody else uses during the call and which
-    // stays where it is until it is dropped.
+    // SAFETY: `data` is the box of `into_raw`, which nothing else accesses during the call and
+    // which does not move until it is dropped.
     let future = unsafe { Pin::new_unchecked(&mut *data.cast::<F>()) };
-    // SAFETY: the waker is valid during the call, and so is this one, which is lent on.
-    let waker = ManuallyDrop::new(unsafe { Waker::new(waker.cast(), &LENT) });
+    // SAFETY: the waker is valid during the call, and this one, which borrows it, is not used
+    // longer.
+    let waker = ManuallyDrop::new(unsafe { Waker::new(waker.cast(), &BORROWED) });
     let polled = catch_unwind(AssertUnwindSafe(|| future.poll(&mut Context::from_waker(&waker))));
     Python::attach(|py| match polled {
         Ok(Poll::Pending) => PENDING,
         Ok(Poll::Ready(Ok(value))) => {
-            // SAFETY: a valid place; it gets the reference.
+            // SAFETY: a valid pointer, through which the caller takes the reference.
             unsafe { *result = value.into_ptr() };
             READY
         }
@@ -314,11 +334,11 @@ unsafe extern "C" fn poll_boxed<F: Future<Output = PyResult<Py<PyAny>>>>(
 unsafe extern "C" fn drop_boxed<F>(data: *mut c_void) {
     // SAFETY: the box of `into_raw`, dropped once.
     let future = unsafe { Box::from_raw(data.cast::<F>()) };
-    // A panic in a destructor has been told of by the hook, and must not get into C.
+    // The panic hook has reported a panic of the destructor, which must not unwind into C.
     drop(catch_unwind(AssertUnwindSafe(|| drop(future))));
 }
 
-/// A reference to a waker of the other side.
+/// An owned reference to one of ferroloop's wakers.
 struct OwnedWaker {
     data: *const c_void,
     functions: *const WakerFunctions,
@@ -326,7 +346,7 @@ struct OwnedWaker {
 
 impl OwnedWaker {
     /// # Safety
-    /// The waker must be valid, and its functions as long as the process.
+    /// The waker must be valid, and its functions must live as long as the process.
     unsafe fn raw(data: *const c_void, functions: *const WakerFunctions) -> RawWaker {
         // SAFETY: by the contract of this function.
         let data = unsafe { ((*functions).clone)(data) };
@@ -336,7 +356,7 @@ impl OwnedWaker {
 }
 
 /// For a [`BorrowedWaker`] during a poll.
-static LENT: RawWakerVTable = RawWakerVTable::new(
+static BORROWED: RawWakerVTable = RawWakerVTable::new(
     |data| {
         // SAFETY: the pointer is to a waker that is valid during the poll.
         unsafe {
@@ -344,12 +364,12 @@ static LENT: RawWakerVTable = RawWakerVTable::new(
             OwnedWaker::raw(waker.data, waker.functions)
         }
     },
-    wake_lent,
-    wake_lent,
+    wake_borrowed,
+    wake_borrowed,
     |_data| {},
 );
 
-unsafe fn wake_lent(data: *const ()) {
+unsafe fn wake_borrowed(data: *const ()) {
     // SAFETY: the pointer is to a waker that is valid during the poll.
     unsafe {
         let waker = &*data.cast::<BorrowedWaker>();
@@ -357,7 +377,7 @@ unsafe fn wake_lent(data: *const ()) {
     }
 }
 
-/// For a box of an [`OwnedWaker`], which works in any thread.
+/// For a boxed [`OwnedWaker`], which works in any thread.
 static OWNED: RawWakerVTable = RawWakerVTable::new(
     |data| {
         // SAFETY: the pointer is to a box made by `OwnedWaker::raw`.
@@ -390,8 +410,9 @@ static OWNED: RawWakerVTable = RawWakerVTable::new(
     },
 );
 
-/// Wakers of this module for the other side: the data is a `Waker`, lent or boxed.
-static FOR_FERROLOOP: WakerFunctions =
+/// Wakers of this module for ferroloop. The data is a pointer to a `Waker`, borrowed during a poll
+/// or owned and boxed.
+static WAKER_FUNCTIONS: WakerFunctions =
     WakerFunctions { clone: clone_waker, wake: wake_waker, drop: drop_waker };
 
 unsafe extern "C" fn clone_waker(data: *const c_void) -> *const c_void {

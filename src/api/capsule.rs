@@ -1,4 +1,4 @@
-//! What other extension modules can have of the loop, without sharing a Rust type with it.
+//! The loop for other extension modules, which share no Rust type with this crate.
 
 #![forbid(unsafe_code)]
 
@@ -11,9 +11,10 @@ use crate::api::futures::{self, RustCoroutine, SpawnOptions};
 use crate::api::net::{AsyncFd, Direction};
 use crate::ffi::c_api::{self, ExportedFuture, ForeignFuture, Implementation};
 
-struct Loop;
+/// Implements the functions of the C table.
+struct CapsuleFunctions;
 
-impl Implementation for Loop {
+impl Implementation for CapsuleFunctions {
     fn coroutine<'py>(
         py: Python<'py>,
         name: String,
@@ -28,7 +29,7 @@ impl Implementation for Loop {
         future: ForeignFuture,
     ) -> PyResult<Bound<'py, PyAny>> {
         let options = SpawnOptions { name: name.map(Into::into), context: None };
-        futures::start(&futures::running(py)?, options, Box::pin(future))
+        futures::start(&futures::running_loop(py)?, options, Box::pin(future))
     }
 
     fn await_object(awaitable: Bound<'_, PyAny>) -> PyResult<ExportedFuture> {
@@ -48,7 +49,7 @@ impl Implementation for Loop {
     }
 }
 
-/// `_ferroloop._C_API`.
+/// Makes the capsule `_ferroloop._C_API`.
 pub fn make(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    c_api::capsule::<Loop>(py)
+    c_api::capsule::<CapsuleFunctions>(py)
 }

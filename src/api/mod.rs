@@ -1,4 +1,4 @@
-//! What Rust programs and other extension modules use of the event loop.
+//! The interface of the event loop for Rust programs and other extension modules.
 //!
 //! * `futures/`: Rust futures on the loop's thread, as tasks and coroutines of Python;
 //! * `net/`: sockets for those futures;

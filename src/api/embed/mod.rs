@@ -1,7 +1,11 @@
-//! The loop in a Rust program: start Python, build a loop, run both languages on it.
+//! Embeds the loop in a Rust program: starts Python and runs both languages on one loop. Feature
+//! `embed`.
 //!
 //! A program needs libpython and Python's standard library, nothing else: the Python part of
-//! ferroloop is inside the crate (`package.rs`). Feature `embed`.
+//! ferroloop is inside the crate.
+//!
+//! * `runtime.rs`: [`Runtime`] and its [`Builder`];
+//! * `package.rs`: [`register`] makes the built-in Python package importable.
 //!
 //! ```
 //! use ferroloop::Runtime;

@@ -1,4 +1,4 @@
-//! The Python package for a program that has none installed.
+//! The Python package that is built into a Rust program.
 
 #![forbid(unsafe_code)]
 
@@ -14,11 +14,11 @@ static SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/python_sou
 
 const NATIVE: &str = "ferroloop._ferroloop";
 
-/// Makes `import ferroloop` find this program's own copy. Doing it again changes nothing.
+/// Makes `import ferroloop` find this program's own copy. Further calls have no effect.
 ///
 /// # Errors
-/// ImportError if another copy of ferroloop, a wheel for example, was imported before, or in a
-/// sub-interpreter.
+/// ImportError if another copy of ferroloop, for example an installed wheel, was imported before,
+/// or if this is a sub-interpreter.
 pub fn register(py: Python<'_>) -> PyResult<()> {
     interpreter::claim(py)?;
     let modules = py.import("sys")?.getattr("modules")?;

@@ -17,7 +17,16 @@ use tracing::Dispatch;
 use crate::api::embed::package;
 use crate::api::futures::{Handle, coroutine};
 
-/// How a [`Runtime`] is made.
+/// Configures and builds a [`Runtime`].
+///
+/// ```
+/// # use std::num::NonZeroUsize;
+/// # fn main() -> pyo3::PyResult<()> {
+/// let threads = NonZeroUsize::new(4).unwrap();
+/// let runtime = ferroloop::Builder::new().threads(threads).debug(true).build()?;
+/// runtime.close()
+/// # }
+/// ```
 #[derive(Default)]
 pub struct Builder {
     threads: Option<NonZeroUsize>,
@@ -26,41 +35,42 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// asyncio's defaults.
+    /// A builder with asyncio's defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The most threads of the loop's pool, for [`spawn_blocking`](crate::spawn_blocking) and
-    /// `run_in_executor(None, ...)`; by default as many as asyncio's has.
+    /// Sets the maximum number of threads of the loop's default executor, which runs
+    /// [`spawn_blocking`](crate::spawn_blocking) and `run_in_executor(None, ...)`. The default is
+    /// that of `concurrent.futures.ThreadPoolExecutor`.
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// asyncio's debug mode; by default what `PYTHONASYNCIODEBUG` says.
+    /// Sets asyncio's debug mode, which `PYTHONASYNCIODEBUG` determines by default.
     #[must_use]
     pub fn debug(mut self, debug: bool) -> Self {
         self.debug = Some(debug);
         self
     }
 
-    /// Who gets the `tracing` events of this loop; by default the thread's subscriber.
+    /// Sets the receiver of this loop's `tracing` events, by default the thread's subscriber.
     #[must_use]
     pub fn tracing(mut self, dispatch: Dispatch) -> Self {
         self.tracing = Some(dispatch);
         self
     }
 
-    /// Starts Python, unless it runs already, and makes the loop.
+    /// Starts Python, unless it runs already, and creates the loop.
     ///
-    /// The thread that starts Python is Python's main thread. Python is started without signal
-    /// handlers: Ctrl-C is the program's business.
+    /// The thread that starts Python becomes Python's main thread. Python is started without signal
+    /// handlers: the program must handle Ctrl-C itself.
     ///
     /// # Errors
     /// ImportError if another copy of ferroloop was imported before; OSError if the loop cannot be
-    /// made (out of descriptors).
+    /// created, for example because the process has no descriptors left.
     pub fn build(self) -> PyResult<Runtime> {
         Python::initialize();
         Python::attach(|py| {
@@ -95,11 +105,12 @@ impl Builder {
     }
 }
 
-/// An event loop that a Rust program owns, in the thread that made it.
+/// An event loop owned by a Rust program, in the thread that created it.
 ///
-/// Several threads can have one each. Dropping it closes it.
+/// Several threads can have one each. Dropping it closes it and reports errors of that as
+/// unraisable exceptions.
 pub struct Runtime {
-    /// An `asyncio.Runner`: what it does at the end is what asyncio programs expect.
+    /// An `asyncio.Runner`, so that the loop is shut down as asyncio programs expect.
     runner: Py<PyAny>,
     event_loop: Py<PyAny>,
     handle: Handle,
@@ -110,7 +121,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime with asyncio's defaults.
+    /// Creates a runtime with asyncio's defaults.
     ///
     /// # Errors
     /// As [`Builder::build`].
@@ -118,17 +129,17 @@ impl Runtime {
         Builder::new().build()
     }
 
-    /// The loop for other threads.
+    /// A handle by which other threads use the loop.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// The loop for Python code.
+    /// The loop as a Python object.
     pub fn event_loop<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.event_loop.bind(py).clone()
     }
 
-    /// Runs the loop until `future` is done, which runs as a task of it.
+    /// Runs `future` as a task of the loop until it is done; returns its output.
     ///
     /// # Errors
     /// RuntimeError if the future panics or the loop is stopped before it is done; CancelledError
@@ -136,12 +147,12 @@ impl Runtime {
     pub fn block_on<F: Future + 'static>(&self, future: F) -> PyResult<F::Output> {
         let output = Rc::new(RefCell::new(None));
         let slot = output.clone();
-        let kept = async move {
+        let task_body = async move {
             let value = future.await;
             *slot.borrow_mut() = Some(value);
             Ok(())
         };
-        self.attached(|py| self.run(&coroutine(py, "block_on", kept)?).map(drop))?;
+        self.attached(|py| self.run(&coroutine(py, "block_on", task_body)?).map(drop))?;
         let output = output.borrow_mut().take();
         output.ok_or_else(|| PyRuntimeError::new_err("the future ended without an output"))
     }
@@ -149,14 +160,14 @@ impl Runtime {
     /// Runs the loop until a Python coroutine is done; returns its result.
     ///
     /// # Errors
-    /// What the coroutine raises; RuntimeError if the loop is stopped before it is done.
+    /// Exceptions of the coroutine; RuntimeError if the loop is stopped before it is done.
     pub fn run<'py>(&self, coroutine: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = coroutine.py();
         self.traced(|| self.runner.bind(py).call_method1("run", (coroutine,)))
     }
 
-    /// Imports a module and calls a function of it; runs the loop until it is done if it is a
-    /// coroutine function. Returns the result.
+    /// Imports a module and calls one of its functions. If that returns a coroutine, runs the loop
+    /// until the coroutine is done. Returns the result.
     ///
     /// ```
     /// # use pyo3::prelude::*;
@@ -171,7 +182,7 @@ impl Runtime {
     /// ```
     ///
     /// # Errors
-    /// What the import or the function raises.
+    /// Exceptions of the import, the function or the coroutine.
     pub fn run_module<'py>(
         &self,
         py: Python<'py>,
@@ -184,7 +195,7 @@ impl Runtime {
         if is_coroutine.is_truthy()? { self.run(&result) } else { Ok(result) }
     }
 
-    /// Runs the loop until it is stopped, by [`Handle::stop`] or `loop.stop()`.
+    /// Runs the loop until [`Handle::stop`] or `loop.stop()` stops it.
     ///
     /// # Errors
     /// KeyboardInterrupt and SystemExit raised by any callback.
@@ -192,11 +203,11 @@ impl Runtime {
         self.attached(|py| self.event_loop.bind(py).call_method0("run_forever").map(drop))
     }
 
-    /// Ends what runs on the loop and closes it, as `asyncio.run()` does: cancels all tasks and
-    /// waits for them, closes asynchronous generators, joins the pool's threads.
+    /// Shuts the loop down as `asyncio.run()` does: cancels all tasks and waits for them, shuts
+    /// down asynchronous generators, joins the default executor's threads and closes the loop.
     ///
     /// # Errors
-    /// What an ending task raises beyond itself (KeyboardInterrupt, SystemExit).
+    /// KeyboardInterrupt and SystemExit raised by a task meanwhile.
     pub fn close(mut self) -> PyResult<()> {
         self.end()
     }

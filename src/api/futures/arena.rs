@@ -1,10 +1,10 @@
-//! Where Rust futures live: in the thread that made them, which they never release.
+//! Thread-local storage of Rust futures, which never leave the thread that created them.
 //!
-//! A future need not be `Send`, but the Python object that stands for it can be dropped in any
-//! thread. So the object holds a [`FutureSlot`], and the future lies in a thread-local arena: it is
-//! polled and dropped there and nowhere else, exactly once, by construction. A slot given up
-//! in another thread is put on a list that the arena's own thread clears; what is left when the
-//! thread ends is dropped then.
+//! A future need not be `Send`, but its Python object can be deallocated in any thread. So the
+//! object holds a [`FutureSlot`] and the future is stored in a thread-local arena: by construction
+//! it is polled only in that thread, and dropped there exactly once. If another thread releases a
+//! slot, it enqueues a request that the arena's own thread processes. Futures that are left when
+//! their thread ends are dropped then.
 
 #![forbid(unsafe_code)]
 
@@ -21,26 +21,26 @@ use pyo3::prelude::*;
 /// A future whose output goes to Python.
 pub type LocalFuture = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
 
-/// What other threads know of an arena.
+/// The part of an arena that other threads use.
 #[derive(Default)]
 struct ArenaShared {
-    requests: Mutex<Vec<Request>>,
-    any: AtomicBool,
+    requests: Mutex<Vec<SlotRequest>>,
+    has_requests: AtomicBool,
 }
 
-/// What another thread asks for.
+/// A request of another thread.
 #[derive(Clone, Copy)]
-enum Request {
-    /// The future of this index is to be dropped; the index stays reserved.
-    Empty(u32),
-    /// Nobody uses this index any more.
-    Free(u32),
+enum SlotRequest {
+    /// Drop the future at this index; the index stays reserved.
+    DropFuture(u32),
+    /// Drop the future at this index, if there is one, and reuse the index.
+    FreeIndex(u32),
 }
 
 impl ArenaShared {
-    fn request(&self, request: Request) {
+    fn request(&self, request: SlotRequest) {
         self.requests.lock().push(request);
-        self.any.store(true, Ordering::Release);
+        self.has_requests.store(true, Ordering::Release);
     }
 }
 
@@ -52,7 +52,7 @@ struct Arena {
 
 #[derive(Default)]
 struct Slots {
-    /// None while a index is free, or its future is being polled.
+    /// None while an index is free, or its future is being polled.
     futures: Vec<Option<LocalFuture>>,
     free: Vec<u32>,
 }
@@ -60,7 +60,7 @@ struct Slots {
 impl Drop for Arena {
     fn drop(&mut self) {
         for future in std::mem::take(&mut self.slots.get_mut().futures) {
-            drop_quietly(future);
+            drop_catching_panic(future);
         }
     }
 }
@@ -69,29 +69,29 @@ thread_local! {
     static ARENA: Arena = Arena::default();
 }
 
-/// Sole owner of a index in the arena of one thread.
+/// The only owner of an index in the arena of one thread.
 pub struct FutureSlot {
     shared: Arc<ArenaShared>,
     index: u32,
 }
 
-/// A future was asked for in a thread that is not its own.
+/// The caller's thread is not the future's.
 #[derive(Debug)]
 pub struct WrongThread;
 
-/// What became of the future of a slot.
+/// Whether [`FutureSlot::release`] has dropped the future.
 pub enum Release {
-    /// Dropped, or there was none.
+    /// The future was dropped, or there was none.
     Done,
-    /// Its thread was told to drop it.
-    DeferredToItsThread,
+    /// The future's own thread was asked to drop it.
+    Deferred,
 }
 
 impl FutureSlot {
-    /// Gives `future` a index in this thread.
+    /// Stores `future` in the arena of this thread.
     pub fn new(future: LocalFuture) -> Self {
         ARENA.with(|arena| {
-            grant_requests_if_any(arena);
+            process_requests_if_any(arena);
             let mut slots = arena.slots.borrow_mut();
             let index = match slots.free.pop() {
                 Some(index) => {
@@ -108,38 +108,38 @@ impl FutureSlot {
         })
     }
 
-    /// Takes the future out, to poll or to drop it. None if somebody has it already.
+    /// Takes the future out, to poll or to drop it. None if it is being polled or was dropped.
     ///
     /// # Errors
-    /// If this is not its thread.
+    /// If this is not the future's thread.
     #[inline]
     pub fn take(&self) -> Result<Option<LocalFuture>, WrongThread> {
         self.with_slot(|future| future.take()).ok_or(WrongThread)
     }
 
-    /// Puts a future back that was taken out.
+    /// Stores the future again that [`FutureSlot::take`] returned.
     #[inline]
-    pub fn put_back(&self, future: LocalFuture) {
+    pub fn restore(&self, future: LocalFuture) {
         let mut future = Some(future);
-        self.with_slot(|index| *index = future.take());
-        debug_assert!(future.is_none(), "a future is put back in the thread that took it");
+        self.with_slot(|stored| *stored = future.take());
+        debug_assert!(future.is_none(), "a future is restored in the thread that took it");
     }
 
-    /// Drops the future, if this is its thread; otherwise has that thread drop it.
+    /// Drops the future if this is its thread; otherwise asks that thread to drop it.
     pub fn release(&self) -> Release {
         match self.take() {
             Ok(future) => {
-                drop_quietly(future);
+                drop_catching_panic(future);
                 Release::Done
             }
             Err(WrongThread) => {
-                self.shared.request(Request::Empty(self.index));
-                Release::DeferredToItsThread
+                self.shared.request(SlotRequest::DropFuture(self.index));
+                Release::Deferred
             }
         }
     }
 
-    /// Runs `body` on the index; None in another thread, or when this one is ending.
+    /// Calls `body` with the stored future; None in another thread, or if this one is ending.
     #[inline]
     fn with_slot<R>(&self, body: impl FnOnce(&mut Option<LocalFuture>) -> R) -> Option<R> {
         let here = |arena: &Arena| {
@@ -156,50 +156,51 @@ impl Drop for FutureSlot {
     fn drop(&mut self) {
         match self.take() {
             Ok(future) => {
-                drop_quietly(future);
-                // In a thread that is ending there is no arena any more.
+                drop_catching_panic(future);
+                // A thread that is ending has no arena any more.
                 let _ = ARENA.try_with(|arena| {
-                    // Requests for this index must not reach its next tenant.
-                    grant_requests_if_any(arena);
+                    // Requests for this index must not affect its next future.
+                    process_requests_if_any(arena);
                     arena.slots.borrow_mut().free.push(self.index);
                 });
             }
-            Err(WrongThread) => self.shared.request(Request::Free(self.index)),
+            Err(WrongThread) => self.shared.request(SlotRequest::FreeIndex(self.index)),
         }
     }
 }
 
-/// Drops the futures of this thread that were given up elsewhere.
-pub fn sweep() {
-    // In a thread that is ending the arena drops them itself.
-    let _ = ARENA.try_with(grant_requests_if_any);
+/// Drops the futures of this thread that other threads have released.
+pub fn drop_released_futures() {
+    // In a thread that is ending, dropping the arena drops them.
+    let _ = ARENA.try_with(process_requests_if_any);
 }
 
 #[inline]
-fn grant_requests_if_any(arena: &Arena) {
-    if arena.shared.any.load(Ordering::Acquire) {
-        grant_requests(arena);
+fn process_requests_if_any(arena: &Arena) {
+    if arena.shared.has_requests.load(Ordering::Acquire) {
+        process_requests(arena);
     }
 }
 
 #[cold]
-fn grant_requests(arena: &Arena) {
-    arena.shared.any.store(false, Ordering::Relaxed);
+fn process_requests(arena: &Arena) {
+    arena.shared.has_requests.store(false, Ordering::Relaxed);
     let requests = std::mem::take(&mut *arena.shared.requests.lock());
     for request in requests {
-        let (Request::Empty(index) | Request::Free(index)) = request;
+        let (SlotRequest::DropFuture(index) | SlotRequest::FreeIndex(index)) = request;
         let mut slots = arena.slots.borrow_mut();
         let future = slots.futures.get_mut(index as usize).and_then(Option::take);
         drop(slots);
-        drop_quietly(future);
-        if let Request::Free(index) = request {
+        drop_catching_panic(future);
+        if let SlotRequest::FreeIndex(index) = request {
             arena.slots.borrow_mut().free.push(index);
         }
     }
 }
 
-/// A panic in a destructor must not get into whatever dropped the future. The hook has told.
-fn drop_quietly(future: Option<LocalFuture>) {
+/// Drops a future. A panic of its destructor must not unwind into the caller; the panic hook has
+/// already reported it.
+fn drop_catching_panic(future: Option<LocalFuture>) {
     if catch_unwind(AssertUnwindSafe(|| drop(future))).is_err() {
         tracing::error!("a Rust future panicked while it was dropped");
     }
@@ -213,14 +214,14 @@ mod tests {
 
     use super::*;
 
-    /// Notes where and how often it is dropped.
-    struct Witness(
+    /// Records in which thread and how often it is dropped.
+    struct DropRecorder(
         Arc<AtomicUsize>,
         Arc<Mutex<Vec<ThreadId>>>,
         #[expect(dead_code, reason = "makes it !Send")] Rc<()>,
     );
 
-    impl Drop for Witness {
+    impl Drop for DropRecorder {
         fn drop(&mut self) {
             self.0.fetch_add(1, Ordering::SeqCst);
             self.1.lock().push(thread::current().id());
@@ -229,34 +230,34 @@ mod tests {
 
     fn slot() -> (FutureSlot, Arc<AtomicUsize>, Arc<Mutex<Vec<ThreadId>>>) {
         let (count, threads) = (Arc::default(), Arc::default());
-        let witness = Witness(Arc::clone(&count), Arc::clone(&threads), Rc::new(()));
+        let recorder = DropRecorder(Arc::clone(&count), Arc::clone(&threads), Rc::new(()));
         let future: LocalFuture = Box::pin(async move {
-            let _witness = witness;
+            let _recorder = recorder;
             std::future::pending().await
         });
         (FutureSlot::new(future), count, threads)
     }
 
     #[test]
-    fn a_future_is_dropped_with_its_lodging() {
+    fn a_future_is_dropped_with_its_slot() {
         let (slot, count, _) = slot();
         drop(slot);
         assert_eq!(count.load(Ordering::SeqCst), 1);
     }
 
     #[test]
-    fn a_future_given_up_elsewhere_is_dropped_at_home() {
-        let shared = thread::current().id();
+    fn a_future_released_in_another_thread_is_dropped_in_its_own() {
+        let this_thread = thread::current().id();
         let (slot, count, threads) = slot();
         thread::spawn(move || drop(slot)).join().unwrap();
         assert_eq!(count.load(Ordering::SeqCst), 0);
-        sweep();
+        drop_released_futures();
         assert_eq!(count.load(Ordering::SeqCst), 1);
-        assert_eq!(*threads.lock(), [shared]);
+        assert_eq!(*threads.lock(), [this_thread]);
     }
 
     #[test]
-    fn leaving_elsewhere_twice_does_not_free_the_room_twice() {
+    fn releasing_twice_in_another_thread_does_not_free_the_index_twice() {
         let (slot, count, _) = slot();
         let slot = thread::spawn(move || {
             slot.release();
@@ -265,13 +266,13 @@ mod tests {
         .join()
         .unwrap();
         drop(slot);
-        sweep();
+        drop_released_futures();
         assert_eq!(count.load(Ordering::SeqCst), 1);
         let slots: Vec<_> = (0..3).map(|_| self::slot().0).collect();
         let mut numbers: Vec<_> = slots.iter().map(|slot| slot.index).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!(numbers.len(), 3, "a index was given away twice");
+        assert_eq!(numbers.len(), 3, "an index was given away twice");
     }
 
     #[test]
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_ends_drops_what_it_has() {
+    fn a_thread_that_ends_drops_its_futures() {
         let (send, receive) = std::sync::mpsc::channel();
         let thread = thread::spawn(move || {
             let (slot, count, threads) = slot();

@@ -1,4 +1,4 @@
-//! Python awaitables for Rust.
+//! Python awaitables as Rust futures.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 
-use crate::api::futures::coroutine::running;
+use crate::api::futures::coroutine::running_loop;
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::future::{Callback, Future, Waiter};
@@ -23,20 +23,20 @@ use crate::task::as_exact_future;
 
 /// A Python awaitable as a Rust future, made by [`into_future`].
 ///
-/// Dropping it before it is done cancels what it awaits, as the cancellation of an awaiting task
-/// does; `asyncio.shield()` protects from that.
+/// Dropping it before it is done cancels the awaited task or future, as cancelling an awaiting task
+/// does; `asyncio.shield()` prevents that.
 pub struct PythonFuture {
     future: Py<PyAny>,
     completion: Option<Py<Completion>>,
     done: bool,
-    /// Belongs to the loop's thread.
+    /// Not `Send`: it belongs to the loop's thread.
     _local: PhantomData<*const ()>,
 }
 
-/// Awaits a coroutine, task, future or any other awaitable of Python.
+/// Awaits a coroutine, task, future or any other Python awaitable.
 ///
-/// A coroutine becomes a task at once. The output is the result, or the exception raised; of a
-/// cancelled task that is CancelledError.
+/// A coroutine is wrapped in a task at once, as by `asyncio.ensure_future()`. The output is the
+/// result or the exception, which is CancelledError if the task was cancelled.
 ///
 /// ```
 /// # use pyo3::prelude::*;
@@ -49,10 +49,11 @@ pub struct PythonFuture {
 /// ```
 ///
 /// # Errors
-/// RuntimeError if no loop of ferroloop runs in this thread; TypeError for what is not awaitable.
+/// RuntimeError if no loop of ferroloop runs in this thread; TypeError if the object is not
+/// awaitable.
 pub fn into_future(awaitable: Bound<'_, PyAny>) -> PyResult<PythonFuture> {
     let py = awaitable.py();
-    let event_loop = running(py)?;
+    let event_loop = running_loop(py)?;
     let future = if as_exact_future(&awaitable).is_some() {
         awaitable
     } else {
@@ -63,6 +64,7 @@ pub fn into_future(awaitable: Bound<'_, PyAny>) -> PyResult<PythonFuture> {
 }
 
 impl PythonFuture {
+    /// None while the awaited future is pending.
     fn outcome(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
         let future = self.future.bind(py);
         if let Some(future) = as_exact_future(future) {
@@ -81,7 +83,7 @@ impl PythonFuture {
         }
     }
 
-    /// Has the waker called when the future is done.
+    /// Arranges for `waker` to be called when the future is done.
     fn watch(&mut self, py: Python<'_>, waker: &Waker) -> PyResult<()> {
         if let Some(completion) = &self.completion {
             drop(completion.get().waker.replace(py, Some(waker.clone())));
@@ -92,7 +94,8 @@ impl PythonFuture {
         let future = self.future.bind(py);
         match as_exact_future(future) {
             Some(future) => {
-                let callback = Callback::Native(completion.clone().into_any().unbind(), &WAITER);
+                let callback =
+                    Callback::Native(completion.clone().into_any().unbind(), &COMPLETION);
                 Future::add_callback(future, callback)?;
             }
             None => {
@@ -104,7 +107,7 @@ impl PythonFuture {
     }
 }
 
-/// The exception as an error that raises this very object.
+/// An error that raises `exception` itself.
 fn raise(exception: &Bound<'_, PyBaseException>) -> PyErr {
     PyErr::from_value(exception.clone().into_any())
 }
@@ -131,7 +134,7 @@ impl Drop for PythonFuture {
         if self.done {
             return;
         }
-        // While the interpreter ends there is nobody to cancel.
+        // While the interpreter shuts down no task runs that could be cancelled.
         let _ = Python::try_attach(|py| {
             if let Some(completion) = &self.completion {
                 drop(completion.get().waker.take(py));
@@ -165,12 +168,12 @@ impl Completion {
     }
 }
 
-static WAITER: Waiter = Waiter {
-    kind: &COMPLETED,
+static COMPLETION: Waiter = Waiter {
+    kind: &WAKE_RUST_FUTURE,
     as_callback: |completion| Ok([completion.clone(), context::copy_current(completion.py())?]),
 };
 
-static COMPLETED: RunnableKind = RunnableKind {
+static WAKE_RUST_FUTURE: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
         let py = scheduler.py();
         if let Ok(completion) = runnable.object.bind(py).cast::<Completion>() {

@@ -1,4 +1,4 @@
-//! Blocking calls of Rust code, on the loop's pool.
+//! Blocking Rust functions in the loop's default executor.
 
 #![forbid(unsafe_code)]
 
@@ -16,20 +16,20 @@ use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
 use crate::api::futures::awaitable::{PythonFuture, into_future};
-use crate::api::futures::coroutine::{panicked, running};
+use crate::api::futures::coroutine::{panicked, running_loop};
 
-/// A call on its way through the pool, made by [`spawn_blocking`].
+/// Waits for a call in the default executor, made by [`spawn_blocking`].
 ///
-/// Dropping it takes the call back if no thread has begun it.
+/// Dropping it cancels the call if no thread has begun it.
 pub struct Blocking<T> {
     done: PythonFuture,
     result: Arc<Mutex<Option<thread::Result<T>>>>,
 }
 
-/// Has a thread of the loop's default executor call `function`, without the GIL.
+/// Calls `function` in a thread of the loop's default executor, with the GIL released.
 ///
-/// The output is what the function returns. A panic becomes RuntimeError, and so does a call that
-/// the executor gave up because it was shut down.
+/// The output is the function's return value. It is RuntimeError if the function panics or if the
+/// executor is shut down before it makes the call.
 ///
 /// ```
 /// # use pyo3::prelude::*;
@@ -48,7 +48,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let event_loop = running(py)?;
+    let event_loop = running_loop(py)?;
     let result = Arc::new(Mutex::new(None));
     let (slot, function) = (result.clone(), Mutex::new(Some(function)));
     let job = PyCFunction::new_closure(py, None, None, move |arguments, _keywords| {

@@ -1,12 +1,12 @@
-//! `RustCoroutine`: a Rust future as Python sees it, a coroutine.
+//! `RustCoroutine`: a Python coroutine that runs a Rust future.
 //!
-//! It can be awaited, made a task of, thrown into and closed. Whatever ends it early (an exception
-//! thrown in, as by the cancellation of its task, `close()`, the end of the loop or of the object)
-//! drops the Rust future, which is how Rust futures are cancelled.
+//! It can be awaited, wrapped in a task, thrown into and closed. Anything that ends it early drops
+//! the Rust future, which is how Rust futures are cancelled: an exception thrown in, for example by
+//! cancelling its task, `close()`, closing the loop, or deallocating the object.
 //!
-//! While the future is pending the coroutine awaits a Future of the loop, the waiter, which a
-//! wake-up finishes. The loop owns the waiter meanwhile, so that a task is not lost that nobody
-//! but a Rust waker knows.
+//! While the Rust future is pending the coroutine awaits a Future of the loop, the waiter, which a
+//! wake-up finishes. Meanwhile the loop owns the waiter: otherwise the garbage collector would take
+//! a task that only a Rust waker refers to.
 
 #![forbid(unsafe_code)]
 
@@ -35,36 +35,36 @@ use crate::scheduler::report::{outcome, too_late_to_report};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
-/// How far a coroutine is.
+/// The states of a coroutine.
 #[derive(Clone, Copy, PartialEq)]
-enum Stage {
+enum CoroutineState {
     New,
     Suspended,
     Running,
     Done,
 }
 
-/// What a coroutine needs of the loop that it runs on.
-struct Tenant {
+/// The loop that a coroutine runs on, and how it is woken there.
+struct LoopBinding {
     scheduler: Py<Scheduler>,
     future_waker: Arc<FutureWaker>,
     waker: Waker,
 }
 
-impl Traverse for Option<Tenant> {
+impl Traverse for Option<LoopBinding> {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(self.as_ref().map(|tenant| &tenant.scheduler))
+        visit.call(self.as_ref().map(|binding| &binding.scheduler))
     }
 }
 
-/// A Rust future: a coroutine.
+/// A coroutine that runs a Rust future.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct RustCoroutine {
     name: Cow<'static, str>,
     slot: Arc<FutureSlot>,
-    tenant: AttachedCell<Option<Tenant>>,
+    binding: AttachedCell<Option<LoopBinding>>,
     waiter: AttachedCell<Option<Py<Future>>>,
-    stage: AttachedCell<Stage>,
+    state: AttachedCell<CoroutineState>,
 }
 
 impl Recycled for RustCoroutine {
@@ -74,8 +74,8 @@ impl Recycled for RustCoroutine {
     }
 }
 
-/// A waiter whose future was woken.
-static WOKEN: RunnableKind = RunnableKind {
+/// Queued by a wake-up: finishes the waiter.
+static WAKE_WAITER: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
         let py = scheduler.py();
         let waiter = runnable.object.into_bound(py).cast_into::<Future>().map_err(PyErr::from);
@@ -93,8 +93,8 @@ static WOKEN: RunnableKind = RunnableKind {
 };
 
 impl RustCoroutine {
-    /// A coroutine that has not begun; it will run on the loop that first resumes it, which must
-    /// be in this thread.
+    /// A coroutine that has not started. It will run on the loop that first resumes it, which must
+    /// run in this thread.
     pub fn new<'py>(
         py: Python<'py>,
         name: Cow<'static, str>,
@@ -103,76 +103,77 @@ impl RustCoroutine {
         let coroutine = Self {
             name,
             slot: Arc::new(FutureSlot::new(future)),
-            tenant: AttachedCell::new(None),
+            binding: AttachedCell::new(None),
             waiter: AttachedCell::new(None),
-            stage: AttachedCell::new(Stage::New),
+            state: AttachedCell::new(CoroutineState::New),
         };
         Bound::new(py, coroutine)
     }
 
-    /// Gives the coroutine a place on the loop, which from then on drops the future when it is
-    /// closed.
-    pub fn settle(&self, scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
+    /// Binds the coroutine to a loop, which from then on drops the future when it is closed.
+    pub fn bind_to_loop(&self, scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
         let py = scheduler.py();
         scheduler.get().check_open(py)?;
         let inbox = scheduler.get().inbox.clone();
         let future_waker = scheduler.get().parked.with(py, |parked| {
             parked.reserve(|key| Arc::new(FutureWaker::new(inbox, key, self.slot.clone())))
         });
-        let tenant = Tenant {
+        let binding = LoopBinding {
             scheduler: scheduler.clone().unbind(),
             waker: Waker::from(future_waker.clone()),
             future_waker,
         };
-        drop(self.tenant.replace(py, Some(tenant)));
+        drop(self.binding.replace(py, Some(binding)));
         Ok(())
     }
 
-    /// Ends a coroutine that has not begun, without a warning.
+    /// Ends a coroutine that has not started, without the warning that it was never awaited.
     pub fn abandon(&self, py: Python<'_>) {
         self.finish(py);
     }
 
-    /// Ends it: drops the future, unless it is done, and leaves the loop.
+    /// Ends the coroutine: drops the future and releases its slot on the loop.
     fn finish(&self, py: Python<'_>) {
-        self.stage.set(py, Stage::Done);
+        self.state.set(py, CoroutineState::Done);
         drop(self.waiter.take(py));
-        match self.tenant.take(py) {
-            Some(tenant) => {
-                tenant.future_waker.release();
-                let released = tenant
+        match self.binding.take(py) {
+            Some(binding) => {
+                binding.future_waker.release();
+                let released = binding
                     .scheduler
                     .get()
                     .parked
-                    .with(py, |parked| parked.release(tenant.future_waker.key()));
+                    .with(py, |parked| parked.release(binding.future_waker.key()));
                 drop(released);
             }
             None => drop(self.slot.release()),
         }
     }
 
-    /// One resumption: looks at the waiter, polls, waits again.
-    fn advance<'py>(&self, py: Python<'py>) -> PyResult<Step<'py>> {
-        match self.stage.get(py) {
-            Stage::Done => {
+    /// Resumes the coroutine: returns the waiter if that is still pending, polls otherwise.
+    fn advance<'py>(&self, py: Python<'py>) -> PyResult<Resumption<'py>> {
+        match self.state.get(py) {
+            CoroutineState::Done => {
                 return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
             }
-            Stage::Running => return Err(executing()),
-            Stage::New if self.tenant.inspect(py, Option::is_none) => {
-                self.settle(&running(py)?)?;
+            CoroutineState::Running => return Err(executing()),
+            CoroutineState::New if self.binding.inspect(py, Option::is_none) => {
+                self.bind_to_loop(&running_loop(py)?)?;
             }
-            Stage::New | Stage::Suspended => {}
+            CoroutineState::New | CoroutineState::Suspended => {}
         }
-        self.stage.set(py, Stage::Suspended);
-        let settled =
-            self.tenant.inspect(py, |tenant| tenant.as_ref().map(|tenant| tenant.clone_ref(py)));
-        // The loop drops the future when it is closed.
-        let Some(tenant) = settled.filter(|tenant| !tenant.scheduler.get().closed.get(py)) else {
+        self.state.set(py, CoroutineState::Suspended);
+        let binding = self
+            .binding
+            .inspect(py, |binding| binding.as_ref().map(|binding| binding.clone_ref(py)));
+        // Closing the loop has dropped the future.
+        let Some(binding) = binding.filter(|binding| !binding.scheduler.get().closed.get(py))
+        else {
             return Err(closed());
         };
         if let Some(waiter) = self.waiter.get_bound(py) {
             match Future::resume(&waiter) {
-                Resumed::Yield(waiter) => return Ok(Step::Wait(waiter)),
+                Resumed::Yield(waiter) => return Ok(Resumption::Wait(waiter)),
                 Resumed::Raise(exception) => return Err(PyErr::from_value(exception.into_any())),
                 Resumed::Return(_) => drop(self.waiter.take(py)),
             }
@@ -183,54 +184,56 @@ impl RustCoroutine {
             ));
         };
         let mut future = future.ok_or_else(closed)?;
-        self.stage.set(py, Stage::Running);
-        tenant.future_waker.begin_poll();
+        self.state.set(py, CoroutineState::Running);
+        binding.future_waker.begin_poll();
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            future.as_mut().poll(&mut Context::from_waker(&tenant.waker))
+            future.as_mut().poll(&mut Context::from_waker(&binding.waker))
         }));
-        self.stage.set(py, Stage::Suspended);
-        // Back to its room even if it is over, to be dropped by `finish`.
-        self.slot.put_back(future);
+        self.state.set(py, CoroutineState::Suspended);
+        // Restored even if it is done: `finish` drops it.
+        self.slot.restore(future);
         match polled {
-            Ok(Poll::Ready(result)) => Ok(Step::Done(result?.into_bound(py))),
-            Ok(Poll::Pending) => self.wait(py, &tenant),
+            Ok(Poll::Ready(result)) => Ok(Resumption::Done(result?.into_bound(py))),
+            Ok(Poll::Pending) => self.wait(py, &binding),
             Err(payload) => Err(panicked(&*payload)),
         }
     }
 
-    /// What to await until the next wake-up.
-    fn wait<'py>(&self, py: Python<'py>, tenant: &Tenant) -> PyResult<Step<'py>> {
-        if !tenant.future_waker.end_poll() {
-            // Woken during the poll: the next turn, which a bare yield asks a task for.
-            return Ok(Step::Wait(py.None().into_bound(py)));
+    /// Returns the object to await until the next wake-up.
+    fn wait<'py>(&self, py: Python<'py>, binding: &LoopBinding) -> PyResult<Resumption<'py>> {
+        if !binding.future_waker.end_poll() {
+            // Woken during the poll. A bare yield makes the task run again in the next turn.
+            return Ok(Resumption::Wait(py.None().into_bound(py)));
         }
-        let scheduler = tenant.scheduler.bind(py);
+        let scheduler = binding.scheduler.bind(py);
         let waiter = new_object(py, Future::on(scheduler)?)?;
         self.waiter.store(py, Some(waiter.clone()));
-        let runnable = Runnable::new(&WOKEN, waiter.clone());
-        let key = tenant.future_waker.key();
+        let runnable = Runnable::new(&WAKE_WAITER, waiter.clone());
+        let key = binding.future_waker.key();
         drop(scheduler.get().parked.with(py, |parked| parked.park(key, runnable)));
         match Future::resume(&waiter) {
-            Resumed::Yield(waiter) => Ok(Step::Wait(waiter)),
-            // Nobody knows it yet who could have finished it.
-            Resumed::Return(value) => Ok(Step::Wait(value)),
+            Resumed::Yield(waiter) => Ok(Resumption::Wait(waiter)),
+            // Impossible: nothing else has a reference by which it could be finished yet.
+            Resumed::Return(value) => Ok(Resumption::Wait(value)),
             Resumed::Raise(exception) => Err(PyErr::from_value(exception.into_any())),
         }
     }
 
-    /// Refuses to end what is being polled.
+    /// Raises ValueError while the future is being polled.
     fn check_not_executing(&self, py: Python<'_>) -> PyResult<()> {
-        if self.stage.get(py) == Stage::Running { Err(executing()) } else { Ok(()) }
+        if self.state.get(py) == CoroutineState::Running { Err(executing()) } else { Ok(()) }
     }
 }
 
-/// What a resumption led to.
-enum Step<'py> {
+/// The result of resuming a coroutine.
+enum Resumption<'py> {
+    /// It awaits this object.
     Wait(Bound<'py, PyAny>),
+    /// It returns this value.
     Done(Bound<'py, PyAny>),
 }
 
-impl Tenant {
+impl LoopBinding {
     fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
             scheduler: self.scheduler.clone_ref(py),
@@ -240,11 +243,11 @@ impl Tenant {
     }
 }
 
-/// The loop of this crate that runs in this thread.
+/// The loop that runs in this thread.
 ///
 /// # Errors
-/// RuntimeError if there is none.
-pub fn running(py: Python<'_>) -> PyResult<Bound<'_, Scheduler>> {
+/// RuntimeError if there is none, or if it is not ferroloop's.
+pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, Scheduler>> {
     let event_loop = imports::get_running_loop(py)?.call0()?;
     if event_loop.is_none() {
         return Err(PyRuntimeError::new_err("no running event loop"));
@@ -262,7 +265,7 @@ fn closed() -> PyErr {
     PyRuntimeError::new_err("Event loop is closed")
 }
 
-/// What a panic becomes.
+/// The exception for a panic.
 #[cold]
 pub fn panicked(payload: &(dyn Any + Send)) -> PyErr {
     let message = payload
@@ -277,14 +280,14 @@ impl SelfAwaiting for RustCoroutine {
     fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py> {
         let py = slf.py();
         match slf.get().advance(py) {
-            Ok(Step::Wait(awaited)) => Resumed::Yield(awaited),
-            Ok(Step::Done(value)) => {
+            Ok(Resumption::Wait(awaited)) => Resumed::Yield(awaited),
+            Ok(Resumption::Done(value)) => {
                 slf.get().finish(py);
                 Resumed::Return(value)
             }
             Err(error) => {
-                // Wrong use from inside of the poll does not end it.
-                if slf.get().stage.get(py) != Stage::Running {
+                // The poll itself resumed the coroutine: an error, which does not end it.
+                if slf.get().state.get(py) != CoroutineState::Running {
                     slf.get().finish(py);
                 }
                 Resumed::Raise(error.into_value(py).into_bound(py))
@@ -301,13 +304,13 @@ impl Finalize for RustCoroutine {
 
     #[inline(always)]
     fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
-        slf.get().stage.get(slf.py()) == Stage::New
+        slf.get().state.get(slf.py()) == CoroutineState::New
     }
 
-    /// Warns as for any coroutine that nobody awaited.
+    /// Warns, as the interpreter does for a coroutine that was never awaited.
     fn finalize(slf: &Bound<'_, Self>) {
         let py = slf.py();
-        slf.get().stage.set(py, Stage::Done);
+        slf.get().state.set(py, CoroutineState::Done);
         if too_late_to_report(py) {
             return;
         }
@@ -322,7 +325,7 @@ impl Finalize for RustCoroutine {
 
 impl Drop for RustCoroutine {
     fn drop(&mut self) {
-        // Not while the interpreter ends: then the thread's end drops the future.
+        // While the interpreter shuts down the future stays until its thread ends.
         let _ = Python::try_attach(|py| self.finish(py));
     }
 }
@@ -339,7 +342,7 @@ impl RustCoroutine {
         &self.name
     }
 
-    /// What the coroutine waits for.
+    /// The object that the coroutine awaits.
     #[getter]
     fn cr_await<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Future>> {
         self.waiter.get_bound(py)
@@ -347,7 +350,7 @@ impl RustCoroutine {
 
     #[getter]
     fn cr_running(&self, py: Python<'_>) -> bool {
-        self.stage.get(py) == Stage::Running
+        self.state.get(py) == CoroutineState::Running
     }
 
     fn __await__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
@@ -358,7 +361,7 @@ impl RustCoroutine {
         slf.clone()
     }
 
-    /// Resume; the value sent is ignored.
+    /// Resume the coroutine; the value sent is ignored.
     fn send<'py>(slf: &Bound<'py, Self>, _value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         match Self::resume(slf) {
             Resumed::Yield(future) => Ok(future),
@@ -376,7 +379,7 @@ impl RustCoroutine {
     ) -> PyResult<Bound<'py, PyAny>> {
         self.check_not_executing(py)?;
         self.finish(py);
-        // The argument forms, and the errors for wrong ones, are those of a future's iterator.
+        // A future's iterator checks the arguments and raises.
         let raising = Bound::new(py, FutureIterator::detached())?;
         raising.call_method1(intern!(py, "throw"), arguments)
     }
@@ -399,7 +402,7 @@ impl RustCoroutine {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.tenant.visit_with(&visit)?;
+        self.binding.visit_with(&visit)?;
         self.waiter.visit(&visit)
     }
 

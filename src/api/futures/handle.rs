@@ -1,4 +1,4 @@
-//! A loop as other threads see it.
+//! `Handle`, by which other threads use a loop.
 
 #![forbid(unsafe_code)]
 
@@ -9,17 +9,32 @@ use std::{error, fmt};
 
 use pyo3::prelude::*;
 
-use crate::api::futures::coroutine::{panicked, running};
-use crate::api::futures::join::{JoinHandle, promise};
+use crate::api::futures::coroutine::{panicked, running_loop};
+use crate::api::futures::join::{JoinHandle, output_channel};
 use crate::api::futures::spawn::{SpawnOptions, boxed, start};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::scheduler::Scheduler;
 use crate::scheduler::inbox::{Inbox, Message};
 use crate::scheduler::report::{outcome, report_raised};
 
-/// A loop, for any thread: it holds no Python object and its methods need no GIL.
+/// Refers to a loop from any thread: it holds no Python object and its methods need no GIL.
 ///
-/// Keeping one does not keep the loop open.
+/// A handle does not keep the loop open.
+///
+/// ```
+/// # fn main() -> pyo3::PyResult<()> {
+/// let runtime = ferroloop::Runtime::new()?;
+/// let handle = runtime.handle();
+/// let thread = std::thread::spawn(move || {
+///     let sum = handle.spawn(async { 1 + 1 }).unwrap().join().unwrap();
+///     handle.stop().unwrap();
+///     sum
+/// });
+/// runtime.run_forever()?;
+/// assert_eq!(thread.join().unwrap(), 2);
+/// runtime.close()
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Handle(Arc<Inbox>);
 
@@ -41,13 +56,13 @@ impl Handle {
     /// # Errors
     /// RuntimeError if no loop of ferroloop runs in this thread.
     pub fn current(py: Python<'_>) -> PyResult<Self> {
-        Ok(Self::of_scheduler(&running(py)?))
+        Ok(Self::of_scheduler(&running_loop(py)?))
     }
 
-    /// A loop given as Python object.
+    /// The loop that is this Python object.
     ///
     /// # Errors
-    /// TypeError if it is not a loop of ferroloop.
+    /// TypeError if the object is not a loop of ferroloop.
     pub fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self::of_scheduler(event_loop.cast::<Scheduler>()?))
     }
@@ -56,10 +71,10 @@ impl Handle {
         Self(scheduler.get().inbox.clone())
     }
 
-    /// Has the loop run `future` as a task; its output can be awaited or joined in any thread.
+    /// Runs `future` as a task of the loop. Any thread can await or join its output.
     ///
     /// # Errors
-    /// [`Closed`]
+    /// [`Closed`] if the loop is closed.
     pub fn spawn<F>(&self, future: F) -> Result<JoinHandle<F::Output>, Closed>
     where
         F: Future + Send + 'static,
@@ -68,33 +83,34 @@ impl Handle {
         self.spawn_with(move || future)
     }
 
-    /// As [`Handle::spawn`], for a future that is made in the loop's thread and never leaves it.
+    /// Like [`Handle::spawn`], for a future that is not `Send`: `make` is called in the loop's
+    /// thread.
     ///
     /// # Errors
-    /// [`Closed`]
+    /// [`Closed`] if the loop is closed.
     pub fn spawn_with<M, F>(&self, make: M) -> Result<JoinHandle<F::Output>, Closed>
     where
         M: FnOnce() -> F + Send + 'static,
         F: Future + 'static,
         F::Output: Send + 'static,
     {
-        let (promise, handle) = promise();
+        let (sender, handle) = output_channel();
         self.post(move |scheduler| {
             let future = make();
-            let kept = async move {
-                promise.keep(future.await);
+            let task_body = async move {
+                sender.send(future.await);
                 Ok(())
             };
-            start(scheduler, SpawnOptions::default(), boxed(kept)).map(drop)
+            start(scheduler, SpawnOptions::default(), boxed(task_body)).map(drop)
         })?;
         Ok(handle)
     }
 
-    /// Has the loop call `function` in its thread, between two callbacks; it gets the loop. What
-    /// the function raises, or a panic, goes to the loop's exception handler.
+    /// Calls `function` with the loop, in the loop's thread, between two callbacks. Errors and
+    /// panics of the function go to the loop's exception handler.
     ///
     /// # Errors
-    /// [`Closed`]
+    /// [`Closed`] if the loop is closed.
     pub fn call<F>(&self, function: F) -> Result<(), Closed>
     where
         F: for<'py> FnOnce(&Bound<'py, PyAny>) -> PyResult<()> + Send + 'static,
@@ -105,7 +121,7 @@ impl Handle {
     /// Stops the loop after its current turn, as `loop.stop()` does.
     ///
     /// # Errors
-    /// [`Closed`]
+    /// [`Closed`] if the loop is closed.
     pub fn stop(&self) -> Result<(), Closed> {
         self.post(|scheduler| {
             scheduler.get().stopping.set(scheduler.py(), true);

@@ -1,4 +1,4 @@
-//! The outcome of a future that runs on a loop, for any thread.
+//! The channel by which any thread receives the output of a future that runs on a loop.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::{error, fmt};
 
 use parking_lot::{Condvar, Mutex};
 
-/// Why there is no output.
+/// Why a [`JoinHandle`] gives no output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JoinError {
     /// The future was dropped before it was done: its task was cancelled, it panicked, or its loop
@@ -26,69 +26,73 @@ impl fmt::Display for JoinError {
 
 impl error::Error for JoinError {}
 
-enum State<T> {
+enum JoinState<T> {
     Pending(Option<Waker>),
     Done(T),
     Dropped,
 }
 
 struct Shared<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<JoinState<T>>,
     ended: Condvar,
 }
 
-/// Waits for the output of a future spawned by a [`Handle`](crate::api::futures::Handle): as a future in any
-/// executor, or by blocking. Dropping it leaves the future alone.
+/// Waits for the output of a future spawned by a [`Handle`](crate::api::futures::Handle): as a
+/// future of any executor, or by blocking with [`JoinHandle::join`].
+///
+/// Dropping it does not cancel the future.
 pub struct JoinHandle<T>(Arc<Shared<T>>);
 
-/// The other end; dropping it without an output tells the waiting one.
-pub struct Promise<T>(Arc<Shared<T>>);
+/// The sending end. Dropping it without an output makes the other end fail.
+pub struct OutputSender<T>(Arc<Shared<T>>);
 
-/// A promise and who waits for it.
-pub fn promise<T>() -> (Promise<T>, JoinHandle<T>) {
+/// Both ends of a channel for one output.
+pub fn output_channel<T>() -> (OutputSender<T>, JoinHandle<T>) {
     let shared =
-        Arc::new(Shared { state: Mutex::new(State::Pending(None)), ended: Condvar::new() });
-    (Promise(shared.clone()), JoinHandle(shared))
+        Arc::new(Shared { state: Mutex::new(JoinState::Pending(None)), ended: Condvar::new() });
+    (OutputSender(shared.clone()), JoinHandle(shared))
 }
 
-impl<T> Promise<T> {
-    /// Keeps the promise.
-    pub fn keep(self, value: T) {
-        self.0.end(State::Done(value));
+impl<T> OutputSender<T> {
+    /// Sends the output.
+    pub fn send(self, value: T) {
+        self.0.end(JoinState::Done(value));
     }
 }
 
-impl<T> Drop for Promise<T> {
+impl<T> Drop for OutputSender<T> {
     fn drop(&mut self) {
-        if matches!(*self.0.state.lock(), State::Pending(_)) {
-            self.0.end(State::Dropped);
+        if matches!(*self.0.state.lock(), JoinState::Pending(_)) {
+            self.0.end(JoinState::Dropped);
         }
     }
 }
 
 impl<T> Shared<T> {
-    fn end(&self, outcome: State<T>) {
+    fn end(&self, outcome: JoinState<T>) {
         let before = std::mem::replace(&mut *self.state.lock(), outcome);
         self.ended.notify_all();
-        if let State::Pending(Some(waker)) = before {
+        if let JoinState::Pending(Some(waker)) = before {
             waker.wake();
         }
     }
 }
 
 impl<T> JoinHandle<T> {
-    /// Blocks until the future is over. Not in the thread of the loop, which could never end it,
-    /// and not with the GIL held: see [`Python::detach`](pyo3::Python::detach).
+    /// Blocks until the future is done or dropped.
+    ///
+    /// It deadlocks if it is called in the loop's thread, or with the GIL held, since the future
+    /// cannot run then: release the GIL with [`Python::detach`](pyo3::Python::detach).
     ///
     /// # Errors
     /// If the future was dropped before it was done.
     pub fn join(self) -> Result<T, JoinError> {
         let mut state = self.0.state.lock();
         loop {
-            match std::mem::replace(&mut *state, State::Dropped) {
-                State::Done(value) => return Ok(value),
-                State::Dropped => return Err(JoinError::Dropped),
-                pending @ State::Pending(_) => {
+            match std::mem::replace(&mut *state, JoinState::Dropped) {
+                JoinState::Done(value) => return Ok(value),
+                JoinState::Dropped => return Err(JoinError::Dropped),
+                pending @ JoinState::Pending(_) => {
                     *state = pending;
                     self.0.ended.wait(&mut state);
                 }
@@ -102,14 +106,14 @@ impl<T> Future for JoinHandle<T> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.0.state.lock();
-        if let State::Pending(waker) = &mut *state {
+        if let JoinState::Pending(waker) = &mut *state {
             let unused = waker.replace(context.waker().clone());
             drop(state);
             drop(unused);
             return Poll::Pending;
         }
-        match std::mem::replace(&mut *state, State::Dropped) {
-            State::Done(value) => Poll::Ready(Ok(value)),
+        match std::mem::replace(&mut *state, JoinState::Dropped) {
+            JoinState::Done(value) => Poll::Ready(Ok(value)),
             _ => Poll::Ready(Err(JoinError::Dropped)),
         }
     }
@@ -120,18 +124,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kept_promise_is_joined() {
-        let (promise, handle) = promise();
+    fn a_sent_output_is_joined() {
+        let (sender, handle) = output_channel();
         let thread = std::thread::spawn(move || handle.join());
-        promise.keep(7);
+        sender.send(7);
         assert_eq!(thread.join().unwrap(), Ok(7));
     }
 
     #[test]
-    fn a_dropped_promise_is_told() {
-        let (promise, handle) = promise::<u8>();
+    fn a_dropped_sender_is_reported() {
+        let (sender, handle) = output_channel::<u8>();
         let thread = std::thread::spawn(move || handle.join());
-        drop(promise);
+        drop(sender);
         assert_eq!(thread.join().unwrap(), Err(JoinError::Dropped));
     }
 }

@@ -1,16 +1,18 @@
 //! Rust futures on the loop's thread, beside Python's coroutines.
 //!
-//! * [`spawn_local`] and [`coroutine`]: a Rust future for Python, as a task or as a coroutine
-//!   (`spawn.rs`, `coroutine.rs`);
-//! * [`into_future`]: a Python awaitable for Rust (`awaitable.rs`);
-//! * [`spawn_blocking`]: a call that may block, on the loop's pool (`blocking.rs`);
-//! * [`sleep`] and [`timeout`], on the loop's timers (`time.rs`);
-//! * [`Handle`]: the loop seen from other threads (`handle.rs`, `join.rs`);
-//! * `arena.rs`: where futures live; `waker.rs`: how they are woken.
+//! * `spawn.rs`: [`spawn_local`] and [`coroutine`] give a Rust future to Python, as a task or as a
+//!   coroutine;
+//! * `coroutine.rs`: [`RustCoroutine`], the Python object for a Rust future;
+//! * `awaitable.rs`: [`into_future`] gives a Python awaitable to Rust;
+//! * `blocking.rs`: [`spawn_blocking`] calls a blocking function in the default executor;
+//! * `time.rs`: [`sleep`] and [`timeout`], on the loop's timers;
+//! * `handle.rs`: [`Handle`], by which other threads use the loop; `join.rs`: [`JoinHandle`], which
+//!   waits for the output of a future that they have spawned;
+//! * `arena.rs`: thread-local storage of the futures; `waker.rs`: their wakers.
 //!
 //! A future is polled with the GIL held, between two callbacks of the loop and in the context of
-//! its task; long computations should let go of the GIL by [`Python::detach`]. It may be made by
-//! any executor-agnostic crate. Its waker can be called in any thread and needs no GIL.
+//! its task; long computations should release the GIL with [`Python::detach`]. Futures of any
+//! executor-agnostic crate work. Wakers can be called in any thread and need no GIL.
 //!
 //! [`Python::detach`]: pyo3::Python::detach
 
@@ -28,7 +30,7 @@ mod waker;
 
 pub use awaitable::{PythonFuture, into_future};
 pub use blocking::{Blocking, spawn_blocking};
-pub use coroutine::{RustCoroutine, running};
+pub use coroutine::{RustCoroutine, running_loop};
 pub use handle::{Closed, Handle};
 pub use join::{JoinError, JoinHandle};
 pub use spawn::{SpawnOptions, boxed, coroutine, spawn_local, spawn_local_with, start, yield_now};

@@ -1,4 +1,4 @@
-//! Rust futures for Python: as coroutines and as tasks.
+//! Gives Rust futures to Python, as coroutines and as tasks.
 
 #![forbid(unsafe_code)]
 
@@ -11,11 +11,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::api::futures::arena::LocalFuture;
-use crate::api::futures::coroutine::{RustCoroutine, running};
+use crate::api::futures::coroutine::{RustCoroutine, running_loop};
 use crate::scheduler::Scheduler;
 use crate::task::{Task, TaskOptions};
 
-/// The future with its output made a Python object.
+/// Boxes a future and converts its output to a Python object.
 pub fn boxed<F, T>(future: F) -> LocalFuture
 where
     F: Future<Output = PyResult<T>> + 'static,
@@ -29,9 +29,9 @@ where
 
 /// A Python coroutine that runs `future` when it is awaited.
 ///
-/// It is what calling an `async def` function gives: nothing happens before it is awaited, it can
-/// be awaited once, in this thread, and dropping it unawaited warns. `name` is its `__name__`.
-/// Ending it early, by a cancellation for example, drops the future.
+/// It behaves like the coroutine of an `async def` function: it does not start before it is
+/// awaited, it can be awaited once, in this thread, and dropping it unawaited warns. `name` is its
+/// `__name__`. Ending it early, for example by a cancellation, drops the future.
 ///
 /// ```
 /// use ferroloop::coroutine;
@@ -60,17 +60,17 @@ where
 /// Options of a task that runs a Rust future.
 #[derive(Default)]
 pub struct SpawnOptions<'py> {
-    /// Name of the task; `Task-N` by default.
+    /// Name of the task, by default `Task-N`.
     pub name: Option<Cow<'static, str>>,
-    /// The `contextvars.Context` to run in; a copy of the current one by default.
+    /// The `contextvars.Context` to run in, by default a copy of the current one.
     pub context: Option<Bound<'py, PyAny>>,
 }
 
 /// Runs `future` as a task of the loop that runs in this thread; returns the task.
 ///
-/// To asyncio it is a task as any other: it has a name and a context, `all_tasks()` lists it and
-/// `current_task()` names it while it is polled. An error is the task's exception, and so is a
-/// panic, as RuntimeError. Cancelling the task drops the future, in this thread.
+/// To asyncio it is an ordinary task: it has a name and a context, `all_tasks()` lists it and
+/// `current_task()` returns it while it is polled. An error becomes the task's exception; a panic
+/// becomes RuntimeError. Cancelling the task drops the future, in this thread.
 ///
 /// # Errors
 /// RuntimeError if no loop of ferroloop runs in this thread.
@@ -82,10 +82,21 @@ where
     spawn_local_with(py, SpawnOptions::default(), future)
 }
 
-/// As [`spawn_local`], with options.
+/// Like [`spawn_local`], with a name or a context.
+///
+/// ```
+/// use ferroloop::{SpawnOptions, spawn_local_with};
+/// use pyo3::prelude::*;
+///
+/// #[pyfunction]
+/// fn start(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+///     let options = SpawnOptions { name: Some("answer".into()), ..Default::default() };
+///     spawn_local_with(py, options, async { Ok(42) })
+/// }
+/// ```
 ///
 /// # Errors
-/// As there.
+/// RuntimeError if no loop of ferroloop runs in this thread.
 pub fn spawn_local_with<'py, F, T>(
     py: Python<'py>,
     options: SpawnOptions<'py>,
@@ -95,10 +106,10 @@ where
     F: Future<Output = PyResult<T>> + 'static,
     T: for<'a> IntoPyObject<'a>,
 {
-    start(&running(py)?, options, boxed(future))
+    start(&running_loop(py)?, options, boxed(future))
 }
 
-/// Makes a task of a future.
+/// Runs `future` as a task of `scheduler`.
 pub fn start<'py>(
     scheduler: &Bound<'py, Scheduler>,
     options: SpawnOptions<'py>,
@@ -107,8 +118,8 @@ pub fn start<'py>(
     let py = scheduler.py();
     let name = options.name.clone().unwrap_or(Cow::Borrowed("rust_future"));
     let coroutine = RustCoroutine::new(py, name, future)?;
-    // From now on the loop drops the future when it is closed.
-    coroutine.get().settle(scheduler).inspect_err(|_| coroutine.get().abandon(py))?;
+    // From now on closing the loop drops the future.
+    coroutine.get().bind_to_loop(scheduler).inspect_err(|_| coroutine.get().abandon(py))?;
     let options = TaskOptions {
         name: options.name.map(|name| PyString::new(py, &name).into_any()),
         context: options.context,
@@ -118,7 +129,7 @@ pub fn start<'py>(
     Ok(Task::start(scheduler, coroutine.into_any(), options)?.into_any())
 }
 
-/// Lets other callbacks run: ready in the loop's next turn.
+/// Yields to other callbacks; ready in the loop's next turn.
 pub async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(|context| {

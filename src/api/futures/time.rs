@@ -1,4 +1,4 @@
-//! Time for Rust futures: the timers of the loop.
+//! Sleeping and timeouts for Rust futures, on the loop's timers.
 
 #![forbid(unsafe_code)]
 
@@ -11,55 +11,54 @@ use std::{error, fmt};
 
 use pyo3::prelude::*;
 
-use crate::api::futures::coroutine::running;
+use crate::api::futures::coroutine::running_loop;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::scheduler::runnable::{describe_object, nothing_to_note};
 use crate::scheduler::{RunnableKind, Scheduler, Timer, turn};
 
-/// Waits until a time has passed, made by [`sleep`].
+/// Waits for a duration, made by [`sleep`].
 pub struct Sleep {
     started: Instant,
     duration: Duration,
-    /// What waits among the timers, from the first poll on.
-    entry: Option<Entry>,
+    /// None before the first poll.
+    scheduled: Option<ScheduledTimer>,
 }
 
-/// Belongs to the loop's thread.
-struct Entry {
+/// A timer on the loop; dropping it cancels the timer.
+struct ScheduledTimer {
     scheduler: Py<Scheduler>,
-    wake_signal: Py<TimerAlarm>,
+    timer: Py<SleepTimer>,
+    /// Not `Send`: it belongs to the loop's thread.
     _local: PhantomData<*const ()>,
 }
 
-/// Waits for `duration`, counted from this call; never ends early.
+/// Waits for `duration`, measured from this call, and never less.
 ///
 /// ```
 /// # use std::time::Duration;
-/// async fn blink() {
+/// async fn pause() {
 ///     ferroloop::sleep(Duration::from_millis(5)).await;
 /// }
 /// ```
 ///
 /// # Panics
-/// When it is polled where no loop of ferroloop runs.
+/// If it is polled in a thread in which no loop of ferroloop runs.
 pub fn sleep(duration: Duration) -> Sleep {
-    Sleep { started: Instant::now(), duration, entry: None }
+    Sleep { started: Instant::now(), duration, scheduled: None }
 }
 
-impl Entry {
+impl ScheduledTimer {
     fn start(py: Python<'_>, duration: Duration) -> PyResult<Self> {
-        let scheduler = running(py)?;
+        let scheduler = running_loop(py)?;
         let deadline = turn::now(&scheduler)? + duration.as_secs_f64();
-        let wake_signal =
-            TimerAlarm { waker: AttachedCell::new(None), stage: AttachedCell::new(Stage::Armed) };
-        let wake_signal = Bound::new(py, wake_signal)?;
-        let timer = Timer { kind: &DUE, object: wake_signal.clone().into_any().unbind() };
-        scheduler.get().timers.with(py, |timers| timers.push(deadline, timer));
-        Ok(Self {
-            scheduler: scheduler.unbind(),
-            wake_signal: wake_signal.unbind(),
-            _local: PhantomData,
-        })
+        let timer = SleepTimer {
+            waker: AttachedCell::new(None),
+            state: AttachedCell::new(TimerState::Scheduled),
+        };
+        let timer = Bound::new(py, timer)?;
+        let entry = Timer { kind: &WAKE_SLEEPER, object: timer.clone().into_any().unbind() };
+        scheduler.get().timers.with(py, |timers| timers.push(deadline, entry));
+        Ok(Self { scheduler: scheduler.unbind(), timer: timer.unbind(), _local: PhantomData })
     }
 }
 
@@ -69,32 +68,32 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         Python::attach(|py| {
             let this = &mut *self;
-            let entry = this.entry.get_or_insert_with(|| {
+            let scheduled = this.scheduled.get_or_insert_with(|| {
                 let left = this.duration.saturating_sub(this.started.elapsed());
-                Entry::start(py, left).unwrap_or_else(|error| panic!("sleep: {error}"))
+                ScheduledTimer::start(py, left).unwrap_or_else(|error| panic!("sleep: {error}"))
             });
-            let wake_signal = entry.wake_signal.get();
-            if wake_signal.stage.get(py) == Stage::Rung {
+            let timer = scheduled.timer.get();
+            if timer.state.get(py) == TimerState::Expired {
                 return Poll::Ready(());
             }
-            drop(wake_signal.waker.replace(py, Some(context.waker().clone())));
+            drop(timer.waker.replace(py, Some(context.waker().clone())));
             Poll::Pending
         })
     }
 }
 
-impl Drop for Entry {
+impl Drop for ScheduledTimer {
     fn drop(&mut self) {
-        // While the interpreter ends nothing rings any more.
+        // While the interpreter shuts down no timer fires any more.
         let _ = Python::try_attach(|py| {
-            let wake_signal = self.wake_signal.get();
-            drop(wake_signal.waker.take(py));
-            if wake_signal.stage.get(py) != Stage::Armed {
+            let timer = self.timer.get();
+            drop(timer.waker.take(py));
+            if timer.state.get(py) != TimerState::Scheduled {
                 return;
             }
-            wake_signal.stage.set(py, Stage::Cancelled);
+            timer.state.set(py, TimerState::Cancelled);
             let removed = self.scheduler.get().timers.with(py, |timers| {
-                let taken = timers.take_last_if(|last| last.object.is(&self.wake_signal));
+                let taken = timers.take_last_if(|last| last.object.is(&self.timer));
                 if taken.is_none() {
                     timers.note_cancelled();
                 }
@@ -106,51 +105,50 @@ impl Drop for Entry {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Stage {
-    /// In the timers.
-    Armed,
-    /// Due; no longer in the timers.
-    Rung,
-    /// In the timers, to be thrown out.
+enum TimerState {
+    /// In the loop's timers.
+    Scheduled,
+    /// Due, and removed from the loop's timers.
+    Expired,
+    /// Still in the loop's timers, which will discard it.
     Cancelled,
 }
 
-/// What a sleep has among the timers.
+/// The object of a sleep in the loop's timers.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_TimerAlarm")]
-struct TimerAlarm {
+struct SleepTimer {
     waker: AttachedCell<Option<Waker>>,
-    stage: AttachedCell<Stage>,
+    state: AttachedCell<TimerState>,
 }
 
-static DUE: RunnableKind = RunnableKind {
+static WAKE_SLEEPER: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
         let py = scheduler.py();
-        if let Ok(wake_signal) = runnable.object.bind(py).cast::<TimerAlarm>()
-            && wake_signal.get().stage.get(py) == Stage::Rung
-            && let Some(waker) = wake_signal.get().waker.take(py)
+        if let Ok(timer) = runnable.object.bind(py).cast::<SleepTimer>()
+            && timer.get().state.get(py) == TimerState::Expired
+            && let Some(waker) = timer.get().waker.take(py)
         {
             waker.wake();
         }
         Ok(())
     },
     cancelled: |object| {
-        let wake_signal = object.cast::<TimerAlarm>();
-        wake_signal
-            .is_ok_and(|wake_signal| wake_signal.get().stage.get(object.py()) == Stage::Cancelled)
+        let timer = object.cast::<SleepTimer>();
+        timer.is_ok_and(|timer| timer.get().state.get(object.py()) == TimerState::Cancelled)
     },
     sets_current_task: false,
     show: nothing_to_note,
     describe: describe_object,
     left_timers: |object| {
-        if let Ok(wake_signal) = object.cast::<TimerAlarm>()
-            && wake_signal.get().stage.get(object.py()) == Stage::Armed
+        if let Ok(timer) = object.cast::<SleepTimer>()
+            && timer.get().state.get(object.py()) == TimerState::Scheduled
         {
-            wake_signal.get().stage.set(object.py(), Stage::Rung);
+            timer.get().state.set(object.py(), TimerState::Expired);
         }
     },
 };
 
-/// A future was not done in time.
+/// The future of a [`timeout`] was not done in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;
 
@@ -162,13 +160,24 @@ impl fmt::Display for Elapsed {
 
 impl error::Error for Elapsed {}
 
-/// Waits for `future`, but no longer than `duration`, and drops it then.
+/// Waits for `future` for at most `duration`, then drops it.
+///
+/// ```
+/// # use std::time::Duration;
+/// # fn main() -> pyo3::PyResult<()> {
+/// let runtime = ferroloop::Runtime::new()?;
+/// let never = std::future::pending::<()>();
+/// let result = runtime.block_on(ferroloop::timeout(Duration::from_millis(5), never))?;
+/// assert!(result.is_err());
+/// runtime.close()
+/// # }
+/// ```
 ///
 /// # Errors
-/// [`Elapsed`]
+/// [`Elapsed`] if `future` was not done in time.
 ///
 /// # Panics
-/// As [`sleep`].
+/// If it is polled in a thread in which no loop of ferroloop runs.
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     let mut sleep = pin!(sleep(duration));

@@ -1,7 +1,7 @@
 //! The waker of a Rust future on a loop.
 //!
-//! It holds no Python object and needs no GIL: a wake-up is a message to the loop, unless the
-//! future is being polled right now, when one atomic swap tells the poll.
+//! It holds no Python object and needs no GIL: a wake-up is a message to the loop, or, while the
+//! future is being polled, one atomic swap that the poller sees afterwards.
 
 #![forbid(unsafe_code)]
 
@@ -11,61 +11,61 @@ use std::task::Wake;
 
 use pyo3::prelude::*;
 
-use crate::api::futures::arena::{FutureSlot, Release, sweep};
+use crate::api::futures::arena::{FutureSlot, Release, drop_released_futures};
 use crate::scheduler::inbox::{Inbox, Message, ParkedEntry, SlotKey};
 
 const PARKED: u8 = 0;
 const POLLED: u8 = 1;
 const WOKEN: u8 = 2;
 
-/// A future's place on a loop: where it lives, and how it is woken.
+/// Wakes one future of a loop and releases its slot.
 pub struct FutureWaker {
     inbox: Arc<Inbox>,
     key: SlotKey,
-    /// PARKED: waits; a wake-up sends a message. POLLED: a wake-up is seen when the poll is over.
-    /// WOKEN: it will be polled; further wake-ups add nothing.
+    /// PARKED: a wake-up sends a message. POLLED: the poll in progress sees a wake-up when it ends.
+    /// WOKEN: the future will be polled, and further wake-ups have no effect.
     state: AtomicU8,
     slot: Arc<FutureSlot>,
 }
 
 impl FutureWaker {
-    /// The place `key`, which nobody polls yet.
+    /// A waker for the future in `slot`, which has not been polled yet. The loop parks it as `key`.
     pub fn new(inbox: Arc<Inbox>, key: SlotKey, slot: Arc<FutureSlot>) -> Self {
         Self { inbox, key, state: AtomicU8::new(WOKEN), slot }
     }
 
-    /// The place's name on the loop.
+    /// The loop's key of what waits for this waker.
     pub fn key(&self) -> SlotKey {
         self.key
     }
 
-    /// To be called right before a poll: wakes from here on ask for another one.
+    /// Must be called right before a poll: wake-ups from here on request another poll.
     #[inline]
     pub fn begin_poll(&self) {
         self.state.store(POLLED, Ordering::SeqCst);
     }
 
-    /// After a poll that is pending: whether it waits. If not, it was woken meanwhile and is to be
-    /// polled again.
+    /// After a poll that returned pending: true if the future is now parked, false if it was woken
+    /// during the poll and must be polled again.
     #[inline]
     pub fn end_poll(&self) -> bool {
         self.state.compare_exchange(POLLED, PARKED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// No poll will follow: wakes do nothing any more.
+    /// No poll will follow: wake-ups have no effect from now on.
     #[inline]
     pub fn retire(&self) {
         self.state.store(WOKEN, Ordering::SeqCst);
     }
 
-    /// Drops the future, here or in its thread.
+    /// Drops the future, or asks its thread to drop it.
     pub fn release(&self) {
         self.retire();
-        if let Release::DeferredToItsThread = self.slot.release() {
-            // If the loop is closed the thread drops it the next time it makes or drops a
-            // future, or when it ends.
+        if let Release::Deferred = self.slot.release() {
+            // If the loop is closed, the thread drops the future the next time it creates or drops
+            // one, or when it ends.
             let call = Message::Call(Box::new(|_scheduler| {
-                sweep();
+                drop_released_futures();
                 Ok(())
             }));
             drop(self.inbox.post(call));

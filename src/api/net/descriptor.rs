@@ -1,8 +1,8 @@
 //! Readiness of a descriptor.
 //!
-//! The poller is level-triggered: a direction stays watched as long as somebody waits for it
-//! each time it becomes ready, so a stream that is read until it would block costs no system call
-//! per wait. Readiness that nobody waits for ends the watch.
+//! The poller is level-triggered. A direction stays watched as long as a task waits for it each
+//! time it becomes ready, so a task that reads until the call would block needs no further system
+//! call to wait. If no task waits when the direction is ready, the watch ends.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use pyo3::prelude::*;
 
-use crate::api::futures::running;
+use crate::api::futures::running_loop;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
@@ -23,10 +23,10 @@ use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
 /// A descriptor whose readiness can be awaited on the loop of this thread.
 ///
-/// One task at a time can wait for a direction; the one that came last is woken.
+/// One task at a time can wait for a direction; if several do, only the last one is woken.
 ///
-/// The descriptor must be non-blocking, or [`AsyncFd::poll_io`] may block the loop. Not for regular
-/// files, which are always ready and which epoll refuses.
+/// The descriptor must be non-blocking, or [`AsyncFd::poll_io`] may block the loop. Regular files
+/// do not work: epoll does not accept them.
 ///
 /// ```
 /// use ferroloop::{AsyncFd, Direction};
@@ -48,7 +48,7 @@ pub struct AsyncFd<T: AsRawFd> {
 }
 
 impl<T: AsRawFd> AsyncFd<T> {
-    /// Takes a descriptor. Nothing is registered until somebody waits.
+    /// Takes ownership of a descriptor. It is registered when a task first waits for it.
     ///
     /// # Errors
     /// If no loop of ferroloop runs in this thread.
@@ -56,21 +56,22 @@ impl<T: AsRawFd> AsyncFd<T> {
         Ok(Self { registration: Registration::new(inner.as_raw_fd())?, inner })
     }
 
-    /// What was taken.
+    /// The owner of the descriptor that was passed to [`AsyncFd::new`].
     pub fn get_ref(&self) -> &T {
         &self.inner
     }
 
-    /// Gives the descriptor back.
+    /// Deregisters the descriptor and returns its owner.
     pub fn into_inner(self) -> T {
         self.inner
     }
 
-    /// Calls `operation` until it does not answer [`io::ErrorKind::WouldBlock`], and waits in
-    /// between.
+    /// Calls `operation`, again if it is interrupted. If it fails with
+    /// [`io::ErrorKind::WouldBlock`], waits until the descriptor is ready; the next poll calls it
+    /// again.
     ///
     /// # Errors
-    /// What the operation answers; what the kernel answers to watching the descriptor.
+    /// Errors of the operation, and of registering the descriptor with the poller.
     pub fn poll_io<R>(
         &self,
         context: &mut Context<'_>,
@@ -91,10 +92,10 @@ impl<T: AsRawFd> AsyncFd<T> {
         }
     }
 
-    /// As [`AsyncFd::poll_io`], as a future.
+    /// [`AsyncFd::poll_io`] as a future.
     ///
     /// # Errors
-    /// As there.
+    /// Errors of the operation, and of registering the descriptor with the poller.
     pub async fn io<R>(
         &self,
         direction: Direction,
@@ -103,14 +104,15 @@ impl<T: AsRawFd> AsyncFd<T> {
         poll_fn(|context| self.poll_io(context, direction, &mut operation)).await
     }
 
-    /// Waits until the descriptor is ready. Use it for what is not a call that can be tried.
+    /// Waits until the descriptor is ready, for operations that cannot simply be tried, as
+    /// [`AsyncFd::io`] does.
     ///
     /// # Errors
-    /// What the kernel answers to watching the descriptor.
+    /// Errors of registering the descriptor with the poller.
     pub async fn ready(&self, direction: Direction) -> io::Result<()> {
-        let seen = self.registration.notifications(direction);
+        let before = self.registration.notifications(direction);
         poll_fn(|context| {
-            if self.registration.notifications(direction) != seen {
+            if self.registration.notifications(direction) != before {
                 return Poll::Ready(Ok(()));
             }
             self.registration.watch(direction, context.waker())?;
@@ -120,34 +122,37 @@ impl<T: AsRawFd> AsyncFd<T> {
     }
 }
 
-/// One descriptor on the poller of one loop.
+/// The registration of one descriptor with the poller of one loop.
 struct Registration {
     scheduler: Py<Scheduler>,
-    waiters: Py<Waiters>,
+    wakers: Py<DescriptorWakers>,
     fd: RawFd,
-    /// Belongs to the loop's thread.
+    /// Not `Send`: it belongs to the loop's thread.
     _local: PhantomData<*const ()>,
 }
 
 impl Registration {
     fn new(fd: RawFd) -> io::Result<Self> {
         Python::attach(|py| {
-            let scheduler = running(py)?.unbind();
-            let waiters = Py::new(py, Waiters { fd, read: Side::new(), write: Side::new() })?;
-            Ok(Self { scheduler, waiters, fd, _local: PhantomData })
+            let scheduler = running_loop(py)?.unbind();
+            let wakers = Py::new(
+                py,
+                DescriptorWakers { fd, read: DirectionState::new(), write: DirectionState::new() },
+            )?;
+            Ok(Self { scheduler, wakers, fd, _local: PhantomData })
         })
         .map_err(|error: PyErr| io::Error::other(error))
     }
 
-    /// How often the direction was seen to be ready while it was watched.
+    /// How often the poller has reported the direction as ready.
     fn notifications(&self, direction: Direction) -> u64 {
-        Python::attach(|py| self.waiters.get().side(direction).notifications.get(py))
+        Python::attach(|py| self.wakers.get().side(direction).notifications.get(py))
     }
 
-    /// Has the waker called when the direction is ready.
+    /// Arranges for `waker` to be called when the direction is ready.
     fn watch(&self, direction: Direction, waker: &Waker) -> io::Result<()> {
         Python::attach(|py| {
-            let side = self.waiters.get().side(direction);
+            let side = self.wakers.get().side(direction);
             drop(side.waker.replace(py, Some(waker.clone())));
             if side.watched.get(py) {
                 return Ok(());
@@ -160,7 +165,7 @@ impl Registration {
                 Direction::Read => &READABLE,
                 Direction::Write => &WRITABLE,
             };
-            let runnable = Runnable::new(kind, self.waiters.bind(py).clone());
+            let runnable = Runnable::new(kind, self.wakers.bind(py).clone());
             let set = scheduler.watches.with(py, |w| w.set(self.fd, direction, runnable));
             match set {
                 Ok(replaced) => {
@@ -179,33 +184,33 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // While the interpreter ends there is nothing to watch.
+        // While the interpreter shuts down no loop watches anything.
         let _ = Python::try_attach(|py| {
             for direction in [Direction::Read, Direction::Write] {
-                let side = self.waiters.get().side(direction);
+                let side = self.wakers.get().side(direction);
                 drop(side.waker.take(py));
-                Waiters::unwatch(self.waiters.bind(py), self.scheduler.get(), direction);
+                DescriptorWakers::unwatch(self.wakers.bind(py), self.scheduler.get(), direction);
             }
         });
     }
 }
 
-/// Who waits for one descriptor: what the poller queues.
+/// The wakers of one descriptor: the object that the poller queues.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Waiters")]
-struct Waiters {
+struct DescriptorWakers {
     fd: RawFd,
-    read: Side,
-    write: Side,
+    read: DirectionState,
+    write: DirectionState,
 }
 
-/// One direction.
-struct Side {
+/// The state of one direction.
+struct DirectionState {
     waker: AttachedCell<Option<Waker>>,
     watched: AttachedCell<bool>,
     notifications: AttachedCell<u64>,
 }
 
-impl Side {
+impl DirectionState {
     fn new() -> Self {
         Self {
             waker: AttachedCell::new(None),
@@ -215,8 +220,8 @@ impl Side {
     }
 }
 
-impl Waiters {
-    fn side(&self, direction: Direction) -> &Side {
+impl DescriptorWakers {
+    fn side(&self, direction: Direction) -> &DirectionState {
         match direction {
             Direction::Read => &self.read,
             Direction::Write => &self.write,
@@ -229,7 +234,7 @@ impl Waiters {
             return;
         }
         this.side(direction).watched.set(py, false);
-        // `add_reader()`, for one, may have taken the descriptor over.
+        // Another owner, for example `add_reader()`, may have replaced the watch.
         let removed =
             scheduler.watches.with(py, |watches| watches.unset_of(this.fd, direction, slf));
         drop(removed);
@@ -256,13 +261,13 @@ fn run<'py>(
     direction: Direction,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let Ok(waiters) = runnable.object.bind(py).cast::<Waiters>() else { return Ok(()) };
-    let side = waiters.get().side(direction);
+    let Ok(wakers) = runnable.object.bind(py).cast::<DescriptorWakers>() else { return Ok(()) };
+    let side = wakers.get().side(direction);
     side.notifications.set(py, side.notifications.get(py).wrapping_add(1));
     match side.waker.take(py) {
         Some(waker) => waker.wake(),
-        // Level-triggered: it would be queued in every turn.
-        None => Waiters::unwatch(waiters, scheduler.get(), direction),
+        // Level-triggered: otherwise it would be queued in every turn.
+        None => DescriptorWakers::unwatch(wakers, scheduler.get(), direction),
     }
     Ok(())
 }

@@ -1,11 +1,13 @@
-//! Sockets for Rust futures, on the poller that serves Python's.
+//! Sockets for Rust futures, on the loop's poller.
 //!
-//! * [`AsyncFd`]: any descriptor, by readiness (`descriptor.rs`);
-//! * [`TcpStream`], [`TcpListener`], [`UnixStream`], [`UnixListener`]: the standard library's
-//!   sockets, with [`AsyncRead`](futures_io::AsyncRead) and
-//!   [`AsyncWrite`](futures_io::AsyncWrite) (`stream.rs`, `tcp.rs`, `unix.rs`).
+//! * `descriptor.rs`: [`AsyncFd`], readiness of any descriptor;
+//! * `tcp.rs`: [`TcpStream`] and [`TcpListener`];
+//! * `unix.rs`: [`UnixStream`] and [`UnixListener`];
+//! * `stream.rs`: [`AsyncRead`](futures_io::AsyncRead) and [`AsyncWrite`](futures_io::AsyncWrite)
+//!   of both streams.
 //!
-//! All of them belong to the loop, and so to the thread, in which they were made.
+//! They wrap the standard library's sockets, and belong to the loop that ran when they were
+//! created, and so to its thread.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,9 @@
-//! What TCP and UNIX streams have in common.
+//! The methods and traits that TCP and UNIX streams share.
 
 #![forbid(unsafe_code)]
 
-/// Implements the traits of the futures crate for a stream that wraps an [`AsyncFd`]. Reading and
-/// writing go through `&Socket`, so that both directions can be used at once.
+/// Implements the traits of `futures-io` for a stream that wraps an [`AsyncFd`], also for
+/// references to it, so that both directions can be used at once.
 ///
 /// [`AsyncFd`]: crate::api::net::AsyncFd
 macro_rules! byte_stream {
@@ -12,13 +12,14 @@ macro_rules! byte_stream {
             /// Takes a connected socket of the standard library and makes it non-blocking.
             ///
             /// # Errors
-            /// If no loop of ferroloop runs in this thread.
+            /// If the socket cannot be made non-blocking, or if no loop of ferroloop runs in this
+            /// thread.
             pub fn from_std(socket: $socket) -> std::io::Result<Self> {
                 socket.set_nonblocking(true)?;
                 Ok(Self(AsyncFd::new(socket)?))
             }
 
-            /// Gives the socket back, non-blocking.
+            /// Returns the socket, which stays non-blocking.
             pub fn into_std(self) -> $socket {
                 self.0.into_inner()
             }
@@ -28,10 +29,10 @@ macro_rules! byte_stream {
                 self.0.get_ref()
             }
 
-            /// Closes the connection in one direction or both.
+            /// Shuts down one direction of the connection or both.
             ///
             /// # Errors
-            /// As the standard library's method.
+            /// Those of the standard library's method.
             pub fn shutdown(&self, how: std::net::Shutdown) -> std::io::Result<()> {
                 self.0.get_ref().shutdown(how)
             }
@@ -77,13 +78,13 @@ macro_rules! byte_stream {
                 Poll::Ready(Ok(()))
             }
 
-            /// Says that nothing more will be written; reading goes on.
+            /// Half-closes the connection: shuts down writing; reading remains possible.
             fn poll_close(
                 self: Pin<&mut Self>,
                 _context: &mut Context<'_>,
             ) -> Poll<std::io::Result<()>> {
                 Poll::Ready(match self.shutdown(std::net::Shutdown::Write) {
-                    // The other end is gone already.
+                    // The peer has closed the connection already.
                     Err(error) if error.kind() == std::io::ErrorKind::NotConnected => Ok(()),
                     other => other,
                 })

@@ -1,4 +1,4 @@
-//! TCP.
+//! TCP sockets.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use crate::api::net::stream::byte_stream;
 use crate::api::net::{AsyncFd, Direction};
 
-/// A TCP connection. It sends small segments at once (`TCP_NODELAY`), as asyncio's do.
+/// A TCP connection, with `TCP_NODELAY` set as asyncio does.
 ///
 /// ```
 /// use futures_util::{AsyncReadExt, AsyncWriteExt};
@@ -28,11 +28,11 @@ pub struct TcpStream(AsyncFd<net::TcpStream>);
 byte_stream!(TcpStream, net::TcpStream);
 
 impl TcpStream {
-    /// Connects. Names are resolved by whatever the program likes, for example
+    /// Connects to an address. The program must resolve host names itself, for example by
     /// [`ToSocketAddrs`](std::net::ToSocketAddrs) in [`spawn_blocking`](crate::spawn_blocking).
     ///
     /// # Errors
-    /// What the system answers; if no loop of ferroloop runs in this thread.
+    /// Errors of the system calls; if no loop of ferroloop runs in this thread.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = Self(AsyncFd::new(mio::net::TcpStream::connect(address)?.into())?);
         stream.0.ready(Direction::Write).await?;
@@ -43,31 +43,39 @@ impl TcpStream {
         Ok(stream)
     }
 
-    /// The address of this end.
+    /// The local address.
     ///
     /// # Errors
-    /// As the standard library's method.
+    /// Those of the standard library's method.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.get_ref().local_addr()
     }
 
-    /// The address of the other end.
+    /// The peer's address.
     ///
     /// # Errors
-    /// As the standard library's method.
+    /// Those of the standard library's method.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.get_ref().peer_addr()
     }
 }
 
-/// A TCP socket that listens.
+/// A listening TCP socket.
+///
+/// ```
+/// async fn serve(listener: ferroloop::TcpListener) -> std::io::Result<()> {
+///     let (stream, peer) = listener.accept().await?;
+///     println!("{peer} has connected");
+///     stream.shutdown(std::net::Shutdown::Both)
+/// }
+/// ```
 pub struct TcpListener(AsyncFd<net::TcpListener>);
 
 impl TcpListener {
-    /// Listens on an address; port 0 lets the system choose.
+    /// Listens on an address; with port 0 the system chooses the port.
     ///
     /// # Errors
-    /// What the system answers; if no loop of ferroloop runs in this thread.
+    /// Errors of the system calls; if no loop of ferroloop runs in this thread.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         Self::from_std(net::TcpListener::bind(address)?)
     }
@@ -75,26 +83,26 @@ impl TcpListener {
     /// Takes a listening socket of the standard library and makes it non-blocking.
     ///
     /// # Errors
-    /// If no loop of ferroloop runs in this thread.
+    /// If the socket cannot be made non-blocking, or if no loop of ferroloop runs in this thread.
     pub fn from_std(socket: net::TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self(AsyncFd::new(socket)?))
     }
 
-    /// The next connection. Dropping the future loses none.
+    /// Accepts the next connection. Dropping the future loses no connection.
     ///
     /// # Errors
-    /// What the system answers, for example that this process has too many descriptors.
+    /// Errors of the system calls, for example that the process has too many open descriptors.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, address) = self.0.io(Direction::Read, |socket| socket.accept()).await?;
         socket.set_nodelay(true)?;
         Ok((TcpStream::from_std(socket)?, address))
     }
 
-    /// The address that it listens on.
+    /// The address that the socket listens on.
     ///
     /// # Errors
-    /// As the standard library's method.
+    /// Those of the standard library's method.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.get_ref().local_addr()
     }

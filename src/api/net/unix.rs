@@ -1,4 +1,4 @@
-//! UNIX streams.
+//! UNIX stream sockets.
 
 #![forbid(unsafe_code)]
 
@@ -12,15 +12,24 @@ use crate::api::net::stream::byte_stream;
 use crate::api::net::{AsyncFd, Direction};
 
 /// A UNIX stream connection.
+///
+/// ```
+/// use futures_util::AsyncWriteExt;
+///
+/// async fn greet(path: &str) -> std::io::Result<()> {
+///     let mut stream = ferroloop::UnixStream::connect(path).await?;
+///     stream.write_all(b"hello\n").await
+/// }
+/// ```
 pub struct UnixStream(AsyncFd<net::UnixStream>);
 
 byte_stream!(UnixStream, net::UnixStream);
 
 impl UnixStream {
-    /// Connects.
+    /// Connects to a path.
     ///
     /// # Errors
-    /// What the system answers (WouldBlock if the listener's backlog is full); if no loop of
+    /// Errors of the system calls (WouldBlock if the listener's backlog is full); if no loop of
     /// ferroloop runs in this thread.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
         let stream = Self(AsyncFd::new(mio::net::UnixStream::connect(path)?.into())?);
@@ -31,24 +40,24 @@ impl UnixStream {
         }
     }
 
-    /// Two connected ends.
+    /// Creates two connected streams.
     ///
     /// # Errors
-    /// What the system answers; if no loop of ferroloop runs in this thread.
+    /// Errors of the system calls; if no loop of ferroloop runs in this thread.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = net::UnixStream::pair()?;
         Ok((Self::from_std(one)?, Self::from_std(other)?))
     }
 }
 
-/// A UNIX socket that listens.
+/// A listening UNIX stream socket.
 pub struct UnixListener(AsyncFd<net::UnixListener>);
 
 impl UnixListener {
-    /// Listens on a path, which must not exist; the program removes it afterwards.
+    /// Listens on a path, which must not exist. The program must remove it afterwards.
     ///
     /// # Errors
-    /// What the system answers; if no loop of ferroloop runs in this thread.
+    /// Errors of the system calls; if no loop of ferroloop runs in this thread.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<Self> {
         Self::from_std(net::UnixListener::bind(path)?)
     }
@@ -56,16 +65,16 @@ impl UnixListener {
     /// Takes a listening socket of the standard library and makes it non-blocking.
     ///
     /// # Errors
-    /// If no loop of ferroloop runs in this thread.
+    /// If the socket cannot be made non-blocking, or if no loop of ferroloop runs in this thread.
     pub fn from_std(socket: net::UnixListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self(AsyncFd::new(socket)?))
     }
 
-    /// The next connection. Dropping the future loses none.
+    /// Accepts the next connection. Dropping the future loses no connection.
     ///
     /// # Errors
-    /// What the system answers, for example that this process has too many descriptors.
+    /// Errors of the system calls, for example that the process has too many open descriptors.
     pub async fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (socket, address) = self.0.io(Direction::Read, |socket| socket.accept()).await?;
         Ok((UnixStream::from_std(socket)?, address))
