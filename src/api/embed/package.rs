@@ -6,6 +6,7 @@ use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 
+use crate::api::native_module;
 use crate::event_loop::EventLoop;
 use crate::ffi::interpreter;
 
@@ -28,7 +29,7 @@ pub fn register(py: Python<'_>) -> PyResult<()> {
         }
         return Err(PyImportError::new_err("another copy of ferroloop is imported already"));
     }
-    let native = crate::native_module(py)?;
+    let native = native_module::object(py)?;
     native.setattr("__name__", NATIVE)?;
     native.setattr("__package__", "ferroloop")?;
     modules.set_item(NATIVE, native)?;

@@ -1,0 +1,133 @@
+//! The native half of the Python package `ferroloop`: registers the classes and completes them. No
+//! logic of its own.
+
+use pyo3::prelude::*;
+
+/// The native module as an object, for [`register`](crate::register).
+#[cfg(feature = "embed")]
+pub fn object(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    Ok(pyo3::wrap_pymodule!(_ferroloop)(py).into_bound(py).into_any())
+}
+
+/// The native half of the Python package `ferroloop`.
+#[pymodule(gil_used = true)]
+pub mod _ferroloop {
+    use pyo3::prelude::*;
+
+    use crate::{
+        api, event_loop, executor, ffi, future, handle, interop, scheduler, signals, socket_calls,
+        task, tls, transport,
+    };
+
+    #[pymodule_export]
+    use crate::event_loop::EventLoop;
+    #[pymodule_export]
+    use crate::executor::ThreadPool;
+    #[pymodule_export]
+    use crate::future::Future;
+    #[pymodule_export]
+    use crate::handle::{Handle, TimerHandle};
+    #[pymodule_export]
+    use crate::scheduler::Scheduler;
+    #[pymodule_export]
+    use crate::task::Task;
+    #[pymodule_export]
+    use crate::tls::{TlsProtocol, TlsTransport};
+    #[pymodule_export]
+    use crate::transport::{
+        DatagramTransport, ReadPipeTransport, StreamTransport, Transport, WritePipeTransport,
+    };
+    #[pymodule_export]
+    use crate::watchdog::Watchdog;
+
+    /// The tasks of this crate that are not done, of all loops.
+    #[pyfunction]
+    fn live_tasks(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
+        task::current::TASKS.snapshot(py)
+    }
+
+    /// Whether a task is one of `live_tasks()`.
+    #[pyfunction]
+    fn is_listed(task: &Bound<'_, Task>) -> bool {
+        task.get().is_listed(task.py())
+    }
+
+    /// Add a task to `live_tasks()`, or remove it.
+    #[pyfunction]
+    fn set_listed(task: &Bound<'_, Task>, listed: bool) {
+        Task::set_listed(task, listed);
+    }
+
+    /// Share the counter by which asyncio's C module numbers tasks: `make` makes one of its tasks
+    /// and returns the number. False if the counter was not found.
+    #[pyfunction]
+    fn share_task_counter(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
+        ffi::layout::task_number::learn(module, make)
+    }
+
+    /// The names of what was looked for in the interpreter's memory, and whether it was found: else
+    /// slower ways are taken.
+    #[pyfunction]
+    fn learned_places() -> Vec<(&'static str, bool)> {
+        vec![
+            ("the current context", ffi::layout::context::is_comparable()),
+            ("the counter of tasks", ffi::layout::task_number::is_shared()),
+            #[cfg(Py_3_14)]
+            ("the running task", ffi::layout::running_task::is_known()),
+        ]
+    }
+
+    /// The event loops that ran and are not closed.
+    #[pyfunction]
+    fn live_loops(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
+        scheduler::LOOPS.snapshot(py)
+    }
+
+    /// To be called in a forked child, before anything else of this module.
+    #[pyfunction]
+    fn after_fork(py: Python<'_>) -> PyResult<()> {
+        // There the tasks of the parent are no tasks any more, as asyncio's from 3.14 on.
+        #[cfg(Py_3_14)]
+        task::current::TASKS.clear(py);
+        signals::after_fork(py)
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        ffi::interpreter::claim(py)?;
+        ffi::layout::context::learn_layout(py)?;
+        #[cfg(Py_3_14)]
+        ffi::layout::running_task::learn_layout(py)?;
+        static CLASSES: std::sync::Once = std::sync::Once::new();
+        // A program may import the module a second time; the classes are the same then.
+        if !CLASSES.is_completed() {
+            complete_classes(py)?;
+            CLASSES.call_once(|| {});
+        }
+        interop::imports::load(py)?;
+        #[cfg(Py_3_12)]
+        interop::imports::load_for_3_12(py)?;
+        #[cfg(Py_3_14)]
+        interop::imports::load_for_3_14(py)?;
+        #[cfg(not(Py_3_14))]
+        interop::imports::load_before_3_14(py)?;
+        module.add("_C_API", api::capsule::make(py)?)?;
+        module.add("_GUARDED", pyo3::types::PyTuple::new(py, event_loop::GUARDED)?)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+
+    /// Fills the slots that PyO3 does not, before a class can be subclassed; base classes first, so
+    /// that slots are inherited.
+    fn complete_classes(py: Python<'_>) -> PyResult<()> {
+        handle::install(py);
+        future::install(py)?;
+        task::install(py)?;
+        transport::install(py);
+        tls::install(py)?;
+        socket_calls::install(py);
+        api::futures::install(py);
+        event_loop::install(py)?;
+        executor::install(py)
+    }
+}
