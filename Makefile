@@ -111,7 +111,8 @@ build/lint-$(PY)/ready: tests/requirements.txt
 lint: build/lint-$(PY)/ready ## check format, lints and types of the Rust and the Python code
 	$(EXE) tests/check_layers.py
 	cargo fmt --check
-	PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo clippy --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --all-features --document-private-items
 	build/lint-$(PY)/bin/ruff check .
 	build/lint-$(PY)/bin/ruff format --check .
 	for version in 3.11 3.14 3.15; do build/lint-$(PY)/bin/mypy --python-version $$version \

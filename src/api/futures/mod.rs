@@ -1,6 +1,6 @@
 //! Rust futures on the loop's thread, beside Python's coroutines.
 //!
-//! * `spawn.rs`: [`spawn_local`] and [`coroutine`] give a Rust future to Python, as a task or as a
+//! * `spawn.rs`: [`spawn_local`] and [`coroutine()`] give a Rust future to Python, as a task or as a
 //!   coroutine;
 //! * `coroutine.rs`: [`RustCoroutine`], the Python object for a Rust future;
 //! * `awaitable.rs`: [`into_future`] gives a Python awaitable to Rust;

@@ -8,8 +8,8 @@
 //! * `spin.rs`: whether waiting a moment before going to sleep is worth it.
 //!
 //! After a fork the child has the queue but no workers, and its lock may be held by one of them
-//! for ever: the owner keeps a [`crate::sys::fork::Generation`] beside the queue and abandons
-//! both in the child.
+//! for ever: the owner keeps a `Generation` of `sys::fork` beside the queue and abandons both in
+//! the child.
 
 #![forbid(unsafe_code)]
 
