@@ -67,27 +67,20 @@ class Rules:
 RULES = Rules(
     layers=(
         ("ffi", "sys"),
-        ("interop", "logging", "metrics", "pool", "reactor", "write_side"),
+        ("executor/queue", "interop", "logging", "metrics", "reactor", "write_side"),
         ("scheduler",),
-        ("future", "handle", "task"),
-        ("executor", "local", "signals", "subprocess", "tls", "transport", "watchdog"),
-        ("event_loop", "net"),
-        ("capsule", "embed"),
+        ("handle", "signals", "watchdog"),
+        ("future", "subprocess"),
+        ("executor", "task", "transport"),
+        ("socket_calls", "tls", "api/futures"),
+        ("event_loop", "api/net"),
+        ("api",),
         (ROOT,),
     ),
-    siblings=frozenset(
-        {("future", "handle"), ("task", "future"), ("task", "handle"), ("tls", "transport")}
-    ),
-    exceptions=frozenset(
-        {
-            # A Rust program has no extension module to import: `embed` makes it.
-            ("embed", "crate::native_module"),
-        }
-    ),
-    pure=frozenset({"metrics", "pool", "reactor", "sys", "write_side"}),
+    pure=frozenset({"executor/queue", "metrics", "reactor", "sys", "write_side"}),
     unsafe=frozenset({"ffi", "sys"}),
     # build.rs makes the list of the Python package's sources.
-    generated=frozenset({"embed"}),
+    generated=frozenset({"api"}),
 )
 
 FILE_LINES = 500
