@@ -99,7 +99,7 @@ pub fn claim(scheduler: &Bound<'_, Scheduler>) -> PyResult<RawFd> {
     ARMED_BY.set(py, 0);
     #[cfg(Py_3_13)]
     LOUD.set(py, true);
-    scheduler.get().hears_signals.set(py, true);
+    scheduler.get().has_signal_handlers.set(py, true);
     watch(scheduler, reader);
     Ok(writer)
 }
@@ -110,7 +110,7 @@ pub fn release(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     if listener(py).is_some_and(|listener| listener.is(scheduler)) {
         LISTENER.store(py, None);
     }
-    scheduler.get().hears_signals.set(py, false);
+    scheduler.get().has_signal_handlers.set(py, false);
     // It may be that of another loop which is closed in a callback.
     let running = imports::get_running_loop(py)?.call0()?;
     if let Ok(running) = running.cast::<Scheduler>() {

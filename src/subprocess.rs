@@ -19,7 +19,7 @@ use crate::handle::{CallbackArguments, HANDLE, Handle};
 use crate::interop::error::os_error;
 use crate::scheduler::report::{call_exception_handler, outcome};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
-use crate::scheduler::watch::{Direction, Refused};
+use crate::scheduler::watch::{Direction, WatchRefused};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 use crate::sys::process;
 
@@ -68,7 +68,7 @@ pub fn watch<'py>(
     };
     let runnable = Runnable::new(&EXIT, Bound::new(py, watch)?);
     let replaced = this.watches.with(py, |watches| watches.set(fd, Direction::Read, runnable));
-    if let Err(Refused { error, .. }) = &replaced {
+    if let Err(WatchRefused { error, .. }) = &replaced {
         tracing::debug!(target: "ferroloop::subprocess", pid, %error, "the child's descriptor is not watched");
         return Ok(false);
     }

@@ -19,7 +19,7 @@ use super::patched_run::run_in_handle;
 use crate::ffi::guard::{self, Guard};
 use crate::ffi::layout::class_version::{class_version, version_of_class};
 use crate::scheduler::Scheduler;
-use crate::scheduler::patches::{Found, HANDLE_RUN, LoopHooks};
+use crate::scheduler::patches::{HANDLE_RUN, LoopHooks, Replacements};
 use crate::scheduler::report::too_late_to_report;
 
 /// The methods, in the order of their slots.
@@ -104,13 +104,13 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     guard::install::<Hooks>(py, &GUARDED)
 }
 
-pub(super) const LOOP_HOOKS: LoopHooks = LoopHooks { look, run_in_handle, arm_timers };
+pub(super) const LOOP_HOOKS: LoopHooks = LoopHooks { check: look, run_in_handle, arm_timers };
 
 /// Finds out what is replaced, if anything has changed.
 fn look(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     let py = scheduler.py();
     let patches = &scheduler.get().patches;
-    if patches.is_seen(scheduler) && guard::has_all_code(py) {
+    if patches.is_checked(scheduler) && guard::has_all_code(py) {
         return Ok(());
     }
     if too_late_to_report(py) {
@@ -120,7 +120,7 @@ fn look(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     let versions = versions(scheduler)?.filter(|_| guard::has_all_code(py));
     let (diverted, flags, handle_run, functions) = LOOK
         .import(py, "ferroloop._patches", "look")?
-        .call1((scheduler, versions, patches.has_own(py)))?
+        .call1((scheduler, versions, patches.has_instance_attributes(py)))?
         .extract::<(u64, u32, Option<Bound<'_, PyAny>>, Bound<'_, PyList>)>()?;
     for (slot, function) in functions.iter().enumerate() {
         guard::expect(slot, function.cast::<PyFunction>()?);
@@ -128,7 +128,7 @@ fn look(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     let handle_run = handle_run.map(Bound::unbind);
     TRANSPORTS.note(py);
     EXECUTOR.note(py);
-    patches.note(scheduler, Found { diverted, flags, handle_run });
+    patches.record(scheduler, Replacements { diverted, flags, handle_run });
     Ok(())
 }
 
@@ -208,7 +208,7 @@ pub(super) fn other_executor<'py>(
 
 #[cold]
 fn look_again<'py>(slf: &Bound<'py, EventLoop>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-    slf.as_super().get().patches.forget(slf.py());
+    slf.as_super().get().patches.invalidate(slf.py());
     let slot = GUARDED.iter().position(|guarded| *guarded == name);
     slot.map_or(Ok(None), |slot| Hooks::instead(slf, slot))
 }
@@ -225,7 +225,7 @@ impl EventLoop {
             return Ok(false);
         }
         if !seen {
-            patches.forget(py);
+            patches.invalidate(py);
         }
         look(scheduler)?;
         Ok(patches.flags(slf.py()) & bits != 0)

@@ -73,7 +73,7 @@ impl EventLoop {
         imports::set_running_loop(py)?.call1((slf,))?;
         Self::note_begin(slf);
         // What was replaced by the program's own subclass, or before the loop was made.
-        patches::look(slf.as_super())
+        patches::check(slf.as_super())
     }
 
     /// Undo what [`EventLoop::_run_forever_setup`] did: all of it, whatever one of the steps raises.
@@ -87,7 +87,7 @@ impl EventLoop {
         let ended = without_panic(|| Self::note_end(slf));
         scheduler.stopping.set(py, false);
         scheduler.thread.set(py, 0);
-        scheduler.unhide_scheduled(py);
+        scheduler.track_scheduled(py);
         let steps: [&dyn Fn() -> PyResult<()>; 3] = [
             &|| imports::set_running_loop(py)?.call1((py.None(),)).map(drop),
             &|| {

@@ -63,14 +63,14 @@ impl EventLoop {
         if name.to_str()? == "_scheduled" {
             patches.set_scheduled(slf.py(), value.cast_into::<PyList>().ok());
         } else if !attribute::is_data_of_class(slf, &name) {
-            patches.note_own(slf.py());
+            patches.note_instance_attribute(slf.py());
         }
         Ok(())
     }
 
     fn __delattr__<'py>(slf: &Bound<'py, Self>, name: Bound<'py, PyString>) -> PyResult<()> {
         object::generic_setattr(slf, &name, None)?;
-        slf.as_super().get().patches.forget(slf.py());
+        slf.as_super().get().patches.invalidate(slf.py());
         Ok(())
     }
 
@@ -162,7 +162,7 @@ impl EventLoop {
         if before == 0 && thread != 0 {
             Self::note_begin(slf);
         } else if thread == 0 {
-            scheduler.unhide_scheduled(py);
+            scheduler.track_scheduled(py);
             if before != 0 {
                 return Self::note_end(slf);
             }

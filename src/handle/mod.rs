@@ -126,7 +126,7 @@ impl Handle {
             context: AttachedCell::new(None),
             event_loop: AttachedCell::new(None),
             debug: AttachedCell::new(None),
-            context_state: AttachedCell::new(ContextState::Known),
+            context_state: AttachedCell::new(ContextState::Exposed),
             cancelled: AttachedCell::new(false),
             #[cfg(Py_3_14)]
             threadsafe: AttachedCell::new(false),
@@ -179,7 +179,7 @@ impl Handle {
         if debug {
             drop(self.debug.replace(py, Some(DebugInfo::of_caller(py)?)));
         }
-        self.context_slot().fill(py, context);
+        self.context_slot().set(py, context);
         drop((
             self.callback.replace(py, Some(callback.unbind())),
             self.arguments.replace(py, arguments),
@@ -287,7 +287,7 @@ fn run_owned<'py>(
     if object::is_shared(handle) {
         Handle::show(handle);
     } else {
-        handle.get().context_slot().give_back(py, contexts);
+        handle.get().context_slot().reclaim(py, contexts);
     }
     result
 }
@@ -430,12 +430,12 @@ impl Handle {
 
     /// Return the `contextvars.Context` that the callback runs in.
     fn get_context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.context_slot().shown(py)
+        self.context_slot().expose(py)
     }
 
     fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        run(slf, |slot| slot.shown(py)).map_err(PyErr::from)
+        run(slf, |slot| slot.expose(py)).map_err(PyErr::from)
     }
 
     fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -487,7 +487,7 @@ impl Handle {
 
     #[getter(_context)]
     fn context_py<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.context_slot().shown(py)
+        self.context_slot().expose(py)
     }
 
     #[getter(_loop)]

@@ -22,7 +22,7 @@ pub(super) fn run<'py>(
     scheduler: &Bound<'py, Scheduler>,
     handle: &Bound<'py, Handle>,
 ) -> PyOutcome<'py, ()> {
-    let _entry = scheduler.get().running.begin(handle.as_any());
+    let _running = scheduler.get().running.begin(handle.as_any());
     run_owned(scheduler, handle)
 }
 

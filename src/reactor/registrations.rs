@@ -76,7 +76,6 @@ impl<P> Registrations<P> {
     /// Adds `fd` under a new generation.
     ///
     /// # Errors
-    ///
     /// Returns `payload` if `fd` is already registered, or negative.
     pub fn insert(&mut self, fd: RawFd, interest: Interest, payload: P) -> Result<Token, P> {
         let Some((page, slot)) = position(fd) else { return Err(payload) };

@@ -1,10 +1,10 @@
-//! Contexts of callbacks and tasks, copied only where somebody could tell.
+//! The contexts of callbacks and tasks, copied only where the program could notice.
 //!
-//! asyncio copies the current context for every callback. As long as its variables do not change,
-//! all of these copies are equal: here they share one, the latest snapshot, which nobody enters
-//! and nobody sees. What is run gets a copy of its own, which the next one may have if it comes
-//! back unchanged and unseen. A snapshot keeps no value alive that nothing else does, but until
-//! the end of the turn.
+//! asyncio copies the current context for every callback. While its variables do not change, all
+//! these copies are equal: here they share one, the latest *snapshot*, which is never entered and
+//! never visible to the program. A callback that runs gets a copy of its own, which is reused for
+//! the next one if the callback did not change it and the program holds no reference to it. A
+//! snapshot keeps values alive that nothing else references at most until the end of the turn.
 
 #![forbid(unsafe_code)]
 
@@ -15,48 +15,48 @@ use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::object;
 
-/// The latest snapshot of one loop, and a copy to run in.
+/// The latest snapshot of one loop, and a spare copy to run in.
 #[derive(Default)]
 pub struct Contexts {
     latest: AttachedCell<Option<Py<PyAny>>>,
-    /// Equal to the latest snapshot.
+    /// A context equal to the latest snapshot.
     spare: AttachedCell<Option<Py<PyAny>>>,
 }
 
-/// Who may know the context in a [`ContextSlot`]. All zero is `Known`.
+/// Who may hold the context in a [`ContextSlot`]. All-zero bytes are `Exposed`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ContextState {
-    /// Anybody; to be entered as it is.
+    /// The program may hold it; to be entered as it is.
     #[default]
-    Known = 0,
-    /// A snapshot: to be copied before it is entered or shown.
+    Exposed = 0,
+    /// A shared snapshot: to be copied before it is entered or exposed.
     Snapshot,
-    /// A copy that only its slot knows.
+    /// A copy that only its slot holds.
     Private,
 }
 
-/// A context on its way into a [`ContextSlot`].
+/// A context to store in a [`ContextSlot`].
 pub struct ChosenContext<'py> {
     object: Bound<'py, PyAny>,
     state: ContextState,
 }
 
 impl<'py> ChosenContext<'py> {
-    /// A context, or what was given in place of one.
+    /// A context that the program gave, or any object in place of one.
     #[inline(always)]
     pub fn given(object: Bound<'py, PyAny>) -> Self {
-        Self { object, state: ContextState::Known }
+        Self { object, state: ContextState::Exposed }
     }
 
-    /// What was given, or a copy of the current context.
+    /// `given`, or a copy of the current context.
     pub fn given_or_copied(py: Python<'py>, given: Option<Bound<'py, PyAny>>) -> PyResult<Self> {
         given.map_or_else(|| context::copy_current(py), Ok).map(Self::given)
     }
 }
 
 impl Contexts {
-    /// What stands for a copy of the current context. Runs Python code only by dropping values.
+    /// A snapshot equal to the current context. Runs Python code only by dropping values.
     #[inline(always)]
     pub fn current<'py>(&self, py: Python<'py>) -> PyResult<ChosenContext<'py>> {
         let latest = self.latest.inspect(py, |latest| {
@@ -80,7 +80,7 @@ impl Contexts {
         Ok(ChosenContext { object, state: ContextState::Snapshot })
     }
 
-    /// A copy of a snapshot, to run in; the snapshot itself if nobody else has it.
+    /// A copy of a snapshot, to run in; the snapshot itself if nothing else references it.
     #[inline(always)]
     fn copy<'py>(&self, snapshot: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = snapshot.py();
@@ -94,16 +94,17 @@ impl Contexts {
         }
     }
 
-    /// Takes a copy back, to be used again if it is as it was.
+    /// Keeps a copy for reuse if it still equals the latest snapshot and nothing else references
+    /// it.
     #[inline(always)]
     fn recycle(&self, copy: Bound<'_, PyAny>) {
         if !object::is_shared(&copy) && self.equals_latest(&copy) {
-            self.keep(copy);
+            self.set_spare(copy);
         }
     }
 
     #[inline(always)]
-    fn keep(&self, copy: Bound<'_, PyAny>) {
+    fn set_spare(&self, copy: Bound<'_, PyAny>) {
         let py = copy.py();
         let before = self.spare.replace(py, Some(copy.unbind()));
         drop(before.map(|before| before.into_bound(py)));
@@ -116,9 +117,9 @@ impl Contexts {
         })
     }
 
-    /// At the end of a turn: lets go of values that nothing else keeps alive.
+    /// At the end of a turn: drops the snapshot if only it keeps its values alive.
     #[inline(always)]
-    pub fn settle(&self, py: Python<'_>) {
+    pub fn end_turn(&self, py: Python<'_>) {
         let ours = 1 + isize::from(self.spare.is_some(py));
         let lonely = self.latest.inspect(py, |latest| {
             latest.as_ref().is_some_and(|latest| {
@@ -131,48 +132,48 @@ impl Contexts {
         }
     }
 
-    /// Lets go of everything.
+    /// Drops the snapshot and the spare copy.
     #[cold]
     pub fn clear(&self, py: Python<'_>) {
         drop((self.latest.take(py), self.spare.take(py)));
     }
 
-    /// Shows the contexts to the cyclic collector.
+    /// Reports the contexts to the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.latest.visit(visit)?;
         self.spare.visit(visit)
     }
 }
 
-/// The context of a handle or a task: two of its cells.
+/// The context of a handle or a task: a view of two of its cells.
 pub struct ContextSlot<'a> {
     /// The context.
     pub object: &'a AttachedCell<Option<Py<PyAny>>>,
-    /// Who knows it.
+    /// Who may hold it.
     pub state: &'a AttachedCell<ContextState>,
 }
 
 impl ContextSlot<'_> {
-    /// Fills the slot.
+    /// Stores `context` in the slot.
     #[inline(always)]
-    pub fn fill(&self, py: Python<'_>, context: ChosenContext<'_>) {
+    pub fn set(&self, py: Python<'_>, context: ChosenContext<'_>) {
         self.state.set(py, context.state);
         let before = self.object.replace(py, Some(context.object.unbind()));
         drop(before.map(|before| before.into_bound(py)));
     }
 
-    /// The context, for anybody to see.
-    pub fn shown<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    /// The context, to be given to the program.
+    pub fn expose<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(mut object) = self.object.get_bound(py) else { return Ok(None) };
         if self.state.get(py) == ContextState::Snapshot {
             object = context::copy(&object)?;
             self.object.store(py, Some(object.clone()));
         }
-        self.state.set(py, ContextState::Known);
+        self.state.set(py, ContextState::Exposed);
         Ok(Some(object))
     }
 
-    /// The context, to be entered.
+    /// The context, to be entered by the loop.
     #[inline(always)]
     pub fn to_enter<'py>(
         &self,
@@ -189,9 +190,9 @@ impl ContextSlot<'_> {
         Ok(Some(copy))
     }
 
-    /// Empties the slot of somebody who has run for good and whom nobody can ask any more.
+    /// Reclaims the context of a finished handle that has no other references.
     #[inline(always)]
-    pub fn give_back(&self, py: Python<'_>, contexts: &Contexts) {
+    pub fn reclaim(&self, py: Python<'_>, contexts: &Contexts) {
         if self.state.get(py) == ContextState::Private
             && let Some(copy) = self.object.take(py)
         {
@@ -199,9 +200,10 @@ impl ContextSlot<'_> {
         }
     }
 
-    /// The same where somebody still may ask: then a snapshot answers.
+    /// As [`ContextSlot::reclaim`], for an object still referenced: a snapshot replaces its private
+    /// copy.
     #[inline(always)]
-    pub fn exchange(&self, py: Python<'_>, contexts: &Contexts) {
+    pub fn replace_by_snapshot(&self, py: Python<'_>, contexts: &Contexts) {
         if self.state.get(py) != ContextState::Private {
             return;
         }
@@ -212,7 +214,7 @@ impl ContextSlot<'_> {
             Some(latest) => {
                 self.object.store(py, Some(latest));
                 self.state.set(py, ContextState::Snapshot);
-                contexts.keep(copy);
+                contexts.set_spare(copy);
             }
             None => self.object.store(py, Some(copy)),
         }

@@ -1,9 +1,10 @@
-//! What reaches a loop without the GIL: wake-ups of Rust futures, calls from other threads, and
-//! replies of threads that know no Python.
+//! Messages to a loop, sent without the GIL: wake-ups of Rust futures, calls from other threads,
+//! and replies of threads that run no Python.
 //!
-//! Senders need no interpreter: an [`Inbox`] holds no Python object. The loop looks into it at the
-//! start of a turn and after each poll. A sender leaves its message, then rings; the loop marks
-//! itself asleep, then looks for messages: so it either sees the message or is rung.
+//! Senders need no interpreter: an [`Inbox`] holds no Python object. The loop reads it at the start
+//! of a turn and after each poll. A sender enqueues its message and then notifies the loop; the
+//! loop marks itself asleep and then checks for messages: so it either sees the message or is
+//! woken.
 
 #![forbid(unsafe_code)]
 
@@ -20,80 +21,82 @@ use crate::ffi::exception::PyOutcome;
 use crate::reactor::WakeSignal;
 use crate::sys::fork::Generation;
 
+/// How long to try for a lock in a forked child, where its holder may no longer exist.
 const ORPHANED_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Something to be done on the loop's thread.
+/// A function to call on the loop's thread.
 pub type LoopCall = Box<dyn for<'py> FnOnce(&Bound<'py, Scheduler>) -> PyOutcome<'py, ()> + Send>;
 
-/// What is to be done with what waits for it, on the loop's thread and maybe inside of a callback:
-/// it may finish a future, but not call the program's code.
+/// A function to call with the runnable that waits for the reply, on the loop's thread and perhaps
+/// inside a callback: it may finish a future, but must not call the program's code.
 pub type Reply =
     Box<dyn for<'py> FnOnce(&Bound<'py, Scheduler>, Runnable) -> PyOutcome<'py, ()> + Send>;
 
 /// One message.
 pub enum Message {
-    /// Whoever is parked under the key may go on.
+    /// Wakes the runnable that is parked under the key.
     Wake(SlotKey),
-    /// A function to call between two callbacks.
+    /// Calls a function between two callbacks.
     Call(LoopCall),
-    /// For what waits under the key, which leaves its slot.
+    /// Replies to the runnable that waits under the key, and releases its slot.
     Reply(SlotKey, Reply),
 }
 
-/// The messages of one loop; may be kept by threads that outlive it.
+/// The messages of one loop. Threads may keep it longer than the loop lives.
 pub struct Inbox {
     wake_signal: Arc<WakeSignal>,
-    /// None once the loop is closed.
+    /// `None` once the loop is closed.
     messages: Mutex<Option<Vec<Message>>>,
-    any: AtomicBool,
-    /// In a fork's child the lock may be held by a thread that does not exist there.
+    has_any: AtomicBool,
+    /// In a forked child the lock may be held by a thread that does not exist there.
     generation: Generation,
 }
 
 impl Inbox {
-    /// Empty.
+    /// An empty inbox.
     pub fn new(wake_signal: Arc<WakeSignal>) -> Self {
         Self {
             wake_signal,
             messages: Mutex::new(Some(Vec::new())),
-            any: AtomicBool::new(false),
+            has_any: AtomicBool::new(false),
             generation: Generation::current(),
         }
     }
 
-    /// Leaves a message and wakes the loop if it sleeps. Safe in any thread, needs no GIL.
+    /// Enqueues a message and wakes the loop if it sleeps. Callable from any thread, without the
+    /// GIL.
     ///
     /// # Errors
-    /// Hands the message back if the loop is closed.
+    /// Returns the message if the loop is closed.
     pub fn post(&self, message: Message) -> Result<(), Message> {
         self.enqueue(message).map(|wake_signal| wake_signal.notify())
     }
 
-    /// Leaves a message and returns the wake signal, to be rung afterwards.
+    /// Enqueues a message and returns the wake signal, which the caller must notify afterwards.
     ///
     /// # Errors
-    /// Hands the message back if the loop is closed.
+    /// Returns the message if the loop is closed.
     pub fn enqueue(&self, message: Message) -> Result<Arc<WakeSignal>, Message> {
         match self.lock().as_deref_mut() {
             Some(Some(messages)) => messages.push(message),
             _ => return Err(message),
         }
-        self.any.store(true, Ordering::SeqCst);
+        self.has_any.store(true, Ordering::SeqCst);
         Ok(self.wake_signal.clone())
     }
 
     /// Whether there are messages.
     #[inline(always)]
     pub(super) fn has_messages(&self) -> bool {
-        self.any.load(Ordering::SeqCst)
+        self.has_any.load(Ordering::SeqCst)
     }
 
     fn take(&self) -> Vec<Message> {
-        self.any.store(false, Ordering::SeqCst);
+        self.has_any.store(false, Ordering::SeqCst);
         self.lock().as_deref_mut().and_then(Option::as_mut).map(std::mem::take).unwrap_or_default()
     }
 
-    /// The replies alone.
+    /// Takes the replies only.
     fn take_replies(&self) -> Vec<Message> {
         let mut taken = Vec::new();
         if let Some(Some(messages)) = self.lock().as_deref_mut() {
@@ -102,14 +105,14 @@ impl Inbox {
                 .partition(|message| matches!(message, Message::Reply(..)));
             taken = replies;
             *messages = others;
-            self.any.store(!messages.is_empty(), Ordering::SeqCst);
+            self.has_any.store(!messages.is_empty(), Ordering::SeqCst);
         }
         taken
     }
 
-    /// No more messages. Returns those that nobody has read.
+    /// Refuses further messages. Returns the unread ones.
     fn close(&self) -> Vec<Message> {
-        self.any.store(false, Ordering::SeqCst);
+        self.has_any.store(false, Ordering::SeqCst);
         self.lock().as_deref_mut().and_then(Option::take).unwrap_or_default()
     }
 
@@ -117,26 +120,26 @@ impl Inbox {
         if self.generation.is_current() {
             Some(self.messages.lock())
         } else {
-            // Nobody holds it for long, except a thread that the fork left behind.
+            // Threads hold the lock only briefly, except one that does not exist in this child.
             self.messages.try_lock_for(ORPHANED_LOCK_TIMEOUT)
         }
     }
 }
 
-/// Names a slot in [`Parked`]; a slot given back and taken again has another key.
+/// Identifies a slot in [`Parked`]. A slot that was released and taken again has another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotKey {
     index: u32,
     generation: u32,
 }
 
-/// What a slot is reserved for.
+/// The owner of a reserved slot.
 pub trait ParkedEntry: Send + Sync {
-    /// The loop is closed: lets go of everything. May run any code.
+    /// The loop is closed: drop everything. May run any code.
     fn cancel(&self, py: Python<'_>);
 }
 
-/// What a slot held, to be dropped where that is safe.
+/// What a slot held, which the caller drops where running Python code is safe.
 #[must_use = "dropping a runnable may run Python: do it where that is safe"]
 pub struct ReleasedSlot {
     waiting: Option<Runnable>,
@@ -151,7 +154,7 @@ struct Slot {
     waiting: Option<Runnable>,
 }
 
-/// Who waits for a wake-up, by key.
+/// The runnables that wait for a wake-up or a reply, by key.
 #[derive(Default)]
 pub struct Parked {
     slots: Vec<Slot>,
@@ -159,7 +162,7 @@ pub struct Parked {
 }
 
 impl Parked {
-    /// Reserves a slot; `entry` makes what lives there, of its key.
+    /// Reserves a slot; `entry` creates its owner from the slot's key.
     pub fn reserve<R: ParkedEntry + 'static>(
         &mut self,
         entry: impl FnOnce(SlotKey) -> Arc<R>,
@@ -170,7 +173,7 @@ impl Parked {
         entry
     }
 
-    /// Has `runnable` wait for a [`Message::Reply`].
+    /// Parks `runnable` until a [`Message::Reply`].
     pub fn await_reply(&mut self, runnable: Runnable) -> SlotKey {
         let (key, slot) = self.free_slot();
         slot.waiting = Some(runnable);
@@ -193,7 +196,7 @@ impl Parked {
             .filter(|slot| slot.generation == key.generation && slot.taken)
     }
 
-    /// Has `runnable` run at the next wake-up. Returns what has to be dropped.
+    /// Parks `runnable` until the next wake-up. Returns what the caller has to drop.
     #[must_use = "dropping a runnable may run Python: do it where that is safe"]
     pub fn park(&mut self, key: SlotKey, runnable: Runnable) -> Option<Runnable> {
         match self.slot(key) {
@@ -202,12 +205,12 @@ impl Parked {
         }
     }
 
-    /// Takes what waits.
+    /// Removes and returns the parked runnable.
     pub fn unpark(&mut self, key: SlotKey) -> Option<Runnable> {
         self.slot(key)?.waiting.take()
     }
 
-    /// Gives the slot back. None if the key is void already.
+    /// Releases the slot. `None` if the key is no longer valid.
     pub fn release(&mut self, key: SlotKey) -> Option<ReleasedSlot> {
         let slot = self.slot(key)?;
         slot.generation = slot.generation.wrapping_add(1);
@@ -217,7 +220,7 @@ impl Parked {
         Some(released)
     }
 
-    /// Takes everything; all keys are void.
+    /// Releases all slots, which invalidates all keys.
     fn take_all(&mut self) -> Vec<ReleasedSlot> {
         let keys: Vec<_> = (0u32..)
             .zip(&self.slots)
@@ -226,7 +229,7 @@ impl Parked {
         keys.into_iter().filter_map(|key| self.release(key)).collect()
     }
 
-    /// Shows what waits to the cyclic collector.
+    /// Reports the parked runnables to the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.slots
             .iter()
@@ -235,18 +238,18 @@ impl Parked {
     }
 }
 
-/// Runs what messages ask for. To be called between two callbacks, with no current task.
+/// Processes all messages. Called between two callbacks, with no current task.
 #[cold]
 pub(super) fn read<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
     let mut result = Ok(());
     for message in this.inbox.take() {
-        // All of them, whatever one of them raises.
+        // Process all of them even if one raises.
         result = result.and(match message {
             Message::Wake(key) => match this.parked.with(py, |parked| parked.unpark(key)) {
                 Some(runnable) => (runnable.kind.run)(scheduler, runnable),
-                None => Ok(()), // it went on already, or is over
+                None => Ok(()), // it was resumed already, or has finished
             },
             Message::Call(call) => call(scheduler),
             Message::Reply(key, reply) => deliver(scheduler, key, reply),
@@ -255,7 +258,7 @@ pub(super) fn read<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()>
     result
 }
 
-/// Delivers replies, and leaves everything else for the next turn: this may be inside of a
+/// Delivers replies and leaves all other messages for the next turn: the caller may be inside a
 /// callback.
 pub(super) fn deliver_replies<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let inbox = &scheduler.get().inbox;
@@ -280,11 +283,11 @@ fn deliver<'py>(
     let released = scheduler.get().parked.with(py, |parked| parked.release(key));
     match released.and_then(|released| released.waiting) {
         Some(waiting) => reply(scheduler, waiting),
-        None => Ok(()), // cancelled meanwhile
+        None => Ok(()), // it was cancelled
     }
 }
 
-/// Refuses further messages and evicts everybody; part of closing the loop.
+/// Refuses further messages and cancels all owners of slots; part of closing the loop.
 pub(super) fn close(py: Python<'_>, scheduler: &Scheduler) {
     drop(scheduler.inbox.close());
     let cancelled = scheduler.parked.with(py, Parked::take_all);

@@ -1,9 +1,24 @@
-//! What everything schedules onto: the ready queue, the timers and the watched descriptors of one
-//! event loop, and the turn that drives them.
+//! The loop's core: the ready queue, the timers and the watched descriptors of one event loop, and
+//! the turn that drives them.
 //!
-//! [`Scheduler`] is the native base class of `EventLoop`. Handles, futures, tasks and transports
-//! know only this type. Its state belongs to the thread that runs the loop; other threads may
-//! push to the ready queue (they hold the GIL to do so) and wake the poller.
+//! [`Scheduler`] is the native base class of `EventLoop`, and the only loop type that handles,
+//! futures, tasks and transports know. Its state belongs to the thread that runs the loop; other
+//! threads may push to the ready queue (they hold the GIL to do so) and wake the poller.
+//!
+//! - `turn.rs`: one iteration of the loop; `sleep.rs`: how it waits for events.
+//!
+//! - `runnable.rs`: what can be queued; `ready.rs`: the ready queue; `deferred.rs`: work put off to
+//! the end of a callback or turn.
+//!
+//! - `contexts.rs`: the contexts of callbacks and tasks.
+//!
+//! - `watch.rs`: watched descriptors; `waiters.rs`: operations that wait for a socket.
+//!
+//! - `inbox.rs`: messages from other threads; `running.rs`: callbacks that other threads may wait
+//! for.
+//!
+//! - `patches.rs`: replaced asyncio functions; `report.rs`: calls of the exception handler, slow
+//! callbacks.
 
 #![forbid(unsafe_code)]
 
@@ -43,66 +58,70 @@ use patches::Patches;
 use ready::ReadyQueue;
 pub use runnable::{Runnable, RunnableKind, Timer};
 use sleep::Sleeping;
-use waiters::Waiters;
+use waiters::SocketWaiters;
 use watch::Watches;
 
-/// The loops that ran and are not closed.
+/// The loops that have run and are not closed.
 pub static LOOPS: WeakRegistry = WeakRegistry::new();
 
-/// The class of nearly all loops.
+/// The class that most loops are exact instances of, for quick type checks.
 pub static USUAL_LOOP: UsualClass<Scheduler> = UsualClass::unknown();
 
-/// Ends the current task set by the last step; see `task::current`.
+/// Resets the current task that the last step has set; see `task::current`.
 pub type LeaveTask = for<'py> fn(&Bound<'py, Scheduler>);
 
-/// Prepares the thread for the loop's first sleep; see `signals`.
-pub type BeforeSleep = for<'py> fn(&Bound<'py, Scheduler>) -> PyOutcome<'py, ()>;
+/// A function that the turn calls, see `signals`: before the loop's first sleep, or when the extra
+/// descriptor is readable.
+pub type TurnHook = for<'py> fn(&Bound<'py, Scheduler>) -> PyOutcome<'py, ()>;
 
 /// Ready queue, timers and poller of one event loop.
 ///
-/// Not for direct use: `ferroloop.EventLoop` is the class that programs see.
+/// Not for direct use: programs use `ferroloop.EventLoop`.
 #[pyclass(frozen, subclass, weakref, module = "ferroloop._ferroloop")]
 pub struct Scheduler {
-    /// In [`LOOPS`].
+    /// Its entry in [`LOOPS`].
     pub(crate) registry_entry: RegistryEntry,
     pub(crate) ready: ReadyQueue,
-    /// What callbacks and tasks run in.
+    /// The contexts that callbacks and tasks run in.
     pub(crate) contexts: Contexts,
     pub(crate) timers: AttachedRefCell<Timers<Timer>>,
     pub(crate) watches: AttachedRefCell<Watches>,
-    pub(crate) waiters: AttachedRefCell<Waiters>,
-    /// BufferLease out while the loop polls, so that polling needs no borrow of the scheduler.
+    pub(crate) waiters: AttachedRefCell<SocketWaiters>,
+    /// Moved out while the loop polls, so that polling borrows nothing of the scheduler.
     poller: AttachedCell<Option<Box<Poller>>>,
     pub(crate) wake_signal: Arc<WakeSignal>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) parked: AttachedRefCell<Parked>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Set while a task is still entered as current after its step.
+    /// Set while a task remains the current task after its step.
     pub(crate) leave_task: AttachedCell<Option<LeaveTask>>,
-    /// Set when the loop starts to run, taken before it first sleeps.
-    pub(crate) before_sleep: AttachedCell<Option<BeforeSleep>>,
-    /// What is called when a poll has found the descriptor of [`Scheduler::poll_extra`] ready.
-    on_extra: AttachedCell<Option<BeforeSleep>>,
-    /// Whether the loop has signal handlers, so that a busy one must poll for signals' numbers.
-    pub(crate) hears_signals: AttachedCell<bool>,
+    /// Set when the loop starts to run; taken and called before it first sleeps.
+    pub(crate) before_sleep: AttachedCell<Option<TurnHook>>,
+    /// Called when a poll has found the descriptor of [`Scheduler::poll_extra`] ready.
+    on_extra: AttachedCell<Option<TurnHook>>,
+    /// Whether the loop has signal handlers, so that it must poll for signal numbers even while
+    /// callbacks are ready.
+    pub(crate) has_signal_handlers: AttachedCell<bool>,
     pub(crate) closed: AttachedCell<bool>,
     pub(crate) stopping: AttachedCell<bool>,
     /// Written by [`Scheduler::set_debug`].
     pub(crate) debug: AttachedCell<bool>,
-    /// Whether slow callbacks are reported outside of debug mode, too.
+    /// Whether slow callbacks are also reported outside debug mode.
     timed: AttachedCell<bool>,
-    /// Whether callbacks take the slow path: in debug mode, timed or through a replaced `_run`.
-    careful: AttachedCell<bool>,
+    /// Whether callbacks run through [`turn`]'s slow path: in debug mode, timed, or with a replaced
+    /// `asyncio.Handle._run`.
+    instrumented: AttachedCell<bool>,
     pub(crate) patches: Patches,
     /// `threading.get_ident()` of the running thread; 0 when the loop does not run.
     pub(crate) thread: AttachedCell<u64>,
-    /// Whether `loop.time` was replaced in Python and so must be asked (virtual clocks in tests).
+    /// Whether `loop.time` was replaced in Python, so that the loop must call it (virtual clocks in
+    /// tests).
     pub(crate) foreign_clock: AttachedCell<bool>,
     pub(crate) sleeping: Sleeping,
-    /// Callbacks of `call_soon_threadsafe()` that run now.
+    /// Callbacks of `call_soon_threadsafe()` that are running.
     #[cfg(Py_3_14)]
     pub(crate) running: running::Running,
-    /// What is to be done when the callback that runs now returns, or the turn ends.
+    /// Work to do when the running callback returns, or the turn ends.
     pub(crate) deferred: Deferred,
 }
 
@@ -110,7 +129,8 @@ impl Scheduler {
     /// A scheduler with its own poller.
     ///
     /// # Errors
-    /// OSError if the poller cannot be made (out of descriptors).
+    /// OSError if the poller cannot be created (out of descriptors), or what importing asyncio
+    /// raises.
     pub fn new(py: Python<'_>) -> PyResult<Self> {
         let poller = Poller::new().map_err(|error| os_error(py, &error))?;
         let wake_signal = Arc::new(WakeSignal::new(poller.waker()));
@@ -121,7 +141,7 @@ impl Scheduler {
             contexts: Contexts::default(),
             timers: AttachedRefCell::new(Timers::new()),
             watches: AttachedRefCell::new(watches),
-            waiters: AttachedRefCell::new(Waiters::default()),
+            waiters: AttachedRefCell::new(SocketWaiters::default()),
             poller: AttachedCell::new(Some(Box::new(poller))),
             inbox: Arc::new(Inbox::new(wake_signal.clone())),
             wake_signal,
@@ -130,12 +150,12 @@ impl Scheduler {
             leave_task: AttachedCell::new(None),
             before_sleep: AttachedCell::new(None),
             on_extra: AttachedCell::new(None),
-            hears_signals: AttachedCell::new(false),
+            has_signal_handlers: AttachedCell::new(false),
             closed: AttachedCell::new(false),
             stopping: AttachedCell::new(false),
             debug: AttachedCell::new(false),
             timed: AttachedCell::new(false),
-            careful: AttachedCell::new(false),
+            instrumented: AttachedCell::new(false),
             patches: Patches::new(py)?,
             thread: AttachedCell::new(0),
             foreign_clock: AttachedCell::new(false),
@@ -146,9 +166,9 @@ impl Scheduler {
         })
     }
 
-    /// Has the poller look at a descriptor that the kernel does not watch for it, and the function
-    /// called whenever it is readable; or no longer.
-    pub fn poll_extra(&self, py: Python<'_>, extra: Option<(RawFd, BeforeSleep)>) {
+    /// Makes polls also wait for a descriptor that the kernel does not register, and call the
+    /// function whenever it is readable. `None` ends that.
+    pub fn poll_extra(&self, py: Python<'_>, extra: Option<(RawFd, TurnHook)>) {
         if let Some(mut poller) = self.poller.take(py) {
             poller.set_extra(extra.map(|(fd, _)| fd));
             drop(self.poller.replace(py, Some(poller)));
@@ -156,42 +176,42 @@ impl Scheduler {
         self.on_extra.set(py, extra.map(|(_, ready)| ready));
     }
 
-    /// Whether the poller looks at such a descriptor.
+    /// Whether polls wait for such a descriptor.
     pub fn polls_extra(&self, py: Python<'_>) -> bool {
         self.on_extra.get(py).is_some()
     }
 
-    /// Appends to the ready queue. From another thread follow it by [`Scheduler::wake`].
+    /// Appends to the ready queue. Another thread must call [`Scheduler::wake`] afterwards.
     #[inline(always)]
     pub fn push(&self, py: Python<'_>, runnable: Runnable) {
         self.ready.push(py, runnable);
     }
 
-    /// Switches debug mode.
+    /// Switches debug mode on or off.
     pub fn set_debug(&self, py: Python<'_>, enabled: bool) {
         self.debug.set(py, enabled);
-        self.choose_path(py);
+        self.update_instrumented(py);
     }
 
-    /// Whether slow callbacks are reported outside of debug mode.
+    /// Whether slow callbacks are reported outside debug mode.
     pub fn is_timed(&self, py: Python<'_>) -> bool {
         self.timed.get(py)
     }
 
-    /// Has slow callbacks reported outside of debug mode, or not.
+    /// Switches the reporting of slow callbacks outside debug mode on or off.
     pub fn set_timed(&self, py: Python<'_>, enabled: bool) {
         self.timed.set(py, enabled);
-        self.choose_path(py);
+        self.update_instrumented(py);
     }
 
-    fn choose_path(&self, py: Python<'_>) {
-        let careful =
+    fn update_instrumented(&self, py: Python<'_>) {
+        let instrumented =
             self.debug.get(py) || self.timed.get(py) || self.patches.is_handle_run_replaced(py);
-        self.careful.set(py, careful);
+        self.instrumented.set(py, instrumented);
     }
 
-    /// What `call_soon()` checks: that the loop is open and, in debug mode, that this is its
-    /// thread.
+    /// Checks what `call_soon()` checks: that the loop is open and, in debug mode, that the calling
+    /// thread runs it.
     ///
     /// # Errors
     /// RuntimeError with asyncio's texts.
@@ -235,9 +255,9 @@ impl Scheduler {
         self.thread.get(py) != 0
     }
 
-    /// Shows what is queued to the collector again. Handles are hidden only while the loop runs:
-    /// then it is alive, and they are no garbage.
-    pub fn unhide_scheduled(&self, py: Python<'_>) {
+    /// Makes the garbage collector track what is queued again. Handles are untracked only while the
+    /// loop runs: it is alive then, so they are not garbage.
+    pub fn track_scheduled(&self, py: Python<'_>) {
         self.ready.for_each(py, |runnable| (runnable.kind.show)(runnable.object.bind(py)));
         self.timers.with(py, |timers| {
             timers.iter().for_each(|timer| (timer.kind.show)(timer.object.bind(py)));
@@ -247,18 +267,19 @@ impl Scheduler {
     /// Drops everything scheduled and the poller. The loop must not be running.
     pub fn dispose(&self, py: Python<'_>) {
         inbox::close(py, self);
-        // BufferLease out first: dropping callbacks runs Python code, which may look at the loop.
+        // Moved out before dropping: dropping callbacks runs Python code, which may look at the
+        // loop.
         let ready = self.ready.take(py);
         let timers = self.timers.with(py, Timers::take_all);
         let watched = self.watches.with(py, Watches::close);
-        let waiters = self.waiters.with(py, Waiters::take_all);
+        let waiters = self.waiters.with(py, SocketWaiters::take_all);
         let poller = self.poller.take(py);
         self.wake_signal.disconnect();
         drop((ready, timers, watched, waiters, poller));
         self.contexts.clear(py);
     }
 
-    /// Shows all scheduled objects to the cyclic collector.
+    /// Reports all scheduled objects to the garbage collector.
     fn traverse_scheduled(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.ready.traverse(visit)?;
         self.contexts.traverse(visit)?;
@@ -288,7 +309,7 @@ impl Scheduler {
             let ready = self.ready.take(py);
             let timers = self.timers.with(py, Timers::take_all);
             let watched = self.watches.with(py, Watches::clear);
-            let waiters = self.waiters.with(py, Waiters::take_all);
+            let waiters = self.waiters.with(py, SocketWaiters::take_all);
             drop((ready, timers, watched, waiters));
             self.contexts.clear(py);
         });

@@ -1,14 +1,15 @@
-//! What tools replace in asyncio, noticed at a price that neither a turn nor a call feels.
+//! Detects what tools replace in asyncio, cheaply enough for each turn and call.
 //!
-//! * Methods of asyncio's loop classes, of our own and of a program's subclasses: the interpreter's
-//!   version of the loop's class is another one as soon as any of them has changed. It is compared
-//!   once a turn, when a method is called (`ffi/guard.rs`), and where a task or a future would be
-//!   queued without calling `loop.call_soon`. After a change `event_loop/hooks.rs` looks.
-//! * `asyncio.Handle` and `TimerHandle`: their version is compared together with the loop's. While
-//!   `_run` is replaced (aiodebug, logfire), everything queued runs through it, in a handle such as
-//!   asyncio would have; while another method is, asyncio's own code makes the handles.
-//! * `loop.call_soon` (aiocop), `loop.time`: assignments to the loop pass `__setattr__`.
-//! * `loop._selector.select` (looptime): assignments to the selector do so, too.
+//! * Methods of asyncio's loop classes, of ours and of a program's subclasses: the interpreter's
+//!   version tag of the loop's class changes with any of them. It is compared once per turn, when a
+//!   method is called (`ffi/guard.rs`), and where a task or a future would be queued without
+//!   calling `loop.call_soon`. After a change `event_loop/hooks.rs` checks what was replaced.
+//! * `asyncio.Handle` and `TimerHandle`: their version tag is compared together with the loop's.
+//!   While `_run` is replaced (aiodebug, logfire), every entry of the queue runs through it, in a
+//!   handle as asyncio would have; while another method is replaced, asyncio's own code creates the
+//!   handles.
+//! * `loop.call_soon` (aiocop), `loop.time`: assignments to the loop go through `__setattr__`.
+//! * `loop._selector.select` (looptime): so do assignments to the selector.
 
 #![forbid(unsafe_code)]
 
@@ -22,51 +23,51 @@ use crate::ffi::layout::class_version::{class_version, version_of_class};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::interop::imports;
 
-/// Runs what was queued by calling the function with a handle; see `event_loop::patched_run`.
+/// Runs a queued entry by calling the function with a handle for it; see `event_loop::patched_run`.
 pub type RunInHandle =
     for<'py> fn(&Bound<'py, Scheduler>, Runnable, &Bound<'py, PyAny>) -> PyOutcome<'py, ()>;
 
-/// Does what `event_loop::hooks` does for the loop.
+/// Functions of `event_loop::hooks`, which this layer cannot name.
 #[derive(Clone, Copy)]
 pub struct LoopHooks {
-    /// Finds out what is replaced, if anything has changed.
-    pub look: for<'py> fn(&Bound<'py, Scheduler>) -> PyResult<()>,
+    /// Checks what is replaced, if anything has changed.
+    pub check: for<'py> fn(&Bound<'py, Scheduler>) -> PyResult<()>,
     /// Runs a callback in a handle.
     pub run_in_handle: RunInHandle,
     /// Arms the timers that asyncio's own code has put into `loop._scheduled`.
     pub arm_timers: for<'py> fn(&Bound<'py, Scheduler>, &Bound<'py, PyList>) -> PyResult<()>,
 }
 
-/// The slot of `call_soon`.
+/// The guard's slot of `call_soon`.
 pub const CALL_SOON: usize = 0;
 
-/// The slot of `asyncio.Handle._run`, which is no method of ours: after all that are.
+/// The slot of `asyncio.Handle._run`, which is not a method of ours: after those of all that are.
 pub const HANDLE_RUN: usize = 43;
 
-/// Never a version.
+/// A value that is never a version tag.
 const UNKNOWN: u32 = u32::MAX;
 
-/// Versions of the loop's class and of `asyncio.TimerHandle`, which changes with `Handle`.
+/// Version tags of the loop's class and of `asyncio.TimerHandle`, which changes with `Handle`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Versions {
     event_loop: u32,
     handle: u32,
 }
 
-const NEVER_LOOKED: Versions = Versions { event_loop: UNKNOWN, handle: UNKNOWN };
+const NEVER_CHECKED: Versions = Versions { event_loop: UNKNOWN, handle: UNKNOWN };
 
-/// What a look found.
+/// What a check found.
 #[derive(Default)]
-pub struct Found {
+pub struct Replacements {
     /// A bit for each guarded method that must not run itself.
     pub diverted: u64,
     /// Bits of [`flag`].
     pub flags: u32,
-    /// What `asyncio.Handle._run` is, if it is not asyncio's own.
+    /// `asyncio.Handle._run`, if it is not asyncio's own.
     pub handle_run: Option<Py<PyAny>>,
 }
 
-/// What is replaced, where that is no matter of a guarded method. The numbers are those of
+/// What is replaced that concerns no guarded method. The numbers are those of
 /// `ferroloop/_patches.py`.
 pub mod flag {
     /// Tasks and futures must call `loop.call_soon()`.
@@ -77,25 +78,25 @@ pub mod flag {
     pub const RUN_ONCE: u32 = 4;
 }
 
-/// What one loop knows of replaced functions.
+/// What one loop knows about replaced functions.
 pub struct Patches {
     timer_class: Py<PyType>,
-    /// Those of the last look if it found nothing; otherwise [`NEVER_LOOKED`], so that everything
-    /// takes the slow way.
+    /// The version tags of the last check if it found nothing; otherwise [`NEVER_CHECKED`], so that
+    /// everything takes the slow path.
     untouched: AttachedCell<Versions>,
-    /// Those of the last look.
-    seen: AttachedCell<Versions>,
+    /// The version tags of the last check.
+    checked: AttachedCell<Versions>,
     diverted: AttachedCell<u64>,
     flags: AttachedCell<u32>,
     handle_run: AttachedCell<Option<Py<PyAny>>>,
-    has_own: AttachedCell<bool>,
+    has_instance_attributes: AttachedCell<bool>,
     pub(crate) hooks: AttachedCell<Option<LoopHooks>>,
     /// Whether `loop._selector.select` was replaced, so that the turn must call it.
     pub(crate) foreign_select: AttachedCell<bool>,
     /// Whether `loop._selector` is a selector that the program gave the loop: it waits for the
     /// poller's descriptor.
     pub(crate) given_selector: AttachedCell<bool>,
-    /// `loop._scheduled`, into which only asyncio's own code puts something.
+    /// `loop._scheduled`, to which only asyncio's own code adds timers.
     scheduled: AttachedCell<Option<Py<PyList>>>,
 }
 
@@ -103,12 +104,12 @@ impl Patches {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
         Ok(Self {
             timer_class: imports::asyncio_timer_handle(py)?.cast::<PyType>()?.clone().unbind(),
-            untouched: AttachedCell::new(NEVER_LOOKED),
-            seen: AttachedCell::new(NEVER_LOOKED),
+            untouched: AttachedCell::new(NEVER_CHECKED),
+            checked: AttachedCell::new(NEVER_CHECKED),
             diverted: AttachedCell::new(0),
             flags: AttachedCell::new(0),
             handle_run: AttachedCell::new(None),
-            has_own: AttachedCell::new(false),
+            has_instance_attributes: AttachedCell::new(false),
             hooks: AttachedCell::new(None),
             foreign_select: AttachedCell::new(false),
             given_selector: AttachedCell::new(false),
@@ -130,23 +131,25 @@ impl Patches {
         self.versions(event_loop) == self.untouched.get(event_loop.py())
     }
 
-    /// Whether what no guard watches has the code that it had.
+    /// Whether the functions that no guard checks still have their original code.
     #[inline(always)]
     pub(super) fn has_code(py: Python<'_>) -> bool {
         guard::has_code_of(py, HANDLE_RUN) && guard::has_code_of(py, CALL_SOON)
     }
 
-    /// Whether no class has changed since the last look.
-    pub fn is_seen(&self, scheduler: &Bound<'_, Scheduler>) -> bool {
+    /// Whether no class has changed since the last check.
+    pub fn is_checked(&self, scheduler: &Bound<'_, Scheduler>) -> bool {
         let versions = self.versions(scheduler);
-        // Version 0 says that something has changed, or that there are no versions left.
+        // Version 0 means that the class has changed, or that the interpreter has run out of
+        // versions.
         versions.event_loop != 0
             && versions.handle != 0
-            && versions == self.seen.get(scheduler.py())
+            && versions == self.checked.get(scheduler.py())
     }
 
-    /// Notes what a look has found. The look-ups in it have given the classes their versions.
-    pub fn note(&self, scheduler: &Bound<'_, Scheduler>, found: Found) {
+    /// Records what a check found. The attribute lookups of the check have given the classes their
+    /// version tags.
+    pub fn record(&self, scheduler: &Bound<'_, Scheduler>, found: Replacements) {
         let py = scheduler.py();
         let versions = self.versions(scheduler);
         let nothing = found.diverted == 0
@@ -154,29 +157,29 @@ impl Patches {
             && found.handle_run.is_none()
             && versions.event_loop != 0
             && versions.handle != 0;
-        self.seen.set(py, versions);
-        self.untouched.set(py, if nothing { versions } else { NEVER_LOOKED });
+        self.checked.set(py, versions);
+        self.untouched.set(py, if nothing { versions } else { NEVER_CHECKED });
         self.diverted.set(py, found.diverted);
         self.flags.set(py, found.flags);
         drop(self.handle_run.replace(py, found.handle_run));
         scheduler.get().foreign_clock.set(py, found.flags & flag::TIME != 0);
     }
 
-    /// Has the next call look.
-    pub fn forget(&self, py: Python<'_>) {
-        self.seen.set(py, NEVER_LOOKED);
-        self.untouched.set(py, NEVER_LOOKED);
+    /// Makes the next call check.
+    pub fn invalidate(&self, py: Python<'_>) {
+        self.checked.set(py, NEVER_CHECKED);
+        self.untouched.set(py, NEVER_CHECKED);
     }
 
-    /// Something was put into the loop itself.
-    pub fn note_own(&self, py: Python<'_>) {
-        self.has_own.set(py, true);
-        self.forget(py);
+    /// Notes that an attribute of the loop instance was set.
+    pub fn note_instance_attribute(&self, py: Python<'_>) {
+        self.has_instance_attributes.set(py, true);
+        self.invalidate(py);
     }
 
-    /// Whether something was ever put into the loop itself.
-    pub fn has_own(&self, py: Python<'_>) -> bool {
-        self.has_own.get(py)
+    /// Whether an attribute of the loop instance was ever set.
+    pub fn has_instance_attributes(&self, py: Python<'_>) -> bool {
+        self.has_instance_attributes.get(py)
     }
 
     /// Whether a guarded method must not run itself.
@@ -184,12 +187,12 @@ impl Patches {
         self.diverted.get(py) & 1 << slot != 0
     }
 
-    /// Bits of [`flag`] and those that only Python code knows.
+    /// Bits of [`flag`], and those that only Python code uses.
     pub fn flags(&self, py: Python<'_>) -> u32 {
         self.flags.get(py)
     }
 
-    /// The function in place of `asyncio.Handle._run`, and who can call it.
+    /// The replacement of `asyncio.Handle._run`, and the function that can call it.
     pub(super) fn handle_run<'py>(
         &self,
         py: Python<'py>,
@@ -201,7 +204,7 @@ impl Patches {
         self.handle_run.is_some(py)
     }
 
-    /// Tells which list `loop._scheduled` is.
+    /// Sets the list that is `loop._scheduled`.
     pub fn set_scheduled(&self, py: Python<'_>, list: Option<Bound<'_, PyList>>) {
         self.scheduled.store(py, list);
     }
@@ -224,11 +227,11 @@ impl Patches {
     }
 }
 
-/// Looks if a class or the code of a function has changed.
+/// Checks what is replaced, if a class or the code of a function has changed.
 #[cold]
-pub fn look<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<()> {
+pub fn check<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<()> {
     match scheduler.get().patches.hooks.get(scheduler.py()) {
-        Some(hooks) => (hooks.look)(scheduler),
+        Some(hooks) => (hooks.check)(scheduler),
         None => Ok(()),
     }
 }
@@ -241,6 +244,7 @@ pub fn must_call_soon(scheduler: &Bound<'_, Scheduler>) -> bool {
 
 #[cold]
 fn is_call_soon_replaced(scheduler: &Bound<'_, Scheduler>) -> bool {
-    // What a look raises is raised by `loop.call_soon()` again.
-    look(scheduler).is_err() || scheduler.get().patches.flags(scheduler.py()) & flag::CALL_SOON != 0
+    // What a check raises, `loop.call_soon()` raises again.
+    check(scheduler).is_err()
+        || scheduler.get().patches.flags(scheduler.py()) & flag::CALL_SOON != 0
 }

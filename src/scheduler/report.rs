@@ -1,4 +1,4 @@
-//! What the loop tells its user: exceptions nobody caught, and callbacks that took too long.
+//! What the loop reports to the user: exceptions that no code has caught, and slow callbacks.
 
 #![forbid(unsafe_code)]
 
@@ -13,8 +13,10 @@ use crate::interop::imports;
 
 /// `loop.call_exception_handler({key: value, ...})`, in the order given.
 ///
-/// Runs Python code. What the handler raises (KeyboardInterrupt, SystemExit, or anything from an
-/// overridden method) comes back.
+/// Runs Python code.
+///
+/// # Errors
+/// What the handler raises: KeyboardInterrupt, SystemExit, or anything if the method is overridden.
 pub fn call_exception_handler<'py>(
     event_loop: &Bound<'py, PyAny>,
     entries: &[(&str, Option<&Bound<'py, PyAny>>)],
@@ -30,8 +32,8 @@ pub fn call_exception_handler<'py>(
     Ok(())
 }
 
-/// [`call_exception_handler`] from where asyncio would call it in an `except` block: the handler
-/// sees `raised` as the exception being handled.
+/// As [`call_exception_handler`], where asyncio calls it inside an `except` block: the handler sees
+/// `raised` as the exception being handled (`sys.exc_info()`).
 pub fn report_raised<'py>(
     event_loop: &Bound<'py, PyAny>,
     raised: &Raised<'py>,
@@ -40,8 +42,8 @@ pub fn report_raised<'py>(
     handling(raised.value(), || call_exception_handler(event_loop, entries))
 }
 
-/// Whether the interpreter is so far gone that nothing can be imported: a report from a finalizer
-/// would only fail, noisily.
+/// Whether the interpreter is shutting down so that nothing can be imported any more: a report from
+/// a finalizer would only fail.
 pub fn too_late_to_report(py: Python<'_>) -> bool {
     match imports::sys(py).and_then(|sys| sys.getattr(intern!(py, "meta_path"))) {
         Ok(meta_path) => meta_path.is_none(),
@@ -49,14 +51,14 @@ pub fn too_late_to_report(py: Python<'_>) -> bool {
     }
 }
 
-/// Whether a callback that took so long is to be reported: `loop.slow_callback_duration`.
+/// Whether a callback that took this long must be reported, by `loop.slow_callback_duration`.
 pub fn is_slow(scheduler: &Bound<'_, Scheduler>, seconds: f64) -> PyResult<bool> {
     let limit: f64 =
         scheduler.getattr(intern!(scheduler.py(), "slow_callback_duration"))?.extract()?;
     Ok(seconds >= limit)
 }
 
-/// Logs a callback that took long.
+/// Logs a slow callback.
 pub fn slow_callback(
     scheduler: &Bound<'_, Scheduler>,
     described: &Bound<'_, PyAny>,
@@ -64,7 +66,7 @@ pub fn slow_callback(
 ) -> PyResult<()> {
     let py = scheduler.py();
     scheduler.get().metrics.slow_callbacks.add(1);
-    // asyncio shows the task in place of the handle of its step; ours has no handle.
+    // asyncio logs the task instead of the handle of its step; our steps have no handle.
     let shown = if described.hasattr(intern!(py, "_callback"))? {
         imports::format_handle(py)?.call1((described,))?
     } else {

@@ -1,7 +1,7 @@
 //! What the ready queue holds.
 //!
-//! A [`Runnable`] is an object plus a static table of functions, so that the queue knows no
-//! concrete type and a task step or a transport event needs no Python `Handle`.
+//! A [`Runnable`] is an object plus a static table of functions, so the queue knows no concrete
+//! type, and a task step or a transport event needs no Python `Handle`.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -10,17 +10,17 @@ use super::Scheduler;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::Traverse;
 
-/// Behaviour shared by all runnables of one kind.
+/// The behaviour of all runnables of one kind.
 pub struct RunnableKind {
-    /// Does the work. An error leaves `run_forever`: only KeyboardInterrupt, SystemExit and what
-    /// a broken exception handler raises.
+    /// Does the work. An error ends `run_forever()`: only KeyboardInterrupt, SystemExit and what a
+    /// broken exception handler raises.
     pub run: for<'py> fn(&Bound<'py, Scheduler>, Runnable) -> PyOutcome<'py, ()>,
     /// Whether it was cancelled and will do nothing. Runs no Python code.
     pub cancelled: fn(&Bound<'_, PyAny>) -> bool,
-    /// Whether it may run while the current task of the previous step is still set, because it
-    /// sets its own.
+    /// Whether it may run while the current task of the previous step is still set, because it sets
+    /// its own.
     pub sets_current_task: bool,
-    /// The object that debug output shows: a handle, or a task.
+    /// The object that debug output shows: a handle or a task.
     pub describe: for<'py> fn(Python<'py>, &Runnable) -> PyResult<Bound<'py, PyAny>>,
     /// Shows the object to the collector again, if it may be hidden, as handles are while the loop
     /// runs. Runs no Python code.
@@ -29,11 +29,11 @@ pub struct RunnableKind {
     pub left_timers: fn(&Bound<'_, PyAny>),
 }
 
-/// One entry of the timers: half the size of what it becomes when it is due.
+/// An entry of the timers: half the size of the [`Runnable`] that it becomes when due.
 pub struct Timer {
-    /// How to run it.
+    /// The behaviour.
     pub kind: &'static RunnableKind,
-    /// What is run.
+    /// The object to run.
     pub object: Py<PyAny>,
 }
 
@@ -43,32 +43,32 @@ impl Timer {
         (self.kind.cancelled)(self.object.bind(py))
     }
 
-    /// For the ready queue.
+    /// Converts it for the ready queue.
     #[inline(always)]
     pub fn into_runnable(self) -> Runnable {
         Runnable { kind: self.kind, object: self.object, argument: None, context: None }
     }
 }
 
-/// One entry of the ready queue.
+/// An entry of the ready queue.
 pub struct Runnable {
-    /// How to run it.
+    /// The behaviour.
     pub kind: &'static RunnableKind,
-    /// What is run.
+    /// The object to run.
     pub object: Py<PyAny>,
     /// An argument, where the kind has one.
     pub argument: Option<Py<PyAny>>,
-    /// The context to run in, where the object does not know it.
+    /// The context to run in, for kinds whose object does not hold it.
     pub context: Option<Py<PyAny>>,
 }
 
 impl Runnable {
-    /// The context to run in, where the object does not know it.
+    /// The context to run in, for kinds whose object does not hold it.
     pub fn own_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.context.as_ref().map(|context| context.bind(py).clone())
     }
 
-    /// A runnable of one object.
+    /// A runnable without argument and context.
     #[inline(always)]
     pub fn new<T>(kind: &'static RunnableKind, object: Bound<'_, T>) -> Self {
         Self { kind, object: object.into_any().unbind(), argument: None, context: None }
@@ -84,7 +84,7 @@ impl Runnable {
         }
     }
 
-    /// Reports the objects to the cyclic collector.
+    /// Reports the objects to the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.object)?;
         visit.call(&self.argument)?;
@@ -103,7 +103,7 @@ pub fn never_cancelled(_object: &Bound<'_, PyAny>) -> bool {
     false
 }
 
-/// For kinds whose object shows itself.
+/// For kinds whose object is shown in debug output.
 pub fn describe_object<'py>(py: Python<'py>, runnable: &Runnable) -> PyResult<Bound<'py, PyAny>> {
     Ok(runnable.object.bind(py).clone())
 }

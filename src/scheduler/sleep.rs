@@ -1,4 +1,5 @@
-//! How the loop waits for the next event: asleep in the poller, or polling for a while first.
+//! How the loop waits for the next event: sleeping in the poller, or busy polling for a while
+//! first.
 
 #![forbid(unsafe_code)]
 
@@ -11,17 +12,19 @@ use super::Scheduler;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::reactor::{AdaptiveSpin, Poller, WaitStrategy, clock};
 
-/// What decides how the loop waits.
+/// The state that decides how the loop waits.
 #[derive(Default)]
 pub struct Sleeping {
-    /// How long to poll before each sleep; None to decide by what was learned.
+    /// How long to poll before each sleep; `None` to adapt.
     pub busy_poll: AttachedCell<Option<Duration>>,
-    learned: AttachedCell<AdaptiveSpin>,
-    /// The last turn polled in vain: time to look for signals, then to sleep.
-    in_vain: AttachedCell<bool>,
+    adaptive: AttachedCell<AdaptiveSpin>,
+    /// The last turn's busy polling found nothing; it ended so that the loop checks for signals
+    /// before this sleep.
+    last_spin_fruitless: AttachedCell<bool>,
 }
 
-/// Waits for events, with the GIL released; the wait `began` just now. Also answers when it ended.
+/// Waits for events with the GIL released. `began` is the current time in nanoseconds. Also returns
+/// the time when the wait ended, in nanoseconds.
 pub fn sleep(
     py: Python<'_>,
     this: &Scheduler,
@@ -32,11 +35,12 @@ pub fn sleep(
     let sleeping = &this.sleeping;
     let setting = sleeping.busy_poll.get(py);
     let plan = match setting {
-        // Not measured: the event may be all but there, and this be no sleep.
-        _ if sleeping.in_vain.get(py) => WaitStrategy::Sleep,
+        // Not measured: an event may arrive right after the spin, and this would not be a real
+        // sleep.
+        _ if sleeping.last_spin_fruitless.get(py) => WaitStrategy::Sleep,
         Some(Duration::ZERO) => WaitStrategy::Sleep,
         Some(spin) => WaitStrategy::Spin(spin),
-        None => sleeping.learned.get(py).plan(),
+        None => sleeping.adaptive.get(py).plan(),
     };
     let measured = plan == WaitStrategy::MeasuredSleep;
     let (polled, now, cost) = py.detach(|| {
@@ -49,7 +53,7 @@ pub fn sleep(
         };
         let cost =
             before.and_then(|before| Some(clock::thread_nanoseconds()?.saturating_sub(before)));
-        // Waiting for the GIL is not idleness.
+        // Read before waiting for the GIL, which is not idle time.
         let now = clock::nanoseconds();
         this.metrics.sleep_ends(now);
         (polled, now, cost)
@@ -59,16 +63,16 @@ pub fn sleep(
         WaitStrategy::Spin(spin) => Some(spin),
         WaitStrategy::Sleep | WaitStrategy::MeasuredSleep => None,
     };
-    sleeping.in_vain.set(py, spun.is_some() && !found);
+    sleeping.last_spin_fruitless.set(py, spun.is_some() && !found);
     if setting.is_none() {
-        let mut learned = sleeping.learned.get(py);
+        let mut adaptive = sleeping.adaptive.get(py);
         match spun {
-            // A timer was due sooner than that.
+            // A timer ended the spin early.
             Some(spin) if !found && timeout.is_some_and(|timeout| timeout < spin) => {}
-            Some(_) => learned.note_spin(found),
-            None => learned.note_sleep(now.saturating_sub(began), cost, found),
+            Some(_) => adaptive.note_spin(found),
+            None => adaptive.note_sleep(now.saturating_sub(began), cost, found),
         }
-        sleeping.learned.set(py, learned);
+        sleeping.adaptive.set(py, adaptive);
     }
     (polled, now)
 }

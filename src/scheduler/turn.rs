@@ -1,5 +1,5 @@
-//! One turn of the loop, in asyncio's order: poll, due timers, then exactly the callbacks that
-//! are ready at that point. What they schedule waits for the next turn.
+//! One turn of the loop, in asyncio's order: poll, queue due timers, then run exactly the callbacks
+//! that are ready at that point. What they schedule waits for the next turn.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ use super::inbox;
 use super::patches::{self, Patches, flag};
 use super::report::{is_slow, outcome, report_raised, slow_callback};
 use super::sleep::sleep;
-use super::waiters::{self, Waiters};
+use super::waiters::{self, SocketWaiters};
 use super::watch::Watches;
 use super::{Runnable, RunnableKind, Scheduler, Timer};
 use crate::ffi::call;
@@ -25,10 +25,10 @@ use crate::interop::imports;
 use crate::logging;
 use crate::reactor::{Poller, clock};
 
-/// Longest sleep in seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT.
-const LONGEST_SLEEP: f64 = 24.0 * 3600.0;
+/// Longest sleep in seconds, as asyncio's `MAXIMUM_SELECT_TIMEOUT`.
+const MAXIMUM_SLEEP: f64 = 24.0 * 3600.0;
 
-/// Turns the loop until `stop()` was called and the turn is over.
+/// Turns the loop until the end of the turn in which `stop()` was called.
 pub fn run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     loop {
@@ -43,18 +43,18 @@ pub fn run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     }
 }
 
-/// A turn as a replaced `loop._run_once` makes it, which calls ours or asyncio's in the end.
+/// One turn through a replaced `loop._run_once`, which is expected to call ours or asyncio's.
 #[cold]
 fn turn_by_python<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     leave_task(scheduler);
-    patches::look(scheduler).map_err(|e| raised(py, e))?;
+    patches::check(scheduler).map_err(|e| raised(py, e))?;
     let turned = scheduler.call_method0(intern!(py, "_run_once")).map(drop);
     turned.map_err(|e| raised(py, e))?;
     check_signals(py)
 }
 
-/// Takes over the timers that are not ours.
+/// Arms the timers that asyncio's own code has put into `loop._scheduled`.
 #[inline(always)]
 fn arm_foreign_timers<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
@@ -67,7 +67,7 @@ fn arm_foreign_timers<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, 
     Ok(())
 }
 
-/// One turn by itself, which leaves no current task behind.
+/// Runs one turn and resets the current task afterwards.
 pub fn once<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     struct Turn<'a, 'py>(&'a Bound<'py, Scheduler>);
 
@@ -81,28 +81,28 @@ pub fn once<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     turn(scheduler)
 }
 
-/// One turn.
+/// Runs one turn.
 fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
     this.metrics.turns.add(1);
     arm_foreign_timers(scheduler)?;
     discard_cancelled_timers(py, this);
-    // Only a turn inside of a callback finds something here.
+    // Only a turn nested in a callback finds anything here.
     run_after_callback(scheduler)?;
-    end_crowd(scheduler)?;
+    end_busy_turn(scheduler)?;
     read_inbox(scheduler)?;
     let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
-    // With callbacks ready and nothing to watch there is nothing a poll could find.
+    // With callbacks ready and no descriptor watched, a poll could find nothing.
     let may_wait = idle
         || this.watches.with(py, |watches| watches.is_worth_polling())
-        || this.hears_signals.get(py)
+        || this.has_signal_handlers.get(py)
         || this.patches.foreign_select.get(py);
     let time = if may_wait { wait(scheduler, idle)? } else { None };
     queue_due_timers(scheduler, time)?;
     let result = run_ready(scheduler);
-    this.contexts.settle(py);
-    // A busy loop goes on with the next step: the current task may stay set until then.
+    this.contexts.end_turn(py);
+    // If more is ready, the next step sets the current task again: leave it set until then.
     if result.is_err() || this.stopping.get(py) || this.ready.len(py) == 0 {
         leave_task(scheduler);
     }
@@ -110,7 +110,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     check_signals(py).inspect_err(|_| leave_task(scheduler))
 }
 
-/// Waits for descriptors, or looks at them. Returns the time afterwards, if that is known.
+/// Polls, and sleeps if `idle`. Returns the time afterwards in nanoseconds, if known.
 fn wait<'py>(scheduler: &Bound<'py, Scheduler>, idle: bool) -> PyOutcome<'py, Option<u64>> {
     let py = scheduler.py();
     let this = scheduler.get();
@@ -134,18 +134,18 @@ fn wait<'py>(scheduler: &Bound<'py, Scheduler>, idle: bool) -> PyOutcome<'py, Op
     Ok(time)
 }
 
-/// Runs what is in the queue now.
+/// Runs the entries that are in the queue now.
 fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
     if !this.patches.is_untouched(scheduler) || !Patches::has_code(py) {
-        patches::look(scheduler).map_err(|e| raised(py, e))?;
-        this.choose_path(py);
+        patches::check(scheduler).map_err(|e| raised(py, e))?;
+        this.update_instrumented(py);
     }
     let ready = this.ready.len(py);
     this.metrics.ready_max.raise_to(ready as u64);
     if ready != 0 {
-        this.waiters.with(py, Waiters::note_callbacks);
+        this.waiters.with(py, SocketWaiters::note_callbacks);
     }
     let (mut left, mut task_steps) = (ready, 0);
     this.deferred.begin_turn(py, ready);
@@ -156,9 +156,9 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         this.ready.prefetch(py);
         let Some(runnable) = this.ready.pop(py) else { break Ok(()) };
         left -= 1;
-        let result = if this.careful.get(py) {
+        let result = if this.instrumented.get(py) {
             task_steps += u64::from(runnable.kind.sets_current_task);
-            run_carefully(scheduler, runnable)
+            run_instrumented(scheduler, runnable)
         } else {
             if runnable.kind.sets_current_task {
                 task_steps += 1;
@@ -166,28 +166,28 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
                 leave_task(scheduler);
             }
             this.deferred.begin_callback(py);
-            // Word by word, as the queue's description says.
+            // Destructure and rebuild to avoid the spill described at `ReadyQueue`.
             let Runnable { kind, object, argument, context } = runnable;
             let runnable = Runnable { kind, object, argument, context };
             let result = run_one(scheduler, kind, runnable);
             this.deferred.end_callback(py);
-            let finished = run_after_callback(scheduler);
+            let after_callback = run_after_callback(scheduler);
             let due = this.deferred.is_due(py);
-            let kept = if due { run_after_turn(scheduler) } else { Ok(()) };
-            result.and(finished).and(kept)
+            let after_turn = if due { run_after_turn(scheduler) } else { Ok(()) };
+            result.and(after_callback).and(after_turn)
         };
         if result.is_err() {
             break result;
         }
     };
-    let result = end_crowd(scheduler).and(result);
+    let result = end_busy_turn(scheduler).and(result);
     let metrics = &this.metrics;
     metrics.callbacks.add((ready - left) as u64);
     metrics.task_steps.add(task_steps);
     result
 }
 
-/// Runs one entry of the queue. As from asyncio's handles, only KeyboardInterrupt and SystemExit
+/// Runs one entry of the queue. As with asyncio's handles, only KeyboardInterrupt and SystemExit
 /// leave the loop.
 #[inline(always)]
 fn run_one<'py>(
@@ -197,14 +197,17 @@ fn run_one<'py>(
 ) -> PyOutcome<'py, ()> {
     match (kind.run)(scheduler, runnable) {
         Ok(()) => Ok(()),
-        Err(raised) => report_stray(scheduler, raised),
+        Err(raised) => report_uncaught(scheduler, raised),
     }
 }
 
-/// Reports what an entry of the queue raised outside of any callback of the user, who would be told
-/// of a callback's exception by the entry itself.
+/// Reports an exception that an entry of the queue raised outside user code; the entry itself
+/// reports exceptions of the user's callbacks.
 #[cold]
-fn report_stray<'py>(scheduler: &Bound<'py, Scheduler>, raised: Raised<'py>) -> PyOutcome<'py, ()> {
+fn report_uncaught<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    raised: Raised<'py>,
+) -> PyOutcome<'py, ()> {
     if raised.stops_the_loop() {
         return Err(raised);
     }
@@ -215,7 +218,7 @@ fn report_stray<'py>(scheduler: &Bound<'py, Scheduler>, raised: Raised<'py>) -> 
     outcome(py, report_raised(scheduler, &raised, &entries))
 }
 
-/// Runs what the callback just run has deferred to its end.
+/// Runs what the callback that has just returned deferred to its end.
 #[inline(always)]
 fn run_after_callback<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
@@ -228,15 +231,15 @@ fn run_after_callback<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, 
 fn run_all<'py>(scheduler: &Bound<'py, Scheduler>, runnables: Vec<Runnable>) -> PyOutcome<'py, ()> {
     let mut result = Ok(());
     for runnable in runnables {
-        // All of them, whatever one of them raises.
+        // Run all of them even if one raises.
         result = result.and(run_one(scheduler, runnable.kind, runnable));
     }
     result
 }
 
-/// Defers nothing more to the end of the turn, and does what was deferred.
+/// Stops deferring to the end of the turn, and runs what was deferred.
 #[inline(always)]
-fn end_crowd<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+fn end_busy_turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let pending = scheduler.get().deferred.end_turn(scheduler.py());
     if pending { run_after_turn(scheduler) } else { Ok(()) }
 }
@@ -248,7 +251,10 @@ fn run_after_turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> 
 
 /// Runs one callback in debug mode, timed, or through a replaced `asyncio.Handle._run`.
 #[cold]
-fn run_carefully<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
+fn run_instrumented<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    runnable: Runnable,
+) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
     if (runnable.kind.cancelled)(runnable.object.bind(py)) {
@@ -256,15 +262,15 @@ fn run_carefully<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> 
     }
     leave_task(scheduler);
     if this.debug.get(py) {
-        run_visibly(scheduler, runnable)
+        run_in_debug_mode(scheduler, runnable)
     } else if this.timed.get(py) {
-        let kept = runnable.clone_ref(py);
+        let copy = runnable.clone_ref(py);
         let started = clock::monotonic();
         execute(scheduler, runnable)?;
         let seconds = clock::monotonic() - started;
         let reported = is_slow(scheduler, seconds).and_then(|slow| {
             if slow {
-                slow_callback(scheduler, &(kept.kind.describe)(py, &kept)?, seconds)
+                slow_callback(scheduler, &(copy.kind.describe)(py, &copy)?, seconds)
             } else {
                 Ok(())
             }
@@ -275,7 +281,7 @@ fn run_carefully<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> 
     }
 }
 
-/// Runs one callback, through `asyncio.Handle._run` if that is not asyncio's own.
+/// Runs one callback, through `asyncio.Handle._run` if a tool has replaced that.
 fn execute<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
     match scheduler.get().patches.handle_run(scheduler.py()) {
         Some((run, run_in_handle)) => run_in_handle(scheduler, runnable, &run),
@@ -283,8 +289,11 @@ fn execute<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutc
     }
 }
 
-/// Runs one callback as debug mode does: visible as `_current_handle`, and timed.
-fn run_visibly<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
+/// Runs one callback as debug mode does: timed, and set as `loop._current_handle`.
+fn run_in_debug_mode<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    runnable: Runnable,
+) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let described = (runnable.kind.describe)(py, &runnable).map_err(|e| raised(py, e))?;
     let current = intern!(py, "_current_handle");
@@ -300,7 +309,7 @@ fn run_visibly<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> Py
     Ok(())
 }
 
-/// Does what other threads, and the wakers of Rust futures, ask for.
+/// Processes the messages of other threads and of the wakers of Rust futures.
 #[inline(always)]
 fn read_inbox<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     if !scheduler.get().inbox.has_messages() {
@@ -320,7 +329,8 @@ fn leave_task(scheduler: &Bound<'_, Scheduler>) {
     }
 }
 
-/// The loop's time: the monotonic clock, or what Python code put in its place.
+/// The loop's time in seconds: the monotonic clock, or `loop.time()` if Python code has replaced
+/// it.
 pub fn now(scheduler: &Bound<'_, Scheduler>) -> PyResult<f64> {
     let py = scheduler.py();
     if scheduler.get().foreign_clock.get(py) {
@@ -329,27 +339,27 @@ pub fn now(scheduler: &Bound<'_, Scheduler>) -> PyResult<f64> {
     Ok(clock::monotonic())
 }
 
-/// Sleep until the next timer; `None` without timers.
+/// Time until the next timer; `None` without timers.
 fn time_to_sleep<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Option<Duration>> {
     let py = scheduler.py();
     let Some(deadline) = scheduler.get().timers.with(py, |timers| timers.next_deadline()) else {
         return Ok(None);
     };
     let wait = deadline - now(scheduler).map_err(|e| raised(py, e))?;
-    // A deadline that is not a number counts as due.
-    let seconds = if wait > 0.0 { wait.min(LONGEST_SLEEP) } else { 0.0 };
+    // A NaN deadline counts as due.
+    let seconds = if wait > 0.0 { wait.min(MAXIMUM_SLEEP) } else { 0.0 };
     Ok(Some(Duration::from_secs_f64(seconds)))
 }
 
-/// Whether a profiler follows this thread. It sees a task leave by the calls that the loop makes in
-/// its own context, as asyncio's does when it sleeps.
+/// Whether a profiler is set for this thread. From the calls that the loop makes in its own context
+/// it learns that a task was suspended, as it does with asyncio when that sleeps.
 #[inline(always)]
 fn is_profiled(py: Python<'_>) -> PyOutcome<'_, bool> {
     let profiler = call::call0(imports::get_profile(py).map_err(|e| raised(py, e))?)?;
     Ok(!profiler.is_none())
 }
 
-/// Has a replaced `loop._selector.select` poll, which calls ours in the end.
+/// Polls through a replaced `loop._selector.select`, which is expected to call ours.
 #[cold]
 fn select_by_python<'py>(scheduler: &Bound<'py, Scheduler>, idle: bool) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
@@ -361,7 +371,11 @@ fn select_by_python<'py>(scheduler: &Bound<'py, Scheduler>, idle: bool) -> PyOut
     selected.map(drop).map_err(|e| raised(py, e))
 }
 
-/// From now on `loop._selector` waits for the poller's descriptor, which is returned.
+/// Makes turns wait through `loop._selector`, with which the caller must register the returned
+/// descriptor, the poller's.
+///
+/// # Errors
+/// RuntimeError if the loop is closed.
 pub fn use_given_selector(scheduler: &Bound<'_, Scheduler>) -> PyResult<RawFd> {
     let py = scheduler.py();
     let this = scheduler.get();
@@ -372,8 +386,8 @@ pub fn use_given_selector(scheduler: &Bound<'_, Scheduler>) -> PyResult<RawFd> {
     Ok(fd)
 }
 
-/// Has a selector that the program gave the loop wait for our poller, among other descriptors maybe,
-/// and polls then.
+/// Waits through a selector that the program gave the loop, which waits for our poller and perhaps
+/// for other descriptors; then polls.
 #[cold]
 fn wait_by_given_selector<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -383,7 +397,8 @@ fn wait_by_given_selector<'py>(
     let this = scheduler.get();
     let mut timeout = if idle { time_to_sleep(scheduler)? } else { Some(Duration::ZERO) };
     timeout = prepare_to_wait(scheduler, timeout)?;
-    // It stays so: code that turns the loop itself calls the selector without a word to us.
+    // Not reset: code that turns the loop itself calls the selector without going through this
+    // function.
     this.wake_signal.set_asleep(true);
     if this.ready.len(py) != 0 || this.inbox.has_messages() {
         timeout = Some(Duration::ZERO);
@@ -407,8 +422,8 @@ fn wait_by_given_selector<'py>(
 /// What `loop._selector.select(timeout)` does: polls until the next timer at the latest, queues
 /// what is due, and returns how many callbacks became ready.
 ///
-/// Code that turns the loop itself, maybe inside of a callback, has no other way to the timers
-/// and to what that callback has put off.
+/// Code that turns the loop itself, perhaps inside a callback, has no other way to run the timers
+/// and what that callback has deferred.
 pub fn select<'py>(
     scheduler: &Bound<'py, Scheduler>,
     timeout: Option<Duration>,
@@ -418,7 +433,7 @@ pub fn select<'py>(
     arm_foreign_timers(scheduler)?;
     discard_cancelled_timers(py, this);
     run_after_callback(scheduler)?;
-    end_crowd(scheduler)?;
+    end_busy_turn(scheduler)?;
     let before = this.ready.len(py);
     let next = time_to_sleep(scheduler)?;
     let timeout = match (timeout, next) {
@@ -431,7 +446,7 @@ pub fn select<'py>(
     Ok(this.ready.len(py).saturating_sub(before))
 }
 
-/// Does what has to be done before each poll; the time that this may still take.
+/// Does what is due before each poll; returns the time that the poll may take.
 #[inline(always)]
 fn prepare_to_wait<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -444,39 +459,39 @@ fn prepare_to_wait<'py>(
         if let Some(before_sleep) = this.before_sleep.take(py) {
             before_sleep(scheduler)?;
         }
-        timeout = waiters::look_after(scheduler, timeout)?;
-        // Signal handlers or log handlers may have queued something.
+        timeout = waiters::end_closed(scheduler, timeout)?;
+        // Signal handlers or logging handlers may have queued something.
         if this.ready.len(py) != 0 || this.stopping.get(py) {
             timeout = Some(Duration::ZERO);
         }
     }
-    let own = this.watches.with(py, Watches::leave_parent);
+    let own = this.watches.with(py, Watches::ensure_own_poller);
     own.map_err(|error| raised(py, os_error(py, &error)))?;
     Ok(timeout)
 }
 
-/// The poller while the loop polls. It goes back even if something panics: a loop without one
-/// could do nothing any more.
-struct LentPoller<'a, 'py> {
+/// The poller, moved out of its cell while the loop polls. Put back even if a panic unwinds, since
+/// the loop would be unusable without it.
+struct BorrowedPoller<'a, 'py> {
     py: Python<'py>,
     scheduler: &'a Scheduler,
     poller: Option<Box<Poller>>,
 }
 
-impl Drop for LentPoller<'_, '_> {
+impl Drop for BorrowedPoller<'_, '_> {
     fn drop(&mut self) {
         drop(self.scheduler.poller.replace(self.py, self.poller.take()));
     }
 }
 
-/// Polls and queues what is due for ready descriptors. Returns the time afterwards, in
+/// Polls, and queues the runnables of ready descriptors. Returns the time afterwards, in
 /// nanoseconds.
 fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> PyOutcome<'py, u64> {
     let py = scheduler.py();
     let this = scheduler.get();
     let timeout = prepare_to_wait(scheduler, timeout)?;
-    let mut lent = LentPoller { py, scheduler: this, poller: this.poller.take(py) };
-    let Some(poller) = &mut lent.poller else {
+    let mut borrowed = BorrowedPoller { py, scheduler: this, poller: this.poller.take(py) };
+    let Some(poller) = &mut borrowed.poller else {
         let error = PyRuntimeError::new_err("Event loop is closed");
         return Err(raised(py, error));
     };
@@ -491,7 +506,8 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
         this.wake_signal.set_asleep(true);
         let began = clock::nanoseconds();
         metrics.sleep_begins(began);
-        // Asking the clock may have run Python code, and so let other threads queue something.
+        // Reading `loop.time()` may have run Python code, during which other threads may have
+        // queued something.
         let slept = if this.ready.len(py) == 0 && !this.inbox.has_messages() {
             sleep(py, this, poller, timeout, began)
         } else {
@@ -511,7 +527,7 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
         });
     }
     let extra = poller.was_extra_ready();
-    drop(lent);
+    drop(borrowed);
     match polled {
         Ok(()) if extra => {
             if let Some(ready) = this.on_extra.get(py) {
@@ -525,8 +541,8 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
     Ok(now)
 }
 
-/// Moves timers that are due to the ready queue. `time` is that of the poll just made, if there
-/// was one.
+/// Moves due timers to the ready queue. `time` is the time of the poll just made in nanoseconds, if
+/// there was one.
 #[inline(always)]
 fn queue_due_timers<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -535,16 +551,16 @@ fn queue_due_timers<'py>(
     let this = scheduler.get();
     if this.timers.with(scheduler.py(), |timers| timers.is_empty()) {
         if time.is_none() && this.metrics.wants_look() {
-            look_at_clock(this);
+            sample_clock(this);
         }
         return Ok(());
     }
     queue_timers(scheduler, time)
 }
 
-/// A look at the clocks for the metrics alone.
+/// Reads the clock for the metrics alone.
 #[cold]
-fn look_at_clock(this: &Scheduler) {
+fn sample_clock(this: &Scheduler) {
     this.metrics.look(clock::coarse_tick, clock::nanoseconds);
 }
 
@@ -578,7 +594,7 @@ fn queue_timer(py: Python<'_>, this: &Scheduler, timer: Timer) {
     this.ready.push(py, timer.into_runnable());
 }
 
-/// Keeps memory bounded when timers are cancelled before they fire, as most are.
+/// Keeps memory bounded, since most timers are cancelled before they fire.
 #[inline(always)]
 fn discard_cancelled_timers(py: Python<'_>, this: &Scheduler) {
     if this.timers.with(py, |timers| timers.cancelled()) != 0 {

@@ -1,8 +1,8 @@
-//! Operations that wait for a socket which its owner may close under them.
+//! Operations that wait for a socket, which the program may close during the wait.
 //!
-//! The kernel forgets a closed descriptor and tells nobody, so whoever waits for it would wait for
-//! ever. The loop looks after them before it sleeps: some at a time, and not for long while it has
-//! not looked after all of them.
+//! The kernel drops a closed descriptor without an event, so the operation would wait forever. The
+//! loop therefore checks the sockets before it sleeps: a limited number each time, and while some
+//! are unchecked it sleeps only briefly.
 
 #![forbid(unsafe_code)]
 
@@ -14,121 +14,122 @@ use pyo3::prelude::*;
 use super::Scheduler;
 use crate::ffi::exception::PyOutcome;
 
-/// How many are looked after before a sleep.
-const AT_A_TIME: usize = 64;
+/// How many sockets are checked before each sleep.
+const CHECKS_PER_SLEEP: usize = 64;
 
-/// Longest sleep while some have not been looked after.
-const SHORT_SLEEP: Duration = Duration::from_millis(20);
+/// Longest sleep while some sockets are unchecked.
+const MAXIMUM_SLEEP: Duration = Duration::from_millis(20);
 
-/// What the loop can do with an operation that waits.
-pub struct WaiterKind {
-    /// Whether its socket is closed. Runs no Python code.
-    pub is_lost: for<'py> fn(&Bound<'py, PyAny>) -> bool,
-    /// Ends it. It is no longer among the waiters.
+/// The behaviour of operations of one kind.
+pub struct SocketWaiterKind {
+    /// Whether its socket was closed. Runs no Python code.
+    pub is_closed: for<'py> fn(&Bound<'py, PyAny>) -> bool,
+    /// Ends the operation, which was removed before.
     pub end: for<'py> fn(&Bound<'py, PyAny>) -> PyOutcome<'py, ()>,
 }
 
-/// An operation that waits.
-pub struct Waiter {
+/// An operation that waits for a socket.
+pub struct SocketWaiter {
     object: Py<PyAny>,
-    kind: &'static WaiterKind,
+    kind: &'static SocketWaiterKind,
 }
 
-/// All that wait.
+/// All operations of a loop that wait for a socket.
 #[derive(Default)]
-pub struct Waiters {
-    places: Vec<Option<Waiter>>,
+pub struct SocketWaiters {
+    slots: Vec<Option<SocketWaiter>>,
     free: Vec<usize>,
-    /// The place to look at next.
+    /// The slot to check next.
     next: usize,
-    /// So many places have not been looked at since the last callback ran.
-    unseen: usize,
+    /// Number of slots not checked since the last callback ran.
+    unchecked: usize,
 }
 
-impl Waiters {
-    /// Adds an operation; returns its place.
-    pub fn add(&mut self, object: &Bound<'_, PyAny>, kind: &'static WaiterKind) -> usize {
-        let waiter = Some(Waiter { object: object.clone().unbind(), kind });
+impl SocketWaiters {
+    /// Adds an operation; returns its slot.
+    pub fn add(&mut self, object: &Bound<'_, PyAny>, kind: &'static SocketWaiterKind) -> usize {
+        let waiter = Some(SocketWaiter { object: object.clone().unbind(), kind });
         match self.free.pop() {
-            Some(place) => {
-                self.places[place] = waiter;
-                place
+            Some(slot) => {
+                self.slots[slot] = waiter;
+                slot
             }
             None => {
-                self.places.push(waiter);
-                self.places.len() - 1
+                self.slots.push(waiter);
+                self.slots.len() - 1
             }
         }
     }
 
-    /// Removes `object` from its place, unless it was found lost before; the caller drops it.
-    #[must_use = "drop it where no cell is lent"]
-    pub fn remove(&mut self, place: usize, object: &Bound<'_, PyAny>) -> Option<Waiter> {
-        let here = self.places.get(place)?.as_ref()?;
-        if here.object.is(object) { self.vacate(place) } else { None }
+    /// Removes `object` from its slot, unless it was found closed before; the caller drops it.
+    #[must_use = "drop it where no cell is borrowed"]
+    pub fn remove(&mut self, slot: usize, object: &Bound<'_, PyAny>) -> Option<SocketWaiter> {
+        let waiter = self.slots.get(slot)?.as_ref()?;
+        if waiter.object.is(object) { self.release(slot) } else { None }
     }
 
-    fn vacate(&mut self, place: usize) -> Option<Waiter> {
-        let waiter = self.places.get_mut(place)?.take()?;
-        self.free.push(place);
-        if self.free.len() == self.places.len() {
-            self.places.clear();
+    fn release(&mut self, slot: usize) -> Option<SocketWaiter> {
+        let waiter = self.slots.get_mut(slot)?.take()?;
+        self.free.push(slot);
+        if self.free.len() == self.slots.len() {
+            self.slots.clear();
             self.free.clear();
         }
         Some(waiter)
     }
 
-    /// Callbacks have run: each of them may have closed any socket.
+    /// Notes that callbacks have run, any of which may have closed any socket.
     #[inline(always)]
     pub fn note_callbacks(&mut self) {
-        self.unseen = self.places.len();
+        self.unchecked = self.slots.len();
     }
 
-    /// Looks at the next few; removes and returns those that are lost.
-    fn look(&mut self, py: Python<'_>) -> Vec<Waiter> {
-        let mut lost = Vec::new();
-        for _ in 0..self.unseen.min(AT_A_TIME) {
-            self.unseen -= 1;
-            self.next = if self.next < self.places.len() { self.next } else { 0 };
-            let place = self.next;
+    /// Checks the next few; removes and returns those whose socket is closed.
+    fn check_next(&mut self, py: Python<'_>) -> Vec<SocketWaiter> {
+        let mut closed = Vec::new();
+        for _ in 0..self.unchecked.min(CHECKS_PER_SLEEP) {
+            self.unchecked -= 1;
+            self.next = if self.next < self.slots.len() { self.next } else { 0 };
+            let slot = self.next;
             self.next += 1;
-            let Some(Some(waiter)) = self.places.get(place) else { continue };
-            if (waiter.kind.is_lost)(waiter.object.bind(py)) {
-                lost.extend(self.vacate(place));
+            let Some(Some(waiter)) = self.slots.get(slot) else { continue };
+            if (waiter.kind.is_closed)(waiter.object.bind(py)) {
+                closed.extend(self.release(slot));
             }
         }
-        lost
+        closed
     }
 
-    /// Forgets all; the caller drops them.
-    #[must_use = "drop them where no cell is lent"]
-    pub fn take_all(&mut self) -> Vec<Option<Waiter>> {
+    /// Removes and returns all operations; the caller drops them.
+    #[must_use = "drop them where no cell is borrowed"]
+    pub fn take_all(&mut self) -> Vec<Option<SocketWaiter>> {
         self.free.clear();
-        std::mem::take(&mut self.places)
+        std::mem::take(&mut self.slots)
     }
 
-    /// Shows the operations to the cyclic collector.
+    /// Reports the operations to the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.places.iter().flatten().try_for_each(|waiter| visit.call(&waiter.object))
+        self.slots.iter().flatten().try_for_each(|waiter| visit.call(&waiter.object))
     }
 }
 
-/// Ends operations whose sockets are closed. Answers how long the loop may sleep then.
-pub fn look_after<'py>(
+/// Ends the operations whose sockets are closed. Returns how long the loop may sleep then.
+pub fn end_closed<'py>(
     scheduler: &Bound<'py, Scheduler>,
     timeout: Option<Duration>,
 ) -> PyOutcome<'py, Option<Duration>> {
     let py = scheduler.py();
     let waiters = &scheduler.get().waiters;
-    let (lost, seen_all) = waiters.with(py, |waiters| (waiters.look(py), waiters.unseen == 0));
+    let (closed, all_checked) =
+        waiters.with(py, |waiters| (waiters.check_next(py), waiters.unchecked == 0));
     let mut result = Ok(());
-    for waiter in lost {
-        // All of them, whatever one of them raises.
+    for waiter in closed {
+        // End all of them even if one raises.
         result = result.and((waiter.kind.end)(waiter.object.bind(py)));
     }
     result?;
-    if seen_all {
+    if all_checked {
         return Ok(timeout);
     }
-    Ok(Some(timeout.map_or(SHORT_SLEEP, |timeout| timeout.min(SHORT_SLEEP))))
+    Ok(Some(timeout.map_or(MAXIMUM_SLEEP, |timeout| timeout.min(MAXIMUM_SLEEP))))
 }

@@ -1,4 +1,4 @@
-//! Watched descriptors: which runnable is due when a descriptor becomes readable or writable.
+//! Watched descriptors: which runnable is queued when a descriptor becomes readable or writable.
 
 #![forbid(unsafe_code)]
 
@@ -14,9 +14,9 @@ use crate::reactor::{Interest, Readiness, Registrar, Registration, Registrations
 /// A direction of readiness.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {
-    /// Data, a connection, end of file or an error can be read.
+    /// Data, a connection, the end of the stream or an error can be read.
     Read,
-    /// Something can be written, or a connection attempt is over.
+    /// Data can be written, or a connection attempt has ended.
     Write,
 }
 
@@ -36,7 +36,7 @@ impl Direction {
     }
 }
 
-/// What is due for one descriptor.
+/// The runnables of one descriptor.
 #[derive(Default)]
 pub struct Watch {
     on_read: Option<Runnable>,
@@ -61,38 +61,40 @@ impl Watch {
     }
 }
 
-/// The kernel does not watch a descriptor. Holds what must not be dropped while the watches are
-/// lent, since that may run Python code.
-pub struct Refused {
-    /// What the kernel answered.
+/// The kernel refused to watch a descriptor. Holds the runnable, which must not be dropped while
+/// the watches are borrowed, since that may run Python code.
+pub struct WatchRefused {
+    /// The kernel's error.
     pub error: io::Error,
     _runnable: Runnable,
 }
 
-/// Runnables that are due no longer; the caller drops them where no cell is lent.
-#[must_use = "drop it where no cell is lent"]
+/// Runnables that are no longer registered; the caller drops them where no cell is borrowed.
+#[must_use = "drop it where no cell is borrowed"]
 #[derive(Default)]
 pub struct Replaced {
-    /// What was due in the same direction.
+    /// The previous one of the same direction.
     pub same: Option<Runnable>,
-    /// What was due in the other direction, of a file that was closed while it was watched.
+    /// The one of the other direction, if it belonged to a file that was closed while it was
+    /// watched.
     pub stale: Option<Runnable>,
 }
 
-/// All watched descriptors of a loop, and the kernel's view of them kept in step.
+/// All watched descriptors of a loop, kept in step with the kernel's interest list.
 ///
-/// Runnables replaced or removed are handed back, since dropping them may run Python code.
+/// Replaced or removed runnables are returned to the caller, since dropping them may run Python
+/// code.
 pub struct Watches {
     registrar: Option<Registrar>,
     entries: Registrations<Watch>,
-    /// How many of them are no reason to poll while callbacks are ready.
+    /// How many of them do not force a poll while callbacks are ready.
     background: usize,
-    /// A forked child's poller had no room for all of them.
+    /// The kernel had no room for all of them in a forked child's poller.
     incomplete: bool,
 }
 
 impl Watches {
-    /// No descriptors yet.
+    /// No watched descriptors.
     pub fn new(registrar: Registrar) -> Self {
         Self {
             registrar: Some(registrar),
@@ -102,14 +104,14 @@ impl Watches {
         }
     }
 
-    /// To be called before the poller is used. A forked child gets a poller of its own, which
-    /// watches what the parent's did; the parent's is left alone.
+    /// In a forked child, gives the loop its own poller, which watches what the parent's did; the
+    /// parent's is not touched. To be called before the poller is used.
     ///
     /// # Errors
-    /// What the kernel answers when it is out of descriptors, or has no room for the watches, which
-    /// are tried again the next time then.
+    /// The kernel's, when it is out of descriptors or has no room for the watches; the next call
+    /// tries again.
     #[inline]
-    pub fn leave_parent(&mut self) -> io::Result<()> {
+    pub fn ensure_own_poller(&mut self) -> io::Result<()> {
         match &self.registrar {
             Some(registrar) if self.incomplete || registrar.is_inherited() => self.renew(),
             _ => Ok(()),
@@ -132,7 +134,7 @@ impl Watches {
                     refused = Some(error);
                 }
                 Err(error) => {
-                    // As for any descriptor that was closed while it was watched: no event comes.
+                    // As for any descriptor that is closed while it is watched: no event follows.
                     tracing::debug!(target: "ferroloop::loop", fd, %error, "descriptor was closed while it was watched");
                 }
             }
@@ -141,36 +143,40 @@ impl Watches {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Whether a poll may find something that callbacks which are ready should not delay.
+    /// Whether a descriptor is watched that forces a poll while callbacks are ready.
     pub fn is_worth_polling(&self) -> bool {
         self.entries.len() > self.background
     }
 
-    /// As [`Watches::set`] for reading, for good, of the descriptor that can wait while callbacks
-    /// are ready: the pipe of `signals`, of which there is one.
+    /// Watches the signal pipe permanently. It alone does not force a poll while callbacks are
+    /// ready.
     ///
     /// # Errors
-    /// As there.
-    pub fn set_background(&mut self, fd: RawFd, runnable: Runnable) -> Result<Replaced, Refused> {
+    /// As for [`Watches::set`].
+    pub fn set_background(
+        &mut self,
+        fd: RawFd,
+        runnable: Runnable,
+    ) -> Result<Replaced, WatchRefused> {
         let replaced = self.set(fd, Direction::Read, runnable)?;
         self.background = 1;
         Ok(replaced)
     }
 
-    /// Has `runnable` queued whenever `fd` is ready, as long as it is ready (level-triggered).
-    /// Returns what is due no longer. Nothing changes if the kernel refuses.
+    /// Queues `runnable` whenever `fd` is ready (level-triggered). Returns the runnables that it
+    /// replaces. If the kernel refuses, nothing changes.
     ///
-    /// The kernel is asked each time: a descriptor may have been closed, and its number be another
-    /// file's, since it was last asked.
+    /// The descriptor is registered with the kernel each time: it may have been closed since, and
+    /// its number may belong to another file.
     ///
     /// # Errors
-    /// What the kernel answers: EPERM for a regular file, EBADF for a closed descriptor.
+    /// The kernel's: EPERM for a regular file, EBADF for a closed descriptor.
     pub fn set(
         &mut self,
         fd: RawFd,
         direction: Direction,
         runnable: Runnable,
-    ) -> Result<Replaced, Refused> {
+    ) -> Result<Replaced, WatchRefused> {
         match self.register(fd, direction, &runnable) {
             Ok(is_another_file) => {
                 let Some(entry) = self.entries.get_mut(fd) else { return Ok(Replaced::default()) };
@@ -181,20 +187,20 @@ impl Watches {
                 entry.interest = watch.interest().unwrap_or(entry.interest);
                 Ok(Replaced { same, stale })
             }
-            Err(error) => Err(Refused { error, _runnable: runnable }),
+            Err(error) => Err(WatchRefused { error, _runnable: runnable }),
         }
     }
 
-    /// Has the kernel watch one more direction of `fd`, for which there is an entry then. Answers
-    /// whether the other direction was that of another file: one which the kernel does not know any
-    /// more and another object watched.
+    /// Registers one more direction of `fd` with the kernel and ensures that it has an entry.
+    /// Returns whether the entry's other direction belonged to another file: one that the kernel
+    /// has dropped, watched for another object.
     fn register(
         &mut self,
         fd: RawFd,
         direction: Direction,
         runnable: &Runnable,
     ) -> io::Result<bool> {
-        self.leave_parent()?;
+        self.ensure_own_poller()?;
         let Some(registrar) = &self.registrar else {
             return Err(io::Error::other("the poller is closed"));
         };
@@ -206,7 +212,7 @@ impl Watches {
                     let other = entry.payload.slot(direction.opposite());
                     let ours = other.as_ref().is_none_or(|it| it.object.is(&runnable.object));
                     let interest = if ours { interest } else { direction.interest() };
-                    register_anew(registrar, fd, token, interest).map(|()| !ours)
+                    register_exactly(registrar, fd, token, interest).map(|()| !ours)
                 }
                 other => other.map(|()| false),
             };
@@ -215,7 +221,7 @@ impl Watches {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         };
         let interest = direction.interest();
-        let registered = register_anew(registrar, fd, token, interest);
+        let registered = register_exactly(registrar, fd, token, interest);
         if registered.is_err() {
             // The entry is empty: nothing is dropped.
             self.entries.remove(fd);
@@ -223,21 +229,21 @@ impl Watches {
         registered.map(|()| false)
     }
 
-    /// What is due when `fd` is ready in a direction.
+    /// The runnable to be queued when `fd` is ready in a direction.
     pub fn get(&mut self, fd: RawFd, direction: Direction) -> Option<&Runnable> {
         self.entries.get_mut(fd)?.payload.slot(direction).as_ref()
     }
 
-    /// Stops watching one direction of `fd`. Returns the runnable removed.
+    /// Stops watching one direction of `fd`. Returns the removed runnable.
     pub fn unset(&mut self, fd: RawFd, direction: Direction) -> Option<Runnable> {
         let entry = self.entries.get_mut(fd)?;
         let removed = entry.payload.slot(direction).take()?;
-        self.reduce(fd);
+        self.drop_unused_interest(fd);
         Some(removed)
     }
 
-    /// As [`Watches::unset`], if the runnable is due for `object`: the number may be another file's
-    /// by now, which another object has watched.
+    /// As [`Watches::unset`], but only if the runnable is one of `object`: the number may belong to
+    /// another file by now, which another object watches.
     pub fn unset_of<T>(
         &mut self,
         fd: RawFd,
@@ -248,8 +254,8 @@ impl Watches {
         if runnable.object.is(object) { self.unset(fd, direction) } else { None }
     }
 
-    /// Brings the kernel's view of `fd` down to what is still due.
-    fn reduce(&mut self, fd: RawFd) {
+    /// Reduces the kernel's interest in `fd` to the directions that still have a runnable.
+    fn drop_unused_interest(&mut self, fd: RawFd) {
         let Some(entry) = self.entries.get_mut(fd) else { return };
         let left = entry.payload.interest();
         if let Some(interest) = left {
@@ -260,11 +266,11 @@ impl Watches {
             let changed = match left {
                 Some(interest) => registrar
                     .reregister(fd, entry.token(), interest, Trigger::Level)
-                    .or_else(|_| register_anew(registrar, fd, entry.token(), interest)),
+                    .or_else(|_| register_exactly(registrar, fd, entry.token(), interest)),
                 None => registrar.deregister(fd),
             };
             if let Err(error) = changed {
-                // The kernel forgets closed descriptors by itself.
+                // The kernel drops closed descriptors by itself.
                 tracing::debug!(target: "ferroloop::loop", fd, %error, "descriptor was closed while it was watched");
             }
         }
@@ -273,7 +279,7 @@ impl Watches {
         }
     }
 
-    /// The descriptor that has a runnable with this very object as its argument.
+    /// The descriptor that has a runnable with exactly this object as its argument.
     pub fn find_argument(&self, object: &Bound<'_, PyAny>) -> Option<RawFd> {
         let has_it = |runnable: &Option<Runnable>| {
             let argument = runnable.as_ref().and_then(|runnable| runnable.argument.as_ref());
@@ -306,7 +312,7 @@ impl Watches {
         readiness: Readiness,
         mut due: impl FnMut(Runnable),
     ) {
-        let Some(entry) = self.entries.lookup(token) else { return self.forget(token) };
+        let Some(entry) = self.entries.lookup(token) else { return self.deregister_stale(token) };
         let mut is_due = false;
         if readiness.is_readable()
             && let Some(runnable) = &entry.payload.on_read
@@ -321,14 +327,14 @@ impl Watches {
             due(runnable.clone_ref(py));
         }
         if !is_due {
-            self.reduce(token.fd());
+            self.drop_unused_interest(token.fd());
         }
     }
 
-    /// An event came for a descriptor that is watched no longer: it was polled before that, or the
-    /// kernel refused to forget the descriptor and would report it for ever.
+    /// Handles an event for a descriptor that is no longer watched: it was polled before, or the
+    /// kernel refused to deregister the descriptor and would report it forever.
     #[cold]
-    fn forget(&self, token: Token) {
+    fn deregister_stale(&self, token: Token) {
         if self.entries.get(token.fd()).is_none()
             && let Some(registrar) = &self.registrar
             && let Err(error) = registrar.deregister(token.fd())
@@ -338,19 +344,19 @@ impl Watches {
         }
     }
 
-    /// Forgets everything; the caller drops what comes back.
+    /// Removes and returns everything; the caller drops it.
     pub fn clear(&mut self) -> Vec<Registration<Watch>> {
         self.background = 0;
         self.entries.take_all()
     }
 
-    /// Forgets everything and the poller with it.
+    /// As [`Watches::clear`], and releases the poller.
     pub fn close(&mut self) -> Vec<Registration<Watch>> {
         self.registrar = None;
         self.clear()
     }
 
-    /// Shows the runnables to the cyclic collector.
+    /// Reports the runnables to the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         for entry in self.entries.iter() {
             for runnable in [&entry.payload.on_read, &entry.payload.on_write].into_iter().flatten()
@@ -362,15 +368,15 @@ impl Watches {
     }
 }
 
-/// Has the kernel watch `fd` for `interest` alone, whatever it watches it for.
-fn register_anew(
+/// Registers `fd` for exactly `interest`, whatever it is registered for.
+fn register_exactly(
     registrar: &Registrar,
     fd: RawFd,
     token: Token,
     interest: Interest,
 ) -> io::Result<()> {
     match registrar.register(fd, token, interest, Trigger::Level) {
-        // The kernel refused to change the registration, or to forget it before.
+        // The kernel refused to change the registration, or to remove it before.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             registrar.deregister(fd)?;
             registrar.register(fd, token, interest, Trigger::Level)

@@ -32,7 +32,7 @@ use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::report::{outcome, too_late_to_report};
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
-use crate::scheduler::waiters::WaiterKind;
+use crate::scheduler::waiters::SocketWaiterKind;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 use crate::socket_calls::reader::SocketReader;
@@ -120,8 +120,8 @@ static WRITABLE: RunnableKind = RunnableKind {
 };
 
 /// The socket was closed while the operation waited.
-static WAITER: WaiterKind = WaiterKind {
-    is_lost: |object| {
+static WAITER: SocketWaiterKind = SocketWaiterKind {
+    is_closed: |object| {
         object
             .cast::<SocketOperation>()
             .is_ok_and(|operation| operation.get().socket.descriptor() == -1)

@@ -143,7 +143,6 @@ pub(crate) fn create() -> io::Result<OwnedFd> {
 /// taken until the caller tries again.
 ///
 /// # Errors
-///
 /// What `open` or `dup3` fail with.
 pub(crate) fn reopen(
     target: RawFd,
@@ -182,7 +181,6 @@ pub(crate) fn replace(target: RawFd, source: RawFd) -> io::Result<()> {
 /// event only after the whole `timeout` has passed (time-outs above 24 days may end early).
 ///
 /// # Errors
-///
 /// The kernel's; `EINTR` if a signal handler ran.
 pub(crate) fn wait(
     epoll: RawFd,

@@ -28,7 +28,6 @@ pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
 /// negated number of the signal that ended it; `None` while it runs.
 ///
 /// # Errors
-///
 /// `ECHILD` if it is not a child of this process or was reaped elsewhere.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn reap(pid: libc::pid_t, pidfd: &OwnedFd) -> io::Result<Option<i32>> {

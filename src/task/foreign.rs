@@ -41,7 +41,7 @@ pub(super) fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>)
     }
     awaited.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
     let wakeup = wakeup_callback(task)?;
-    let context = task.get().context_slot().shown(py)?;
+    let context = task.get().context_slot().expose(py)?;
     let context = context.unwrap_or_else(|| py.None().into_bound(py));
     call::call_method_in_context(&awaited, intern!(py, "add_done_callback"), &wakeup, &context)?;
     wait_on(task, awaited)
@@ -62,7 +62,7 @@ fn wait_for_known<'py>(
     }
     class.set_not_blocking(&awaited)?;
     let wakeup = wakeup_callback(task)?;
-    let context = task.get().context_slot().shown(py)?;
+    let context = task.get().context_slot().expose(py)?;
     let context = context.unwrap_or_else(|| py.None().into_bound(py));
     class.add_done_callback(&awaited, &wakeup, &context)?;
     wait_on(task, awaited)

@@ -120,7 +120,7 @@ impl Task {
 
     /// Return the context that the coroutine runs in.
     fn get_context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.context_slot().shown(py)
+        self.context_slot().expose(py)
     }
 
     /// Return the name.
@@ -216,7 +216,7 @@ impl Task {
 
     #[getter(_context)]
     fn context_py<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.context_slot().shown(py)
+        self.context_slot().expose(py)
     }
 
     #[getter(_fut_waiter)]

@@ -92,7 +92,7 @@ impl Task {
             context: AttachedCell::new(None),
             fut_waiter: AttachedCell::new(None),
             name: AttachedCell::new(None),
-            context_state: AttachedCell::new(ContextState::Known),
+            context_state: AttachedCell::new(ContextState::Exposed),
             must_cancel: AttachedCell::new(false),
             log_destroy_pending: AttachedCell::new(false),
         }

@@ -79,7 +79,7 @@ impl Task {
             Some(scheduler) if context.is_none() => scheduler.get().contexts.current(py)?,
             _ => ChosenContext::given_or_copied(py, context)?,
         };
-        this.context_slot().fill(py, context);
+        this.context_slot().set(py, context);
         this.fut_waiter.store(py, None);
         this.must_cancel.set(py, false);
         this.cancel_requests.set(py, 0);
@@ -105,7 +105,7 @@ impl Task {
         let py = slf.py();
         let this = slf.get();
         let event_loop = slf.as_super().get().event_loop(py)?;
-        let Some(context) = this.context_slot().shown(py)? else { return Ok(()) };
+        let Some(context) = this.context_slot().expose(py)? else { return Ok(()) };
         this.registry_entry.register(slf);
         let result = current::scoped(&event_loop, slf, true, || {
             context::run_in(&context, || step::resume(slf, None))

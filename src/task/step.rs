@@ -149,7 +149,7 @@ fn queued_step<'py>(
     };
     drop(context);
     if task.as_super().get().is_done(py) {
-        task.get().context_slot().exchange(py, contexts);
+        task.get().context_slot().replace_by_snapshot(py, contexts);
     }
     match result {
         Err(raised) if !raised.stops_the_loop() => outcome(py, report(scheduler, task, &raised)),
@@ -381,7 +381,7 @@ pub(super) fn schedule<'py>(
         return Ok(());
     }
     let step = Bound::new(py, TaskStep::new(task, exception))?;
-    let context = task.get().context_slot().shown(py)?;
+    let context = task.get().context_slot().expose(py)?;
     let context = context.unwrap_or_else(|| py.None().into_bound(py));
     let event_loop = future.event_loop(py)?;
     call::call_method_in_context(&event_loop, intern!(py, "call_soon"), step.as_any(), &context)?;
@@ -416,7 +416,7 @@ pub fn step_as_callback<'py>(
     } else {
         return Ok(None);
     };
-    let context = task.get().context_slot().shown(py)?;
+    let context = task.get().context_slot().expose(py)?;
     Ok(Some(StepCallback { callback, arguments, context }))
 }
 

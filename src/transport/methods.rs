@@ -68,13 +68,13 @@ impl Transport {
     #[pyo3(name = "is_closing")]
     fn is_closing_py(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let py = slf.py();
-        let crowded = slf.get().scheduler.inspect(py, |scheduler| {
-            scheduler.as_ref().is_some_and(|scheduler| scheduler.get().deferred.is_crowded(py))
+        let is_busy_turn = slf.get().scheduler.inspect(py, |scheduler| {
+            scheduler.as_ref().is_some_and(|scheduler| scheduler.get().deferred.is_busy_turn(py))
         });
         // `StreamWriter.drain()` asks after each write. In a crowded turn and between large writes,
         // where sending now would undo the gathering, a failure shows when what is held is sent.
         let bulk = slf.get().writing.with(py, |side| side.queued()) > LITTLE;
-        if !crowded && !bulk {
+        if !is_busy_turn && !bulk {
             Self::settle(slf)?;
         }
         Ok(slf.get().is_closing(slf.py()))

@@ -24,14 +24,14 @@ pub struct Callback {
     /// Differs from one callback to the next.
     pub number: u32,
     /// Many callbacks run in this turn: what is held is sent when the turn ends.
-    pub crowded: bool,
+    pub is_busy_turn: bool,
 }
 
 impl Callback {
     /// Bytes that may be held.
     #[inline(always)]
     pub(super) fn limit(self) -> usize {
-        if self.crowded { LITTLE } else { HELD_AT_MOST }
+        if self.is_busy_turn { LITTLE } else { HELD_AT_MOST }
     }
 }
 
@@ -59,7 +59,7 @@ impl Coalescing {
             self.callback = callback.number;
             self.writes = 1;
         }
-        self.enabled || callback.crowded
+        self.enabled || callback.is_busy_turn
     }
 
     /// Whether `queued` bytes may be held. `now` is the time in nanoseconds.

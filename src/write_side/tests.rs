@@ -214,7 +214,7 @@ impl Transport {
         if self.side.has_eof() {
             return;
         }
-        let callback = Callback { number: self.callback, crowded: true };
+        let callback = Callback { number: self.callback, is_busy_turn: true };
         match self.side.write(self.holds.then_some(callback)) {
             Write::Late(_) => {}
             Write::Send => {
@@ -527,7 +527,7 @@ fn every_way_as_asyncio(length: usize, may_refuse: bool) -> u64 {
 #[test]
 fn a_write_in_resume_writing_leaves_no_writer_behind() {
     let mut side = WriteSide::new(ResumeAt::LowWater);
-    let callback = Callback { number: 1, crowded: true };
+    let callback = Callback { number: 1, is_busy_turn: true };
     assert_eq!(side.write(None), Write::Send);
     side.wait(100_000);
     assert!(side.begin());
@@ -581,7 +581,7 @@ fn a_pipe_is_resumed_when_all_is_sent() {
 #[test]
 fn one_write_in_a_callback_is_not_held() {
     let mut side = WriteSide::new(ResumeAt::LowWater);
-    let callback = |number| Some(Callback { number, crowded: false });
+    let callback = |number| Some(Callback { number, is_busy_turn: false });
     assert_eq!(side.write(callback(1)), Write::Send);
     assert_eq!(side.write(callback(2)), Write::Send);
     // Two in one callback: the next ones are held, until a callback writes once only.
@@ -601,7 +601,7 @@ fn one_write_in_a_callback_is_not_held() {
 #[test]
 fn much_is_not_held_for_long() {
     let mut side = WriteSide::new(ResumeAt::LowWater);
-    let callback = Callback { number: 1, crowded: false };
+    let callback = Callback { number: 1, is_busy_turn: false };
     side.write(Some(callback));
     let Write::Hold(limit) = side.write(Some(callback)) else { panic!("two writes are held") };
     assert_eq!(side.hold(20_000, limit, || 1_000), Hold::Schedule);

@@ -78,7 +78,6 @@ impl Poller {
     /// error there are no events.
     ///
     /// # Errors
-    ///
     /// The kernel's; and in a forked child, before [`Registrar::renew`].
     pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.woken = false;
@@ -162,7 +161,6 @@ impl Registrar {
     /// their descriptors' numbers. Afterwards no descriptor is registered.
     ///
     /// # Errors
-    ///
     /// The kernel's, such as being out of descriptors; the call may be repeated.
     pub fn renew(&self) -> io::Result<()> {
         let (epoll, notifier) = (self.selector.fd(), self.selector.waker.descriptor());

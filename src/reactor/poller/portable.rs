@@ -180,7 +180,6 @@ impl Registrar {
     /// Unsupported here: after `fork` the child must create a new poller.
     ///
     /// # Errors
-    ///
     /// Always [`io::ErrorKind::Unsupported`].
     pub fn renew(&self) -> io::Result<()> {
         let text = "an event loop cannot be used after a fork on this platform: make a new one";

@@ -33,7 +33,6 @@ impl Waker {
     /// child's own.
     ///
     /// # Errors
-    ///
     /// The system's; the wake-up is not pending then.
     #[inline]
     pub fn wake(&self) -> io::Result<()> {

@@ -51,7 +51,10 @@ impl StreamTransport {
     fn callback(transport: &Transport, py: Python<'_>) -> Option<Callback> {
         transport.scheduler.inspect(py, |scheduler| {
             let deferred = &scheduler.as_ref()?.get().deferred;
-            Some(Callback { number: deferred.callback(py)?, crowded: deferred.is_crowded(py) })
+            Some(Callback {
+                number: deferred.callback(py)?,
+                is_busy_turn: deferred.is_busy_turn(py),
+            })
         })
     }
 
