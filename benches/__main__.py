@@ -13,15 +13,15 @@ from benches.loops import BASELINE, KNOWN, is_installed
 from benches.outcome import Series
 from benches.workload import Workload, all_workloads
 
-CLOCKS = {"wall": "the clock", "cpu": "processor time"}
+CLOCKS = {"wall": "wall-clock time", "cpu": "CPU time"}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benches", description=__doc__)
     parser.add_argument("--only", help="comma-separated names, groups or globs of workloads")
-    parser.add_argument("--skip", help="the same, to leave out")
-    parser.add_argument("--loops", help=f"comma-separated, of {', '.join(KNOWN)}")
+    parser.add_argument("--skip", help="workloads to leave out, in the same syntax")
+    parser.add_argument("--loops", help=f"comma-separated: {', '.join(KNOWN)}")
     parser.add_argument(
         "--baseline", choices=KNOWN, default=BASELINE, help="the loop that ratios refer to"
     )
@@ -33,7 +33,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--clock",
         choices=("wall", "cpu"),
         default="wall",
-        help="cpu: processor time of the process under test, for a machine that isn't quiet",
+        help="cpu: CPU time of the process under test, for a busy machine",
     )
     parser.add_argument("--limit", type=float, default=60, help="seconds until it counts as a hang")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
@@ -68,7 +68,7 @@ def select(only: str | None, skip: str | None) -> list[Workload]:
 
 
 def obstacle(workload: Workload) -> str:
-    """Why `workload` can't run on this interpreter, on any loop; empty if it can."""
+    """Why `workload` can't run on this interpreter with any loop; empty if it can."""
     if sys.version_info < workload.python:
         return "needs Python " + ".".join(map(str, workload.python))
     missing = [name for name in workload.modules if not process.has_module(name)]
@@ -85,7 +85,7 @@ class Progress:
         self.live = sys.stderr.isatty()
 
     def running(self, workload: Workload, number: int) -> None:
-        """Say what runs now."""
+        """Show what runs now."""
         if self.live:
             text = f"{workload.name}: round {number + 1}"
             sys.stderr.write(f"\r\x1b[K[{self.done}/{self.total}, {self._left()}] {text}")
@@ -123,7 +123,7 @@ def compare(
             progress.running(workload, number)
             turn = number % len(loops)
             order = loops[turn:] + loops[:turn]
-            # A loop that crashed, hung or can't do it isn't asked again.
+            # A loop that crashed, hung or lacks the feature isn't measured again.
             fit = [loop for loop in order if not series.failure(loop)]
             outcomes = rounds.run(workload, fit, conditions)
             for loop in loops:
@@ -154,8 +154,8 @@ def main() -> int:
                 selected.remove(workload)
         facts = machine.describe(loops)
         facts["Method"] = (
-            f"{options.rounds} rounds of fresh processes, one for each loop, "
-            f"that take turns of {rounds.TURN} s; by {CLOCKS[options.clock]}"
+            f"{options.rounds} rounds of fresh processes, one per loop, "
+            f"in turns of {rounds.TURN} s; {CLOCKS[options.clock]}"
         )
         try:
             table = compare(selected, loops, options)

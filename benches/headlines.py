@@ -1,4 +1,4 @@
-"""Puts a few rows of RESULTS.md into the project's README: `python -m benches.headlines`."""
+"""Copies a few rows of RESULTS.md into the project's README: `python -m benches.headlines`."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BEGIN, END = "<!-- figures: python -m benches.headlines -->\n", "<!-- end of figures -->\n"
 
-# One row of each kind of work, whatever its ratio is.
+# A few rows for each kind of work, regardless of their ratios.
 WORKLOADS = (
     *("call-soon-chain", "timers-cancel", "spawn", "sleep-zero", "gather"),
     *("executor-sequential", "executor-64", "tcp-protocol-1k-1", "tcp-protocol-1k-10"),
@@ -17,7 +17,7 @@ WORKLOADS = (
 
 
 def rows(results: str) -> dict[str, tuple[str, str, str, str]]:
-    """Workload to its title and the cells of ferroloop, uvloop and asyncio."""
+    """Map each workload to its title and the cells of ferroloop, uvloop and asyncio."""
     pattern = re.compile(r"^\| (.*?) \(`([\w-]+)`\) \| (.*?) \| (.*?) \| (.*?) \|", re.M)
     return {
         found[2]: (found[1], found[3], found[4], found[5]) for found in pattern.finditer(results)
@@ -35,11 +35,11 @@ def ratio(cell: str) -> str:
 
 
 def figures(results: str) -> str:
-    """The table, with where and when it was measured."""
+    """The table, with the machine and the date of the measurement."""
     known = rows(results)
     facts = dict(re.findall(r"^- (\w+): (.*)$", results, re.M))
     lines = [
-        "| one operation | ferroloop | uvloop | asyncio | to uvloop |",
+        "| one operation | ferroloop | uvloop | asyncio | vs. uvloop |",
         "|---|---|---|---|---|",
     ]
     for name in WORKLOADS:
@@ -51,7 +51,7 @@ def figures(results: str) -> str:
 
 
 def with_figures(readme: str, results: str) -> str:
-    """The README with the figures of these results."""
+    """Return the README with the figures of these results."""
     before, rest = readme.split(BEGIN)
     after = rest.split(END)[1]
     return f"{before}{BEGIN}{figures(results)}{END}{after}"

@@ -89,10 +89,12 @@ def write(
     text += [f"- {name}: {value}" for name, value in facts.items()]
     text += ["", *([note, ""] if note else [])]
     text += [
-        f"Cost of one operation (median of the rounds) and its ratio to that on {baseline} in the",
-        "same round (median of the rounds; in brackets the lowest and the highest round): above 1",
-        f"is ahead of {baseline}. How to run and to read this, and what a round is:",
-        f"[README.md]({os.path.relpath(README, directory)}).",
+        "Each cell has the cost of one operation (median of the rounds), then the cost on",
+        f"{baseline} divided by it in the same round: the median of the rounds, with "
+        "the lowest and",
+        f"the highest round in brackets. Above 1 is better than {baseline}.",
+        f"[README.md]({os.path.relpath(README, directory)}) says how to run the benchmarks, how to",
+        "read the tables and what a round is.",
         "",
         f"![Ratio to {baseline} per workload](results.svg)",
     ]
