@@ -1,4 +1,4 @@
-"""Workloads for the suite's own tests, most of which go wrong. Not part of the table."""
+"""Workloads for the suite's own tests, most of which fail. Not part of the table."""
 
 import asyncio
 import contextlib
@@ -11,18 +11,18 @@ GROUP = "callbacks"
 
 
 def spared():
-    """Whether the running loop is the standard library's, on which some of these work."""
+    """Whether the running loop is the standard library's, on which some of these succeed."""
     return type(asyncio.get_running_loop()).__module__.startswith("asyncio.")
 
 
 def note(what, begin=0):
-    """A line in the test's diary: who, what, from when to when (ns)."""
+    """Write a line to the test's diary: the loop, the event, its begin and its end (ns)."""
     who = "asyncio" if spared() else "other"
     with open(os.environ["BENCH_DIARY"], "a") as diary:
         diary.write(f"{who} {what} {begin} {time.monotonic_ns()}\n")
 
 
-@timed("faulty-count", GROUP, "says that it did less", 10)
+@timed("faulty-count", GROUP, "reports too few operations", 10)
 async def wrong_count(n):
     return n - 1
 
@@ -37,7 +37,7 @@ async def hang(n):
     time.sleep(60)
 
 
-@timed("faulty-missing", GROUP, "asks for what the loop doesn't have", 10)
+@timed("faulty-missing", GROUP, "uses a feature that the loop lacks", 10)
 async def missing(n):
     raise NotImplementedError("no such thing")
 
@@ -50,7 +50,7 @@ async def error(n):
 samples = 0
 
 
-@timed("faulty-hang-later", GROUP, "never ends the third time, except on asyncio", 10)
+@timed("faulty-hang-later", GROUP, "hangs the third time, except on asyncio", 10)
 async def hang_later(n):
     global samples
     samples += 1
@@ -60,14 +60,14 @@ async def hang_later(n):
     return n
 
 
-@timed("faulty-twice", GROUP, "goes well only once, as the process begins", 10, young=True)
+@timed("faulty-twice", GROUP, "succeeds only once, when the process begins", 10, young=True)
 async def twice(n):
     global samples
     samples += 1
     return n if samples == 1 else 0
 
 
-@timed("diary", GROUP, "notes when it ran", 10)
+@timed("diary", GROUP, "records when it ran", 10)
 async def diary(n):
     begin = time.monotonic_ns()
     await asyncio.sleep(0.02)
@@ -86,7 +86,7 @@ class Liar(asyncio.Protocol):
 
 
 class Mute(asyncio.Protocol):
-    """Hangs up on the first message."""
+    """Closes the connection at the first message."""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -110,8 +110,8 @@ class Mortal(asyncio.Protocol):
         self.transport.write(data)
 
 
-class Sentimental(asyncio.Protocol):
-    """Echoes, and is long busy with the end of a connection."""
+class SlowToClose(asyncio.Protocol):
+    """Echoes, and is busy for long when a connection ends."""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -123,7 +123,7 @@ class Sentimental(asyncio.Protocol):
         end = time.monotonic() + 0.3
         while time.monotonic() < end:
             pass
-        note("farewell")
+        note("connection_lost")
 
 
 @contextlib.asynccontextmanager
@@ -145,12 +145,12 @@ def mortal_server(endpoint):
     return serve(Mortal)
 
 
-def sentimental_server(endpoint):
-    return serve(Sentimental)
+def slow_to_close_server(endpoint):
+    return serve(SlowToClose)
 
 
 LOAD = ("echo", "--size", "100")
 served("faulty-echo", GROUP, "returns other bytes", lying_server, *LOAD)
-served("faulty-close", GROUP, "hangs up", mute_server, *LOAD)
+served("faulty-close", GROUP, "closes the connection", mute_server, *LOAD)
 served("faulty-mortal", GROUP, "dies in the third turn, except on asyncio", mortal_server, *LOAD)
-served("farewell", GROUP, "notes the end of connections", sentimental_server, *LOAD)
+served("slow-to-close", GROUP, "records the end of connections", slow_to_close_server, *LOAD)

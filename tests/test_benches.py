@@ -109,12 +109,12 @@ def test_loops_take_turns_and_never_run_at_the_same_time(tmp_path, monkeypatch):
 def test_a_turn_ends_when_the_server_has_dealt_with_it(loadgen, tmp_path, monkeypatch):
     diary = tmp_path / "diary"
     monkeypatch.setenv("BENCH_DIARY", str(diary))
-    contender = Contender(WORKLOADS["farewell"], "asyncio", conditions(loadgen))
+    contender = Contender(WORKLOADS["slow-to-close"], "asyncio", conditions(loadgen))
     try:
         contender.start()
         contender.take_turn(0.02)
         assert contender.failure is None
-        assert "farewell" in diary.read_text()
+        assert "connection_lost" in diary.read_text()
     finally:
         contender.close()
 
