@@ -56,7 +56,7 @@ def _axis(bottom: float) -> list[str]:
 
 def _row(series: Series, loops: list[str], baseline: str, y: float) -> list[str]:
     shapes = [_text(LEFT - 14, y + 4, escape(WORKLOADS[series.workload].title), "end")]
-    # Ours last: it is drawn over the others.
+    # ferroloop last, so that it is drawn over the others.
     for loop in reversed(loops):
         ratios = series.ratios(loop, baseline)
         if loop == baseline or ratios is None or series.failure(loop):

@@ -1,4 +1,4 @@
-"""One loop in one round: its process, what each of its turns cost, and how it failed if it did."""
+"""One loop in one round: its process, the cost of each of its turns, and its failure, if any."""
 
 import os
 import signal
@@ -15,11 +15,11 @@ from benches.workload import Workload
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is the same for all loops and workloads of a run."""
+    """The conditions of a run, which are the same for all loops and workloads."""
 
-    #: for the turns of each process
+    #: seconds for the turns of each process
     seconds: float
-    #: seconds without an answer that make a hang
+    #: seconds without an answer after which a process counts as hanging
     limit: float
     #: wall or cpu
     clock: str
@@ -36,10 +36,10 @@ class Failed(Exception):
 
 
 class Contender:
-    """A fresh process that has its turn whenever it is told, and sleeps in between.
+    """A fresh process that takes a turn when it is told to, and sleeps in between.
 
-    Nothing here raises for what the loop does. The first failure stays, ends the process, which
-    may be busy, and makes the rest of the round a matter of the others.
+    No method raises because of what the loop does. The first failure is kept and the process, which
+    may be busy, is ended; the other contenders finish the round without it.
     """
 
     def __init__(self, workload: Workload, loop: str, conditions: Conditions):
@@ -55,26 +55,26 @@ class Contender:
 
     @property
     def pid(self) -> int:
-        """Its process's id."""
+        """The id of its process."""
         return self._worker.process.pid
 
     def start(self) -> None:
-        """Wait until it serves, or has warmed up."""
+        """Wait until the process serves, or has warmed up."""
         self._attempt(self._start)
 
     def take_turn(self, seconds: float) -> None:
-        """Measure for so long."""
+        """Measure for `seconds`."""
         self._attempt(lambda: self.costs.append(self._measure(seconds)))
 
     def finish(self) -> Outcome:
-        """Have it end in good order, and say what came of it."""
+        """End the process cleanly and return the outcome."""
         self._attempt(self._finish)
         if self.failure:
             return self.failure
         return Outcome(value=statistics.median(self.costs), turns=tuple(self.costs))
 
     def close(self) -> None:
-        """End it in any order."""
+        """End the process, cleanly or not."""
         self._worker.destroy()
         self._directory.cleanup()
 
@@ -109,7 +109,7 @@ class Contender:
                 self._workload.load, self._address, self.pid, seconds, _core(1), limit, clock
             )
         except LoadgenError as error:
-            # Its connections break before a process has quite ended.
+            # The connections of a dying process break before it has ended completely.
             if self._worker.ends_within(1.0):
                 raise self._ended(self._worker.line(limit)) from None
             raise Failed(error.kind, str(error)) from None
@@ -126,7 +126,7 @@ class Contender:
         return report
 
     def _ended(self, report: dict | None) -> Failed:
-        """How a process failed whose last line was `report`, or that said nothing."""
+        """The failure of a process whose last line was `report`, or that wrote none."""
         code = self._worker.finish(self._conditions.limit)
         if code < 0:
             return Failed("crash", signal.Signals(-code).name)
@@ -136,6 +136,6 @@ class Contender:
 
 
 def _core(index: int) -> int:
-    """The server's core (0) or the client's (1), or -1 where there is but one."""
+    """The core of the server (0) or the client (1); -1 if there is only one."""
     cores = sorted(os.sched_getaffinity(0))
     return cores[index] if len(cores) > 1 else -1

@@ -10,7 +10,7 @@ TARGET = CRATE.parent.parent / "target" / "loadgen"
 
 
 class LoadgenError(Exception):
-    """The load generator refused what the server did."""
+    """The load generator reported a failure of the server."""
 
     def __init__(self, kind: str, detail: str):
         super().__init__(detail)
@@ -25,7 +25,7 @@ class Loadgen:
 
     @classmethod
     def build(cls) -> "Loadgen":
-        """Compile it (seconds the first time, nothing later); without cargo, use what was built."""
+        """Compile it (takes seconds the first time); without cargo, use the existing program."""
         program = TARGET / "release" / "loadgen"
         if shutil.which("cargo") is None and program.exists():
             return cls(program)
@@ -44,7 +44,7 @@ class Loadgen:
         limit: float,
         clock: str,
     ) -> float:
-        """Nanoseconds per operation (or bytes, as the mode defines)."""
+        """Return the nanoseconds per operation (or bytes, depending on the mode)."""
         command = [str(self.program), *load, "--to", address, "--seconds", str(seconds)]
         command += ["--pid", str(pid), "--clock", clock]
         if cpu >= 0:

@@ -1,4 +1,4 @@
-"""The event loops under comparison and how to make one of each."""
+"""The event loops that are compared, and how to make one of each."""
 
 import asyncio
 import importlib
@@ -6,9 +6,9 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 
-#: name, also the name of the distribution and of the module (except for the standard library's)
+#: names of the loops, also of their distributions (except for the standard library's) and modules
 KNOWN = ("ferroloop", "uvloop", "asyncio", "rloop", "zuvloop")
-#: ratios are taken against this one, unless asked otherwise
+#: the loop that ratios refer to by default
 BASELINE = "uvloop"
 
 
@@ -25,7 +25,7 @@ def is_installed(name: str) -> bool:
 
 
 def version_of(name: str) -> str:
-    """The version to print; a build in place has no distribution, but knows its own version."""
+    """The version to print; an in-place build has no distribution, but has `__version__`."""
     if name == "asyncio":
         return "standard library"
     try:

@@ -1,4 +1,4 @@
-"""Where the figures come from: machine, kernel, versions, date, load."""
+"""Facts about a run: machine, kernel, versions, date, load."""
 
 import datetime
 import os

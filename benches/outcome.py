@@ -1,4 +1,4 @@
-"""What came of one run, and the figures drawn from all runs of a workload."""
+"""The outcome of one run, and the figures computed from all runs of a workload."""
 
 import statistics
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Outcome:
-    """One process: a cost per operation, or the way it failed."""
+    """The outcome of one process: a cost per operation, or a failure."""
 
     value: float | None = None
     #: crash, hang, missing, wrong result, error
     failure: str = ""
     detail: str = ""
-    #: what it cost in each turn of its round; empty if it had the round for itself
+    #: the cost in each turn of its round; empty if the process ran alone
     turns: tuple[float, ...] = ()
 
     @property
@@ -21,7 +21,7 @@ class Outcome:
         return self.value is not None
 
     def ratio(self, baseline: "Outcome") -> float | None:
-        """Baseline's cost over this one: median over the turns, each with its counterpart."""
+        """The baseline's cost divided by this one: the median over corresponding turns."""
         if self.value is None or baseline.value is None:
             return None
         costs = [(self.value, baseline.value)]
@@ -33,7 +33,7 @@ class Outcome:
 
 @dataclass
 class Ratios:
-    """Baseline's cost over a loop's, round by round: above 1 the loop is ahead."""
+    """The baseline's cost divided by a loop's, round by round: above 1 the loop is better."""
 
     pairs: list[float]
 
@@ -50,7 +50,7 @@ class Ratios:
 
 @dataclass
 class Series:
-    """All outcomes of one workload: loop name to its rounds, index = round."""
+    """All outcomes of one workload: a list with one outcome per round for each loop."""
 
     workload: str
     rounds: dict[str, list[Outcome]] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Series:
         self.rounds.setdefault(loop, []).append(outcome)
 
     def failure(self, loop: str) -> Outcome | None:
-        """The first failure of `loop`, if it ever failed: one is enough to say so."""
+        """The first failure of `loop`, if it ever failed; one failure is enough to report."""
         return next((o for o in self.rounds.get(loop, []) if not o.ok), None)
 
     def cost(self, loop: str) -> float | None:
@@ -69,7 +69,7 @@ class Series:
         return statistics.median(values) if values else None
 
     def ratios(self, loop: str, baseline: str) -> Ratios | None:
-        """Ratios over the rounds that both finished."""
+        """Ratios over the rounds that both loops finished."""
         rounds = zip(self.rounds.get(loop, []), self.rounds.get(baseline, []), strict=False)
         ratios = [ours.ratio(theirs) for ours, theirs in rounds]
         pairs = [ratio for ratio in ratios if ratio is not None]

@@ -23,7 +23,7 @@ def has_module(name: str) -> bool:
 
 
 class Timeout(Exception):
-    """The worker said nothing for too long."""
+    """The worker did not answer in time."""
 
 
 class Worker:
@@ -46,7 +46,7 @@ class Worker:
         self._pending = b""
 
     def ask(self, seconds: float) -> None:
-        """Have it measure for so long; `line` tells whether it is still there to do so."""
+        """Have the worker measure for `seconds`; `line` returns the result or notices its end."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(f"{seconds}\n".encode())
 
@@ -67,7 +67,7 @@ class Worker:
         return json.loads(line)
 
     def finish(self, timeout: float) -> int:
-        """Close stdin (the sign to stop) and wait for its exit status; raises Timeout."""
+        """Close stdin, which stops the worker, and wait for its exit status; raises Timeout."""
         self.process.stdin.close()
         try:
             return self.process.wait(timeout)
@@ -75,7 +75,7 @@ class Worker:
             raise Timeout from None
 
     def ends_within(self, timeout: float) -> bool:
-        """Whether the process ends by itself, or has ended."""
+        """Whether the process ends by itself within `timeout` seconds, or has ended."""
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -83,13 +83,13 @@ class Worker:
         return True
 
     def last_words(self) -> str:
-        """The end of what it wrote to stderr."""
+        """The last line that it wrote to stderr."""
         self.errors.seek(0)
         lines = self.errors.read().strip().splitlines()
         return lines[-1] if lines else ""
 
     def destroy(self) -> None:
-        """End the process and whatever it started, and release the pipes."""
+        """End the process and its children, and release the pipes."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()

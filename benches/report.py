@@ -7,12 +7,12 @@ from benches import chart
 from benches.outcome import Series
 from benches.workload import WORKLOADS, Unit, Workload
 
-#: what tells how to read the results
+#: the page that says how to read the results
 README = Path(__file__).resolve().parent / "README.md"
 
 
 def amount(value: float, unit: Unit) -> str:
-    """A cost with three significant digits and the unit that suits it."""
+    """A cost with three significant digits and a suitable unit."""
     if unit == "bytes":
         return f"{value:.0f} B" if value < 10_000 else f"{value / 1024:.1f} KiB"
     for limit, divisor, suffix in ((1e3, 1, "ns"), (1e6, 1e3, "µs"), (1e9, 1e6, "ms")):
@@ -54,7 +54,7 @@ def rows(loops: list[str], table: list[Series], baseline: str) -> list[list[str]
 
 
 def table(loops: list[str], table: list[Series], baseline: str) -> str:
-    """Aligned columns for the terminal, then the failures in words."""
+    """Aligned columns for the terminal, then a line for each failure."""
     cells = rows(loops, table, baseline)
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [
@@ -82,7 +82,7 @@ def write(
     baseline: str,
     note: str,
 ) -> None:
-    """RESULTS.md and results.svg in `directory`."""
+    """Write RESULTS.md and results.svg to `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "results.svg").write_text(chart.draw(loops, table, baseline))
     text = ["# Results", ""]

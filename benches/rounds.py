@@ -1,8 +1,8 @@
-"""One round of one workload: a fresh process for each loop, which are measured in turns.
+"""One round of one workload: a fresh process for each loop; the processes are measured in turns.
 
-A machine changes its speed from one second to the next, more than loops differ. So the processes
-of a round live side by side, all but one asleep, and each turn is short: what is compared happened
-at nearly the same time.
+The speed of a machine changes from one second to the next by more than loops differ. So the
+processes of a round exist side by side, all but one asleep, and each turn is short: the figures
+that are compared come from nearly the same time.
 """
 
 import time
@@ -14,21 +14,21 @@ from benches.contender import Conditions, Contender
 from benches.outcome import Outcome
 from benches.workload import Workload
 
-#: seconds; a disturbance spoils few of many turns, which their median doesn't mind
+#: seconds of one turn: a disturbance affects few of many turns, and not their median
 TURN = 0.05
-#: however long a turn takes, each process has so many
+#: turns of each process, at least, however long a turn takes
 LEAST_TURNS = 3
-#: seconds; nothing stays young for long
+#: seconds of the only turn of a process that gives one figure: it does not stay young for long
 YOUTH = 0.5
 
 
 def run(workload: Workload, loops: list[str], conditions: Conditions) -> dict[str, Outcome]:
-    """Outcome of each loop; never raises for what a loop does."""
+    """The outcome of each loop; a failing loop is an outcome, not an exception."""
     if workload.together:
         return _compete(workload, loops, conditions)
     outcomes = {}
     for loop in loops:
-        # What it did in its turns is nobody's counterpart.
+        # Its turns have no corresponding turns of other loops.
         alone = _compete(workload, [loop], conditions)[loop]
         outcomes[loop] = replace(alone, turns=())
     return outcomes
@@ -47,7 +47,7 @@ def _compete(workload: Workload, loops: list[str], conditions: Conditions) -> di
                 contender.take_turn(seconds)
             if all(contender.failure for contender in contenders):
                 break
-            # There and back, so that nobody always comes after the same other.
+            # Alternating order, so that no process always runs after the same other one.
             contenders.reverse()
         return {contender.loop: contender.finish() for contender in contenders}
 

@@ -1,4 +1,4 @@
-"""Figures to a JSON file and back; several files merge, the later one winning."""
+"""Saves figures to a JSON file and loads them; of several files the later ones take precedence."""
 
 import json
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from benches.workload import all_workloads
 
 
 def save(path: Path, facts: dict[str, str], loops: list[str], table: list[Series]) -> None:
-    """Every outcome of every round."""
+    """Save every outcome of every round."""
     workloads = {
         series.workload: {
             loop: [asdict(outcome) for outcome in outcomes]
@@ -37,7 +37,7 @@ def load(paths: list[Path]) -> tuple[dict[str, str], list[str], list[Series]]:
             series = Series(name)
             for loop, outcomes in rounds.items():
                 for outcome in outcomes:
-                    # Runs from before there were turns have none.
+                    # Files of older versions have no turns.
                     turns = tuple(outcome.pop("turns", ()))
                     series.add(loop, Outcome(**outcome, turns=turns))
             merged[name] = series

@@ -1,11 +1,11 @@
 """One workload on one loop, in a process of its own: ``python -m benches.worker ...``.
 
-Speaks with its parent in lines, by JSON objects on stdout. When it is ready, a server says
-``{"address": ...}`` and is then asked for nothing more: the load generator takes its figures.
-Any other workload says ``{"ready": true}``; each line on stdin then is the seconds of a turn, which
-is answered by ``{"cost": ...}``, that of one operation. The end of stdin ends the process.
+The worker writes JSON objects to stdout, one per line, for its parent. When a server is ready, it
+writes ``{"address": ...}``; the load generator takes the figures. Any other workload writes
+``{"ready": true}``; each line on stdin is then the duration of a turn in seconds, and the answer
+is ``{"cost": ...}``, the cost of one operation. The process ends at the end of stdin.
 ``{"failure": kind, "detail": text}`` may come at any time and is the last line.
-Whatever else the workload prints goes to stderr.
+All other output of the workload goes to stderr.
 """
 
 import argparse
@@ -29,21 +29,21 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class WrongResultError(Exception):
-    """The workload finished, but didn't do what it was asked to do."""
+    """The workload finished with a wrong result."""
 
 
 def age_allocator() -> None:
     """Bring malloc to the state of a process that has run for a while.
 
-    glibc maps every block of 128 KiB or more anew until a mapped block has been freed; then the
-    threshold rises to that block's size.
+    glibc maps each block of 128 KiB or more with a system call of its own until a mapped block is
+    freed; then the threshold rises to that block's size.
     """
     for size in (1 << 20, 8 << 20, 24 << 20):
         bytearray(size)
 
 
 def run_timed(workload: Workload, new_event_loop: LoopFactory, clock: Callable[[], int]) -> None:
-    """Take turns; a turn's figure is the median of its samples of nanoseconds per operation."""
+    """Take turns; a turn's figure is the median of its samples, in nanoseconds per operation."""
     n = workload.n
     loop = new_event_loop()
     asyncio.set_event_loop(loop)
@@ -77,7 +77,7 @@ def run_timed(workload: Workload, new_event_loop: LoopFactory, clock: Callable[[
 
 
 def take_turns(turn: Callable[[float], float]) -> None:
-    """Do nothing but what stdin asks for: meanwhile another loop is measured."""
+    """Measure only when stdin asks for it: at other times another loop is measured."""
     report(ready=True)
     for line in sys.stdin:
         report(cost=turn(float(line)))
@@ -109,13 +109,13 @@ def run_served(workload: Workload, new_event_loop: LoopFactory, endpoint: str) -
 
 
 def report(**fields: Any) -> None:
-    """One line to the parent."""
+    """Write one line to the parent."""
     output.write(json.dumps(fields) + "\n")
     output.flush()
 
 
 def classify(error: BaseException) -> str:
-    """The table's word for an exception."""
+    """The kind of failure that the table shows for an exception."""
     if isinstance(error, WrongResultError):
         return "wrong result"
     if isinstance(error, NotImplementedError | ImportError):
@@ -157,7 +157,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Workloads may print (servers' banners do): only report() reaches the parent.
+    # Workloads may print, as servers print banners: only report() reaches the parent.
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     sys.exit(main())

@@ -1,9 +1,9 @@
-"""What a workload is, and the table that the workload files fill.
+"""What a workload is, and the table in which workloads are registered.
 
-Three kinds:
+There are three kinds:
 
-* ``timed``: a coroutine function ``run(n)`` that does `n` operations and returns how many it
-  saw done. The worker times it and refuses a count other than `n`.
+* ``timed``: a coroutine function ``run(n)`` that does `n` operations and returns how many of them
+  succeeded. The worker times it and rejects a count other than `n`.
 * ``measured``: a function ``measure(new_event_loop, n)`` that returns its own figure (bytes, or
   nanoseconds that the worker can't time from outside).
 * ``served``: an async context manager ``serve(endpoint)`` that yields the address it serves at;
@@ -30,36 +30,36 @@ class Workload:
     run: Callable[..., Any]
     #: operations in one sample (``timed``, ``measured``)
     n: int
-    #: what one operation costs is given in this unit; less is better for both
+    #: unit of the cost of one operation; less is better for both
     unit: Unit = "ns"
-    #: oldest Python that has what the workload uses
+    #: oldest Python that has the features that the workload uses
     python: tuple[int, int] = (3, 11)
     #: third-party modules it imports
     modules: tuple[str, ...] = ()
     #: arguments of the load generator (``served``)
     load: tuple[str, ...] = ()
-    #: keep the process as it starts: no warm-up sample, allocator thresholds as they come
+    #: measure a fresh process: no warm-up sample, initial thresholds of the allocator
     young: bool = False
     #: may use more than one core (thread pools, child processes)
     parallel: bool = False
-    #: too large to be there once for each loop at the same time
+    #: too large for one process per loop at the same time
     large: bool = False
     #: process-wide preparation before the loop exists
     prepare: Callable[[], None] | None = None
 
     @property
     def once(self) -> bool:
-        """Whether a process has one figure to give: what it does first, or how it grows."""
+        """Whether a process gives one figure only: of its beginning, or of its growth."""
         return self.young or self.kind == "measured" or self.unit == "bytes"
 
     @property
     def together(self) -> bool:
-        """Whether the loops' processes live side by side and take turns."""
+        """Whether the processes of the loops exist side by side and take turns."""
         return not (self.once or self.large)
 
     @property
     def module(self) -> str:
-        """The module that registers it: a worker imports this one alone."""
+        """The module that registers it: a worker imports only this one."""
         run = self.run.func if isinstance(self.run, partial) else self.run
         return run.__module__
 
@@ -83,7 +83,7 @@ WORKLOADS: dict[str, Workload] = {}
 
 
 def register(workload: Workload) -> None:
-    """Add a workload; names are unique because ``--only`` and the JSON go by them."""
+    """Add a workload; names are unique because ``--only`` and the JSON files use them."""
     if workload.group not in GROUPS:
         raise ValueError(f"no such group: {workload.group}")
     if workload.name in WORKLOADS:

@@ -1,4 +1,4 @@
-//! The pool's queue and its workers alone, without Python: `cargo bench --bench pool`.
+//! The pool's queue and its workers without Python: `cargo bench --bench pool`.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ferroloop::internals::{JobRunner, Queue, Wait, work};
 
-/// A job tells that it was done.
+/// A job reports through this channel that it has run.
 type Job = Sender<()>;
 
 struct Plain;
@@ -50,7 +50,7 @@ impl Drop for Pool {
     }
 }
 
-/// Jobs that do nothing: what remains is handing them over.
+/// Jobs that do nothing, so that only the hand-over is measured.
 fn round_trips(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("round trip");
     for in_flight in [1_u64, 64] {
@@ -75,11 +75,11 @@ fn round_trips(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Jobs taken back before a worker came to them.
+/// Jobs removed before a worker took them.
 fn cancelled_in_the_queue(criterion: &mut Criterion) {
     criterion.bench_function("push and remove", |bencher| {
         let queue = Queue::<u64>::new(1);
-        // The worker it asks for never comes.
+        // The worker that the queue asks for is never started.
         let first = queue.push(0).expect("the queue is not stopping");
         assert!(first.new_worker.is_some(), "the first job needs a worker");
         bencher.iter(|| {

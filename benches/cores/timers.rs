@@ -1,4 +1,4 @@
-//! The timers alone, without a loop and without Python: `cargo bench --bench timers`.
+//! The timers without a loop and without Python: `cargo bench --bench timers`.
 
 use std::hint::black_box;
 
@@ -26,7 +26,7 @@ fn filled(count: u64) -> Timers<u64> {
     timers
 }
 
-/// What a server does with its time-outs: most are cancelled soon, in the order of their start.
+/// The pattern of a server's timeouts: most are cancelled soon, in the order of their start.
 fn schedule_and_cancel(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("schedule and cancel");
     for waiting in [0, 1_000, 100_000] {
@@ -44,7 +44,7 @@ fn schedule_and_cancel(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Deadlines in no order, taken one by one as they come due.
+/// Unordered deadlines, taken one by one as they come due.
 fn fire_one_by_one(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fire one by one");
     for count in [100, 10_000, 100_000] {
@@ -61,7 +61,7 @@ fn fire_one_by_one(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The same, all due at once.
+/// Unordered deadlines that are all due at once.
 fn fire_in_bulk(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fire in bulk");
     for count in [100, 10_000, 100_000] {

@@ -3,7 +3,7 @@
     make bench-embed
 
 Each sample is the time of one `await` in a coroutine on an otherwise idle loop: the Rust
-future is made, polled, woken once, polled again, and its result is back in Python. The same
+future is made, polled, woken once and polled again, and its result is returned to Python. The same
 future runs on ferroloop's loop and, through pyo3-async-runtimes, on Tokio. Prints the medians
 in microseconds.
 """
@@ -35,13 +35,13 @@ async def samples(make: Callable[[], Any]) -> list[float]:
 
 
 async def python_coroutine() -> int:
-    """What the same costs without any Rust future: a coroutine that yields once."""
+    """The baseline without a Rust future: a coroutine that yields once."""
     await asyncio.sleep(0)
     return 1
 
 
 def main() -> int:
-    """Print a table; 1 if Rust futures miss what the project promises of them."""
+    """Print a table; return 1 if Rust futures are slower than the project promises."""
     cases: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "Python coroutine, ferroloop": (python_coroutine, ferroloop.new_event_loop),
         "Rust coroutine, ferroloop": (embed_bench.coroutine, ferroloop.new_event_loop),
@@ -50,7 +50,7 @@ def main() -> int:
         "Tokio, asyncio": (embed_bench.tokio_future, asyncio.SelectorEventLoop),
     }
     medians: dict[str, list[float]] = {name: [] for name in cases}
-    # In turns, so that whatever else the machine does hits all alike.
+    # In turns, so that other load on the machine affects all cases equally.
     for _ in range(ROUNDS):
         for name, (make, loop_factory) in cases.items():
             with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -62,7 +62,7 @@ def main() -> int:
     tokio = min(results["Tokio, ferroloop"], results["Tokio, asyncio"])
     ratio = tokio / results["Rust task, ferroloop"]
     print(f"Tokio takes at least {ratio:.1f} times as long as a task")
-    # A coroutine is ready in the next turn; a task begins in the next and ends in the one after.
+    # A coroutine is ready in the next turn; a task begins in the next turn and ends one turn later.
     return int(results["Rust coroutine, ferroloop"] >= 1 or ratio < 10)
 
 

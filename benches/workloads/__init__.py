@@ -1,7 +1,7 @@
 """One file per family of workloads.
 
-A worker imports the file of its own workload only: what others allocate when they are imported
-would change the state of its heap.
+A worker imports only the file of its own workload: the allocations of other files during their
+import would change the state of its heap.
 """
 
 import importlib
@@ -9,6 +9,6 @@ import pkgutil
 
 
 def load_all() -> None:
-    """Import every file, which fills the table."""
+    """Import every file, so that all workloads are registered."""
     for module in pkgutil.iter_modules(__path__, __name__ + "."):
         importlib.import_module(module.name)

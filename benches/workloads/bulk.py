@@ -1,4 +1,4 @@
-"""Many bytes in one direction; one operation is a MiB. See loadgen's ``bulk.rs`` for the wire."""
+"""Bulk transfer in one direction, in operations of a MiB. Its protocol is in loadgen's bulk.rs."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import functools
 from benches.workload import served
 from benches.workloads.echo import port_of
 
-#: the load generator's pattern, so that any number of blocks in a row is right
+#: the load generator's pattern; its period divides the length, so blocks can be concatenated
 BLOCK = bytes(i % 251 for i in range(251 * 256))
 SIZE = 16 * 1024 * 1024
 
@@ -39,7 +39,7 @@ class Sink(asyncio.Protocol):
 
 
 class Source(asyncio.Protocol):
-    """Writes all that is asked for in one call."""
+    """Writes all requested bytes in one call."""
 
     def connection_made(self, transport):
         self.transport = transport

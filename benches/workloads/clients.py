@@ -1,4 +1,4 @@
-"""The other side: opening connections to a server that is not under test."""
+"""Client connections: the server that accepts them is not under test."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ GROUP = "tcp"
 
 
 def start_acceptor():
-    """Fork a process that accepts connections and closes them, for as long as this one lives."""
+    """Fork a process that accepts and closes connections until this process ends."""
     global port
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]

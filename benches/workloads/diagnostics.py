@@ -1,6 +1,6 @@
-"""The same work while something looks at it: compare a line with the one of its plain workload.
+"""Workloads under a watchdog: compare each line with that of the workload without it.
 
-Only ferroloop has these; on other loops the workload runs without.
+Only ferroloop has a watchdog; on other loops the workload runs without one.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ GROUP = "callbacks"
 
 @contextlib.contextmanager
 def watched():
-    """A stall watchdog for the loop that runs."""
+    """A stall watchdog for the running loop."""
     loop = asyncio.get_running_loop()
     if not hasattr(loop, "metrics"):
         yield
         return
     import ferroloop
 
-    # A machine that gives no time to this process is not what is measured.
+    # A stall because the machine is busy is not to be logged.
     logging.getLogger("ferroloop.watchdog").setLevel(logging.CRITICAL)
     with ferroloop.watch(0.1):
         yield

@@ -1,4 +1,4 @@
-"""Echo servers in the four styles, over TCP, UNIX sockets, UDP and TLS."""
+"""Echo servers in four styles, over TCP, UNIX sockets, UDP and TLS."""
 
 import asyncio
 import contextlib
@@ -10,12 +10,12 @@ from pathlib import Path
 from benches.workload import served
 
 CERTIFICATE = Path(__file__).resolve().parent.parent / "certificate.pem"
-#: a server's read size: a whole message of the largest kind fits
+#: read size of a server: the largest message fits
 READ = 128 * 1024
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what comes."""
+    """Sends received data back."""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -35,7 +35,7 @@ class BufferedEcho(asyncio.BufferedProtocol):
         return self.buffer
 
     def buffer_updated(self, length):
-        # A copy, as the buffer is used again before all of it may have been sent.
+        # A copy, because the buffer may be reused before all of it has been sent.
         self.transport.write(bytes(self.buffer[:length]))
 
 
@@ -50,7 +50,7 @@ class DatagramEcho(asyncio.DatagramProtocol):
 
 
 async def echo_stream(reader, writer):
-    """The style most programs are written in."""
+    """The style of most programs."""
     while data := await reader.read(READ):
         writer.write(data)
         await writer.drain()
@@ -71,7 +71,7 @@ async def start(style, context=None, path=None):
 
 
 def port_of(server):
-    """The port it listens at."""
+    """The port that the server listens on."""
     return server.sockets[0].getsockname()[1]
 
 

@@ -1,9 +1,9 @@
-"""What a pending task and a pending future cost in resident memory.
+"""Resident memory of pending tasks and futures.
 
 Resident size and not ``sys.getsizeof``: a Rust object owns memory that Python can't see. The
-figure is the growth of the process over `n` objects, so allocator overhead counts, as it does
-for the user. The coroutine (and its frame) that every task needs is the same on all loops and
-stays in.
+figure is the growth of the process divided by the number of objects, so it includes allocator
+overhead, as for the user. It also includes the coroutine (and its frame) that every task needs,
+which is the same on all loops.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ def resident():
 
 
 def growth(new_event_loop, n, populate):
-    """Bytes per object of what the coroutine function `populate(n)` makes and returns."""
+    """Bytes per object that the coroutine function `populate(n)` makes and returns."""
     loop = new_event_loop()
 
     async def main():

@@ -1,4 +1,4 @@
-"""Name resolution."""
+"""DNS lookups, and literal addresses that need none."""
 
 import asyncio
 import socket

@@ -23,7 +23,7 @@ async def process_spawn_8(n):
 
 
 def grow():
-    """Make this process large: whoever copies its page tables to start a child pays for it."""
+    """Make this process large, so that copying its page tables to start a child is expensive."""
     global ballast
     ballast = b"x" * (2 << 30)
 

@@ -1,4 +1,4 @@
-"""Callbacks and timers: what the loop does before any task exists."""
+"""Callbacks and timers, without tasks."""
 
 import asyncio
 import random
@@ -81,7 +81,7 @@ async def timers_cancel(n):
         handle.cancel()
         cancelled += handle.cancelled()
         if i % 1000 == 999:
-            # Let the loop sweep, as it would between real events.
+            # Let the loop remove cancelled timers, as it would between real events.
             await asyncio.sleep(0)
     return cancelled
 

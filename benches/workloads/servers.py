@@ -1,4 +1,4 @@
-"""The servers that people deploy, under load."""
+"""Servers that are used in production, under load."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ async def uvicorn(endpoint, http):
         access_log=False,
     )
     server = Server(config)
-    # Its own signal handling is for the command line.
+    # uvicorn's own signal handling is for the command line.
     server.capture_signals = contextlib.nullcontext
     serving = asyncio.create_task(server.serve())
     while not server.started:

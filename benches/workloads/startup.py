@@ -1,4 +1,4 @@
-"""Before the first callback: importing, and running nothing."""
+"""The time to import a loop, and to run an empty coroutine."""
 
 import asyncio
 import statistics

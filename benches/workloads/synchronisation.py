@@ -1,4 +1,4 @@
-"""Queue, Lock, Semaphore, Event: the standard library's classes on our futures."""
+"""Queue, Lock, Semaphore, Event, Condition: the standard library's classes on a loop's futures."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Tasks, futures and what the standard library builds on them."""
+"""Tasks, futures and the functions of the standard library that use them."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ async def noop():
 
 
 async def starts_eagerly(loop):
-    """Whether the loop's task factory does what it is for."""
+    """Whether the loop's task factory starts tasks eagerly."""
     coroutine = noop()
     try:
         task = loop.create_task(coroutine)
@@ -32,9 +32,9 @@ async def eager_tasks():
     loop.set_task_factory(asyncio.eager_task_factory)
     try:
         if not await starts_eagerly(loop):
-            # uvloop always passes eager_start=, which some releases' factory refuses and others'
-            # obeys although it is None. So that there is a figure to compare with, it gets a
-            # factory that drops it.
+            # uvloop always passes eager_start=. The factory of some Python releases refuses it,
+            # that of others obeys it although it is None. To have a figure to compare with, uvloop
+            # gets a factory that drops the argument.
             loop.set_task_factory(
                 lambda loop, coro, eager_start=None, **options: asyncio.eager_task_factory(
                     loop, coro, **options

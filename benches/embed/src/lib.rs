@@ -1,5 +1,5 @@
-//! The same Rust futures on ferroloop's loop, through the C functions that any extension has, and
-//! on Tokio, through pyo3-async-runtimes.
+//! The same Rust futures on ferroloop's loop, through the C functions for extension modules, and on
+//! Tokio, through pyo3-async-runtimes.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 #[allow(dead_code, reason = "not all of it is measured")]
 mod ferroloop;
 
-/// Ready when it is polled again, which it asks for at once.
+/// Wakes itself when it is first polled and is ready when it is polled again.
 async fn next_turn() -> PyResult<u32> {
     let mut asked = false;
     poll_fn(|context| {
@@ -24,7 +24,7 @@ async fn next_turn() -> PyResult<u32> {
     Ok(1)
 }
 
-/// What `python -m benches.embed` measures.
+/// The functions that `python -m benches.embed` measures.
 #[pymodule(gil_used = true)]
 mod embed_bench {
     use super::*;

@@ -11,9 +11,9 @@ use crate::poller::{Interest, Poller};
 use crate::process;
 use crate::stream::Stream;
 
-/// A server that completes nothing for so long has stopped answering.
+/// A server that completes nothing for this long counts as having stopped answering.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A server that slept is slower for some tens of milliseconds, one in Python by a tenth.
+/// A server that slept is slower for some tens of milliseconds, a Python server by 10 %.
 const WARM_UP: Duration = Duration::from_millis(50);
 
 struct Connection {
@@ -21,7 +21,7 @@ struct Connection {
     dialogue: Box<dyn Dialogue>,
     sent: usize,
     interest: Interest,
-    /// Whether it, or one before it in its place, has done an operation.
+    /// Whether it, or an earlier connection with its index, has completed an operation.
     warm: bool,
 }
 
@@ -56,7 +56,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Read all there is; Some when the reply is complete.
+    /// Read all available data; Some when the reply is complete.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<f64>, Failure> {
         loop {
             let count = match self.stream.read(buffer) {
@@ -82,7 +82,7 @@ impl Connection {
     }
 }
 
-/// All connections and what they have done.
+/// All connections and the operations that they have completed.
 struct Engine<'a> {
     options: &'a Options,
     poller: Poller,
@@ -116,8 +116,8 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Serve what is ready; `again` decides whether a completed exchange begins anew. True if an
-    /// operation was completed.
+    /// Serve the ready connections; `again` decides whether the next exchange begins after a
+    /// completed one. True if an operation was completed.
     fn turn(&mut self, again: bool) -> Result<bool, Failure> {
         let before = self.operations;
         self.ready.clear();
@@ -150,7 +150,7 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Until the time is over and every connection is past its handshakes.
+    /// Runs until the warm-up time is over and every connection has finished its handshakes.
     fn warm_up(&mut self) -> Result<(), Failure> {
         loop {
             self.run_for(WARM_UP)?;
@@ -160,7 +160,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// From one completion to another: of few and long operations, no parts are counted.
+    /// Measures from one completion to another, so that no part of a long operation is counted.
     fn run_for(&mut self, duration: Duration) -> Result<Duration, Failure> {
         self.operations = 0.0;
         let begin = Instant::now();
@@ -169,12 +169,12 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// Nanoseconds per operation, by the clock or of the server's processor time.
+/// Nanoseconds per operation, of wall-clock time or of the server's CPU time.
 pub fn drive(options: &Options) -> Result<f64, Failure> {
     let mut engine = Engine::new(options)?;
     engine.open_all()?;
     engine.warm_up()?;
-    let cost = match options.pid.filter(|_| options.processor_time) {
+    let cost = match options.pid.filter(|_| options.cpu_time) {
         Some(pid) => {
             let before = process::cpu_time(pid)?;
             engine.run_for(options.duration)?;
@@ -189,8 +189,8 @@ pub fn drive(options: &Options) -> Result<f64, Failure> {
     Ok(cost)
 }
 
-/// Wait until the server has dealt with the end of its connections: who is measured next on its
-/// core isn't to pay for that. Not for ever, as a server may have something else to do.
+/// Wait until the server has handled the end of its connections: that work must not be counted for
+/// the process measured next on the same core. The wait is limited, as a server may have other work.
 fn wait_until_asleep(pid: u32) -> Result<(), Failure> {
     let begin = Instant::now();
     while process::is_awake(pid)? && begin.elapsed() < Duration::from_secs(2) {
@@ -199,10 +199,10 @@ fn wait_until_asleep(pid: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Bytes that the server grew by per connection that has spoken once and now says nothing.
+/// Bytes by which the server grew per connection that has exchanged one message and is idle.
 pub fn hold_idle(options: &Options) -> Result<f64, Failure> {
     let pid = options.pid.ok_or_else(|| Failure::Usage("idle wants --pid".into()))?;
-    // What the server makes for its first clients only isn't to be counted.
+    // What the server allocates only for its first clients must not be counted.
     let few = Options { connections: 10, ..options.clone() };
     let mut engine = Engine::new(&few)?;
     open_and_wait(&mut engine)?;

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 /// Why there is no figure.
 #[derive(Debug)]
 pub enum Failure {
-    /// The server answered with something else than it should.
+    /// The server sent a wrong answer.
     WrongReply(String),
     /// The server stopped answering.
     Silence,
-    /// The server closed a connection in mid-exchange.
+    /// The server closed a connection during an exchange.
     Closed,
     /// A system call failed.
     Io(std::io::Error),

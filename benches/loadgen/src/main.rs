@@ -1,8 +1,8 @@
-//! Drives a server over many connections, checks every byte that comes back and prints what one
-//! operation cost as a line of JSON.
+//! Drives a server over many connections, checks every byte that it receives and prints the cost of
+//! one operation as a line of JSON.
 //!
-//! One thread, one epoll: it is far cheaper per message than any Python server, so that on a core
-//! of its own it never is what the measurement measures.
+//! One thread, one epoll: it is far cheaper per message than any Python server, so that on its own
+//! core it is never the bottleneck.
 //!
 //! Exit status: 0, or 2 for a wrong reply, 3 for a server that stopped answering, 1 for the rest.
 #![deny(missing_docs)]

@@ -7,13 +7,13 @@ use crate::failure::Failure;
 /// What each connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Send `size` bytes, read them back, again and again.
+    /// Send `size` bytes and read them back, repeatedly.
     Echo,
-    /// The same once per connection, then connect anew.
+    /// The same once per connection, then open a new connection.
     Connect,
-    /// Upload `size` bytes, read how many arrived. The operation is a MiB.
+    /// Upload `size` bytes and read how many arrived. The operation is a MiB.
     Upload,
-    /// Ask for `size` bytes, read them. The operation is a MiB.
+    /// Request `size` bytes and read them. The operation is a MiB.
     Download,
     /// GET over a kept-alive connection; the body has `size` bytes.
     Http,
@@ -23,7 +23,7 @@ pub enum Mode {
     Idle,
 }
 
-/// Everything that the command line says.
+/// The parsed command line.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What to do.
@@ -38,10 +38,10 @@ pub struct Options {
     pub duration: Duration,
     /// The core to run on.
     pub cpu: Option<usize>,
-    /// The server's process, for `idle` and `processor_time`.
+    /// The server's process, for `idle` and `cpu_time`.
     pub pid: Option<u32>,
-    /// Report the server's processor time instead of the time by the clock.
-    pub processor_time: bool,
+    /// Report the server's CPU time instead of wall-clock time.
+    pub cpu_time: bool,
 }
 
 impl Options {
@@ -65,7 +65,7 @@ impl Options {
             duration: Duration::from_secs(1),
             cpu: None,
             pid: None,
-            processor_time: false,
+            cpu_time: false,
         };
         while let Some(name) = arguments.next() {
             let value =
@@ -77,7 +77,7 @@ impl Options {
                 "--seconds" => options.duration = Duration::from_secs_f64(number(&name, &value)?),
                 "--cpu" => options.cpu = Some(number(&name, &value)?),
                 "--pid" => options.pid = Some(number(&name, &value)?),
-                "--clock" => options.processor_time = value == "cpu",
+                "--clock" => options.cpu_time = value == "cpu",
                 _ => return Err(Failure::Usage(format!("unknown option {name}"))),
             }
         }

@@ -4,10 +4,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// Which of a descriptor's events are wanted, and which came.
+/// The events that are watched for a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interest {
-    /// Wake when it can be written, besides when it can be read.
+    /// Wake when it is writable, in addition to when it is readable.
     pub write: bool,
 }
 
@@ -18,21 +18,21 @@ impl Interest {
     }
 }
 
-/// An epoll descriptor and the space for its answers.
+/// An epoll descriptor and the buffer for its events.
 pub struct Poller {
     epoll: OwnedFd,
     events: Vec<libc::epoll_event>,
 }
 
 impl Poller {
-    /// A new, empty one.
+    /// A new poller that watches nothing.
     pub fn new() -> io::Result<Self> {
         // SAFETY: the flag is valid; the result is checked before it is used.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: fd was just opened and belongs to nobody else.
+        // SAFETY: fd was just opened and has no other owner.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; 256];
         Ok(Self { epoll, events })
@@ -43,14 +43,14 @@ impl Poller {
         self.control(libc::EPOLL_CTL_ADD, fd, index, interest)
     }
 
-    /// Change what is wanted of `fd`.
+    /// Change the events that are watched for `fd`.
     pub fn modify(&self, fd: RawFd, index: usize, interest: Interest) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, index, interest)
     }
 
     fn control(&self, what: i32, fd: RawFd, index: usize, interest: Interest) -> io::Result<()> {
         let mut event = libc::epoll_event { events: interest.flags(), u64: index as u64 };
-        // SAFETY: the event outlives the call; a wrong fd gives an error, no harm.
+        // SAFETY: the event outlives the call; a wrong fd only causes an error.
         let status = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), what, fd, &mut event) };
         if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::failure::Failure;
 
-/// Run on one core only.
+/// Pin this process to one core.
 pub fn pin(cpu: usize) -> Result<(), Failure> {
     // SAFETY: cpu_set_t is plain bits, for which zero is valid; CPU_SET checks the index; the
     // call only reads the set.
@@ -17,7 +17,7 @@ pub fn pin(cpu: usize) -> Result<(), Failure> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error().into()) }
 }
 
-/// As many open files as the system lets us have; thousands of connections need it.
+/// Raise the limit of open files as far as the system allows; thousands of connections need it.
 pub fn raise_file_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls get a valid rlimit. If one fails, the limit stays as it is, and opening
@@ -30,7 +30,7 @@ pub fn raise_file_limit() {
     }
 }
 
-/// Nanoseconds that process `pid` has spent on a core, its main thread alone.
+/// Nanoseconds of CPU time that the main thread of process `pid` has used.
 pub fn cpu_time(pid: u32) -> Result<f64, Failure> {
     let schedstat = std::fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
     schedstat
@@ -40,10 +40,10 @@ pub fn cpu_time(pid: u32) -> Result<f64, Failure> {
         .ok_or_else(|| Failure::Usage("can't read /proc".into()))
 }
 
-/// Whether process `pid` has something to do, its main thread at least.
+/// Whether the main thread of process `pid` is awake.
 pub fn is_awake(pid: u32) -> Result<bool, Failure> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may have any character in it.
+    // The name in parentheses may contain any character.
     let (_, fields) =
         stat.rsplit_once(") ").ok_or_else(|| Failure::Usage("can't read /proc".into()))?;
     Ok(fields.starts_with(['R', 'D']))

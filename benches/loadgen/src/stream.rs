@@ -1,4 +1,4 @@
-//! One connection, whatever it runs over.
+//! One connection over any of the transports.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -44,7 +44,7 @@ impl Stream {
         Ok(stream)
     }
 
-    /// For the poller.
+    /// The descriptor, for the poller.
     pub fn fd(&self) -> RawFd {
         match self {
             Self::Tcp(socket) => socket.as_raw_fd(),
@@ -54,7 +54,7 @@ impl Stream {
         }
     }
 
-    /// Read what is there; 0 at the end.
+    /// Read available data; 0 at the end of the stream.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.read(buffer),
@@ -64,7 +64,7 @@ impl Stream {
         }
     }
 
-    /// Write what can be taken.
+    /// Write as much as the socket accepts.
     pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.write(data),
@@ -74,7 +74,7 @@ impl Stream {
         }
     }
 
-    /// Whether bytes that `write` took still wait for the socket.
+    /// Whether bytes that `write` accepted are not sent yet.
     pub fn has_unsent(&self) -> bool {
         matches!(self, Self::Tls(stream) if stream.has_unsent())
     }

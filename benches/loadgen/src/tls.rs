@@ -12,11 +12,11 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureSch
 
 use crate::failure::Failure;
 
-/// Takes any certificate: the server under test is our own, and the client's work isn't measured.
+/// Accepts any certificate: the server under test is ours, and the client's work isn't measured.
 #[derive(Debug)]
-struct TrustAnyone;
+struct AcceptAnyCertificate;
 
-impl ServerCertVerifier for TrustAnyone {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,
@@ -61,16 +61,16 @@ fn configuration() -> Arc<ClientConfig> {
     let make = || {
         let mut config = ClientConfig::builder()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(TrustAnyone))
+            .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate))
             .with_no_client_auth();
-        // Each handshake is a full one, as the handshake workload wants it.
+        // Each handshake must be a full one, for the handshake workload.
         config.resumption = Resumption::disabled();
         Arc::new(config)
     };
     CONFIGURATION.get_or_init(make).clone()
 }
 
-/// A TLS connection; the handshake runs along with the first reads and writes.
+/// A TLS connection; the first reads and writes do the handshake.
 pub struct TlsStream {
     connection: ClientConnection,
     socket: TcpStream,
@@ -84,17 +84,17 @@ impl TlsStream {
         Ok(Self { connection, socket })
     }
 
-    /// For the poller.
+    /// The descriptor, for the poller.
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 
-    /// Whether records wait for the socket.
+    /// Whether records are not sent yet.
     pub fn has_unsent(&self) -> bool {
         self.connection.wants_write()
     }
 
-    /// Decrypted bytes; WouldBlock if there are none yet.
+    /// Reads decrypted bytes; WouldBlock if there are none yet.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             self.flush()?;

@@ -1,4 +1,4 @@
-//! Many bytes in one direction. Numbers on the wire are 8 bytes, little-endian.
+//! Bulk transfer in one direction. Numbers on the wire are 8 bytes, little-endian.
 
 use super::{Dialogue, Progress, pattern, wrong};
 use crate::failure::Failure;
@@ -6,7 +6,7 @@ use crate::failure::Failure;
 const MEBIBYTE: f64 = (1 << 20) as f64;
 const BLOCK: usize = 251 * 256;
 
-/// A number, then so many bytes; the server answers how many it got.
+/// Sends a length, then that many bytes; the server answers with the number of bytes received.
 pub struct Upload {
     message: Vec<u8>,
     answer: Vec<u8>,
@@ -42,7 +42,7 @@ impl Dialogue for Upload {
     }
 }
 
-/// A number; the server answers with so many bytes of the pattern.
+/// Sends a length; the server answers with that many bytes of the pattern.
 pub struct Download {
     request: [u8; 8],
     size: usize,

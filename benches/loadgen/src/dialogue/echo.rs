@@ -1,4 +1,4 @@
-//! The server sends back what it got.
+//! The server sends back what it received.
 
 use super::{Dialogue, Progress, pattern, wrong};
 use crate::failure::Failure;

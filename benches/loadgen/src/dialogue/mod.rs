@@ -1,4 +1,4 @@
-//! What one connection says and what it expects to hear.
+//! What one connection sends and what it expects to receive.
 
 mod bulk;
 mod echo;
@@ -8,12 +8,12 @@ mod websocket;
 use crate::failure::Failure;
 use crate::options::{Mode, Options};
 
-/// How far a reply has come.
+/// How much of a reply has been received.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Progress {
     /// There is more to come.
     Partial,
-    /// The reply is complete and right; it counts as so many operations.
+    /// The reply is complete and correct; it counts as this many operations.
     Complete(f64),
 }
 
@@ -25,11 +25,11 @@ pub trait Dialogue {
     /// The bytes to send.
     fn request(&self) -> &[u8];
 
-    /// Check what came; an error says what is wrong with it.
+    /// Check received data; an error says what is wrong with it.
     fn receive(&mut self, data: &[u8]) -> Result<Progress, Failure>;
 }
 
-/// The dialogue that `options` ask for; `seed` makes each connection's messages its own.
+/// The dialogue that `options` select; connections with different seeds send different messages.
 pub fn start(options: &Options, seed: usize) -> Box<dyn Dialogue> {
     let size = options.size;
     match options.mode {
@@ -41,7 +41,7 @@ pub fn start(options: &Options, seed: usize) -> Box<dyn Dialogue> {
     }
 }
 
-/// Bytes in which a shift, a gap or a repetition shows: a period of a prime number.
+/// Bytes with a prime period, so that a shift, a gap or a repetition is detected.
 pub fn pattern(size: usize, seed: usize) -> Vec<u8> {
     (0..size).map(|i| ((i + seed) % 251) as u8).collect()
 }

@@ -12,7 +12,7 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const BINARY: u8 = 0x82;
 
-/// First the upgrade (which counts nothing), then the same message again and again.
+/// First the upgrade (which counts as no operation), then the same message repeatedly.
 pub struct Websocket {
     /// Client's frame: masked.
     frame: Vec<u8>,
