@@ -1,4 +1,4 @@
-"""`getaddrinfo()` of strings that look like addresses, against the `socket` module.
+"""`getaddrinfo()` of strings that look like addresses, compared with the `socket` module.
 
 python addresses.py SECONDS SEED
 """
@@ -62,7 +62,7 @@ FLAGS = (0, socket.AI_PASSIVE, socket.AI_NUMERICSERV, socket.AI_V4MAPPED, socket
 
 
 def host(chance):
-    """A string that may be an address. Never a name to ask a server for: AI_NUMERICHOST."""
+    """A string that may be an address; AI_NUMERICHOST prevents a DNS lookup."""
     if chance.random() < 0.3:
         text = list(chance.choice(SHAPES))
         for _ in range(chance.randrange(3)):
@@ -72,7 +72,7 @@ def host(chance):
 
 
 async def outcome(call):
-    """Value or error, comparable."""
+    """The value or the error, in a form that can be compared."""
     try:
         return await call
     except Exception as error:

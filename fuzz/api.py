@@ -1,11 +1,11 @@
-"""Random calls of the whole API, in callbacks, `__del__`, `__eq__` and threads, against crashes.
+"""Random calls of the whole API, in callbacks, `__del__`, `__eq__` and threads, to find crashes.
 
 Usage: `python fuzz/api.py SECONDS SEED`. `LOOP=asyncio` runs the same on asyncio, to compare.
 
-Nothing is modelled. What must hold: the process neither crashes nor hangs, no panic shows, what
-asyncio says of itself is consistent, and nothing but what the program itself throws leaves the
-loop. A child process runs each slice of the time with a seed of its own, so a crash is reported
-with the seed that repeats it: `python fuzz/api.py --slice SECONDS SEED`.
+There is no model. The invariants: the process neither crashes nor hangs, no panic occurs, the
+loop's view of its tasks and futures agrees with theirs, and the loop raises only what the program
+itself raises. A child process with its own seed runs each slice of the time, so that a crash is
+reported with the seed that repeats it: `python fuzz/api.py --slice SECONDS SEED`.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ VARIABLE: contextvars.ContextVar = contextvars.ContextVar("VARIABLE", default=0)
 DEEPEST, KEPT = 6, 40
 
 
-class Inconsistent(Exception):
-    """What the loop says of itself contradicts what its futures and tasks say."""
+class InconsistentError(Exception):
+    """The loop's view of its futures and tasks contradicts theirs."""
 
 
 class Fuzzer:
@@ -71,14 +71,14 @@ class Fuzzer:
         return self.random.choice(kept) if kept else None
 
     def check(self, error):
-        """Errors that say that something inside is broken."""
-        if isinstance(error, (SystemError, Inconsistent)) or (
+        """Note an error that only a defect of the loop can cause."""
+        if isinstance(error, (SystemError, InconsistentError)) or (
             type(error).__name__ == "PanicException" or "internal error" in str(error)
         ):
             self.faults.append("".join(traceback.format_exception(error)))
 
     def act(self, *_ignored):
-        """A few random calls, from wherever this is called."""
+        """Make a few random calls."""
         if self.depth >= DEEPEST or not self.active:
             return
         self.depth += 1
@@ -173,7 +173,7 @@ class Buffered(Protocol, asyncio.BufferedProtocol):
 
 
 async def work(fuzzer, steps):
-    """A task that waits for this and that."""
+    """A task that awaits random things."""
     loop, choose = fuzzer.loop, fuzzer.random
     for _ in range(steps):
         try:
@@ -267,7 +267,7 @@ def look_at_future(f):
         )
 
 
-def initialise_anew(f):
+def initialise_again(f):
     if (future := f.pick("future")) is not None and f.random.random() < 0.2:
         future.__init__(loop=f.loop)
 
@@ -457,7 +457,7 @@ def look_at_loop(f):
 
 
 def check_consistency(f):
-    # What is finalized meanwhile may make tasks, and end some.
+    # Finalizers that run meanwhile may make tasks and end tasks.
     known = list(f.objects["task"])
     ended = [task for task in known if task.done()]
     tasks = asyncio.all_tasks(f.loop)
@@ -465,7 +465,7 @@ def check_consistency(f):
     too_many = [task for task in ended if task in tasks]
     states = [f for f in f.objects["future"] if f.done() != (f._state != "PENDING")]
     if missing or too_many or states:
-        raise Inconsistent(missing, too_many, states, tasks)
+        raise InconsistentError(missing, too_many, states, tasks)
 
 
 def use_executor(f):
@@ -485,7 +485,7 @@ def stop_or_nest(f):
 
 KINDS = ("future", "task", "handle", "transport", "reference", "socket")
 ACTIONS = [
-    make_future, settle_future, settle_future, change_callbacks, look_at_future, initialise_anew,
+    make_future, settle_future, settle_future, change_callbacks, look_at_future, initialise_again,
     make_task, use_task, use_task, schedule, schedule, use_handle, refer_weakly, drop, drop,
     collect, set_variable, connect, connect, use_transport, use_transport, use_transport,
     use_transport, use_socket, use_socket, watch_socket, look_at_loop, use_executor, stop_or_nest,
@@ -508,7 +508,7 @@ async def drive(fuzzer, end):
 
 
 def run_slice(seconds: float, seed: int) -> int:
-    """One loop for so long. The exit status: 0 if nothing was found."""
+    """Run one loop for `seconds`. Return the exit status: 0 if nothing was found."""
     warnings.simplefilter("ignore")
     logging.disable()
     sys.unraisablehook = lambda _unraisable: None
@@ -537,7 +537,7 @@ def run_slice(seconds: float, seed: int) -> int:
 
 
 def finish(fuzzer):
-    """Ends everything; nothing may hang or be left."""
+    """End everything; nothing may hang or be left over."""
     loop = fuzzer.loop
     fuzzer.active = False
     fuzzer.server.close()

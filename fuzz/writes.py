@@ -1,8 +1,8 @@
-"""What a transport sends, written in random pieces and ways, against what was written.
+"""Compares the bytes that a transport sends with those written, in random pieces and ways.
 
-The writer writes inside the transport's callbacks too, goes on while it is closed or aborted, and
-the descriptor's number is used anew by the next connection. At the end of each round the poller
-must watch nothing; now and then the idle loop must sleep.
+The writer also writes inside the transport's callbacks and continues while it is closed or aborted,
+and the next connection reuses the descriptor number. At the end of each round the poller must watch
+nothing; at intervals the test checks that the idle loop sleeps.
 
 python writes.py SECONDS SEED
 """
@@ -22,7 +22,7 @@ from tests.support.registrations import Registrations, assert_sleeps
 
 
 class Reader(asyncio.BufferedProtocol):
-    """Reads into buffers of changing sizes, and stops now and then."""
+    """Reads into buffers of varying sizes, and sometimes pauses reading."""
 
     def __init__(self, chance):
         self.chance = chance
@@ -49,7 +49,7 @@ class Reader(asyncio.BufferedProtocol):
 
 
 class Writer(asyncio.Protocol):
-    """Checks what flow control says; a producer, which writes on when it is told to."""
+    """Checks the calls of flow control; a producer that continues to write when it is resumed."""
 
     paused = False
 
@@ -57,7 +57,7 @@ class Writer(asyncio.Protocol):
         self.chance = chance
         self.expected, self.size = hashlib.sha256(), 0
         self.lost = asyncio.get_running_loop().create_future()
-        # In which callbacks it writes, and how many pieces; how it ends there, and after how many.
+        # The callbacks in which it writes, the number of pieces, how it ends, and after how many.
         self.inside = {"pause": 0.1, "resume": chance.choice((0, 0.5, 1)), "data": 0.5}
         self.left = chance.choice((0, 0, 10, 100))
         self.end, self.until = chance.choice(("", "", "close", "abort", "write_eof")), 0
@@ -70,7 +70,7 @@ class Writer(asyncio.Protocol):
         self.transport = transport
 
     def note(self, data):
-        """What is written is expected to arrive, as long as the transport takes it."""
+        """Expect written data to arrive, unless the transport is closing."""
         if not self.ended:
             self.expected.update(data)
             self.size += len(data)
@@ -113,7 +113,7 @@ class Writer(asyncio.Protocol):
 
 
 def piece(chance):
-    """Data of a type that a transport takes, and its bytes."""
+    """Random data, of a random type that a transport accepts."""
     size = chance.choice((0, 1, 2, 100, 1000, 65536, chance.randrange(300_000)))
     data = chance.randbytes(size)
     return chance.choice((bytes, bytearray, memoryview, lambda data: memoryview(bytearray(data))))(
@@ -122,7 +122,7 @@ def piece(chance):
 
 
 async def conversation(chance):
-    """One connection; the number of bytes that went through it."""
+    """Run one connection; return the number of bytes that it transferred."""
     loop = asyncio.get_running_loop()
     left, right = socket.socketpair()
     for end in (left, right):
@@ -139,7 +139,7 @@ async def conversation(chance):
             data = writer.note(piece(chance))
             transport.write(data)
             if isinstance(data, bytearray) and data:
-                data[0] ^= 255  # The transport has its own copy of what may change.
+                data[0] ^= 255  # The transport must have copied a mutable buffer.
         elif way == 2:
             pieces = [piece(chance) for _ in range(chance.randrange(40))]
             for data in pieces:
@@ -148,7 +148,7 @@ async def conversation(chance):
         elif way == 3:
             reader.transport.write(b"x")
             writer.unread += 1
-            # What is not read when a socket is closed breaks the connection off.
+            # Closing a socket with unread data resets the connection.
             while writer.unread and not writer.ended:
                 await asyncio.sleep(0)
             writer.broken |= writer.unread > 0

@@ -1,4 +1,4 @@
-//! Random operations on the timer heap, against a sorted list: see ../README.md.
+//! Random operations on the timer heap, compared with a sorted list: see ../README.md.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -13,7 +13,7 @@ use timers::Timers;
 #[path = "../../../src/reactor/timers.rs"]
 mod timers;
 
-/// A timer, which the model and the heap share.
+/// A timer that the model and the heap share.
 #[derive(Debug)]
 struct Timer {
     deadline: f64,
@@ -31,7 +31,7 @@ fn is_cancelled(timer: &Shared) -> bool {
 #[derive(Default)]
 struct Pair {
     heap: Timers<Shared>,
-    /// All that was pushed and has not come out, in the order in which it must.
+    /// The timers that were pushed and not yet removed, in the order in which they must fire.
     model: Vec<Shared>,
     pushed: u64,
 }
@@ -47,7 +47,7 @@ impl Pair {
         self.heap.push(deadline, timer);
     }
 
-    /// As the loop does it: the last one leaves at once, any other stays until it is purged.
+    /// As the loop does: the last timer is removed at once, any other stays until a purge.
     fn cancel(&mut self, index: usize) {
         let timer = Rc::clone(&self.model[index]);
         if timer.cancelled.replace(true) {
@@ -108,13 +108,13 @@ fn deadline(random: &mut fastrand::Rng) -> f64 {
         3 => -0.0,
         4 => 0.0,
         5 => f64::MIN_POSITIVE,
-        // Few values, so that many are equal.
+        // Few distinct values, so that many deadlines are equal.
         6..40 => f64::from(random.u32(..8)),
         _ => random.f64() * 10.0 - 1.0,
     }
 }
 
-/// One sequence; the number of operations.
+/// Runs one sequence; returns the number of operations.
 fn sequence(random: &mut fastrand::Rng) -> u64 {
     let mut pair = Pair::default();
     let operations = random.u64(1..2000);
