@@ -1,4 +1,4 @@
-"""Callbacks: soon, later, at a time; and those of tasks and futures when they are done."""
+"""Callbacks: soon, later, at a given time; and done callbacks of tasks and futures."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A small chat over TCP: one server, three clients, lines of text by streams."""
+"""A small chat over TCP: one server, three clients, lines of text over streams."""
 
 import asyncio
 

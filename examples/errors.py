@@ -1,4 +1,4 @@
-"""Where exceptions go: through await, out of groups, out of run()."""
+"""Where exceptions go: through await, out of tasks, out of run()."""
 
 import asyncio
 import traceback

@@ -1,4 +1,4 @@
-"""The style of older programs: a loop of one's own, run by hand, stopped by a callback."""
+"""The style of older programs: the program makes and runs its loop; a callback stops it."""
 
 import asyncio
 import warnings
@@ -7,7 +7,7 @@ warnings.simplefilter("ignore", DeprecationWarning)
 
 try:
     loop = asyncio.get_event_loop_policy().get_event_loop()
-except RuntimeError:  # from 3.14 on no loop is made
+except RuntimeError:  # from 3.14 on the policy makes no loop
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
 
@@ -43,7 +43,7 @@ except TypeError as error:
 loop.run_until_complete(loop.shutdown_asyncgens())
 loop.close()
 print("closed:", loop.is_closed())
-coroutine = greet("nobody")
+coroutine = greet("a closed loop")
 try:
     loop.run_until_complete(coroutine)
 except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What ends up in the log: errors in callbacks, unretrieved exceptions, lost tasks."""
+"""What asyncio logs: errors in callbacks, exceptions that were never retrieved."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ def broken(argument: int) -> None:
 
 
 async def unnoticed() -> None:
-    raise LookupError("nobody asks")
+    raise LookupError("never retrieved")
 
 
 async def main() -> None:
@@ -23,20 +23,20 @@ async def main() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
-    print("-- an exception that nobody retrieves")
+    print("-- an exception that is never retrieved")
     task = asyncio.create_task(unnoticed(), name="unnoticed")
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     del task
     gc.collect()
 
-    print("-- the same of a future")
+    print("-- the same with a future")
     future = loop.create_future()
-    future.set_exception(LookupError("nobody asks"))
+    future.set_exception(LookupError("never retrieved"))
     del future
     gc.collect()
 
-    print("-- a handler of one's own")
+    print("-- an exception handler")
     loop.set_exception_handler(lambda loop, context: print("handler:", context["message"]))
     loop.call_soon(broken, 8)
     await asyncio.sleep(0)

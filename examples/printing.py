@@ -1,4 +1,4 @@
-"""What loops, handles, futures and tasks look like in each state."""
+"""The repr of loops, handles, futures and tasks in each state."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Producers and consumers with a queue, a lock, a semaphore, an event and a condition."""
+"""Producers and consumers with a queue; a semaphore, an event and a lock."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""shield(): the waiter is cancelled, the work goes on."""
+"""shield(): the waiter is cancelled, the work continues."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Tasks: naming, polling, cancelling, and what they look like when printed."""
+"""Tasks: naming, polling, cancelling, and their reprs."""
 
 import asyncio
 

@@ -28,7 +28,7 @@ async def show_progress(label: str, counts, total: int) -> None:
 
 
 async def run_steps(name: str) -> dict[str, dict[str, float]]:
-    """All steps against one server on the running loop."""
+    """Run all steps against one server on the running loop."""
     import client
     import server
     from aiohttp import ClientSession, ClientTimeout, TCPConnector
@@ -49,7 +49,7 @@ async def run_steps(name: str) -> dict[str, dict[str, float]]:
             await client.finish(step(session, counts), counts)
             seconds = time.perf_counter() - begin
             progress.cancel()
-            # What was not fetched, and a time-out too few or too many, is a failure as well.
+            # A page that was not fetched is a failure, and so is a wrong number of timeouts.
             failures = counts.failures + total - counts.pages
             failures += abs(client.TIMEOUTS[label] - counts.timeouts)
             figures[label] = {"pages": counts.pages, "failures": failures, "seconds": seconds}
@@ -61,7 +61,7 @@ async def run_steps(name: str) -> dict[str, dict[str, float]]:
 
 
 def run_one(name: str) -> int:
-    """The program on one loop, in this process."""
+    """Run the program on one loop, in this process."""
     if name != "asyncio":
         importlib.import_module(name).install()
 
@@ -76,7 +76,7 @@ def run_one(name: str) -> int:
 
 
 def run_all(rounds: int) -> dict[str, list[dict]]:
-    """Every loop once per round, in its own process."""
+    """Run every loop once per round, in its own process."""
     runs: dict[str, list[dict]] = {name: [] for name in LOOPS}
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
@@ -90,7 +90,7 @@ def run_all(rounds: int) -> dict[str, list[dict]]:
 
 
 def show_table(runs: dict[str, list[dict]]) -> int:
-    """Medians side by side; the number of failures."""
+    """Print the best runs side by side; return the number of failures."""
     print(f"\nPython {platform.python_version()}, best of {len(runs['asyncio'])} runs each\n")
     head = f"{'step':26}{'pages':>7}{'failures':>10}{'ferroloop':>14}{'asyncio':>14}{'ratio':>8}"
     print(head + "\n" + "-" * len(head))
@@ -100,7 +100,7 @@ def show_table(runs: dict[str, list[dict]]) -> int:
         run["total"] = {key: sum(step[key] for step in run.values()) for key in columns}
     for label in labels:
         seconds = {
-            # The best: whatever else the machine does only makes a run slower.
+            # The best run: other load on the machine only makes a run slower.
             name: min(run[label]["seconds"] for run in each)
             for name, each in runs.items()
         }

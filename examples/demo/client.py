@@ -1,7 +1,7 @@
 """The aiohttp client: five ways to fetch many pages, each checking every body.
 
-A step returns how many pages it fetched and how many of them failed: a wrong body, a wrong
-status, an unexpected exception, or a time-out that should have fired and didn't.
+A step counts the pages that it fetched and those of them that failed: a wrong body, a wrong status,
+an unexpected exception, or a timeout that should have fired and didn't.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ PATIENCE = 0.05
 
 @dataclass
 class Counts:
-    """What a step has done so far; the progress display looks at it while it runs."""
+    """The progress of a step; the progress display reads it while the step runs."""
 
     pages: int = 0
     failures: int = 0
@@ -32,7 +32,7 @@ class Counts:
 
 
 async def fetch(session: ClientSession, number: int) -> bool:
-    """Fetch one page; whether it is right in every byte."""
+    """Fetch one page; return whether every byte of it is right."""
     async with session.get(f"/page/{number}") as response:
         return response.status == 200 and await response.read() == pages.body_of(number)
 
@@ -49,7 +49,7 @@ async def gather_with_semaphore(session: ClientSession, counts: Counts) -> None:
 
 
 async def wait_for_with_timeouts(session: ClientSession, counts: Counts) -> None:
-    """1,000 pages with a time limit; every fifth is too slow, and its time-out must fire."""
+    """1,000 pages with a timeout; every fifth page is too slow, and its timeout must fire."""
     limit = asyncio.Semaphore(CONCURRENCY)
 
     async def slow(number: int) -> bool:
@@ -97,7 +97,7 @@ async def workers_in_a_group(session: ClientSession, counts: Counts) -> None:
 
 
 async def blocking_work(session: ClientSession, counts: Counts) -> None:
-    """1,000 pages that the server compresses and the client expands, both in threads."""
+    """1,000 pages that the server compresses and the client decompresses, both in threads."""
     loop = asyncio.get_running_loop()
     limit = asyncio.Semaphore(CONCURRENCY)
 
@@ -114,19 +114,19 @@ Step = Callable[[ClientSession, Counts], Coroutine[Any, Any, None]]
 
 STEPS: dict[str, Step] = {
     "gather, semaphore": gather_with_semaphore,
-    "wait_for, 200 time-outs": wait_for_with_timeouts,
+    "wait_for, 200 timeouts": wait_for_with_timeouts,
     "as_completed": in_order_of_completion,
     "TaskGroup, uploads": workers_in_a_group,
     "run_in_executor": blocking_work,
 }
-#: pages that each step has to fetch
+#: pages that each step must fetch
 PAGES = dict(zip(STEPS, (2_000, 1_000, 1_000, 1_000, 1_000), strict=True))
-#: time-outs that have to fire
-TIMEOUTS = dict.fromkeys(STEPS, 0) | {"wait_for, 200 time-outs": 200}
+#: timeouts that must fire
+TIMEOUTS = dict.fromkeys(STEPS, 0) | {"wait_for, 200 timeouts": 200}
 
 
 async def finish(step: Awaitable[None], counts: Counts) -> None:
-    """Await `step`; an exception is a failure of the page, not the end of the program."""
+    """Await `step`; count an exception as a failed page, so that the program continues."""
     try:
         await step
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The site: what every page must contain, so that the client can check each byte."""
+"""The site: the contents of every page, so that the client can check each byte."""
 
 import hashlib
 import zlib
@@ -15,5 +15,5 @@ def body_of(number: int) -> bytes:
 
 
 def compressed(number: int) -> bytes:
-    """Page `number` deflated: blocking work, for a thread."""
+    """Page `number`, compressed: blocking work, for a thread."""
     return zlib.compress(body_of(number), 9)

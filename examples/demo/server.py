@@ -9,25 +9,25 @@ from aiohttp import web
 
 
 async def page(request: web.Request) -> web.Response:
-    """A page as it is."""
+    """An uncompressed page."""
     return web.Response(body=pages.body_of(int(request.match_info["number"])))
 
 
 async def slow(request: web.Request) -> web.Response:
-    """A page that takes far longer than the client is ready to wait."""
+    """A page that takes far longer than the client waits."""
     await asyncio.sleep(30)
     return await page(request)
 
 
 async def archive(request: web.Request) -> web.Response:
-    """A compressed page; the blocking work is done on the loop's threads."""
+    """A compressed page; a thread of the loop's pool does the blocking work."""
     loop = asyncio.get_running_loop()
     number = int(request.match_info["number"])
     return web.Response(body=await loop.run_in_executor(None, pages.compressed, number))
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Tell the client what it has sent."""
+    """Tell the client how many bytes it has sent."""
     return web.json_response({"received": len(await request.read())})
 
 

@@ -1,4 +1,4 @@
-"""What the server answers: coroutines, called by Rust."""
+"""The server's handlers: coroutine functions that Rust calls."""
 
 import asyncio
 from collections import Counter

@@ -2,8 +2,8 @@
 //!
 //!     make example-http-server
 //!
-//! Rust accepts, parses and writes; `handlers.py` answers. The server ends when its standard input
-//! does: another thread waits for that and stops the loop.
+//! Rust accepts, parses and writes; `handlers.py` answers. The server stops at the end of its
+//! standard input: another thread waits for that and stops the loop.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 
@@ -30,7 +30,7 @@ fn main() -> PyResult<()> {
     let runtime = Runtime::new()?;
     let handle = runtime.handle();
     std::thread::spawn(move || {
-        // Whatever ends the input ends the server, an error too.
+        // The end of the input stops the server, and so does an error.
         let _ = io::stdin().read_to_end(&mut Vec::new());
         handle.stop()
     });
@@ -42,14 +42,14 @@ fn main() -> PyResult<()> {
     let served = runtime.handle().spawn_with(move || serve(([127, 0, 0, 1], port).into(), handler));
     runtime.run_forever()?;
     runtime.close()?;
-    // Closing dropped the server, unless it failed before.
+    // Closing the runtime dropped the server task, unless it failed before.
     match served.map(ferroloop::JoinHandle::join) {
         Ok(Ok(Err(error))) => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Accepts connections for ever; each one is a task.
+/// Accepts connections forever; each connection is a task.
 async fn serve(address: SocketAddr, handler: Py<PyAny>) -> PyResult<()> {
     let listener = TcpListener::bind(address)?;
     println!("listening on http://{}", listener.local_addr()?);
@@ -59,7 +59,7 @@ async fn serve(address: SocketAddr, handler: Py<PyAny>) -> PyResult<()> {
         let handler = handler.clone();
         Python::attach(|py| {
             spawn_local(py, async move {
-                // A connection that breaks is nobody's error but its own.
+                // A failed connection must not end the server.
                 if let Err(error) = converse(stream, &handler).await {
                     eprintln!("connection lost: {error}");
                 }
@@ -70,7 +70,7 @@ async fn serve(address: SocketAddr, handler: Py<PyAny>) -> PyResult<()> {
     }
 }
 
-/// Answers requests on one connection until either side has enough.
+/// Answers requests on one connection until either side closes it.
 async fn converse(mut stream: TcpStream, handler: &Py<PyAny>) -> PyResult<()> {
     let mut received = Vec::new();
     loop {
@@ -97,7 +97,7 @@ async fn converse(mut stream: TcpStream, handler: &Py<PyAny>) -> PyResult<()> {
     }
 }
 
-/// Calls the Python coroutine function; its failure is the client's 500.
+/// Calls the Python coroutine function; if it fails, the client gets status 500.
 async fn respond(handler: &Py<PyAny>, request: &Request, body: &[u8]) -> (String, Vec<u8>) {
     let called = Python::attach(|py| {
         let arguments = (&request.method, &request.path, body);
@@ -114,7 +114,7 @@ async fn respond(handler: &Py<PyAny>, request: &Request, body: &[u8]) -> (String
     })
 }
 
-/// Reads until a request's head is there; also answers how long it is. None at the end.
+/// Reads the head of a request; also returns its length. None at the end of the stream.
 async fn read_head(
     stream: &mut TcpStream,
     received: &mut Vec<u8>,

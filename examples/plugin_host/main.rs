@@ -1,9 +1,9 @@
-//! A Rust program with a plug-in in Python, which it restarts and shuts down cleanly.
+//! A Rust program that hosts a plug-in in Python, restarts it and shuts it down cleanly.
 //!
 //!     make example-plugin-host
 //!
-//! Each round has a loop of its own. The plug-in awaits jobs from the host and reports results;
-//! the host decides when a round is over, whatever the plug-in is doing then.
+//! Each round has its own loop. The plug-in awaits jobs from the host and reports results; the host
+//! decides when a round is over, even if the plug-in is still working.
 
 #![allow(clippy::print_stdout, reason = "it is a program")]
 
@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 
 type Reports = Arc<std::sync::Mutex<Vec<String>>>;
 
-/// What the plug-in sees of the host.
+/// The host's interface for the plug-in.
 #[pyclass(frozen)]
 struct Host {
     jobs: Arc<Mutex<UnboundedReceiver<String>>>,
@@ -34,7 +34,7 @@ impl Host {
         coroutine(py, "next_job", async move { Ok(jobs.lock().await.next().await) })
     }
 
-    /// Tell the host of a result.
+    /// Report a result to the host.
     fn report(&self, text: String) {
         if let Ok(mut reports) = self.reports.lock() {
             reports.push(text);
@@ -48,7 +48,7 @@ fn main() -> PyResult<()> {
         let runtime = Runtime::new()?;
         let reports = Reports::default();
         runtime.block_on(play(round, reports.clone()))??;
-        // Cancels what the plug-in still does, lets it clean up, and closes the loop.
+        // Cancels the plug-in's remaining tasks, lets it clean up, and closes the loop.
         runtime.close()?;
         println!("  the host got {:?}", reports.lock().map(|it| it.join(", ")).unwrap_or_default());
         forget_plugin()?;
@@ -57,11 +57,11 @@ fn main() -> PyResult<()> {
     Ok(())
 }
 
-/// Has the plug-in work on a few jobs; ends it when it takes too long.
+/// Has the plug-in work on a few jobs; cancels it if it takes too long.
 async fn play(round: u32, reports: Reports) -> PyResult<()> {
     let (sender, receiver) = unbounded();
     for number in 1..=round {
-        // The other end is open: it is here.
+        // Cannot fail: the receiver is still alive in this function.
         sender.unbounded_send(format!("{round}.{number}")).ok();
     }
     // In the last round there is always one more job to wait for.
@@ -77,7 +77,7 @@ async fn play(round: u32, reports: Reports) -> PyResult<()> {
     Ok(())
 }
 
-/// The plug-in's coroutine function, of a freshly imported module.
+/// Imports the plug-in and returns its coroutine function.
 fn load(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/plugin_host");
     let path = py.import("sys")?.getattr("path")?;
@@ -87,7 +87,7 @@ fn load(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import("plugin")?.getattr("run")
 }
 
-/// Lets the next round import the plug-in anew, as it is on the disk then.
+/// Removes the plug-in from `sys.modules`, so that the next round imports it again from disk.
 fn forget_plugin() -> PyResult<()> {
     Python::attach(|py| {
         py.import("sys")?.getattr("modules")?.call_method1("pop", ("plugin",)).map(drop)

@@ -1,4 +1,4 @@
-"""A plug-in: it works on the host's jobs, several at a time."""
+"""A plug-in that works on the host's jobs, several at a time."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Awaits functions that are written in Rust, in an extension module of their own.
+"""Awaits functions that are written in Rust, in a separate extension module.
 
 ``make example-rust-function`` builds the module and runs this.
 """
@@ -36,7 +36,7 @@ async def main() -> None:
     # Many at once, each finished by a thread of the module.
     print("fibonacci:", await asyncio.gather(*map(rust_function.fibonacci, range(10, 20))))
 
-    # Time-outs cancel, and cancelling drops the Rust future.
+    # A timeout cancels the task, and cancelling drops the Rust future.
     try:
         async with asyncio.timeout(0.01):
             await rust_function.countdown(3, 60, double)

@@ -1,4 +1,4 @@
-//! An extension module of its own, whose functions are awaited on ferroloop's event loop.
+//! A separate extension module whose functions Python code awaits on ferroloop's event loop.
 //!
 //! It does not depend on ferroloop's crate: `include/ferroloop.rs` is all that it needs.
 
@@ -43,8 +43,8 @@ mod rust_function {
         })
     }
 
-    /// Start a task that awaits `function(n)` for n from `start` down to 1, with a pause of so
-    /// many seconds after each, and returns the list of the results.
+    /// Start a task that awaits `function(n)` for n from `start` down to 1, pauses for `pause`
+    /// seconds after each, and returns the list of the results.
     #[pyfunction]
     fn countdown(
         py: Python<'_>,
@@ -65,14 +65,14 @@ mod rust_function {
         })
     }
 
-    /// Return the nth Fibonacci number, computed by a thread of this module's own.
+    /// Return the nth Fibonacci number, which a new thread computes.
     #[pyfunction]
     fn fibonacci(py: Python<'_>, n: u32) -> PyResult<Bound<'_, PyAny>> {
         ferroloop::coroutine(py, "fibonacci", async move {
             let (sender, receiver) = oneshot::channel();
             std::thread::spawn(move || {
                 let number = (0..n).fold((0_u64, 1_u64), |(a, b), _| (b, a.wrapping_add(b))).0;
-                // Nobody waits any more if the coroutine was cancelled.
+                // Fails if the coroutine was cancelled and dropped the receiver.
                 let _ = sender.send(number);
             });
             receiver.await.map_err(|_| PyRuntimeError::new_err("the thread is gone"))
