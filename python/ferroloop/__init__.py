@@ -25,14 +25,14 @@ except ModuleNotFoundError as _error:
 
 import os
 
-from . import _ferroloop, _introspection
+from . import _ferroloop, _task_registry
 from .diagnostics import serve_introspection, watch
 from .loop import EventLoop, Loop, new_event_loop
 from .policy import EventLoopPolicy, install, uninstall
 from .runner import run
 
 # Here, and not where a module is imported first: the interpreter may put that off (PEP 810).
-_introspection.install()
+_task_registry.install()
 os.register_at_fork(after_in_child=_ferroloop.after_fork)
 
 __all__ = [

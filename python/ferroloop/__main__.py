@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.argv = ["-c", *rest[1:]]
         _run_code(rest[0], "<string>", "")
     elif first in {"top", "ps", "stack"}:
-        from .inspect_process import main as inspect_process
+        from ._inspector import main as inspect_process
 
         inspect_process(arguments)
     elif first.startswith("-") and first != "-":

@@ -21,7 +21,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 from . import _ferroloop, _patches, connecting, diagnostics
-from ._turned_by_hand import _ReadyView, _SelectorView
+from ._loop_views import _ReadyView, _SelectorView
 from .subprocesses import _UnixSubprocessTransport, has_chosen_watcher, watch_exit
 
 if sys.version_info >= (3, 14):

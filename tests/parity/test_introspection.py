@@ -26,10 +26,10 @@ pytestmark = pytest.mark.only("ferroloop")
 @pytest.fixture
 def ask(flavour, tmp_path):
     """Asks this process, through the socket."""
-    from ferroloop import inspect_process
+    from ferroloop import _inspector
 
     with flavour.module.serve_introspection(tmp_path / "sock") as service:
-        yield lambda **request: inspect_process.ask(service.path, request)
+        yield lambda **request: _inspector.ask(service.path, request)
 
 
 def in_thread(loop, function):
@@ -121,11 +121,11 @@ def test_it_answers_while_the_loop_is_blocked(loop, ask):
 
 
 def test_bad_requests(flavour, ask, tmp_path):
-    from ferroloop.inspect_process import Unreachable
+    from ferroloop._inspector import UnreachableError
 
-    with pytest.raises(Unreachable, match="there is no task 'nobody'"):
+    with pytest.raises(UnreachableError, match="there is no task 'nobody'"):
         ask(command="stack", task="nobody")
-    with pytest.raises(Unreachable, match="the command is to be"):
+    with pytest.raises(UnreachableError, match="the command is to be"):
         ask(command="stop")
     path = str(tmp_path / "sock")
     for request in (b"not json\n", b"[]\n", b"\xff\n", b"\n"):
@@ -184,11 +184,11 @@ def test_what_others_left_there(flavour, tmp_path):
 def test_the_default_place(flavour, tmp_path, monkeypatch):
     tmp_path.chmod(0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    from ferroloop.inspect_process import Unreachable, ask, find_socket
+    from ferroloop._inspector import UnreachableError, ask, find_socket
 
-    with pytest.raises(Unreachable, match="does not serve introspection"):
+    with pytest.raises(UnreachableError, match="does not serve introspection"):
         find_socket(str(os.getpid()))
-    with pytest.raises(Unreachable, match="there is no process"):
+    with pytest.raises(UnreachableError, match="there is no process"):
         find_socket("4194305")
     with flavour.module.serve_introspection() as service:
         assert service.path == str(tmp_path / f"ferroloop-{os.getpid()}.sock")
@@ -321,7 +321,7 @@ def test_exit_removes_the_socket_and_a_fork_leaves_it(flavour, tmp_path):
         service.close()
         raise SystemExit(5)
     print(os.waitstatus_to_exitcode(os.wait()[1]), os.path.exists(path))
-    from ferroloop.inspect_process import ask
+    from ferroloop._inspector import ask
     print(ask(path, {{"command": "metrics"}})["ok"])
     """
     options = ["-W", "ignore"] if sys.version_info >= (3, 12) else []

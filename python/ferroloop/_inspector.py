@@ -18,11 +18,10 @@ from typing import Any, NoReturn
 
 from .introspection import peer_of, runtime_directories, socket_name
 
-COMMANDS = ("top", "ps", "stack")
 SECONDS = 10.0
 
 
-class Unreachable(Exception):
+class UnreachableError(Exception):
     """The process cannot be looked at; the text says why."""
 
 
@@ -33,7 +32,7 @@ def find_socket(target: str) -> tuple[str, int | None]:
         target: the number of a process, or the path of its socket.
 
     Raises:
-        Unreachable: there is none.
+        UnreachableError: there is none.
     """
     if not target.isdecimal():
         return target, None
@@ -41,14 +40,14 @@ def find_socket(target: str) -> tuple[str, int | None]:
     try:
         owner = os.stat(f"/proc/{pid}").st_uid if os.path.isdir("/proc/self") else os.getuid()
     except FileNotFoundError:
-        raise Unreachable(f"there is no process {pid}") from None
+        raise UnreachableError(f"there is no process {pid}") from None
     for directory in runtime_directories(owner):
         path = directory / socket_name(pid)
         with contextlib.suppress(OSError):
             found = path.lstat()
             if stat.S_ISSOCK(found.st_mode) and found.st_uid == owner:
                 return str(path), pid
-    raise Unreachable(
+    raise UnreachableError(
         f"process {pid} does not serve introspection: it has to call "
         "ferroloop.serve_introspection(), or to be started with FERROLOOP_INTROSPECT=1"
     )
@@ -58,7 +57,7 @@ def ask(target: str, request: dict[str, Any]) -> dict[str, Any]:
     """Send a request to a process and return its answer.
 
     Raises:
-        Unreachable: it cannot be reached, does not answer, or refuses.
+        UnreachableError: it cannot be reached, does not answer, or refuses.
     """
     path, pid = find_socket(target)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -67,19 +66,19 @@ def ask(target: str, request: dict[str, Any]) -> dict[str, Any]:
             connection.connect(path)
             peer = peer_of(connection)
             if pid is not None and peer is not None and peer[0] != pid:
-                raise Unreachable(f"{path} is served by process {peer[0]}, not {pid}")
+                raise UnreachableError(f"{path} is served by process {peer[0]}, not {pid}")
             connection.sendall(json.dumps(request).encode() + b"\n")
             received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
         except TimeoutError:
             text = f"no answer within {SECONDS:.0f} seconds: something holds the GIL there"
-            raise Unreachable(text) from None
+            raise UnreachableError(text) from None
         except OSError as error:
-            raise Unreachable(f"{path}: {error.strerror}") from None
+            raise UnreachableError(f"{path}: {error.strerror}") from None
     if not received:
-        raise Unreachable(f"{path}: no answer, as for other users")
+        raise UnreachableError(f"{path}: no answer, as for other users")
     answer: dict[str, Any] = json.loads(received)
     if not answer["ok"]:
-        raise Unreachable(answer["error"])
+        raise UnreachableError(answer["error"])
     return answer
 
 
@@ -342,7 +341,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
             else:
                 render = render_stack if options.command == "stack" else render_ps
                 print("\n".join(render(answer)))
-    except Unreachable as error:
+    except UnreachableError as error:
         sys.exit(f"ferroloop: {error}")
     except BrokenPipeError:
         # The reader has seen enough.
