@@ -1,10 +1,10 @@
-"""asyncio on a Rust event loop, with Task and Future in Rust too.
+"""An asyncio event loop in Rust, with Task and Future in Rust too.
 
 import asyncio, ferroloop
 
 ferroloop.run(main())                                        # preferred
 asyncio.run(main(), loop_factory=ferroloop.new_event_loop)   # 3.12 and later
-ferroloop.install(); asyncio.run(main())                     # by policy
+ferroloop.install(); asyncio.run(main())                     # as the event loop policy
 """
 
 try:
@@ -31,7 +31,7 @@ from .loop import EventLoop, Loop, new_event_loop
 from .policy import EventLoopPolicy, install, uninstall
 from .runner import run
 
-# Here, and not where a module is imported first: the interpreter may put that off (PEP 810).
+# Called here, not during the import of the module: a lazy import may delay that (PEP 810).
 _task_registry.install()
 os.register_at_fork(after_in_child=_ferroloop.after_fork)
 

@@ -19,13 +19,13 @@ usage: python -m ferroloop [-h | -V]
        python -m ferroloop stack PID|SOCKET TASK [-h]
 
 Run an asyncio program with ferroloop as its event loop. Without arguments,
-open the asyncio REPL on it. top, ps and stack look at a running program
-(a script of that name is run as ./top).
+open the asyncio REPL on it. top, ps and stack inspect a running program
+(to run a script called top, write ./top).
 """
 
 
 def _run_code(source: str | bytes, filename: str, path_entry: str) -> None:
-    """Execute source as ``__main__``, as the interpreter itself would."""
+    """Execute source as ``__main__``, as the interpreter itself does."""
     module = types.ModuleType("__main__")
     module.__builtins__ = __builtins__  # type: ignore[attr-defined]
     if os.path.exists(filename):
@@ -42,7 +42,7 @@ def _run_code(source: str | bytes, filename: str, path_entry: str) -> None:
 
 
 def _exit(status: int | str) -> NoReturn:
-    # The frames of this module must not appear as context of a failure at exit.
+    # Without `from None`, a failure at exit would show the frames of this module as its context.
     raise SystemExit(status) from None
 
 
@@ -52,7 +52,7 @@ def _missing(option: str) -> NoReturn:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run what the command line asks for.
+    """Run the program or the command that the command line names.
 
     Args:
         arguments: the command line without the program's name.

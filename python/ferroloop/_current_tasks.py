@@ -1,4 +1,4 @@
-"""What code finds that nests tasks by ``asyncio.tasks._current_tasks``, on Python 3.14."""
+"""Replaces ``asyncio.tasks._current_tasks`` on Python 3.14, for code that nests tasks with it."""
 
 import asyncio.tasks
 import sys
@@ -11,10 +11,10 @@ _NATIVE_TASKS = (_ferroloop.Task, _native.Task)
 
 
 class _CurrentTasks(dict[Any, Any]):
-    """asyncio's dict of current tasks, in which 3.14 has those of its Python classes only.
+    """asyncio's dict of current tasks; on 3.14 it holds only tasks of asyncio's Python class.
 
-    Code that nests tasks (nest_asyncio) takes a loop's current task out of it and puts it back. For
-    a task in C or of ours that is done where it is kept: in the state of the thread.
+    Code that nests tasks (nest_asyncio) removes a loop's current task from the dict and restores it
+    later. asyncio's C tasks and ours are kept in the thread state, so that is done there.
     """
 
     def pop(self, loop: Any, *default: Any) -> Any:
@@ -25,7 +25,7 @@ class _CurrentTasks(dict[Any, Any]):
         return super().pop(loop, *default)
 
     def __setitem__(self, loop: Any, task: Any) -> None:
-        # By type(): ours answer the Python class where a program has put it into asyncio.
+        # type(), because `__class__` of our tasks is asyncio's Python class if a program uses it.
         if issubclass(type(task), _NATIVE_TASKS) and loop is asyncio._get_running_loop():
             _native._swap_current_task(loop, task)
         else:
@@ -33,7 +33,7 @@ class _CurrentTasks(dict[Any, Any]):
 
 
 def install() -> None:
-    """Put such a dict into asyncio, where it is used by name."""
+    """Replace asyncio's dict, which asyncio looks up by name."""
     tasks: Any = asyncio.tasks
     if type(tasks._current_tasks) is dict:
         tasks._current_tasks = _CurrentTasks(tasks._current_tasks)

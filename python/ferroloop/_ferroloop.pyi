@@ -1,6 +1,6 @@
-"""The native module: what the package's own Python code uses of it.
+"""The native module: the part of it that the package's own Python code uses.
 
-The native classes answer isinstance() as asyncio's do, so they are declared as such.
+isinstance() accepts the native classes as asyncio's, so they are declared as subclasses of those.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class EventLoop:
         callback: Callable[[_T, int | None], object],
         argument: _T,
     ) -> bool: ...
-    # asyncio's own, of BaseSelectorEventLoop; typeshed leaves them out.
+    # Methods of asyncio's BaseSelectorEventLoop that typeshed leaves out.
     def _make_self_pipe(self) -> None: ...
     def _close_self_pipe(self) -> None: ...
     async def _make_subprocess_transport(
@@ -153,7 +153,7 @@ class Task(asyncio.Task[_T_co]):
     def get_context(self) -> Context: ...
 
 class Handle(asyncio.Handle):
-    # Also on 3.11, where asyncio's has none; the same for tasks.
+    # Also on 3.11, where asyncio's Handle has none; Task likewise.
     def get_context(self) -> Context: ...
 
 class TimerHandle(asyncio.TimerHandle): ...
@@ -167,7 +167,7 @@ class TlsTransport(asyncio.Transport): ...
 
 @final
 class TlsProtocol(asyncio.BufferedProtocol):
-    """TLS, as the protocol of a transport; stands in for asyncio.sslproto.SSLProtocol."""
+    """TLS, as the protocol of a transport; replaces asyncio.sslproto.SSLProtocol."""
 
     def __new__(
         cls,

@@ -1,4 +1,4 @@
-"""``python -m ferroloop top | ps | stack``: looks at a process that serves its introspection."""
+"""``python -m ferroloop top | ps | stack``: the client of `ferroloop.introspection`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from typing import Any, NoReturn
 
 from .introspection import peer_of, runtime_directories, socket_name
 
-SECONDS = 10.0
+TIMEOUT = 10.0
 
 
 class UnreachableError(Exception):
-    """The process cannot be looked at; the text says why."""
+    """The process cannot be inspected; the text says why."""
 
 
 def find_socket(target: str) -> tuple[str, int | None]:
-    """Return the path of the socket, and the process that must be behind it, if known.
+    """Return the path of the socket, and the id of the process that must serve it, if known.
 
     Args:
-        target: the number of a process, or the path of its socket.
+        target: the id of a process, or the path of its socket.
 
     Raises:
-        UnreachableError: there is none.
+        UnreachableError: the process or its socket does not exist.
     """
     if not target.isdecimal():
         return target, None
@@ -48,8 +48,8 @@ def find_socket(target: str) -> tuple[str, int | None]:
             if stat.S_ISSOCK(found.st_mode) and found.st_uid == owner:
                 return str(path), pid
     raise UnreachableError(
-        f"process {pid} does not serve introspection: it has to call "
-        "ferroloop.serve_introspection(), or to be started with FERROLOOP_INTROSPECT=1"
+        f"process {pid} does not serve introspection: it must call "
+        "ferroloop.serve_introspection(), or be started with FERROLOOP_INTROSPECT=1"
     )
 
 
@@ -57,11 +57,11 @@ def ask(target: str, request: dict[str, Any]) -> dict[str, Any]:
     """Send a request to a process and return its answer.
 
     Raises:
-        UnreachableError: it cannot be reached, does not answer, or refuses.
+        UnreachableError: the process cannot be reached, does not answer, or refuses the request.
     """
     path, pid = find_socket(target)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(SECONDS)
+        connection.settimeout(TIMEOUT)
         try:
             connection.connect(path)
             peer = peer_of(connection)
@@ -70,12 +70,12 @@ def ask(target: str, request: dict[str, Any]) -> dict[str, Any]:
             connection.sendall(json.dumps(request).encode() + b"\n")
             received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
         except TimeoutError:
-            text = f"no answer within {SECONDS:.0f} seconds: something holds the GIL there"
+            text = f"no answer within {TIMEOUT:.0f} seconds: code in the process holds the GIL"
             raise UnreachableError(text) from None
         except OSError as error:
             raise UnreachableError(f"{path}: {error.strerror}") from None
     if not received:
-        raise UnreachableError(f"{path}: no answer, as for other users")
+        raise UnreachableError(f"{path}: no answer: only the process's user and root get one")
     answer: dict[str, Any] = json.loads(received)
     if not answer["ok"]:
         raise UnreachableError(answer["error"])
@@ -83,7 +83,7 @@ def ask(target: str, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place(task: dict[str, Any]) -> str:
-    """Where it is in the program's own code, and in which function of asyncio, if in any."""
+    """The location in the program's own code, and the function of asyncio, if it is in one."""
     where, caller = task["where"], task["caller"]
     location = caller or where
     if location is None:
@@ -117,7 +117,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 
 def render_stack(answer: dict[str, Any]) -> Iterator[str]:
-    """Whole stacks, innermost last as in tracebacks."""
+    """Whole stacks, innermost last, as in tracebacks."""
     for number, task in enumerate(answer["tasks"]):
         if number:
             yield ""
@@ -193,7 +193,7 @@ def render_loop(before: dict[str, Any], now: dict[str, Any], seconds: float) -> 
 
 
 def _kind(awaits: str | None) -> str:
-    """What is awaited, with the numbers of tasks left out: many wait for one each."""
+    """What is awaited, without the automatic names of tasks: their waiters form one group."""
     if awaits is None:
         return "-"
     return "a task" if awaits.startswith("Task-") else awaits
@@ -202,7 +202,7 @@ def _kind(awaits: str | None) -> str:
 def render_top(
     before: dict[str, Any], now: dict[str, Any], tasks: dict[str, Any], seconds: float
 ) -> Iterator[str]:
-    """The whole picture."""
+    """The whole screen of `top`."""
     yield (
         f"process {now['pid']}   {now['program']}   ferroloop {now['ferroloop']}   "
         f"Python {now['python']}"
@@ -226,7 +226,7 @@ def render_top(
 
 
 class _Terminal:
-    """The terminal while `top` runs: one screen, keys without Enter, all put back at the end."""
+    """The terminal while `top` runs: full screen, keys without Enter; restored at the end."""
 
     def __init__(self) -> None:
         self.live = sys.stdout.isatty()
@@ -258,14 +258,14 @@ class _Terminal:
             # A terminal may not know its size.
             width, height = size.columns or None, max(1, size.lines - 1) if size.lines else None
             lines = [line[:width] for line in lines[:height]]
-            # Each line is cleared to its end, and what is below: no flicker.
+            # Clear the rest of each line, then the lines below: this avoids flicker.
             sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
         else:
             sys.stdout.write("\n".join(lines) + "\n\n")
         sys.stdout.flush()
 
     def wait(self, seconds: float) -> bool:
-        """Wait; whether `q` was pressed."""
+        """Wait; return whether `q` was pressed."""
         if self._saved is None:
             time.sleep(seconds)
             return False
@@ -286,7 +286,7 @@ def top(target: str, interval: float, once: bool, as_json: bool) -> None:
         tasks = ask(target, {"command": "tasks"})
         print("\n".join(render_top(before, now, tasks, time.monotonic() - sampled)))
         return
-    pause = min(interval, 0.25)  # the first picture comes soon
+    pause = min(interval, 0.25)  # show the first screen soon
     with _Terminal() as terminal, contextlib.suppress(KeyboardInterrupt):
         while not terminal.wait(pause):
             now, time_now = ask(target, {"command": "metrics"}), time.monotonic()
@@ -310,23 +310,25 @@ def main(arguments: Sequence[str]) -> NoReturn:
     """
     parser = argparse.ArgumentParser(
         prog="python -m ferroloop",
-        description="Look at a running program that serves its introspection "
+        description="Inspect a running program that serves its introspection "
         "(ferroloop.serve_introspection(), or FERROLOOP_INTROSPECT=1).",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
-        ("top", "a live view: load, lag, transports, pool, and tasks by where they wait"),
+        ("top", "a live view: load, lag, transports, pool, and tasks grouped by where they wait"),
         ("ps", "all tasks, and where each waits"),
-        ("stack", "the whole stack of a task, and who awaits it"),
+        ("stack", "the whole stack of a task, and the tasks that await it"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("target", metavar="PID|SOCKET", help="a process, or its socket's path")
+        command.add_argument(
+            "target", metavar="PID|SOCKET", help="process id, or path of its socket"
+        )
         if name == "stack":
-            command.add_argument("task", metavar="TASK", help="a task's name or id")
+            command.add_argument("task", metavar="TASK", help="name or id of the task")
         if name == "top":
             command.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS")
-            command.add_argument("--once", action="store_true", help="print one picture and exit")
-        command.add_argument("--json", action="store_true", help="one snapshot as JSON")
+            command.add_argument("--once", action="store_true", help="print once and exit")
+        command.add_argument("--json", action="store_true", help="print one snapshot as JSON")
     options = parser.parse_args(arguments)
     try:
         if options.command == "top":
@@ -344,7 +346,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     except UnreachableError as error:
         sys.exit(f"ferroloop: {error}")
     except BrokenPipeError:
-        # The reader has seen enough.
+        # The reader of the pipe, such as `head`, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)

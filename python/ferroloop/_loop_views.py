@@ -1,6 +1,6 @@
-"""`loop._ready` and `loop._selector` for code that turns the loop itself.
+"""`loop._ready` and `loop._selector`, for code that turns the loop itself.
 
-asyncio's own code does when a tool replaces a method that calls it, and nest_asyncio does always.
+asyncio's own code does so while a tool has replaced one of its methods; nest_asyncio always does.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ def _descriptor(fileobj: Any) -> int:
 
 
 class _Watched(Mapping[Any, selectors.SelectorKey]):
-    """What `selector.get_map()` gives, as far as single descriptors are asked for."""
+    """The mapping that `selector.get_map()` returns, for lookups of single descriptors."""
 
     def __init__(self, selector: "_SelectorView") -> None:
         self._selector = selector
@@ -38,14 +38,14 @@ class _Watched(Mapping[Any, selectors.SelectorKey]):
 
 
 class _SelectorView:
-    """What asyncio's own code asks the selector, answered by the native poller."""
+    """The methods of a selector that asyncio's own code calls, on the native poller."""
 
     def __init__(self, loop: "EventLoop") -> None:
         self._loop = weakref.ref(loop)
 
     def __setattr__(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
-        # Virtual clocks replace it.
+        # Tools with a virtual clock replace `select`.
         if name == "select" and (loop := self._loop()) is not None:
             loop._use_foreign_select(True)
 
@@ -55,7 +55,7 @@ class _SelectorView:
             loop._use_foreign_select(False)
 
     def select(self, timeout: float | None = None) -> list[None]:
-        """Poll. The callbacks that became ready are queued already: an entry for each."""
+        """Poll. The native poller queues the ready callbacks; the list has an item for each."""
         loop = self._loop()
         return [] if loop is None else [None] * loop._select(timeout)
 
@@ -74,10 +74,10 @@ class _SelectorView:
         return self.modify(fileobj, events, data)
 
     def modify(self, fileobj: Any, events: int, data: _Handles) -> selectors.SelectorKey:
-        """Watch for what there is a handle for. Unlike `loop._add_reader` it cancels nothing."""
+        """Watch the directions that have a handle. Unlike `loop._add_reader`, cancel no handle."""
         loop = self._loop()
         if loop is None:
-            raise RuntimeError("the loop is gone")
+            raise RuntimeError("the loop no longer exists")
         reader, writer = data
         loop._watch_handles(
             _descriptor(fileobj),
@@ -93,14 +93,14 @@ class _SelectorView:
         return key
 
     def close(self) -> None:
-        """Nothing: the loop closes its poller."""
+        """Do nothing: the loop closes its poller."""
 
 
 class _ReadyView:
-    """The ready queue with the interface of the deque `loop._ready`.
+    """The ready queue, with the interface of the deque `loop._ready`.
 
-    What is looked at, a task's step for instance, becomes the handle that asyncio would have
-    queued, and stays one.
+    An entry that is read, such as the step of a task, becomes the handle that asyncio would have
+    queued, and remains one.
     """
 
     __slots__ = ("_loop",)
@@ -117,7 +117,7 @@ class _ReadyView:
         return deque() if loop is None else deque(loop._ready_handles())
 
     def _change(self, name: str, *arguments: Any) -> Any:
-        """Call a method of a deque with the handles, and keep what it leaves."""
+        """Call a method on a deque of the handles, and queue the handles that remain in it."""
         handles = self._snapshot()
         result = getattr(handles, name)(*arguments)
         if (loop := self._loop()) is not None:
@@ -172,7 +172,7 @@ class _ReadyView:
         return self
 
     def popleft(self) -> asyncio.Handle:
-        """Take what is to run next."""
+        """Remove and return the handle that runs next."""
         loop = self._loop()
         if loop is None:
             raise IndexError("pop from an empty deque")
@@ -210,7 +210,7 @@ class _ReadyView:
         self._change("reverse")
 
     def clear(self) -> None:
-        """Drop what is queued."""
+        """Remove all entries."""
         self._change("clear")
 
     def copy(self) -> deque[asyncio.Handle]:

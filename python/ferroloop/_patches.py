@@ -1,8 +1,8 @@
-"""What tools have replaced in asyncio's classes, and which of our methods must give way to it.
+"""Finds what tools have replaced in asyncio's classes, and which native methods must not run then.
 
-Native code notices that a class has changed (`src/ffi/guard.rs`); what has changed is found here.
-A function is taken for asyncio's own if it was made by the module of its class, under its own
-name, and has the code that it had when it was first seen: some tools exchange the code.
+Native code notices that a class has changed (`src/ffi/guard.rs`); this module finds what has
+changed. A function counts as asyncio's own if the module of its class made it, under its own name,
+and it still has the code that it had when it was first seen: some tools assign `__code__`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Any
 
 from . import _ferroloop
 
-# Bits that native code or `loop.py` asks for.
+# Bits that native code or `loop.py` queries.
 CALL_SOON = 1
 TIME = 2
 RUN_ONCE = 4
@@ -29,7 +29,7 @@ SERVE = 64
 START_TLS = 128
 SUBPROCESS = 256
 
-# Modules whose private names their types do not tell.
+# Typed as Any, because the stubs of these modules leave out private names.
 _selector: Any = sys.modules["asyncio.selector_events"]
 _unix: Any = sys.modules["asyncio.unix_events"]
 
@@ -45,8 +45,8 @@ _WATCHERS = (*_WATCHING, *_SOON)
 _SOCKET = (*_WATCHERS, "_sock_read_done", "_sock_write_done", "_ensure_fd_no_transport")
 _STREAMS = ("_make_socket_transport", "<socket transport>", *_WATCHERS)
 
-# What asyncio's own method calls and ours does not: where that is replaced, asyncio's own runs.
-# Names in angle brackets are classes.
+# What asyncio's own method calls and ours does not: if one of these is replaced, asyncio's own
+# method runs. Names in angle brackets are classes.
 _CALLS: dict[str, tuple[str, ...]] = {
     "call_soon": _SOON[1:],
     "call_soon_threadsafe": _THREADSAFE[1:],
@@ -64,7 +64,7 @@ _CALLS: dict[str, tuple[str, ...]] = {
     ),
     "set_debug": ("call_soon_threadsafe",),
     "run_forever": ("_run_forever_setup", "_run_forever_cleanup", "_check_running"),
-    # The one undoes what the other has done.
+    # Each undoes what the other does, so both must be asyncio's or both ours.
     "_run_forever_setup": ("_check_closed", "_check_running", "_run_forever_cleanup"),
     "_run_forever_cleanup": ("_check_closed", "_check_running", "_run_forever_setup"),
     "_add_callback_signalsafe": ("_add_callback", "_write_to_self"),
@@ -113,14 +113,14 @@ _CLASSES: dict[str, tuple[type, ...]] = {
     "<ssl protocol>": (sslproto.SSLProtocol, sslproto._SSLProtocolTransport),
 }
 
-# Names that asyncio looks up in its modules, by what was there when it was imported.
+# Names that asyncio looks up in its modules, with the values that count as not replaced.
 _NAMES: dict[str, tuple[tuple[Any, str, tuple[Any, ...]], ...]] = {
     "<handle>": (
         (events, "Handle", (events.Handle, _ferroloop.Handle)),
         (events, "TimerHandle", (events.TimerHandle, _ferroloop.TimerHandle)),
         (contextvars, "copy_context", (contextvars.copy_context,)),
     ),
-    # nest_asyncio puts asyncio's tasks in Python there; ours can be nested as they are.
+    # nest_asyncio assigns asyncio's Python task class; our tasks can be nested without it.
     "<task>": (
         (
             tasks,
@@ -145,12 +145,12 @@ _NAMES: dict[str, tuple[tuple[Any, str, tuple[Any, ...]], ...]] = {
     "<ssl protocol>": ((sslproto, "SSLProtocol", (sslproto.SSLProtocol,)),),
 }
 
-# Imported when there is a pool: not every program has blocking calls to make.
+# Imported only when a pool is made: not every program makes blocking calls.
 _THREADS = "concurrent.futures.thread"
 
 
 def executor_classes() -> list[type]:
-    """What takes part in a call of `run_in_executor()`."""
+    """Return the classes that take part in a call of `run_in_executor()`."""
     from concurrent.futures import thread
 
     names = ("ThreadPoolExecutor", "_WorkItem", "WorkerContext")
@@ -186,7 +186,7 @@ _known: dict[tuple[type, str], tuple[FunctionType, CodeType]] = {}
 
 
 def _find(classes: Iterable[type], name: str) -> tuple[type, Any] | None:
-    """The class that a look-up finds the name in, and what is there."""
+    """The class in which attribute lookup finds the name, and the value there."""
     for owner in classes:
         if name in owner.__dict__:
             return owner, owner.__dict__[name]
@@ -194,20 +194,20 @@ def _find(classes: Iterable[type], name: str) -> tuple[type, Any] | None:
 
 
 def _written(owner: type, name: str) -> str:
-    """A private name as the source has it."""
+    """A private name without its class prefix, as it is written in the source."""
     prefix = f"_{owner.__name__.lstrip('_')}"
     return name.removeprefix(prefix) if name.startswith(f"{prefix}__") else name
 
 
 def is_genuine(owner: type, name: str) -> bool:
-    """Whether a method is the one that its class was made with."""
+    """Whether a method is the one that its class was defined with."""
     function = owner.__dict__[name]
-    # By type(): wrappers pretend to be of the class of what they wrap.
+    # type(), because wrappers set `__class__` to the class of the wrapped object.
     if type(function) in (staticmethod, classmethod):
         function = function.__func__
     if (known := _known.get((owner, name))) is None:
         if type(function) is not FunctionType:
-            # Slots and the like are no methods; anything else has been put there.
+            # Slots and the like are not methods; any other callable is a replacement.
             return not callable(function) or type(function) is type
         module = sys.modules.get(owner.__module__)
         if (
@@ -222,14 +222,14 @@ def is_genuine(owner: type, name: str) -> bool:
 
 
 def _are_methods_genuine(cls: type) -> bool:
-    """Whether all methods of a class are those that it was made with, and those of its bases."""
+    """Whether all methods of a class and its bases are those that the classes were defined with."""
     return all(
         (
             (known := _known.get((owner, name))) is not None
             and function is known[0]
             and known[0].__code__ is known[1]
         )
-        # `_run` is dealt with otherwise, and a counter is no method.
+        # `_run` is handled separately, and a counter is not a method.
         or name in ("_run", "_counter")
         or not callable(function)
         or name.startswith(("__anno", "__class", "__abstract"))
@@ -246,7 +246,7 @@ def _are_genuine(name: str) -> bool:
     )
 
 
-# Whose code is watched.
+# Functions whose `__code__` is watched.
 _EXECUTOR_FUNCTIONS = (
     *("__init__", "submit", "_adjust_thread_count", "shutdown", "run", "start"),
     *("set_result", "set_exception", "set_running_or_notify_cancel", "add_done_callback"),
@@ -254,7 +254,7 @@ _EXECUTOR_FUNCTIONS = (
 
 
 class _Look:
-    """One look at a loop of a class, which has some methods of its own."""
+    """One inspection of a loop: its class, and the names that are set on the instance."""
 
     def __init__(self, cls: type, own: frozenset[str]) -> None:
         self._own = own
@@ -264,7 +264,7 @@ class _Look:
 
     def is_replaced_below(self, name: str) -> bool:
         """Whether asyncio's method was replaced, in asyncio's classes."""
-        # All of them: asyncio's own call those of their base classes.
+        # In all of them: asyncio's methods call those of their base classes.
         owners = (owner for owner in _SHADOWED.__mro__[:-1] if name in owner.__dict__)
         return not all(is_genuine(owner, name) for owner in owners)
 
@@ -275,7 +275,7 @@ class _Look:
         return found is not None and found[1] is not _ours.get(name)
 
     def is_replaced(self, name: str) -> bool:
-        """Whether a call of a method arrives at something that is neither asyncio's nor ours."""
+        """Whether a call of a method reaches a function that is neither asyncio's nor ours."""
         if (known := self._known.get(name)) is None:
             if name.startswith("<"):
                 known = not _are_genuine(name)
@@ -285,22 +285,22 @@ class _Look:
         return known
 
     def are_replaced(self, names: Iterable[str]) -> bool:
-        """Whether a call of any of the methods does so."""
+        """Whether any of the methods is replaced."""
         return any(map(self.is_replaced, names))
 
 
-# What the class of our loops has in place of methods of asyncio: filled when it is made.
+# The attributes with which our loop class is defined, filled by `note_class()`.
 _ours: dict[str, Any] = {}
 
 
 def note_class(cls: type) -> type:
-    """Keep what our own loop class is made with."""
+    """Remember the attributes with which our own loop class is defined."""
     _ours.update(cls.__dict__)
     return cls
 
 
 def _nothing() -> None:
-    """In place of a method that the running version of asyncio does not have."""
+    """Stands for a method that the running version of asyncio does not have."""
 
 
 def _function(owner_and_value: tuple[type, Any] | None) -> Any:
@@ -310,7 +310,7 @@ def _function(owner_and_value: tuple[type, Any] | None) -> Any:
 
 _Found = tuple[int, int, Any, list[Any]]
 _Key = tuple[int, ...]
-# The last look at a loop of each class.
+# The result of the last inspection of a loop of each class.
 _found: weakref.WeakKeyDictionary[type, tuple[_Key, _Found]] = weakref.WeakKeyDictionary()
 _NAMES_ASKED = frozenset(
     name for names in (*_CALLS.values(), *dict(_FLAGS).values()) for name in names
@@ -318,17 +318,17 @@ _NAMES_ASKED = frozenset(
 
 
 def watched_classes() -> list[type]:
-    """The classes whose versions native code compares, beside that of the loop."""
+    """The classes whose versions native code compares, in addition to the loop's class."""
     return [cls for name, classes in _CLASSES.items() if name != "<executor>" for cls in classes]
 
 
 def look(loop: Any, versions: tuple[int, ...] | None, has_own: bool) -> _Found:
-    """Which guarded methods must not run themselves, the bits, what `asyncio.Handle._run` is if it
-    is replaced, and the functions whose code is watched.
+    """Return four values: the guarded methods that must not run natively, the bits, the replacement
+    of `asyncio.Handle._run` or None, and the functions whose code is watched.
 
-    `versions` are those of the classes; None if one is not known, or the code of a function is
-    another one. `has_own` says whether something was put into the loop itself: to ask for its
-    dict would make it one, and method calls slower from then on.
+    `versions` are those of the classes; None if a version is unknown or the code of a function has
+    changed. `has_own` says whether the loop has attributes in a dict: reading `__dict__` would
+    create the dict, and make method calls slower from then on.
     """
     _note_executor()
     own = _NAMES_ASKED.intersection(vars(loop)) if has_own else frozenset[str]()
@@ -360,7 +360,7 @@ def _look(loop: Any, own: frozenset[str]) -> _Found:
         for name in _EXECUTOR_FUNCTIONS
         if name in cls.__dict__
     ]
-    # A look-up gives a class its version.
+    # A lookup makes the interpreter assign a version to a class.
     for cls in (type(loop), *(cls for classes in _CLASSES.values() for cls in classes)):
         getattr(cls, "__init__", None)
     return diverted, flags, run, functions

@@ -1,8 +1,9 @@
-"""Makes asyncio's registers of tasks include ours: ``all_tasks()``, and the numbers of names.
+"""Makes asyncio's registries include our tasks: ``all_tasks()``, and the counter of task names.
 
-asyncio keeps its tasks in a ``WeakSet`` that its C code reads too. Putting our tasks in would cost
-more than the rest of a task's life, so the set gets a class whose data are also those of the native
-registry. The object stays the same one, whoever has imported it already.
+asyncio keeps its tasks in a ``WeakSet`` that its C code reads too. Adding our tasks to it would
+cost more than everything else that a task does, so the set gets another class, whose data also
+include the tasks of the native weak registry. The object stays the same, so modules that have
+imported it see our tasks too.
 """
 
 import asyncio.tasks
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     _Refs = MutableSet[weakref.ref[Any]]
 
     class _TaskWeakSet(weakref.WeakSet[Any]):
-        # What the stubs do not tell.
+        # Attributes that the stubs leave out.
         data: Any
         _remove: Any
         _iterating: Any
@@ -34,9 +35,9 @@ else:
 
 
 class _TaskRefs(_Refs):
-    """What a ``WeakSet`` of tasks has for its data: references to asyncio's tasks, and to ours.
+    """The data of a ``WeakSet`` of tasks: references to asyncio's tasks and to ours.
 
-    Ours are kept as members of the native registry, which needs no references.
+    Our tasks are members of the native weak registry, which needs no weak references.
     """
 
     def __init__(self, others: set[weakref.ref[Any]]) -> None:
@@ -67,8 +68,7 @@ class _TaskRefs(_Refs):
         else:
             self.others.discard(value)
 
-    # The methods of sets that WeakSet or a program calls, besides those that the abstract class
-    # gives.
+    # Methods that WeakSet or a program calls and that the abstract class does not provide.
 
     def copy(self) -> set[weakref.ref[Any]]:
         return set(self)
@@ -119,14 +119,15 @@ class _TaskRefs(_Refs):
 
 
 class _TaskSet(_TaskWeakSet):
-    """The class of asyncio's set of scheduled tasks, and of no other: others are made as usual."""
+    """The class of asyncio's set of scheduled tasks, and of no other set."""
 
-    # References to asyncio's tasks: what the set had for its data.
+    # References to asyncio's tasks: the original data of the set.
     _others: set[weakref.ref[Any]]
 
-    # Before 3.14 C code calls these for each task of asyncio: as many frames as in a `WeakSet`.
+    # Before 3.14 C code calls these for each task of asyncio, so they use no more frames than
+    # those of a `WeakSet`.
     if sys.version_info < (3, 14):
-        # Of a `WeakSet` that removes at once, as later releases may.
+        # For releases whose `WeakSet` removes references at once.
         _pending_removals: Any = ()
 
         def add(self, item: Any) -> None:
@@ -145,7 +146,7 @@ class _TaskSet(_TaskWeakSet):
                 self._commit_removals()
             self._others.discard(weakref.ref(item))
 
-    # What `copy()`, `union()` and their like make is a set of its own, which needs no such data.
+    # `copy()`, `union()` and the like make new sets, which are ordinary ones.
     def __new__(cls, data: Iterable[Any] | None = None) -> Any:
         return weakref.WeakSet(data or ())
 
@@ -158,20 +159,20 @@ class _TaskSet(_TaskWeakSet):
 
 
 def _sets_of_tasks() -> Iterator[Any]:
-    """The weak sets that ``all_tasks()`` looks into."""
+    """The weak sets that ``all_tasks()`` reads."""
     if sys.version_info < (3, 12):
         yield vars(asyncio.tasks)["_all_tasks"]
         return
     yield vars(asyncio.tasks)["_scheduled_tasks"]
     if sys.version_info >= (3, 14):
-        # From 3.14 on the C implementation has a set of its own, for tasks of other types, which
-        # no name leads to. (Imported before asyncio, the C module would not be used by it.)
+        # From 3.14 on the C module has its own set for tasks of other types, without a name that
+        # leads to it. (If the C module is imported before asyncio, asyncio does not use it.)
         module = sys.modules["_asyncio"]
         yield from (found for found in gc.get_referents(module) if type(found) is weakref.WeakSet)
 
 
-class _StillLoop:
-    """What a task asks of its loop when it is made; its step never runs."""
+class _InertLoop:
+    """The methods that a new task calls on its loop; the step of the task never runs."""
 
     def get_debug(self) -> bool:
         return False
@@ -181,20 +182,22 @@ class _StillLoop:
 
 
 def _number_of_a_new_task(module: ModuleType) -> int:
-    """Make a task of asyncio's C module, without a name of its own; return its number."""
+    """Make an unnamed task of asyncio's C module; return the number in its automatic name."""
 
     async def nothing() -> None:
         pass
 
     coroutine = nothing()
-    task = module.Task(coroutine, loop=_StillLoop())
+    task = module.Task(coroutine, loop=_InertLoop())
     task._log_destroy_pending = False
     coroutine.close()
     return int(task.get_name().removeprefix("Task-"))
 
 
 def _removing(tasks: _TaskSet) -> Callable[[weakref.ref[Any]], None]:
-    """What is called when a task of asyncio's has died: as in a `WeakSet`, one call less."""
+    """Return the weak reference callback for asyncio's tasks: that of a `WeakSet`, with one call
+    less.
+    """
     others = tasks._others
     selfref = weakref.ref(tasks)
 
@@ -221,7 +224,9 @@ def _share_task_counter(module: ModuleType) -> None:
 
 
 def install() -> None:
-    """Do it. Not the import does, which the interpreter may put off (`-X lazy_imports=all`)."""
+    """Change asyncio's sets and its counter. The import does not: it may be lazy
+    (`-X lazy_imports=all`).
+    """
     for tasks in _sets_of_tasks():
         if type(tasks) is weakref.WeakSet:
             _include_ours(tasks)
@@ -233,7 +238,7 @@ def install() -> None:
 
             _current_tasks.install()
 
-        # In C there is no way to tell who awaits a future of ours.
+        # asyncio's C code has no way to find the tasks that await a future of ours.
         from . import call_graph
 
         call_graph.install()

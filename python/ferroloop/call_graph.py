@@ -1,7 +1,7 @@
-"""Where tasks are: what they wait for, and who waits for them.
+"""Where tasks are suspended: what they wait for, and which tasks wait for them.
 
-For reports about a running loop, from any thread. Nothing here calls code of the program: no
-`repr()` of its objects.
+For reports about a running loop, from any thread. No function here calls code of the program, such
+as the `repr()` of its objects.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _AS_COMPLETED: tuple[type, ...] = tuple(
     filter(None, [getattr(asyncio.tasks, "_AsCompletedIterator", None)])
 )
 
-# Who awaits a future, as the program said by `future_add_to_awaited_by()`.
+# The waiters of each future that the program recorded with `future_add_to_awaited_by()`.
 _recorded: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
 
-# The frames of who runs the loop: what runs in it is above.
+# Functions that run the loop: frames above theirs run inside the loop.
 _BOUNDARIES: frozenset[CodeType] = frozenset(
     function.__code__
     for function in (
@@ -52,12 +52,12 @@ class Location:
 
 
 def location_of(code: CodeType, line: int | None) -> Location:
-    """Return a place in a function's code."""
+    """Return a location in a function's code."""
     return Location(code.co_qualname, code.co_filename, line or 0)
 
 
 def loop_frames(frame: FrameType | None) -> list[FrameType]:
-    """Return the frames that run inside the loop, innermost first, of the loop's thread.
+    """Return the frames of a thread that run inside the loop, innermost first.
 
     Args:
         frame: the innermost frame of the thread.
@@ -70,10 +70,10 @@ def loop_frames(frame: FrameType | None) -> list[FrameType]:
 
 
 def thread_stack(thread: int | None) -> list[Location]:
-    """Return where the thread is, inside the loop that it runs; innermost last.
+    """Return the stack of a thread inside the loop that it runs, innermost last.
 
     Args:
-        thread: `threading.get_ident()` of the thread. It must not be the calling one.
+        thread: `threading.get_ident()` of the thread, which must not be the calling thread.
     """
     frame = None if thread is None else sys._current_frames().get(thread)
     found = [location_of(frame.f_code, frame.f_lineno) for frame in loop_frames(frame)]
@@ -81,9 +81,9 @@ def thread_stack(thread: int | None) -> list[Location]:
 
 
 def coroutine_stack(coroutine: Any) -> list[Location]:
-    """Return where a suspended coroutine waits: itself, what it awaits, and so on.
+    """Return the stack of a suspended coroutine: its location, that of what it awaits, and so on.
 
-    Nothing for a coroutine that runs or is done, and for objects that tell nothing.
+    Empty for a coroutine that runs or is done, and for objects without this information.
     """
     found: list[Location] = []
     while coroutine is not None:
@@ -121,8 +121,8 @@ def awaited_object(task: asyncio.Task[Any]) -> str | None:
 
 
 def awaiting_tasks(task: asyncio.Future[Any]) -> list[asyncio.Task[Any]]:
-    """Return the tasks that a task's end will wake, `gather()` and the like looked through, and
-    those that were said to await it.
+    """Return the tasks that the end of a task will wake, also through `gather()` and the like, and
+    the recorded waiters.
     """
     found: dict[int, asyncio.Task[Any]] = {}
     seen: set[int] = set()
@@ -146,7 +146,7 @@ def awaiting_tasks(task: asyncio.Future[Any]) -> list[asyncio.Task[Any]]:
 
 
 def _waiters_of(callback: Any) -> Iterator[Any]:
-    """What a callback completes or wakes: tasks, or futures that are awaited in turn."""
+    """The tasks that a callback wakes, or the futures that it completes."""
     owner = getattr(callback, "__self__", None)
     if isinstance(owner, asyncio.Task):
         yield owner
@@ -160,8 +160,9 @@ def _waiters_of(callback: Any) -> Iterator[Any]:
     code = getattr(callback, "__code__", None)
     if not isinstance(code, CodeType):
         return
-    # gather() and shield() keep the task that called them, in a variable or a default (3.14), and
-    # with wait() the future they complete, in a closure.
+    # The callbacks of gather() and shield() hold the task that called them, in a variable or a
+    # default (3.14). Those of gather(), shield() and wait() hold the future that they complete, in
+    # a closure.
     of_asyncio = code.co_filename == _TASKS_FILE
     found: list[Any] = []
     if of_asyncio and "cur_task" in code.co_varnames[: code.co_argcount]:
@@ -176,7 +177,7 @@ def _waiters_of(callback: Any) -> Iterator[Any]:
             found.append(content)
         elif asyncio.isfuture(content) and not isinstance(content, asyncio.Task):
             if content.done():
-                return  # a gather that has failed, for instance, waits for the others no more
+                return  # for example a gather() that has failed no longer waits for the others
             found.append(content)
     yield from found
 
@@ -184,7 +185,7 @@ def _waiters_of(callback: Any) -> Iterator[Any]:
 def await_chain(task: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
     """Return the task that waits for `task`, the one that waits for that, and so on.
 
-    Where several wait, the first is followed.
+    If several tasks wait, the first one is followed.
     """
     chain: list[asyncio.Task[Any]] = []
     seen = {id(task)}
@@ -222,7 +223,7 @@ if sys.version_info >= (3, 14):
             _discard_in_c(fut, waiter)
 
     def _build_graph_for_future(future: Any, *, limit: int | None = None) -> Any:
-        """As asyncio's; a future in C does not know which of our tasks await it."""
+        """Like asyncio's, plus the tasks of ours that await a C future, which it does not know."""
         graph = _build_graph(future, limit=limit)
         if _is_native(future):
             return graph
@@ -232,7 +233,7 @@ if sys.version_info >= (3, 14):
         return replace(graph, awaited_by=(*graph.awaited_by, *more)) if more else graph
 
     def install() -> None:
-        """Have asyncio's call graphs include our tasks and futures."""
+        """Make asyncio's call graphs include our tasks and futures."""
         asyncio.future_add_to_awaited_by = future_add_to_awaited_by
         asyncio.future_discard_from_awaited_by = future_discard_from_awaited_by
         vars(asyncio.graph)["_build_graph_for_future"] = _build_graph_for_future

@@ -1,5 +1,5 @@
-"""Connecting to a literal address, which needs little of what `create_connection()` is for: no
-look-up, no choice between addresses, no TLS.
+"""Connects to a literal address, which needs only a part of `create_connection()`: no DNS lookup,
+no choice between addresses, no TLS.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .loop import EventLoop
 
-#: The keywords of the running version.
+#: The keywords of `create_connection()` in the running version.
 _KEYWORDS = inspect.signature(asyncio.BaseEventLoop.create_connection).parameters.keys()
-#: Those whose default is zero.
+#: The keywords whose default is zero.
 _NUMBERS = frozenset(("family", "proto", "flags"))
 
 _NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 
 
 def is_plain(options: dict[str, Any]) -> bool:
-    """Whether the keywords of `create_connection()` ask for nothing but a connection."""
+    """Whether the keywords of `create_connection()` request a plain connection only."""
     for name, value in options.items():
         if value is None or (name == "ssl" and value is False):
             continue
@@ -38,12 +38,12 @@ async def connect(
     family: int,
     address: Any,
 ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-    """Connect to one address, as `create_connection()` does in the end.
+    """Connect to one address, as `create_connection()` does after the DNS lookup.
 
     Raises:
         OSError: the connection failed.
     """
-    # By the name that asyncio uses: some tests replace it there.
+    # Looked up where asyncio looks it up, because some tests replace it there.
     sock = base_events.socket.socket(  # type: ignore[attr-defined]
         family, socket.SOCK_STREAM | _NON_BLOCKING, socket.IPPROTO_TCP
     )

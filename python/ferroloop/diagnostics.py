@@ -1,9 +1,9 @@
-"""Looking at running loops: what a program calls, and what its environment asks for.
+"""Inspecting running loops: functions for programs, and environment variables.
 
-The modules behind it are imported when they are used: most programs never need them.
+The modules that implement them are imported on first use: most programs never need them.
 
     FERROLOOP_WATCH=0.1        watch every loop; the threshold in seconds
-    FERROLOOP_INTROSPECT=1     serve `python -m ferroloop top` and its like; or the socket's path
+    FERROLOOP_INTROSPECT=1     serve `python -m ferroloop top`, `ps`, `stack`; or the socket path
     FERROLOOP_SLOW_CALLBACKS=1 report slow callbacks outside of debug mode
 """
 
@@ -21,8 +21,8 @@ _asked = tuple(
     if os.environ.get(name, "0") not in ("", "0")
 )
 
-# What the environment asked for and this process runs: by process, since a fork's child has to
-# start its own.
+# The services that this process runs because of its environment. By process id, because a forked
+# child must start its own.
 _running: dict[int, list[object]] = {}
 
 
@@ -33,12 +33,12 @@ def watch(
 
     Args:
         threshold: seconds that the callbacks of one turn may take.
-        interval: least seconds between two reports of stalls. Those in between are counted, and
-            the next report tells how many there were.
-        loop: the one loop to watch; all loops of ferroloop in this process by default, also those
+        interval: minimum seconds between two reports of stalls. Stalls in between are counted, and
+            the next report shows their number.
+        loop: the loop to watch; by default all loops of ferroloop in this process, including those
             that are made later.
 
-    Returns a `ferroloop.watchdog.Watch`, which is a context manager, too.
+    Returns a `ferroloop.watchdog.Watch`, which is also a context manager.
 
     Raises:
         ValueError: the threshold is not a positive number.
@@ -52,19 +52,19 @@ def watch(
 
 
 def serve_introspection(path: str | os.PathLike[str] | None = None) -> "Introspection":
-    """Let the same user look at this process: `python -m ferroloop top`, `ps` and `stack`.
+    """Let the same user inspect this process with `python -m ferroloop top`, `ps` and `stack`.
 
-    A thread serves a UNIX socket that only this user can open and that only reads, until
-    `close()`. It answers while the loop is blocked, unless the GIL is.
+    Until `close()`, a thread serves a UNIX socket that only this user can open and through which
+    nothing can be changed. It also answers while the loop is blocked, unless other code holds the
+    GIL.
 
     Args:
-        path: where the socket is made; by default where those commands find it by the number of
-            the process.
+        path: the path of the socket; by default one that the commands find from the process id.
 
-    Returns a `ferroloop.introspection.Introspection`, which is a context manager, too.
+    Returns a `ferroloop.introspection.Introspection`, which is also a context manager.
 
     Raises:
-        OSError: the socket cannot be made there, or somebody serves it already.
+        OSError: the socket cannot be made there, or another process serves it already.
 
     `FERROLOOP_INTROSPECT=1` (or a path) in the environment does the same.
     """
@@ -74,14 +74,14 @@ def serve_introspection(path: str | os.PathLike[str] | None = None) -> "Introspe
 
 
 def loop_made(loop: "EventLoop") -> None:
-    """Do what the environment asks for, when the first loop of a process is made."""
+    """Apply the environment variables to a new loop; the first loop also starts the services."""
     if not _asked:
         return
     if "FERROLOOP_SLOW_CALLBACKS" in _asked:
         loop.report_slow_callbacks()
     if os.getpid() not in _running:
         started: list[object] = []
-        # Noted first: a mistake in the environment is raised once, not by every loop.
+        # Set first, so that an invalid variable raises once and not for every loop.
         _running.clear()
         _running[os.getpid()] = started
         if "FERROLOOP_WATCH" in _asked:
@@ -95,4 +95,4 @@ def _seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"FERROLOOP_WATCH is to be a number of seconds, got {text!r}") from None
+        raise ValueError(f"FERROLOOP_WATCH must be a number of seconds, got {text!r}") from None

@@ -1,15 +1,16 @@
-"""The socket that lets the same user look at a running program.
+"""The socket that lets the same user inspect a running program.
 
     ferroloop.serve_introspection()     # then, elsewhere: python -m ferroloop top PID
 
-A request is one line of JSON, the answer one more, and the connection ends. Nothing can be changed:
+The request is one line of JSON, and so is the answer; then the connection ends. The requests, none
+of which changes anything:
 
-    {"command": "metrics"}                  the loops and what they have counted
+    {"command": "metrics"}                  the loops and their metrics
     {"command": "tasks"}                    the tasks of all loops, and where each waits
     {"command": "stack", "task": "Task-1"}  the tasks of that name or id, with their whole stacks
 
 Every answer has `"ok"`, true or false, and `"version"`, 1; a failure has `"error"`. Times are in
-seconds, sizes in bytes; lag buckets without a bound have null.
+seconds, sizes in bytes; the bound of an unbounded lag bucket is null.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 VERSION = 1
 _ASYNCIO = os.path.join(os.path.dirname(asyncio.__file__), "")
 LONGEST_REQUEST = 64 * 1024
-# A client that does not get on with it must not keep others from theirs.
+# A slow client must not block the others.
 REQUEST_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
 
@@ -51,7 +52,7 @@ _services: weakref.WeakSet[Introspection] = weakref.WeakSet()
 
 
 def runtime_directories(uid: int) -> Iterator[Path]:
-    """Where a user's sockets may be: the first of them that exists is used."""
+    """The directories for a user's sockets: the first one that is suitable is used."""
     if uid == os.getuid() and (runtime := os.environ.get("XDG_RUNTIME_DIR")):
         yield Path(runtime)
     yield Path(f"/run/user/{uid}")
@@ -59,12 +60,12 @@ def runtime_directories(uid: int) -> Iterator[Path]:
 
 
 def socket_name(pid: int) -> str:
-    """The name of a process's socket in its directory."""
+    """The file name of the socket of a process."""
     return f"ferroloop-{pid}.sock"
 
 
 def is_private(directory: Path, uid: int) -> bool:
-    """Whether nobody but the user can change what is in the directory."""
+    """Whether only the user can change the contents of the directory."""
     try:
         found = directory.lstat()
     except OSError:
@@ -73,7 +74,7 @@ def is_private(directory: Path, uid: int) -> bool:
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int] | None:
-    """The process and the user at the other end; None where the system does not tell."""
+    """The process and the user of the peer; None if the system does not provide them."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return None
@@ -83,7 +84,7 @@ def peer_of(connection: socket.socket) -> tuple[int, int] | None:
 
 
 def default_path() -> Path:
-    """Where this process's socket is made, in a directory that only its user can change.
+    """The path for the socket of this process, in a directory that only its user can change.
 
     Raises:
         PermissionError: there is no such directory.
@@ -92,7 +93,7 @@ def default_path() -> Path:
     for directory in runtime_directories(uid):
         if is_private(directory, uid):
             return directory / socket_name(os.getpid())
-    # The last one is ours to make.
+    # Only the last directory may be created.
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
     if not is_private(directory, uid):
@@ -111,7 +112,7 @@ def _listen(path: str) -> socket.socket:
                 raise
             os.unlink(path)
             listener.bind(path)
-        # Nobody can connect before it listens, so nobody comes in between.
+        # Safe, because no client can connect before listen().
         os.chmod(path, 0o600)
         listener.listen(16)
     except BaseException:
@@ -121,7 +122,7 @@ def _listen(path: str) -> socket.socket:
 
 
 def _is_abandoned(path: str) -> bool:
-    """Whether a socket of this user is there that nobody serves."""
+    """Whether the path is a socket of this user that no process serves."""
     found = os.lstat(path)
     if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
         return False
@@ -130,10 +131,10 @@ def _is_abandoned(path: str) -> bool:
 
 
 class Introspection:
-    """A socket that is served: what `ferroloop.serve_introspection()` returns."""
+    """A socket that a thread serves: what `ferroloop.serve_introspection()` returns."""
 
     path: str
-    """Where the socket is."""
+    """The path of the socket."""
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = os.fspath(default_path() if path is None else path)
@@ -150,7 +151,7 @@ class Introspection:
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Stop serving and remove the socket. May be called again."""
+        """Stop serving and remove the socket. May be called more than once."""
         if self._pid != os.getpid() or self._wake_writer < 0:
             return
         atexit.unregister(self.close)
@@ -177,12 +178,13 @@ class Introspection:
         while True:
             if any(fd == self._wake_reader for fd, _ in poll.poll()):
                 return
-            # Clients come and go as they like; out of descriptors, the next one may have more luck.
+            # The client may have closed the connection. Out of descriptors, a later accept() may
+            # succeed.
             with contextlib.suppress(OSError), self._listener.accept()[0] as connection:
                 _answer(connection)
 
     def _abandon(self) -> None:
-        """In a fork's child: the socket is the parent's."""
+        """In a forked child: close the descriptors; the socket belongs to the parent."""
         if self._wake_writer >= 0:
             os.close(self._wake_writer)
             self._wake_writer = -1
@@ -213,7 +215,7 @@ def _answer(connection: socket.socket) -> None:
         answer = {"ok": True, "version": VERSION, **handle(json.loads(request))}
     except (ValueError, LookupError) as error:
         answer = {"ok": False, "version": VERSION, "error": str(error)}
-    except Exception as error:  # a program that is strange inside
+    except Exception as error:  # from objects of the program
         text = f"{type(error).__name__}: {error}"
         answer = {"ok": False, "version": VERSION, "error": text}
     connection.settimeout(ANSWER_SECONDS)
@@ -224,7 +226,7 @@ def handle(request: Any) -> dict[str, Any]:
     """Answer a request.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the request is invalid.
         LookupError: there is no such task.
     """
     match request:
@@ -237,7 +239,7 @@ def handle(request: Any) -> dict[str, Any]:
             if not found:
                 raise LookupError(f"there is no task {wanted!r}")
             return {**_process(), "tasks": found}
-    raise ValueError("the command is to be metrics, tasks, or stack with a task")
+    raise ValueError("the command must be metrics, tasks, or stack with a task")
 
 
 def _process() -> dict[str, Any]:
@@ -250,7 +252,7 @@ def _process() -> dict[str, Any]:
 
 
 def metrics_as_json(metrics: LoopMetrics) -> dict[str, Any]:
-    """The numbers by name, as JSON has them."""
+    """The metrics by name, in a form that JSON can represent."""
     shown = {each.name: getattr(metrics, each.name) for each in fields(metrics)}
     shown["transports"] = dict(metrics.transports)
     shown["pool"] = None if metrics.pool is None else asdict(metrics.pool)

@@ -1,7 +1,7 @@
-"""The event loop class: the native loop, then asyncio's own.
+"""The event loop class: a subclass of the native loop and of asyncio's own.
 
-What the native class defines comes first in the method resolution order. Everything else, the
-coroutines that only orchestrate, is asyncio's code of the running Python version on our
+The native class comes first in the method resolution order. Everything that it does not define,
+such as the coroutines that only orchestrate, is the code of the running version of asyncio on our
 primitives, so that it behaves as users of that version expect.
 """
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _Ts = TypeVarTuple("_Ts")
 
 
-# Waiting by one of these is what the native poller does, too.
+# The native poller can replace a selector of one of these classes.
 _STOCK_SELECTORS = frozenset(
     vars(selectors)[name]
     for name in (
@@ -49,8 +49,8 @@ _STOCK_SELECTORS = frozenset(
 
 
 def _threads_are_replaced() -> bool:
-    """Whether `threading` starts something else than threads of the interpreter's, as gevent's
-    monkey-patching has it do.
+    """Whether `threading` starts something other than the interpreter's threads, such as greenlets
+    after gevent's monkey-patching.
     """
     name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
     start = getattr(threading, name, None)
@@ -58,12 +58,12 @@ def _threads_are_replaced() -> bool:
 
 
 def _own_context(context: contextvars.Context | None) -> dict[str, contextvars.Context | None]:
-    """The keyword for a connection's context, which asyncio's methods have from 3.15 on."""
+    """The keyword for a connection's context, which asyncio's methods take from 3.15 on."""
     return {"context": context} if sys.version_info >= (3, 15) else {}
 
 
 class _SignalPipe:
-    """What asyncio asks for the descriptor that the interpreter's signal handler writes to."""
+    """Stands for asyncio's socket whose descriptor the interpreter's signal handler writes to."""
 
     __slots__ = ("_loop",)
 
@@ -71,12 +71,12 @@ class _SignalPipe:
         self._loop = weakref.ref(loop)
 
     def fileno(self) -> int:
-        """The writing end of the process's pipe, whose numbers are told this loop from now on."""
+        """The write end of the signal pipe; from now on this loop gets the signal numbers."""
         loop = self._loop()
         return -1 if loop is None else loop._claim_signal_pipe()
 
     def send(self, data: bytes) -> int:
-        """Nothing: asyncio's `_write_to_self()` wakes a loop by it, ours is awake by then."""
+        """Do nothing: asyncio's `_write_to_self()` wakes a loop with it; ours is already awake."""
         return len(data)
 
 
@@ -86,8 +86,8 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
     See https://docs.python.org/3/library/asyncio-eventloop.html.
     """
 
-    # As long as a loop's own attributes need no dict, calls of its methods take the interpreter's
-    # fast path. Programs may still set any attribute.
+    # While a loop has no `__dict__`, calls of its methods take the interpreter's fast path.
+    # Programs may still set any attribute.
     __slots__ = (
         "_asyncgens",
         "_asyncgens_shutdown_called",
@@ -117,7 +117,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         # Not SelectorEventLoop.__init__: there is no selector and no self-pipe to make.
         asyncio.BaseEventLoop.__init__(self)
         if selector is None and selectors.DefaultSelector not in _STOCK_SELECTORS:
-            # gevent's for instance, which lets greenlets run.
+            # For example gevent's, which lets greenlets run.
             selector = selectors.DefaultSelector()
         self._given_selector = selector
         if selector is None or (
@@ -137,17 +137,18 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         self._chosen_watcher: Any = None
         self._stock_watcher: Any = None
         if _threads_are_replaced():
-            # The native pool's threads would wait natively, and so keep greenlets from running.
+            # The native pool's threads would block natively and prevent greenlets from running.
             from concurrent.futures import ThreadPoolExecutor
 
             self.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
         diagnostics.loop_made(self)
 
-    # Kept here since a forgotten loop is closed when modules may be gone already.
+    # Stored here because a loop that the program never closed may be closed after the modules are
+    # gone.
     _base_close = asyncio.BaseEventLoop.close
 
     def close(self) -> None:
-        """Close the event loop: drop what is scheduled and release its resources.
+        """Close the event loop: drop all scheduled callbacks and release its resources.
 
         Raises:
             RuntimeError: the loop is running.
@@ -167,19 +168,19 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         self._drop_signal_handlers()
 
     def metrics(self) -> "LoopMetrics":
-        """Return what the loop has counted so far, with its state now. Safe in any thread."""
-        # Not every program looks, and dataclasses take a while to import.
+        """Return the loop's counters and its current state. Safe in any thread."""
+        # Imported on first use: few programs need it, and importing dataclasses takes time.
         from .metrics import snapshot
 
         return snapshot(self)
 
     def _close_self_pipe(self) -> None:
-        """Nothing: there is none; the process's signal pipe is not the loop's."""
+        """Do nothing: there is no self-pipe, and the signal pipe belongs to the process."""
 
     def _process_events(self, event_list: list[Any]) -> None:
-        """Queue what a selector found that the program gave.
+        """Queue the callbacks for the events of a selector that the program gave.
 
-        What our own `_selector.select()` counts is in the ready queue already.
+        Our own `_selector.select()` has already put its callbacks into the ready queue.
         """
         if self._selector is self._given_selector is not None:
             self._select(0)
@@ -234,7 +235,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         """Upgrade a transport to TLS; return the transport that the protocol must use from now on.
 
         Raises:
-            TypeError: the context is no ssl.SSLContext, or the transport cannot be upgraded.
+            TypeError: the context is not an ssl.SSLContext, or the transport cannot be upgraded.
         """
         if self._replaced(_patches.START_TLS):
             return await super().start_tls(
@@ -246,7 +247,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
                 ssl_handshake_timeout=ssl_handshake_timeout,
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
             )
-        import ssl  # an interpreter may be without it
+        import ssl  # some interpreters are built without it
 
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(
@@ -266,10 +267,10 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        # Not read before connection_made() is called.
+        # No data may be read before connection_made() is called.
         transport.pause_reading()
         if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
-            # What the client sent right after its last plain message is TLS already.
+            # The client may have sent the first bytes of TLS right after its last plain message.
             reader: Any = getattr(protocol, "_stream_reader", None)
             if reader is not None and reader._buffer:
                 tls._incoming.write(reader._buffer)
@@ -285,7 +286,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             resumed.cancel()
             raise
         finally:
-            # It may hold an exception whose traceback holds this frame.
+            # The waiter may hold an exception whose traceback holds this frame.
             del waiter
         return tls._app_transport
 
@@ -318,7 +319,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
                 **options,
             )
         except BaseException:
-            if sys.version_info >= (3, 14, 8):  # as asyncio from then on
+            if sys.version_info >= (3, 14, 8):  # as asyncio does from this version on
                 sock.close()
             raise
         try:
@@ -327,11 +328,11 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
             transport.close()
             raise
         finally:
-            # As above: asyncio leaves a reference cycle after a handshake that failed.
+            # As above: asyncio leaves a reference cycle after a failed handshake.
             del waiter
         return transport, protocol
 
-    if not TYPE_CHECKING:  # its type is that of asyncio's
+    if not TYPE_CHECKING:  # its type is that of asyncio's method
 
         @functools.wraps(asyncio.BaseEventLoop.create_connection)
         async def create_connection(
@@ -362,7 +363,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         proto: int = 0,
         flags: int = 0,
     ) -> Any:
-        """As `socket.getaddrinfo()`. Literal addresses are answered at once."""
+        """Like `socket.getaddrinfo()`. Literal addresses need no thread."""
         if self._replaced(_patches.RESOLVE):
             return await super().getaddrinfo(
                 host, port, family=family, type=type, proto=proto, flags=flags
@@ -371,7 +372,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         return found if found.__class__ is list else await found
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
-        """As `socket.getnameinfo()`."""
+        """Like `socket.getnameinfo()`."""
         if self._replaced(_patches.RESOLVE):
             return await super().getnameinfo(sockaddr, flags)
         found = self._getnameinfo(sockaddr, flags)
@@ -381,7 +382,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
 
         @property
         def _watcher(self) -> Any:
-            """What asyncio waits for children by, made for its first reader."""
+            """The child watcher that asyncio would use, made when it is first read."""
             if self._chosen_watcher is not None:
                 return self._chosen_watcher
             if self._stock_watcher is None:
@@ -436,7 +437,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
         if not self._signal_handlers:
             return
         if sys.is_finalizing():
-            # As from asyncio's own `close()`, for filters by module.
+            # As if from asyncio's own `close()`, for warning filters by module.
             warnings.warn_explicit(
                 f"Closing the loop {self!r} on interpreter shutdown stage, "
                 "skipping signal handlers removal",
@@ -458,7 +459,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
 
         Raises:
             ValueError: the signal number is invalid or cannot be caught.
-            RuntimeError: not in the main thread.
+            RuntimeError: the calling thread is not the main thread.
         """
         if self._csock is None:
             self._csock = _SignalPipe(self)
@@ -469,7 +470,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
                 self._release_signal_pipe()
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Restore the signal's default handler; return whether there was one of the loop's.
+        """Restore the signal's default handler; return whether the loop had a handler.
 
         Raises:
             ValueError: the signal number is invalid.
@@ -481,7 +482,7 @@ class EventLoop(_ferroloop.EventLoop, asyncio.SelectorEventLoop):
 
 
 def _resemble_asyncio() -> None:
-    """Give the methods the signatures that asyncio's have in the running version."""
+    """Give the methods the signatures of asyncio's methods in the running version."""
     for name, function in vars(EventLoop).items():
         model = getattr(asyncio.SelectorEventLoop, name, None)
         if name.startswith("_"):
@@ -496,8 +497,8 @@ Loop = EventLoop
 
 
 def _imported_by_the_extension() -> None:
-    """Never called. Shows tools that scan for imports, as those that freeze programs do, what the
-    extension module imports by name when it is needed."""
+    """Never called. Shows tools that scan for imports, such as those that freeze programs, which
+    modules the extension module imports by name on demand."""
     from . import call_graph, thread_pool  # noqa: F401
 
 

@@ -1,9 +1,9 @@
-"""What a loop counts about itself, and how monitoring systems get it.
+"""The metrics of a loop, and their export to monitoring systems.
 
-    loop.metrics().utilization          # share of the time since it started that the loop worked
+    loop.metrics().utilization          # share of its running time that the loop was busy
     print(render_prometheus())          # all loops of this process, in Prometheus' text format
 
-Counting is always on. The numbers may be read in any thread, while the loop runs.
+The counters are always on. Any thread may read them while the loop runs.
 """
 
 from __future__ import annotations
@@ -22,32 +22,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How long the turns of a loop were: for so long could what became due have to wait.
+    """The durations of a loop's turns, excluding sleep: the longest that an event may have waited.
 
-    The time that a turn sleeps is not part of it. A loop that polls nothing and has no timers
-    measures quick turns in groups of up to 64, whose members count as equally long. A turn that
-    takes some milliseconds ends its group and is counted by itself; only where turns take less than
-    0.6 microseconds, and two to four in a row take that long after many quick ones, may the
-    first of these be counted as one.
+    A loop that polls nothing and has no timers measures quick turns in groups of up to 64, whose
+    members count as equally long. A turn that takes some milliseconds ends its group and is counted
+    individually. If quick turns take less than 0.6 microseconds, the first two to eight long turns
+    in a row may be counted as one.
     """
 
     buckets: tuple[tuple[float, int], ...]
-    """`(bound, count)`: turns shorter than `bound` seconds and not than the bound before it.
-    Ascending, without empty ones; the last bound may be infinite."""
+    """`(bound, count)`: the number of turns shorter than `bound` seconds but not shorter than the
+    previous bound. Ascending, without empty buckets; the last bound may be infinite."""
     count: int
     """Turns measured."""
     sum: float
-    """Seconds in all."""
+    """Total duration of the turns, in seconds."""
     max: float
-    """Seconds of the longest turn."""
+    """Duration of the longest turn, in seconds."""
 
     def quantile(self, q: float) -> float:
-        """Return the seconds that a share `q` (0 to 1) of the turns did not exceed.
+        """Return the duration that a share `q` (0 to 1) of the turns did not exceed.
 
-        An upper bound, at most an eighth too high. 0.0 without any turn.
+        The result is an upper bound, at most an eighth too high. 0.0 if there was no turn.
         """
         if not 0 <= q <= 1:
-            raise ValueError(f"a quantile is between 0 and 1, got {q!r}")
+            raise ValueError(f"a quantile must be between 0 and 1, got {q!r}")
         wanted, seen = math.ceil(q * self.count), 0
         for bound, count in self.buckets:
             seen += count
@@ -80,73 +79,74 @@ class PoolMetrics:
     idle: int
     """Threads that wait for a job."""
     limit: int
-    """Most threads."""
+    """Maximum number of threads."""
     queued: int
-    """Jobs that no thread has begun."""
+    """Jobs that no thread has started."""
     jobs: int
     """Jobs accepted so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoopMetrics:
-    """The numbers of one event loop at one moment. Counts only grow, unless said otherwise."""
+    """A snapshot of the metrics of one event loop. Counters only grow, unless stated otherwise."""
 
     number: int
-    """Which loop of this process it is: from 0, in the order in which they were made. Stays with
-    the loop; no other one ever has it."""
+    """The number of the loop in this process: from 0, in the order in which loops are made. A
+    number is never reused."""
     turns: int
     """Turns of the loop."""
     callbacks: int
     """Callbacks run, task steps and I/O included; up to the end of the last turn."""
     task_steps: int
-    """Steps of tasks among them."""
+    """Steps of tasks among the callbacks."""
     polls: int
-    """Looks at the descriptors."""
+    """Polls of the descriptors."""
     time_running: float
-    """Seconds between the beginnings and the ends of the loop's runs."""
+    """Seconds that the loop has run, including sleep."""
     time_idle: float
-    """Seconds that it slept, with nothing to do."""
+    """Seconds that the loop slept because it had nothing to do."""
     ready: int
-    """Callbacks ready now. What other threads scheduled is among them: there is one queue."""
+    """Callbacks ready now, including those that other threads scheduled: there is one queue."""
     ready_max: int
-    """Most callbacks that were ready at the beginning of a turn."""
+    """Maximum number of callbacks that were ready at the beginning of a turn."""
     threadsafe_calls: int
     """Calls of `call_soon_threadsafe()`."""
     timers: int
     """Timers pending now."""
     timers_cancelled: int
-    """Cancelled timers that are still in memory now."""
+    """Cancelled timers that are still in memory."""
     transports: Mapping[str, int] = field(hash=False)
-    """Transports open now: `stream`, `datagram`, `pipe`, `tls`. One of TLS has a stream below."""
+    """Transports open now: `stream`, `datagram`, `pipe`, `tls`. A TLS transport counts in addition
+    to the transport below it."""
     accepts: int
     """Connections that servers accepted."""
     bytes_received: int
     """Bytes that transports and `sock_*()` received."""
     bytes_sent: int
-    """Bytes that they sent."""
+    """Bytes that transports and `sock_*()` sent."""
     slow_callbacks: int
     """Callbacks reported as slow: in debug mode, or with `report_slow_callbacks()`."""
     lag: Lag
-    """How long the turns were."""
+    """The durations of the turns."""
     pool: PoolMetrics | None
     """The default executor; None before its first use, or if it is not the loop's own."""
 
     @property
     def time_busy(self) -> float:
-        """Seconds that the loop ran callbacks or looked for them."""
+        """Seconds that the loop ran callbacks or polled."""
         return max(0.0, self.time_running - self.time_idle)
 
     @property
     def utilization(self) -> float:
-        """Share of the running time that was busy, 0 to 1. 0.0 before the first run.
+        """Share of the running time that the loop was busy, 0 to 1. 0.0 before the first run.
 
-        For the utilization of a period compare `time_busy` and `time_running` of two snapshots.
+        For the utilization of a period, compare `time_busy` and `time_running` of two snapshots.
         """
         return self.time_busy / self.time_running if self.time_running else 0.0
 
 
 def snapshot(loop: _ferroloop.EventLoop) -> LoopMetrics:
-    """Return the numbers of `loop`: what `loop.metrics()` does."""
+    """Return the metrics of `loop`; `loop.metrics()` calls this."""
     numbers = loop._metrics()
     buckets = tuple(numbers.pop("lag_buckets"))
     lag = Lag(
@@ -164,13 +164,13 @@ def snapshot(loop: _ferroloop.EventLoop) -> LoopMetrics:
 
 
 def live_loops() -> list[EventLoop]:
-    """Return the loops of ferroloop in this process that ran and are not closed."""
+    """Return the loops of ferroloop in this process that have run and are not closed."""
     return cast("list[EventLoop]", _ferroloop.live_loops())
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """A metric family: name, type and help as Prometheus has them, and where the value is."""
+    """A metric family: name, type and help text for Prometheus, and a function for the value."""
 
     name: str
     kind: str
@@ -186,14 +186,12 @@ FAMILIES = (
     _Family("turns_total", "counter", "Turns of the loop.", lambda m: m.turns),
     _Family("callbacks_total", "counter", "Callbacks run.", lambda m: m.callbacks),
     _Family("task_steps_total", "counter", "Task steps run.", lambda m: m.task_steps),
-    _Family("polls_total", "counter", "Looks at the descriptors.", lambda m: m.polls),
+    _Family("polls_total", "counter", "Polls of the descriptors.", lambda m: m.polls),
     _Family("running_seconds_total", "counter", "Time the loop ran.", lambda m: m.time_running),
     _Family("idle_seconds_total", "counter", "Time the loop slept.", lambda m: m.time_idle),
     _Family("busy_seconds_total", "counter", "Time the loop worked.", lambda m: m.time_busy),
     _Family("ready", "gauge", "Callbacks ready now.", lambda m: m.ready),
-    _Family(
-        "ready_max", "gauge", "Most callbacks ready at a turn's beginning.", lambda m: m.ready_max
-    ),
+    _Family("ready_max", "gauge", "Most callbacks ready when a turn began.", lambda m: m.ready_max),
     _Family(
         "threadsafe_calls_total",
         "counter",
@@ -215,11 +213,11 @@ FAMILIES = (
     ),
     _Family("pool_threads", "gauge", "Threads of the pool.", _of_pool("threads")),
     _Family("pool_idle_threads", "gauge", "Threads of the pool without a job.", _of_pool("idle")),
-    _Family("pool_queued_jobs", "gauge", "Jobs that no thread has begun.", _of_pool("queued")),
+    _Family("pool_queued_jobs", "gauge", "Jobs that no thread has started.", _of_pool("queued")),
     _Family("pool_jobs_total", "counter", "Jobs accepted.", _of_pool("jobs")),
 )
 
-# Bounds in seconds that every scrape shows, whatever was seen: Prometheus wants them to stay.
+# Bounds in seconds that every scrape shows: Prometheus requires that they do not change.
 LAG_BOUNDS = (
     0.0001,
     0.00025,
@@ -243,7 +241,7 @@ LAG_BOUNDS = (
 def render_prometheus(
     loops: Iterable[EventLoop] | None = None, *, prefix: str = "ferroloop_"
 ) -> str:
-    """Return the metrics of `loops`, by default all that run, in Prometheus' text format.
+    """Return the metrics of `loops`, by default of `live_loops()`, in Prometheus' text format.
 
     Each sample is labelled with the number of its loop, `LoopMetrics.number`: `loop="0"` and so on.
     """
@@ -265,7 +263,7 @@ def render_prometheus(
     for metrics in numbers:
         for kind, count in metrics.transports.items():
             lines.append(f'{prefix}transports{{loop="{metrics.number}",kind="{kind}"}} {count}')
-    head("lag_seconds", "histogram", "Length of the loop's turns without their sleep.")
+    head("lag_seconds", "histogram", "Duration of the loop's turns, excluding sleep.")
     for metrics in numbers:
         lag, number = metrics.lag, metrics.number
         for bound in LAG_BOUNDS:

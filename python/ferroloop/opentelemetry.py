@@ -1,4 +1,4 @@
-"""Metrics of the running loops as OpenTelemetry instruments: `pip install ferroloop[otel]`.
+"""The metrics of running loops as OpenTelemetry instruments: `pip install ferroloop[otel]`.
 
 from ferroloop.opentelemetry import instrument
 instrument()
@@ -27,7 +27,7 @@ _COUNTERS: tuple[tuple[str, str, str, _Value], ...] = (
     ("turns", "{turn}", "Turns of the loop", lambda m: m.turns),
     ("callbacks", "{callback}", "Callbacks run", lambda m: m.callbacks),
     ("task_steps", "{step}", "Task steps run", lambda m: m.task_steps),
-    ("polls", "{poll}", "Looks at the descriptors", lambda m: m.polls),
+    ("polls", "{poll}", "Polls of the descriptors", lambda m: m.polls),
     ("running", "s", "Time the loop ran", lambda m: m.time_running),
     ("idle", "s", "Time the loop slept", lambda m: m.time_idle),
     ("busy", "s", "Time the loop worked", lambda m: m.time_busy),
@@ -44,15 +44,15 @@ _GAUGES: tuple[tuple[str, str, str, _Value], ...] = (
     ("timers", "{timer}", "Timers pending now", lambda m: m.timers),
     ("pool.threads", "{thread}", "Threads of the pool", _pool("threads")),
     ("pool.idle_threads", "{thread}", "Threads of the pool without a job", _pool("idle")),
-    ("pool.queued", "{job}", "Jobs that no thread has begun", _pool("queued")),
+    ("pool.queued", "{job}", "Jobs that no thread has started", _pool("queued")),
 )
 
 
 def instrument(meter_provider: Any = None) -> None:
-    """Register observable instruments of all loops that run, now and later.
+    """Register observable instruments for all loops, including those that are made later.
 
-    Each observation has the attribute `ferroloop.loop`, the number of its loop: that of
-    `LoopMetrics.number`, which stays with the loop.
+    Each observation has the attribute `ferroloop.loop`, the number of its loop
+    (`LoopMetrics.number`), which never changes.
 
     Args:
         meter_provider: an `opentelemetry.metrics.MeterProvider`; the global one by default.
@@ -89,5 +89,5 @@ def instrument(meter_provider: Any = None) -> None:
 
     text = "Transports open now"
     meter.create_observable_gauge("ferroloop.transports", [transports], "{transport}", text)
-    text = "Length of the loop's turns without their sleep, since the loop began to run"
+    text = "Duration of the loop's turns, excluding sleep, since the loop began to run"
     meter.create_observable_gauge("ferroloop.lag", [lag], "s", text)

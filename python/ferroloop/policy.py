@@ -1,5 +1,5 @@
-"""How a program gets our loop that calls ``asyncio.run()`` and names no factory: by the event loop
-policy or, where asyncio has no policies any more (3.16), by ``asyncio.new_event_loop()``.
+"""Makes ``asyncio.run()`` without a loop factory use our loop: with an event loop policy or, where
+asyncio no longer has policies (3.16), by replacing ``asyncio.new_event_loop()``.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .loop import EventLoop, new_event_loop
 
-# The modules that ``asyncio.run()`` and programs take the function from.
+# The modules in which ``asyncio.run()`` and programs look up the function.
 _PLACES: tuple[Any, ...] = (sys.modules["asyncio.events"], asyncio)
 _stock_new_event_loop = asyncio.new_event_loop
 
@@ -21,7 +21,7 @@ else:
 
 
 class EventLoopPolicy(_DefaultEventLoopPolicy):
-    """Policy whose loops are ours. Of no use where asyncio has no policies.
+    """Event loop policy that makes our loops. Has no effect where asyncio has no policies.
 
     See https://docs.python.org/3/library/asyncio-policy.html.
     """
@@ -39,7 +39,7 @@ def _has_policies() -> bool:
 
 def _set_policy(policy: EventLoopPolicy | None) -> None:
     with warnings.catch_warnings():
-        # Policies are deprecated from 3.14 on, as the caller of install() knows.
+        # Policies are deprecated from 3.14 on; install() must not warn about that.
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.set_event_loop_policy(policy)
 
@@ -54,7 +54,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Undo ``install()``: asyncio's default loop comes back."""
+    """Undo ``install()``: restore asyncio's default loop."""
     if _has_policies():
         _set_policy(None)
         return

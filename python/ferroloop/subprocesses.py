@@ -1,6 +1,6 @@
-"""Child processes: asyncio's transports, with their exit watched by the native poller.
+"""Child processes: asyncio's transports, while the native poller watches for the exit of the child.
 
-asyncio's own child watchers are asked only if the program has chosen one: before Python 3.14 by the
+asyncio's own child watchers are used only if the program has set one: before Python 3.14 on the
 policy, from then on by an assignment to `loop._watcher`.
 """
 
@@ -21,7 +21,7 @@ if sys.version_info >= (3, 14):
         return loop._chosen_watcher is not None
 
     def stock_watcher() -> Any:
-        """Return what asyncio's loop makes for itself."""
+        """Return the child watcher that asyncio's loop would make."""
         names = vars(unix_events)
         if names["can_use_pidfd"]():
             return names["_PidfdChildWatcher"]()
@@ -32,7 +32,7 @@ else:
     _StockPolicy = unix_events.DefaultEventLoopPolicy
 
     def _is_stock(watcher: asyncio.AbstractChildWatcher | None) -> bool:
-        """Whether it is one that a policy makes by itself."""
+        """Whether the watcher is one that a policy makes by default."""
         if watcher is None:
             return True
         if sys.version_info >= (3, 12) and vars(unix_events)["can_use_pidfd"]():
@@ -46,13 +46,13 @@ else:
         if getter is _StockPolicy.get_child_watcher:
             watcher = policy._watcher  # type: ignore[attr-defined]
             return watcher is not None and not _is_stock(watcher)
-        # A policy without watchers leaves it to us.
+        # With a policy without watchers the native poller is used.
         return getter is not asyncio.AbstractEventLoopPolicy.get_child_watcher
 
 
 _fallback = _ThreadedWatcher()
 
-# Programs and tests replace subprocess.Popen: theirs is used then.
+# If a program or a test replaces subprocess.Popen, the replacement is used.
 _StockPopen = subprocess.Popen
 _Popen: type[subprocess.Popen[bytes]] = subprocess.Popen
 
@@ -60,10 +60,10 @@ if sys.version_info[:2] == (3, 13):
     from subprocess import _fork_exec  # type: ignore[attr-defined]
 
     class Popen(subprocess.Popen[bytes]):
-        """Starts plain children by CPython's own vfork, as releases before 3.13 do.
+        """Starts simple children with CPython's own vfork, as releases before 3.13 do.
 
-        Those take posix_spawn() for them, which maps and unmaps a stack in the parent and asks
-        for the action of every signal in the child: a tenth of the time that /bin/true takes.
+        3.13 uses posix_spawn() for them, which maps and unmaps a stack in the parent and reads the
+        action of every signal in the child. That takes a tenth of the time of running /bin/true.
         """
 
         def _posix_spawn(
@@ -83,7 +83,7 @@ if sys.version_info[:2] == (3, 13):
             streams = p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
             failure_read, failure_write = os.pipe()
             if failure_write < 3:
-                # A standard stream is closed: its number is not for the child to report on.
+                # A standard stream is closed: the child must not report errors on its number.
                 os.close(failure_read)
                 os.close(failure_write)
                 super()._posix_spawn(  # type: ignore[misc]
@@ -126,19 +126,20 @@ if sys.version_info[:2] == (3, 13):
             self._close_pipe_fds(*streams)  # type: ignore[attr-defined]
 
     def _read_all(fd: int) -> bytes:
-        """What is written until the last writer is gone. A child reports in several writes, and
-        its parent sees them one by one unless it waited for the child's exec in vfork()."""
+        """Read until the last writer has closed the pipe. A child reports an error in several
+        writes; the parent may see them one by one unless vfork() made it wait for the child's
+        exec."""
         received = b""
         while part := os.read(fd, 1024):
             received += part
         return received
 
     def _reported(failure: bytes, executable: Any) -> Exception:
-        """From the child that could not exec: "OSError:", the number in hexadecimal, a colon."""
+        """Parse a child's report of a failed exec: "OSError:", errno in hexadecimal, ":"."""
         try:
             number = int(failure.split(b":", 2)[1], 16)
         except (IndexError, ValueError):
-            # It was killed while it wrote.
+            # The child was killed while it wrote.
             return subprocess.SubprocessError(f"Bad exception data from child: {failure!r}")
         return OSError(number, os.strerror(number), executable)
 
@@ -152,7 +153,7 @@ if sys.version_info[:2] == (3, 13):
 
 
 class _UnixSubprocessTransport(unix_events._UnixSubprocessTransport):  # type: ignore[name-defined,misc]
-    """asyncio's, with our way to start the child."""
+    """asyncio's subprocess transport, with our way to start the child."""
 
     _exited: Any = None
 
@@ -163,9 +164,9 @@ class _UnixSubprocessTransport(unix_events._UnixSubprocessTransport):  # type: i
             self._tried_pipes.set()
 
     async def _give_up(self) -> None:
-        """End a child that is not wanted or could not be connected, and wait for it.
+        """Kill a child that is not wanted or whose pipes failed to connect, and wait for its exit.
 
-        asyncio waits for its pipes as well, for ever if one of them was refused.
+        asyncio also waits for the pipes, forever if one of them was refused.
         """
         self.close()
         await self._tried_pipes.wait()
@@ -211,15 +212,15 @@ class _UnixSubprocessTransport(unix_events._UnixSubprocessTransport):  # type: i
 
 
 def watch_exit(loop: Any, transport: Any) -> None:
-    """Tell the transport when its process has ended. There is no SIGCHLD handler, and no thread
-    unless the system has no process descriptor for us."""
+    """Notify the transport when its process has exited. This needs no SIGCHLD handler, and a thread
+    only if the system provides no process descriptor."""
     pid = transport.get_pid()
     try:
         if not loop._watch_child(pid, _process_exited, transport):
             _fallback.add_child_handler(pid, loop._child_watcher_callback, transport)
     except BaseException:
-        # The system gives neither, no thread for instance: a child that is not waited for must not
-        # be left running.
+        # The system provides neither a descriptor nor a thread: a child that the loop cannot wait
+        # for must not be left running.
         transport.close()
         raise
 

@@ -9,7 +9,7 @@ from . import _ferroloop, _patches
 
 
 class _WorkQueue:
-    """What monitoring code asks of `executor._work_queue`."""
+    """The methods of `executor._work_queue` that monitoring code calls."""
 
     def __init__(self, pool: "ThreadPool") -> None:
         self._pool = pool
@@ -22,12 +22,13 @@ class _WorkQueue:
 
 
 class ThreadPool(_ferroloop.ThreadPool, concurrent.futures.ThreadPoolExecutor):
-    """Threads for `run_in_executor(None, ...)`, started when they are needed.
+    """Threads for `run_in_executor(None, ...)`, started on demand.
 
-    The queue and the workers are native; outcomes go to the loop without a
-    `concurrent.futures.Future` in between. Used directly it is an executor like any other.
+    The queue and the worker threads are native; results go to the loop without a
+    `concurrent.futures.Future` in between. Used directly, it is an executor like any other.
 
-    Once a tool has replaced anything that a `ThreadPoolExecutor` calls, it is one, in all respects.
+    When a tool has replaced anything that a `ThreadPoolExecutor` calls, the pool becomes a
+    `ThreadPoolExecutor` in all respects.
     """
 
     _broken = False
@@ -41,7 +42,7 @@ class ThreadPool(_ferroloop.ThreadPool, concurrent.futures.ThreadPoolExecutor):
         return super().__new__(cls, max_workers, "asyncio")
 
     def __init__(self, max_workers: int | None = None) -> None:
-        # ThreadPoolExecutor.__init__ would make a queue and locks that nobody uses.
+        # ThreadPoolExecutor.__init__ would make a queue and locks that are never used.
         pass
 
     @property
@@ -49,7 +50,7 @@ class ThreadPool(_ferroloop.ThreadPool, concurrent.futures.ThreadPoolExecutor):
         return _WorkQueue(self)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Have a thread call fn(*args, **kwargs); return a concurrent.futures.Future.
+        """Call fn(*args, **kwargs) in a thread; return a concurrent.futures.Future.
 
         Raises:
             RuntimeError: the pool was shut down.
@@ -59,16 +60,18 @@ class ThreadPool(_ferroloop.ThreadPool, concurrent.futures.ThreadPoolExecutor):
         return super().submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Refuse new calls; with `wait`, return when all calls accepted are done and the threads
-        have ended. `cancel_futures` drops the calls that no thread has begun."""
+        """Refuse new calls. With `wait`, return only when all accepted calls are done and the
+        threads have ended. `cancel_futures` cancels the calls that no thread has started."""
         if _patches.is_executor_replaced():
             _become_standard(self).shutdown(wait, cancel_futures=cancel_futures)
         else:
             super().shutdown(wait, cancel_futures=cancel_futures)
 
 
-class _Kept:
-    """An attribute of a `ThreadPoolExecutor` whose name the native class has a getter for."""
+class _InstanceAttribute:
+    """Stores an attribute of `ThreadPoolExecutor` in the instance; the native class has a getter of
+    the same name, which this hides.
+    """
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -86,13 +89,13 @@ class _Kept:
 
 
 class _StandardPool(_ferroloop.ThreadPool, concurrent.futures.ThreadPoolExecutor):
-    """What a pool becomes: concurrent.futures' own code, with threads of its own. Those of before
-    do what they have been given, and end."""
+    """The class that a pool changes to: concurrent.futures' own code, with new threads. The native
+    threads finish the calls that they have accepted, and end."""
 
-    _max_workers: Any = _Kept()
-    _threads: Any = _Kept()
-    _thread_name_prefix: Any = _Kept()
-    _shutdown: Any = _Kept()
+    _max_workers: Any = _InstanceAttribute()
+    _threads: Any = _InstanceAttribute()
+    _thread_name_prefix: Any = _InstanceAttribute()
+    _shutdown: Any = _InstanceAttribute()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return super(_ferroloop.ThreadPool, self).submit(fn, *args, **kwargs)

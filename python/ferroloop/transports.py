@@ -1,7 +1,7 @@
 """The table ``loop._transports`` that asyncio's own code reads and writes.
 
-Native transports own their descriptors without an entry here. The table shows them all the same,
-and keeps those that are not native, as asyncio's does.
+Native transports own their descriptors without an entry here. The table shows them too, and stores
+the transports that are not native, as asyncio's table does.
 """
 
 import weakref

@@ -1,13 +1,13 @@
-"""Reports of loops that do not turn, while they don't.
+"""Reports loops that do not turn, while they are stalled.
 
     with ferroloop.watch(threshold=0.1):
         ferroloop.run(main())
 
-A thread of its own looks at the loops' counters, without the GIL. If the callbacks of one turn take
+A separate thread reads the loops' counters, without the GIL. If the callbacks of one turn take
 longer than the threshold, the logger `ferroloop.watchdog` gets a warning with the stack of the
-loop's thread, the task and who awaits it; and one more when the loop turns again. A loop that
-sleeps because there is nothing to do is fine. C code that holds the GIL is reported as soon as it
-lets go.
+loop's thread, the task and the tasks that await it, and another warning when the loop turns again.
+A loop that sleeps because it has nothing to do is not reported. C code that holds the GIL is
+reported as soon as it releases the GIL.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ class Stall:
     """One report, as the attribute `stall` of the log record."""
 
     seconds: float
-    """How long the turn has lasted so far, or did in all if `over`."""
+    """Duration of the turn so far, or its whole duration if `over`."""
     over: bool
-    """Whether the loop turns again."""
+    """Whether the stall has ended."""
     loop: str
-    """The loop, as `repr()` shows it."""
+    """The `repr()` of the loop."""
     task: str | None
-    """Name of the task that ran; None for a plain callback, or if it is not known."""
+    """Name of the running task; None for a plain callback, or if it is not known."""
     coroutine: str | None
     """Qualified name of the task's coroutine function."""
     awaited_by: tuple[str, ...]
-    """Names of the tasks that wait for the task, one waiting for the other."""
+    """Names of the task that waits for `task`, of the one that waits for that task, and so on."""
     stack: tuple[traceback.FrameSummary, ...]
-    """Where the loop's thread was, innermost last; empty if `over`, or in C code alone."""
+    """The stack of the loop's thread, innermost last; empty if `over`, or if it runs no Python."""
     suppressed: int
-    """Stalls since the last report that were not reported, since they came too soon."""
+    """Stalls since the last report that were not reported because of the interval."""
 
 
 class Watch:
@@ -63,9 +63,9 @@ class Watch:
         self._pid = os.getpid()
         self._next_report = 0.0
         self._suppressed = 0
-        # Of the stall that was reported and lasts.
-        self._told: dict[int, tuple[str | None, str | None, tuple[str, ...]]] = {}
-        # The thread must not keep a watch alive that its owner has forgotten.
+        # Task, coroutine and waiters of each reported stall that is not over.
+        self._reported: dict[int, tuple[str | None, str | None, tuple[str, ...]]] = {}
+        # The thread must not keep this object alive after its owner has dropped it.
         this = weakref.ref(self)
 
         def report(loop: EventLoop, seconds: float, sampled: bool, over: bool) -> None:
@@ -80,7 +80,7 @@ class Watch:
         weakref.finalize(self, self._native.stop).atexit = False
 
     def stop(self) -> None:
-        """Stop watching, and wait for the thread to end. May be called again."""
+        """Stop watching, and wait for the thread to end. May be called more than once."""
         self._native.stop()
         if self._pid == os.getpid() and self._thread is not threading.current_thread():
             self._thread.join()
@@ -92,10 +92,10 @@ class Watch:
         self.stop()
 
     def _report(self, loop: EventLoop, seconds: float, sampled: bool, over: bool) -> None:
-        """In the watchdog's thread, with the loop's thread standing still if `sampled`."""
+        """Called in the watchdog's thread. If `sampled`, the turn has not ended."""
         if over:
-            if (told := self._told.pop(id(loop), None)) is not None:
-                self._log(Stall(seconds, True, repr(loop), *told, (), 0), told=True)
+            if (reported := self._reported.pop(id(loop), None)) is not None:
+                self._log(Stall(seconds, True, repr(loop), *reported, (), 0), reported=True)
             return
         now = time.monotonic()
         if now < self._next_report:
@@ -109,30 +109,30 @@ class Watch:
         if sampled:
             thread = loop._thread_id
             frame = None if thread is None else sys._current_frames().get(thread)
-            # First what changes as soon as the loop's thread gets the GIL back.
+            # First copy what changes as soon as the loop's thread gets the GIL back.
             frames = [(each, each.f_lineno) for each in reversed(call_graph.loop_frames(frame))]
             task = asyncio.current_task(loop)
             if task is not None:
                 name, coroutine = task.get_name(), call_graph.coroutine_name(task)
                 awaited_by = tuple(other.get_name() for other in call_graph.await_chain(task))
-            self._told[id(loop)] = (name, coroutine, awaited_by)
+            self._reported[id(loop)] = (name, coroutine, awaited_by)
             stack = list(traceback.StackSummary.extract(frames))
             del frame, frames, task
         shown = repr(loop)
         stall = Stall(
             seconds, not sampled, shown, name, coroutine, awaited_by, tuple(stack), suppressed
         )
-        self._log(stall, told=False)
+        self._log(stall, reported=False)
 
-    def _log(self, stall: Stall, told: bool) -> None:
+    def _log(self, stall: Stall, reported: bool) -> None:
         lines = []
         who = "" if stall.task is None else f" in task {stall.task!r} ({stall.coroutine})"
         for name in stall.awaited_by:
             who += f", awaited by {name!r}"
-        if stall.over and not told:
+        if stall.over and not reported:
             lines.append(
-                f"{stall.loop} did not turn for {stall.seconds:.3f} seconds; that was over before "
-                "the GIL was free to look at its stack"
+                f"{stall.loop} did not turn for {stall.seconds:.3f} seconds; the stall ended "
+                "before the watchdog got the GIL to read its stack"
             )
         elif stall.over:
             lines.append(f"{stall.loop} turns again, after {stall.seconds:.3f} seconds{who}")
@@ -153,7 +153,7 @@ _exit_registered = False
 
 
 def _stop_at_exit() -> None:
-    """Have the threads ended while they can still run Python code, as the pool's are."""
+    """Stop the threads at exit while they can still run Python code, as the pool's threads are."""
     global _exit_registered
     if not _exit_registered:
         # Raises RuntimeError when it is too late to start a thread.

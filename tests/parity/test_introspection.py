@@ -125,7 +125,7 @@ def test_bad_requests(flavour, ask, tmp_path):
 
     with pytest.raises(UnreachableError, match="there is no task 'nobody'"):
         ask(command="stack", task="nobody")
-    with pytest.raises(UnreachableError, match="the command is to be"):
+    with pytest.raises(UnreachableError, match="the command must be"):
         ask(command="stop")
     path = str(tmp_path / "sock")
     for request in (b"not json\n", b"[]\n", b"\xff\n", b"\n"):

@@ -253,7 +253,7 @@ def test_a_wrong_threshold_in_the_environment(flavour, monkeypatch):
     monkeypatch.setenv("FERROLOOP_WATCH", "soon")
     status, _, errors = run_program(flavour, "new_event_loop()")
     assert status == 1
-    assert "FERROLOOP_WATCH is to be a number of seconds, got 'soon'" in errors
+    assert "FERROLOOP_WATCH must be a number of seconds, got 'soon'" in errors
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

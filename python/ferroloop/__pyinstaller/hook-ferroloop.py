@@ -1,4 +1,4 @@
-"""What PyInstaller cannot see: the modules that the extension module imports by name."""
+"""The modules that the extension module imports by name, which PyInstaller cannot detect."""
 
-# Those of the package; a test compares them with the sources.
+# Modules of this package only; a test compares them with the sources.
 hiddenimports = ["ferroloop._patches", "ferroloop.call_graph", "ferroloop.thread_pool"]
