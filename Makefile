@@ -9,17 +9,17 @@ SHELL := /bin/bash
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
 
-# Or `checked`, with debug assertions.
+# The cargo profile: `quick`, or `checked`, which has debug assertions.
 PROFILE ?= quick
 
-develop: ## build in place for PYTHON (PROFILE=quick): then `PYTHONPATH=python $(PYTHON)` imports it
+develop: ## build in place for PYTHON (PROFILE=quick); `PYTHONPATH=python $(PYTHON)` then imports it
 	@set -e; exe=$$($(PYTHON) -c 'import sys; print(sys.executable)'); \
 	tag=$$($$exe -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'); \
 	target=target/$$($$exe -c 'import sys; print("py%d.%d" % sys.version_info[:2])'); \
 	PYO3_PYTHON=$$exe CARGO_TARGET_DIR=$$target cargo build --lib --profile $(PROFILE); \
 	install -m 755 $$target/$(PROFILE)/libferroloop.so python/ferroloop/_ferroloop$$tag
 
-# The interpreter itself: a version manager's shim would choose anew in every directory.
+# The interpreter itself: a version manager's shim may start another one in each directory.
 EXE = $(shell $(PYTHON) -c 'import sys; print(sys.executable)')
 PY = $(shell $(PYTHON) -c 'import sys; print("py%d.%d" % sys.version_info[:2])')
 WHEELS = build/wheels/$(PY)
@@ -33,13 +33,13 @@ wheel: build/maturin/bin/maturin ## build the release wheel for PYTHON into buil
 	CARGO_TARGET_DIR=target/$(PY) build/maturin/bin/maturin build --quiet --release \
 		--interpreter $(EXE) --out $(WHEELS)
 
-# Maturin knows the ABI of each CPython release, so the interpreter need not be there; zig links
-# against the symbols of an old glibc. Each version has a directory of its own to build in, so that
-# two may be built at a time.
+# Maturin knows the ABI of each CPython release, so the interpreter need not be installed; zig links
+# against the symbols of an old glibc. Each version has its own target directory, so that several can
+# be built at the same time.
 VERSION ?= 3.15
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 
-wheel-for: build/maturin/bin/maturin ## build the manylinux wheel for CPython VERSION, absent or not
+wheel-for: build/maturin/bin/maturin ## build the manylinux wheel for CPython VERSION, which need not be installed
 	rm -rf build/wheels/py$(VERSION)
 	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels-py$(VERSION) \
 		build/maturin/bin/maturin build --quiet --release --zig --target $(TARGET) \
@@ -52,7 +52,7 @@ wheels: build/maturin/bin/maturin ## build manylinux wheels for CPython 3.11 to 
 		build/maturin/bin/maturin build --release --zig --target $(TARGET) \
 		$(addprefix --interpreter python,3.11 3.12 3.13 3.14 3.15) --out dist
 
-test-wheels: ## install each wheel of dist, and the sdist, into a clean environment and run programs on it
+test-wheels: ## install each wheel of dist, and the sdist, in a clean environment and run programs on it
 	$(EXE) tests/try_wheels.py dist
 
 demo: wheel ## fetch thousands of pages with aiohttp on ferroloop and on asyncio, from a fresh venv
@@ -63,16 +63,16 @@ demo: wheel ## fetch thousands of pages with aiohttp on ferroloop and on asyncio
 
 CARGO = PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo
 
-example-rust-function: develop ## a Python program awaits functions of an extension module in Rust
+example-rust-function: develop ## run a Python program that awaits functions of a Rust extension module
 	cd examples/rust_function && PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=../../target/$(PY) cargo build
 	mkdir -p build/examples/$(PY)
 	cp target/$(PY)/debug/librust_function.so build/examples/$(PY)/rust_function.so
 	PYTHONPATH=python:build/examples/$(PY) $(EXE) examples/rust_function/__main__.py
 
-example-http-server: ## a Rust HTTP server whose handlers are Python coroutines; PORT=8080
+example-http-server: ## run a Rust HTTP server whose handlers are Python coroutines; PORT=8080
 	$(CARGO) run --quiet --features embed --example http_server $(PORT)
 
-example-plugin-host: ## a Rust program with a plug-in in Python, restarted and shut down
+example-plugin-host: ## run a Rust program that restarts and shuts down a plug-in in Python
 	$(CARGO) run --quiet --features embed --example plugin_host
 
 bench: wheel ## compare with the other event loops; ARGS="--only tasks" for a part
@@ -90,7 +90,7 @@ ecosystem: wheel ## run real programs on ferroloop and asyncio; ARGS="--only 'uv
 		--no-deps $(WHEELS)/*.whl
 	build/ecosystem-$(PY)/bin/python -m tests.ecosystem $(ARGS)
 
-upstream: wheel ## run the test suites of aiohttp, anyio, uvicorn and websockets on both loops; ARGS="--only anyio"
+upstream: wheel ## run the test suites of aiohttp, anyio, Tornado, uvicorn and websockets on both loops; ARGS="--only anyio"
 	$(EXE) -m tests.upstream --wheel $(WHEELS)/*.whl $(ARGS)
 
 bench-embed: wheel ## measure round trips to Rust futures, on the loop and on Tokio
@@ -121,17 +121,17 @@ lint: build/lint-$(PY)/ready ## check format, lints and types of the Rust and th
 	build/lint-$(PY)/bin/zizmor --quiet --offline --no-progress .github
 	build/lint-$(PY)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-test-314: ## the tests on CPython 3.14 in a Debian root; needs to be root
+test-314: ## run the tests on CPython 3.14 in a Debian root; only as root
 	$(EXE) tests/run.py --roots-alone --debian-root 3.14 $(ARGS)
 
-test-315: ## the tests on CPython 3.15 in the same root
+test-315: ## run the tests on CPython 3.15 in the same root
 	$(EXE) tests/run.py --roots-alone --debian-root 3.15 $(ARGS)
 
 FUZZ_SECONDS ?= 20
 SEED ?= $(shell date +%s)
 
 fuzz: PROFILE = checked
-fuzz: develop ## random input against simple models; FUZZ_SECONDS each, SEED to repeat a run
+fuzz: develop ## compare results for random input with simple models; FUZZ_SECONDS each, SEED to repeat a run
 	CARGO_TARGET_DIR=target/fuzz cargo run --quiet --release --locked \
 		--manifest-path fuzz/timers/Cargo.toml -- $(FUZZ_SECONDS) $(SEED)
 	PYTHONPATH=python $(EXE) fuzz/addresses.py $(FUZZ_SECONDS) $(SEED)
@@ -140,13 +140,13 @@ fuzz: develop ## random input against simple models; FUZZ_SECONDS each, SEED to 
 
 REFUSED_SECONDS ?= 300
 
-refused: develop build/lint-$(PY)/ready ## have every system call fail under small programs; REFUSED_SECONDS, SEED to repeat a run
+refused: develop build/lint-$(PY)/ready ## make every system call fail under small programs; REFUSED_SECONDS, SEED to repeat a run
 	PYTHONPATH=python build/lint-$(PY)/bin/python -m tests.refused \
 		--seconds $(REFUSED_SECONDS) --seed $(SEED) $(ARGS)
 
 STRESS_SECONDS ?= 120
 
-stress: wheel ## thousands of connections of each kind for STRESS_SECONDS, then look at what is left; ARGS="--kind tls --connections 500"
+stress: wheel ## open thousands of connections of each kind for STRESS_SECONDS, then check for leaks; ARGS="--kind tls --connections 500"
 	test -x build/stress-$(PY)/bin/python || $(EXE) -m venv build/stress-$(PY)
 	build/stress-$(PY)/bin/pip install --quiet --disable-pip-version-check trustme
 	build/stress-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
@@ -156,7 +156,7 @@ stress: wheel ## thousands of connections of each kind for STRESS_SECONDS, then 
 build/tools/bin/cargo-deny:
 	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools cargo-deny
 
-deny: build/tools/bin/cargo-deny ## licences and sources of the crates; advisories where their database can be had
+deny: build/tools/bin/cargo-deny ## check licences, sources and advisories of the crates; with OFFLINE=1 the advisories may fail
 	build/tools/bin/cargo-deny --all-features check licenses bans sources
 	build/tools/bin/cargo-deny check advisories || test "$(OFFLINE)" = 1
 
@@ -165,7 +165,7 @@ DEBUG_PYTHON ?= python3.11-dbg
 RELEASE_WARNINGS = PYTHONWARNINGS=ignore::ResourceWarning,ignore::ImportWarning,$\
 	ignore::PendingDeprecationWarning,ignore::DeprecationWarning,default::DeprecationWarning:__main__
 
-test-debug: build/maturin/bin/maturin ## the tests with debug assertions on a debug build of CPython; ARGS="-k cancel" for a part
+test-debug: build/maturin/bin/maturin ## run the tests with debug assertions on a debug build of CPython; ARGS="-k cancel" for a part
 	rm -rf build/test-debug build/wheels/debug
 	$(DEBUG_PYTHON) -m venv build/test-debug
 	build/test-debug/bin/pip install --quiet --disable-pip-version-check -r tests/requirements-debug.txt
@@ -178,5 +178,5 @@ test-debug: build/maturin/bin/maturin ## the tests with debug assertions on a de
 test: ## build and run all tests on the oldest and the newest CPython present; ARGS="--only pytest"
 	$(EXE) tests/run.py $(ARGS)
 
-test-all: ## test, with test-314 and test-315 where this machine can have a Debian root
+test-all: ## test, plus test-314 and test-315 if this machine can create a Debian root
 	$(EXE) tests/run.py --debian-root 3.14 --debian-root 3.15 --may-skip $(ARGS)

@@ -1,4 +1,4 @@
-//! Passes the interpreter's version on as `cfg`s, lets `cargo test` find libpython, lays out the
+//! Sets `cfg`s for the interpreter's version, lets `cargo test` find libpython, lays out the
 //! extension module for profilers and, for programs that embed the loop, lists the sources of the
 //! Python package.
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    // Without it Cargo looks at every file here, and build/ may hold directories that it cannot read.
+    // Otherwise Cargo scans every file here, and build/ may contain unreadable directories.
     println!("cargo::rerun-if-changed=build.rs");
     pyo3_build_config::use_pyo3_cfgs();
     pyo3_build_config::add_libpython_rpath_link_args();
@@ -18,9 +18,9 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Has LLD, Rust's linker on x86-64 Linux, put each segment where its address says. py-spy takes an
-/// offset in the file for an address, and cannot unwind the native stack else. GNU ld does so by
-/// itself; a linker that was chosen may not know the option (Zig's refuses it).
+/// Makes LLD, Rust's linker on x86-64 Linux, give each segment a file offset equal to its address.
+/// py-spy uses file offsets as addresses and cannot unwind the native stack otherwise. GNU ld does
+/// so by default; a linker that the user has chosen may not know the option (Zig's refuses it).
 fn align_segments() {
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     if is("CARGO_CFG_TARGET_OS", "linux")
