@@ -1,4 +1,4 @@
-//! Transports, made for asyncio's coroutines that connect and serve.
+//! Creates transports and listeners for asyncio's coroutines, as `create_connection()`.
 
 #![forbid(unsafe_code)]
 
@@ -36,7 +36,7 @@ impl EventLoop {
         Self::owner_of(slf, fd)
     }
 
-    /// Lets others use the descriptor of a transport, while `sendfile()` runs.
+    /// Allows other uses of a transport's descriptor, while `sendfile()` runs.
     fn _release_transport_of(slf: &Bound<'_, Self>, fd: RawFd) -> bool {
         match Self::owner_of(slf, fd) {
             Some(transport) => {
@@ -58,7 +58,7 @@ impl EventLoop {
         }
     }
 
-    /// Refuses a descriptor that a transport of this loop owns.
+    /// Raises RuntimeError for a descriptor that a transport of this loop owns.
     fn _ensure_fd_no_transport(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let number = if fd.is_instance_of::<PyInt>() {
@@ -97,8 +97,8 @@ impl EventLoop {
         Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {owner}")))
     }
 
-    /// A transport for a connected stream socket. `context`, which asyncio has from 3.15 on, is the
-    /// connection's own.
+    /// A transport for a connected stream socket. `context`, which asyncio passes from 3.15 on, is
+    /// the connection's own.
     #[pyo3(signature = (sock, protocol, waiter=None, *, extra=None, server=None, context=None))]
     fn _make_socket_transport<'py>(
         slf: &Bound<'py, Self>,
@@ -109,7 +109,7 @@ impl EventLoop {
         server: Option<Bound<'py, PyAny>>,
         context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(make) = hooks::other_transport(slf, "_make_socket_transport")? {
+        if let Some(make) = hooks::replaced_transport_factory(slf, "_make_socket_transport")? {
             let keywords = PyDict::new(slf.py());
             keywords.set_item("extra", extra)?;
             keywords.set_item("server", server)?;
@@ -125,10 +125,10 @@ impl EventLoop {
         }
         let endpoint = Endpoint::of(&sock)?;
         let fd = endpoint.descriptor();
-        // Asked now, since a peer that resets the connection takes its name along.
+        // Read now: once the peer has reset the connection, its name is no longer available.
         let peer = socket::peer_name(fd).ok();
         if matches!(peer, Some(SocketAddress::V4 { .. } | SocketAddress::V6 { .. })) {
-            // For streams over IP that are not TCP the call fails, and nothing is lost.
+            // The call fails, harmlessly, for streams over IP that are not TCP.
             let _not_tcp = socket::set_no_delay(fd);
         }
         let scheduler = slf.as_super().clone();
@@ -146,7 +146,7 @@ impl EventLoop {
         waiter: Option<Bound<'py, PyAny>>,
         extra: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(make) = hooks::other_transport(slf, "_make_datagram_transport")? {
+        if let Some(make) = hooks::replaced_transport_factory(slf, "_make_datagram_transport")? {
             return make.call1((sock, protocol, address, waiter, extra));
         }
         Self::_ensure_fd_no_transport(slf, &sock)?;
@@ -172,7 +172,7 @@ impl EventLoop {
         waiter: Option<Bound<'py, PyAny>>,
         extra: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(make) = hooks::other_transport(slf, "_make_read_pipe_transport")? {
+        if let Some(make) = hooks::replaced_transport_factory(slf, "_make_read_pipe_transport")? {
             return make.call1((pipe, protocol, waiter, extra));
         }
         let scheduler = slf.as_super().clone();
@@ -189,7 +189,7 @@ impl EventLoop {
         waiter: Option<Bound<'py, PyAny>>,
         extra: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(make) = hooks::other_transport(slf, "_make_write_pipe_transport")? {
+        if let Some(make) = hooks::replaced_transport_factory(slf, "_make_write_pipe_transport")? {
             return make.call1((pipe, protocol, waiter, extra));
         }
         let scheduler = slf.as_super().clone();
@@ -197,7 +197,7 @@ impl EventLoop {
         WritePipeTransport::open(parts, waiter).map(Bound::into_any)
     }
 
-    /// TLS over a connected stream socket: the transport for `protocol`.
+    /// The TLS transport for `protocol`, over a connected stream socket.
     #[pyo3(signature = (
         rawsock, protocol, sslcontext, waiter=None, *, server_side=false, server_hostname=None,
         extra=None, server=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
@@ -218,7 +218,7 @@ impl EventLoop {
         ssl_shutdown_timeout: Option<Bound<'py, PyAny>>,
         context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if let Some(make) = hooks::other_transport(slf, "_make_ssl_transport")? {
+        if let Some(make) = hooks::replaced_transport_factory(slf, "_make_ssl_transport")? {
             let keywords = PyDict::new(slf.py());
             keywords.set_item("server_side", server_side)?;
             keywords.set_item("server_hostname", server_hostname)?;
@@ -247,8 +247,8 @@ impl EventLoop {
         Ok(TlsProtocol::transport(&tls).map(Bound::into_any))
     }
 
-    /// Accepts connections on a listening socket and has each served by a task: `serve(socket,
-    /// extra, context)` makes its coroutine, the context being None unless one is given here.
+    /// Accepts connections on a listening socket and serves each in a task, whose coroutine
+    /// `serve(socket, extra, context)` returns. Its context is None unless one is given here.
     fn _listen_by_tasks<'py>(
         slf: &Bound<'py, Self>,
         serve: Bound<'py, PyAny>,
@@ -263,7 +263,7 @@ impl EventLoop {
         Listener::start(slf.as_super(), sock, serving)
     }
 
-    /// Accepts connections on a listening socket and has each served by a protocol.
+    /// Accepts connections on a listening socket and serves each by a protocol.
     fn _listen<'py>(
         slf: &Bound<'py, Self>,
         protocol_factory: Bound<'py, PyAny>,
@@ -279,14 +279,14 @@ impl EventLoop {
     }
 }
 
-/// Adds a connection's context to what a method of asyncio's is called with, which knows it from
-/// 3.15 on.
+/// Adds a connection's context to the keywords for a method of asyncio, which accepts it from 3.15
+/// on.
 fn add_context(keywords: &Bound<'_, PyDict>, context: Option<Bound<'_, PyAny>>) -> PyResult<()> {
     if cfg!(Py_3_15) { keywords.set_item("context", context) } else { Ok(()) }
 }
 
-/// Whether the class of a socket overrides one of these methods. asyncio's transports call them,
-/// and ours go to the system at once: such a socket gets one of asyncio's.
+/// Whether the class of a socket overrides one of these methods. asyncio's transports call them
+/// and ours make the system calls directly, so such a socket gets one of asyncio's.
 fn has_own_methods(sock: &Bound<'_, PyAny>, methods: &[&str]) -> PyResult<bool> {
     let standard = imports::socket_class(sock.py())?;
     let class = sock.get_type();

@@ -22,18 +22,18 @@ use crate::interop::imports;
 /// The default executor of one loop.
 #[derive(Default)]
 pub struct DefaultExecutor {
-    /// Ours, made at first use, or what `set_default_executor()` put in its place.
+    /// Ours, created at first use, or the one given to `set_default_executor()`.
     executor: AttachedCell<Option<Py<PyAny>>>,
     shutdown_called: AttachedCell<bool>,
 }
 
 impl DefaultExecutor {
-    /// Shows the executor to the cyclic collector.
+    /// Visits the executor for the garbage collector.
     pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.executor.visit(visit)
     }
 
-    /// For the cyclic collector.
+    /// Drops the executor for the garbage collector.
     pub fn clear(&self, py: Python<'_>) {
         drop(self.executor.take(py));
     }
@@ -47,7 +47,7 @@ impl DefaultExecutor {
         Ok(())
     }
 
-    /// The executor in use; ours if there is none yet.
+    /// The executor in use; creates ours if there is none yet.
     ///
     /// # Errors
     /// RuntimeError after `shutdown_default_executor()`.
@@ -69,9 +69,9 @@ impl EventLoop {
         self.default_executor.check(py)
     }
 
-    /// Numbers of the default executor, if it is ours and was made: threads, those without a job,
-    /// jobs waiting, jobs accepted so far, and the most threads there may be.
-    pub(super) fn pool_numbers(slf: &Bound<'_, Self>) -> PyResult<Option<[u64; 5]>> {
+    /// The statistics of the default executor, if it is ours and exists: threads, idle threads,
+    /// queued jobs, jobs accepted so far, and the maximum number of threads.
+    pub(super) fn pool_statistics(slf: &Bound<'_, Self>) -> PyResult<Option<[u64; 5]>> {
         let py = slf.py();
         match slf.get().default_executor.executor.get_bound(py) {
             Some(executor) => match as_native(&executor)? {
@@ -82,14 +82,15 @@ impl EventLoop {
         }
     }
 
-    /// The default executor if it is ours and not one that the program has set.
+    /// The default executor, created if necessary; None if the program has set another one or has
+    /// replaced `run_in_executor()`.
     pub(super) fn native_pool<'py>(
         slf: &Bound<'py, Self>,
     ) -> PyResult<Option<Bound<'py, ThreadPool>>> {
         let py = slf.py();
-        let first = !slf.get().default_executor.executor.is_some(py);
+        let is_first_call = !slf.get().default_executor.executor.is_some(py);
         slf.get().default_executor.check(py)?;
-        if hooks::other_executor(slf, first)?.is_some() {
+        if hooks::replaced_run_in_executor(slf, is_first_call)?.is_some() {
             return Ok(None);
         }
         let executor = slf.get().default_executor.get_or_make(py)?;
@@ -97,7 +98,7 @@ impl EventLoop {
     }
 }
 
-/// The native half of an executor of exactly our class.
+/// The native half of an executor whose class is exactly ours.
 fn as_native<'py>(executor: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, ThreadPool>>> {
     let Ok(pool) = executor.cast::<ThreadPool>() else { return Ok(None) };
     let class = ThreadPool::class(executor.py())?;
@@ -111,8 +112,8 @@ impl FastMethod for RunInExecutor {
     type Class = EventLoop;
     const NAME: &'static CStr = c"run_in_executor";
     const DOC: &'static CStr = c"run_in_executor($self, executor, func, /, *args)\n--\n\n\
-        Have the executor call func(*args); return a Future for the result.\n\n\
-        With None as executor a thread of the loop's own pool makes the call.\n";
+        Call func(*args) in the executor; return a Future for the result.\n\n\
+        If executor is None, the loop's default executor is used.\n";
 
     fn call<'py>(
         slf: &Bound<'py, EventLoop>,
@@ -126,8 +127,8 @@ impl FastMethod for RunInExecutor {
             check_callback(&function, "run_in_executor")?;
         }
         let is_default = executor.is_none();
-        let first = is_default && !slf.get().default_executor.executor.is_some(py);
-        if is_default && let Some(other) = hooks::other_executor(slf, first)? {
+        let is_first_call = is_default && !slf.get().default_executor.executor.is_some(py);
+        if is_default && let Some(other) = hooks::replaced_run_in_executor(slf, is_first_call)? {
             let none = py.None().into_bound(py);
             let given = arguments.tuple_from(arguments.len().min(2))?;
             let all: Vec<_> = [none, function].into_iter().chain(given.iter()).collect();
@@ -152,7 +153,7 @@ impl FastMethod for RunInExecutor {
     }
 }
 
-/// The two named parameters, positional or by keyword as in asyncio.
+/// The parameters `executor` and `func`, given by position or by keyword, as in asyncio.
 fn executor_and_function<'py>(
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<(Option<Bound<'py, PyAny>>, Bound<'py, PyAny>)> {

@@ -1,5 +1,5 @@
-//! Handles of asyncio itself in our queue: those that its own code makes while a tool replaces
-//! something, or that a program makes.
+//! asyncio's own handles in our queue. asyncio's code creates them while a tool has replaced one of
+//! its methods; programs create them, too.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ use crate::scheduler::{Runnable, RunnableKind, Scheduler, Timer};
 /// How the ready queue and the timers run a handle of asyncio.
 pub static FOREIGN_HANDLE: RunnableKind = RunnableKind {
     run,
-    cancelled: |object| flag(object, "_cancelled"),
+    cancelled: |object| is_flag_set(object, "_cancelled"),
     sets_current_task: false,
     describe: describe_object,
     show: nothing_to_note,
@@ -41,8 +41,8 @@ fn run<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<
     call::call0(&run).map(drop)
 }
 
-/// Whether its class is exactly one of asyncio's, so that its attributes are slots and looking at
-/// them runs no Python code.
+/// Whether the class is exactly one of asyncio's, so that its attributes are slots and reading them
+/// runs no Python code.
 fn is_plain(object: &Bound<'_, PyAny>) -> bool {
     let (py, class) = (object.py(), object.get_type());
     [imports::asyncio_handle(py), imports::asyncio_timer_handle(py)]
@@ -50,24 +50,24 @@ fn is_plain(object: &Bound<'_, PyAny>) -> bool {
         .any(|plain| plain.is_ok_and(|plain| class.is(plain)))
 }
 
-fn flag(object: &Bound<'_, PyAny>, name: &str) -> bool {
+fn is_flag_set(object: &Bound<'_, PyAny>, name: &str) -> bool {
     is_plain(object)
         && object.getattr(name).and_then(|value| value.is_truthy()).is_ok_and(|value| value)
 }
 
-/// Whether the loop should be told that such a timer was cancelled: it will know it as cancelled.
-pub(super) fn is_noted(timer: &Bound<'_, PyAny>) -> bool {
+/// Whether the timers can tell that this handle is cancelled, so that the loop must count it.
+pub(super) fn is_asyncio_timer(timer: &Bound<'_, PyAny>) -> bool {
     is_plain(timer)
 }
 
-/// Moves timers from `loop._scheduled` to ours. asyncio's own code, and programs, put them there.
+/// Moves timers from `loop._scheduled`, to which asyncio's own code and programs add them, to ours.
 pub(super) fn arm_timers(
     scheduler: &Bound<'_, Scheduler>,
     scheduled: &Bound<'_, PyList>,
 ) -> PyResult<()> {
     let py = scheduler.py();
     while !scheduled.is_empty() {
-        // In the order of the heap: of equal deadlines, the first stays first.
+        // Popped from the heap, so that timers with equal deadlines keep their order.
         let timer = imports::heappop(py)?.call1((scheduled,))?;
         let deadline = timer.getattr(intern!(py, "_when"))?.extract::<f64>()?;
         let timer = Timer { kind: &FOREIGN_HANDLE, object: timer.unbind() };

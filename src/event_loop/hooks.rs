@@ -1,9 +1,10 @@
-//! Methods of ours that asyncio's classes have, too: what a tool replaces there is called.
+//! Calls the methods that a tool has replaced in asyncio's classes, instead of our native ones.
 //!
-//! Each such method has a guard (`ffi/guard.rs`). When a class has changed, `ferroloop._patches`
-//! finds out which methods must not run themselves: those that are replaced, and those that would
-//! spare a call of one that is. For these the attribute is taken that asyncio's classes have: what
-//! the tool put there, or asyncio's own code, which calls it.
+//! Each native method that asyncio's classes have as well has a guard (`ffi/guard.rs`). When a
+//! class has changed, `ferroloop._patches` determines which native methods must not run: those that
+//! are replaced, and those whose asyncio counterpart calls a replaced method. Instead of these the
+//! attribute of asyncio's classes is called: the tool's replacement, or asyncio's own code, which
+//! calls the replacement.
 
 #![forbid(unsafe_code)]
 
@@ -15,14 +16,14 @@ use pyo3::types::{PyFunction, PyList, PySuper, PyTuple, PyType};
 
 use super::EventLoop;
 use super::foreign_handle::arm_timers;
-use super::patched_run::run_in_handle;
+use super::handle_run::run_in_handle;
 use crate::ffi::guard::{self, Guard};
 use crate::ffi::layout::class_version::{class_version, version_of_class};
 use crate::scheduler::Scheduler;
 use crate::scheduler::patches::{HANDLE_RUN, LoopHooks, Replacements};
 use crate::scheduler::report::too_late_to_report;
 
-/// The methods, in the order of their slots.
+/// The guarded methods, in the order of their slots.
 pub const GUARDED: [&str; 43] = [
     "call_soon",
     "call_soon_threadsafe",
@@ -71,7 +72,7 @@ pub const GUARDED: [&str; 43] = [
 
 const _: () = assert!(HANDLE_RUN == GUARDED.len());
 
-/// Has the guarded methods look.
+/// The guard of the loop's methods.
 pub(super) struct Hooks;
 
 impl Guard for Hooks {
@@ -82,17 +83,17 @@ impl Guard for Hooks {
         slf.as_super().get().patches.is_untouched(slf)
     }
 
-    fn instead<'py>(
+    fn replacement<'py>(
         slf: &Bound<'py, EventLoop>,
         slot: usize,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
-        look(slf.as_super())?;
+        check_replacements(slf.as_super())?;
         if !slf.as_super().get().patches.is_diverted(py, slot) {
             return Ok(None);
         }
         if GUARDED[slot] == "_write_to_self" {
-            slf.as_super().get().wake(); // asyncio's own writes to a socket that we do not have
+            slf.as_super().get().wake(); // asyncio's method writes to a socket that we do not have
         }
         let shadowed = PySuper::new(&py.get_type::<Scheduler>(), slf)?;
         shadowed.getattr(GUARDED[slot]).map(Some)
@@ -104,17 +105,17 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     guard::install::<Hooks>(py, &GUARDED)
 }
 
-pub(super) const LOOP_HOOKS: LoopHooks = LoopHooks { check: look, run_in_handle, arm_timers };
+pub(super) const LOOP_HOOKS: LoopHooks = LoopHooks { check: check_replacements, run_in_handle, arm_timers };
 
-/// Finds out what is replaced, if anything has changed.
-fn look(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
+/// Determines what is replaced, if a class or the code of a function has changed.
+fn check_replacements(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     let py = scheduler.py();
     let patches = &scheduler.get().patches;
     if patches.is_checked(scheduler) && guard::has_all_code(py) {
         return Ok(());
     }
     if too_late_to_report(py) {
-        return Ok(()); // the interpreter exits: nothing can be looked up any more
+        return Ok(()); // the interpreter shuts down: attributes may be gone
     }
     static LOOK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let versions = versions(scheduler)?.filter(|_| guard::has_all_code(py));
@@ -132,24 +133,25 @@ fn look(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     Ok(())
 }
 
-/// Classes that are looked at where they matter, which is not in every call of a method.
-struct Classes {
+/// Classes whose versions are compared only in the calls that depend on them.
+struct WatchedClasses {
     /// The function of `ferroloop._patches` that lists them.
     name: &'static str,
     list: PyOnceLock<Vec<Py<PyType>>>,
-    /// The sum of their versions at the last look: a version is given once, and they grow.
-    seen: AtomicU64,
+    /// The sum of their versions at the last check. Any change increases it: the interpreter
+    /// assigns ever larger versions.
+    known_sum: AtomicU64,
 }
 
-/// Handles, and what asyncio's transports are made of.
-static TRANSPORTS: Classes = Classes::listed_by("watched_classes");
+/// Handles, and the classes of asyncio's transports.
+static TRANSPORTS: WatchedClasses = WatchedClasses::listed_by("watched_classes");
 
-/// What takes part in a call of a `ThreadPoolExecutor`.
-static EXECUTOR: Classes = Classes::listed_by("executor_classes");
+/// The classes that a call in a `ThreadPoolExecutor` involves.
+static EXECUTOR: WatchedClasses = WatchedClasses::listed_by("executor_classes");
 
-impl Classes {
+impl WatchedClasses {
     const fn listed_by(name: &'static str) -> Self {
-        Self { name, list: PyOnceLock::new(), seen: AtomicU64::new(0) }
+        Self { name, list: PyOnceLock::new(), known_sum: AtomicU64::new(0) }
     }
 
     fn list(&self, py: Python<'_>) -> PyResult<&[Py<PyType>]> {
@@ -166,16 +168,16 @@ impl Classes {
     }
 
     fn note(&self, py: Python<'_>) {
-        self.seen.store(self.sum(py), Ordering::Relaxed);
+        self.known_sum.store(self.sum(py), Ordering::Relaxed);
     }
 
-    /// Whether none has changed since the last look.
-    fn are_seen(&self, py: Python<'_>) -> bool {
-        self.sum(py) == self.seen.load(Ordering::Relaxed)
+    /// Whether none of them has changed since the last check.
+    fn are_unchanged(&self, py: Python<'_>) -> bool {
+        self.sum(py) == self.known_sum.load(Ordering::Relaxed)
     }
 }
 
-/// The versions of all classes that a look is about; `None` if one has none.
+/// The versions of all classes that [`check_replacements`] checks; `None` if one of them has no version.
 fn versions<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let py = scheduler.py();
     TRANSPORTS.list(py)?;
@@ -186,48 +188,52 @@ fn versions<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Option<Bound<'py
     if all.contains(&0) { Ok(None) } else { PyTuple::new(py, all).map(Some) }
 }
 
-/// What is to make a transport instead of the guarded method of this name.
-pub(super) fn other_transport<'py>(
+/// The function that replaces the guarded method of this name, which creates a transport.
+pub(super) fn replaced_transport_factory<'py>(
     slf: &Bound<'py, EventLoop>,
     name: &str,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    if TRANSPORTS.are_seen(slf.py()) { Ok(None) } else { look_again(slf, name) }
+    if TRANSPORTS.are_unchanged(slf.py()) { Ok(None) } else { check_again(slf, name) }
 }
 
-/// What is to be called instead of our `run_in_executor()`, `first` being its first call: names in
-/// modules, which a program may replace as well, are looked at then.
-pub(super) fn other_executor<'py>(
+/// The function that replaces our `run_in_executor()`. On the first call this also checks names in
+/// modules, which programs may have replaced as well.
+pub(super) fn replaced_run_in_executor<'py>(
     slf: &Bound<'py, EventLoop>,
-    first: bool,
+    is_first_call: bool,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = slf.py();
     EXECUTOR.list(py)?;
-    let seen = !first && EXECUTOR.are_seen(py) && guard::has_code_from(py, HANDLE_RUN + 1);
-    if seen { Ok(None) } else { look_again(slf, "run_in_executor") }
+    let unchanged =
+        !is_first_call && EXECUTOR.are_unchanged(py) && guard::has_code_from(py, HANDLE_RUN + 1);
+    if unchanged { Ok(None) } else { check_again(slf, "run_in_executor") }
 }
 
 #[cold]
-fn look_again<'py>(slf: &Bound<'py, EventLoop>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+fn check_again<'py>(
+    slf: &Bound<'py, EventLoop>,
+    name: &str,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
     slf.as_super().get().patches.invalidate(slf.py());
     let slot = GUARDED.iter().position(|guarded| *guarded == name);
-    slot.map_or(Ok(None), |slot| Hooks::instead(slf, slot))
+    slot.map_or(Ok(None), |slot| Hooks::replacement(slf, slot))
 }
 
 #[pymethods]
 impl EventLoop {
-    /// Whether something is replaced: bits of `ferroloop._patches`.
+    /// Whether one of these is replaced; the bits are those of `ferroloop._patches`.
     fn _replaced(slf: &Bound<'_, Self>, bits: u32) -> PyResult<bool> {
         let scheduler = slf.as_super();
         let patches = &scheduler.get().patches;
         let py = slf.py();
-        let seen = TRANSPORTS.are_seen(py) && EXECUTOR.are_seen(py);
-        if seen && patches.is_untouched(slf) && guard::has_all_code(py) {
+        let unchanged = TRANSPORTS.are_unchanged(py) && EXECUTOR.are_unchanged(py);
+        if unchanged && patches.is_untouched(slf) && guard::has_all_code(py) {
             return Ok(false);
         }
-        if !seen {
+        if !unchanged {
             patches.invalidate(py);
         }
-        look(scheduler)?;
+        check_replacements(scheduler)?;
         Ok(patches.flags(slf.py()) & bits != 0)
     }
 }

@@ -18,9 +18,9 @@ use crate::scheduler::{current_thread, patches, turn};
 use crate::signals;
 use crate::watchdog;
 
-/// What `body` returns; a panic, of which there should be none, becomes an exception, so that the
-/// caller puts its state in order and the loop stays usable.
-fn without_panic<T>(body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+/// Calls `body` and turns a panic, which would be a bug, into an exception, so that the caller
+/// restores its state and the loop stays usable.
+fn catch_panic<T>(body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     catch_unwind(AssertUnwindSafe(body))
         .unwrap_or_else(|_panic| Err(PyRuntimeError::new_err("ferroloop: internal error (panic)")))
 }
@@ -32,13 +32,13 @@ impl EventLoop {
     /// Raises:
     ///     RuntimeError: the loop is closed or running, or another loop runs in this thread.
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::check_may_run(slf)?;
+        Self::check_can_run(slf)?;
         logging::install(slf.py())?;
         let number = slf.as_super().get().metrics.number.get();
         let run = tracing::debug_span!(target: "ferroloop::loop", "run", event_loop = number);
         let run = run.entered();
         tracing::debug!(target: "ferroloop::loop", "a loop starts");
-        let result = without_panic(|| {
+        let result = catch_panic(|| {
             Self::_run_forever_setup(slf)?;
             turn::run(slf.as_super()).map_err(PyErr::from)
         });
@@ -52,10 +52,10 @@ impl EventLoop {
     /// Prepare the thread for running the loop.
     fn _run_forever_setup(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        Self::check_may_run(slf)?;
+        Self::check_can_run(slf)?;
         let scheduler = slf.as_super().get();
         let debug = scheduler.debug.get(py);
-        // From here on there is something to undo.
+        // From here on `_run_forever_cleanup` must run.
         let hooks = imports::get_asyncgen_hooks(py)?.call0()?;
         slf.get().saved_asyncgen_hooks.store(py, Some(hooks));
         slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (debug,))?;
@@ -71,20 +71,20 @@ impl EventLoop {
         )?;
         imports::set_asyncgen_hooks(py)?.call((), Some(&keywords))?;
         imports::set_running_loop(py)?.call1((slf,))?;
-        Self::note_begin(slf);
-        // What was replaced by the program's own subclass, or before the loop was made.
+        Self::on_run_start(slf);
+        // The program's subclass, or a tool before the loop was created, may have replaced methods.
         patches::check(slf.as_super())
     }
 
-    /// Undo what [`EventLoop::_run_forever_setup`] did: all of it, whatever one of the steps raises.
+    /// Undo [`EventLoop::_run_forever_setup`]. All steps are made, even if one of them raises.
     fn _run_forever_cleanup(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let Some(hooks) = slf.get().saved_asyncgen_hooks.replace(py, None) else {
-            return Ok(()); // the set-up refused to run
+            return Ok(()); // the set-up has failed
         };
         let scheduler = slf.as_super().get();
-        // While the thread is known.
-        let ended = without_panic(|| Self::note_end(slf));
+        // Before the thread is reset.
+        let ended = catch_panic(|| Self::on_run_end(slf));
         scheduler.stopping.set(py, false);
         scheduler.thread.set(py, 0);
         scheduler.track_scheduled(py);
@@ -99,13 +99,13 @@ impl EventLoop {
                 imports::set_asyncgen_hooks(py)?.call1(hooks).map(drop)
             },
         ];
-        let undone = steps.map(without_panic);
+        let undone = steps.map(catch_panic);
         undone.into_iter().find(Result::is_err).unwrap_or(ended)
     }
 
-    /// One turn: what asyncio calls `_run_once`.
+    /// Run one turn of the loop.
     fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
-        without_panic(|| turn::once(slf.as_super()).map_err(PyErr::from))
+        catch_panic(|| turn::once(slf.as_super()).map_err(PyErr::from))
     }
 
     /// Stop `run_forever()` after the current turn.
@@ -113,7 +113,7 @@ impl EventLoop {
         slf.as_super().get().stopping.set(slf.py(), true);
     }
 
-    /// Return True if the loop runs.
+    /// Return True if the loop is running.
     fn is_running(slf: &Bound<'_, Self>) -> bool {
         slf.as_super().get().thread.get(slf.py()) != 0
     }
@@ -144,7 +144,7 @@ impl EventLoop {
         slf.as_super().get().check_thread(slf.py())
     }
 
-    /// Drop all that is scheduled, and the poller: the native part of `close()`.
+    /// Drop everything that is scheduled, and the poller: the native part of `close()`.
     fn _dispose(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let scheduler = slf.as_super().get();
@@ -157,13 +157,13 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Return the descriptor for `signal.set_wakeup_fd()`, the numbers written to which are told
-    /// this loop from now on.
+    /// Return the descriptor for `signal.set_wakeup_fd()`. From now on this loop receives the
+    /// signal numbers that are written to it.
     fn _claim_signal_pipe(slf: &Bound<'_, Self>) -> PyResult<RawFd> {
         signals::claim(slf.as_super())
     }
 
-    /// Give it up: to be called when the loop has no signal handlers any more.
+    /// Stop receiving signal numbers; called when the loop's last signal handler is removed.
     fn _release_signal_pipe(slf: &Bound<'_, Self>) -> PyResult<()> {
         signals::release(slf.as_super())
     }
@@ -175,8 +175,8 @@ impl EventLoop {
 }
 
 impl EventLoop {
-    /// A run begins.
-    pub(super) fn note_begin(slf: &Bound<'_, Self>) {
+    /// Called when a run starts.
+    pub(super) fn on_run_start(slf: &Bound<'_, Self>) {
         let (py, scheduler) = (slf.py(), slf.as_super().get());
         scheduler.before_sleep.set(py, Some(signals::arm));
         scheduler.registry_entry.register(slf.as_super());
@@ -184,14 +184,15 @@ impl EventLoop {
         scheduler.metrics.run_begins(clock::nanoseconds());
     }
 
-    /// A run ends.
-    pub(super) fn note_end(slf: &Bound<'_, Self>) -> PyResult<()> {
+    /// Called when a run ends.
+    pub(super) fn on_run_end(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.as_super().get().metrics.run_ends(clock::nanoseconds());
         signals::disarm(slf.as_super())
     }
 
-    /// Refusing to run must not touch the state of the run that goes on.
-    fn check_may_run(slf: &Bound<'_, Self>) -> PyResult<()> {
+    /// Checked before any state is changed, so that a failed attempt does not affect a run that is
+    /// in progress.
+    fn check_can_run(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.as_super().get().check_open(slf.py())?;
         Self::_check_running(slf)
     }

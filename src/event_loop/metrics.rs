@@ -1,4 +1,4 @@
-//! `metrics()`: the loop's numbers as Python gets them.
+//! The loop's metrics for Python.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use crate::reactor::clock;
 
 #[pymethods]
 impl EventLoop {
-    /// The numbers of `ferroloop.metrics.LoopMetrics`, by name. Times are in seconds.
+    /// The fields of `ferroloop.metrics.LoopMetrics`, by name. Times are in seconds.
     fn _metrics<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let py = slf.py();
         let scheduler = slf.as_super().get();
@@ -54,7 +54,7 @@ impl EventLoop {
         found.set_item(intern!(py, "lag_buckets"), lag)?;
         found.set_item(intern!(py, "lag_sum"), clock::seconds(metrics.lag.sum()))?;
         found.set_item(intern!(py, "lag_max"), clock::seconds(metrics.lag.max()))?;
-        found.set_item(intern!(py, "pool"), Self::pool_numbers(slf)?)?;
+        found.set_item(intern!(py, "pool"), Self::pool_statistics(slf)?)?;
         Ok(found)
     }
 }

@@ -1,18 +1,34 @@
 //! The native base class of `ferroloop.EventLoop`; each file is one topic of asyncio's loop API.
 //!
-//! The Python class inherits from this one first and from asyncio's own loop second: what is not
-//! defined here (coroutines that only orchestrate) is asyncio's code on our primitives.
+//! The Python class inherits from this one first and from asyncio's own loop second: methods that
+//! are not defined here, such as `create_connection()`, are asyncio's code on our primitives.
+//!
+//! * `lifecycle.rs`: running, stopping, closing;
+//! * `scheduling.rs`: `call_soon()`, `call_later()`, `call_at()`, `call_soon_threadsafe()`;
+//!   `parameters.rs`: their arguments;
+//! * `tasks.rs`: `create_future()`, `create_task()`;
+//! * `executor.rs`: `run_in_executor()`;
+//! * `resolver/`: `getaddrinfo()`, `getnameinfo()`;
+//! * `readiness.rs`: `add_reader()`, `add_writer()` and their opposites;
+//! * `endpoints.rs`: creates transports and listeners;
+//! * `socket_operations.rs`: `sock_recv()` and the other `sock_*()` methods;
+//! * `processes.rs`: watches child processes;
+//! * `settings.rs`: debug mode, busy polling, private attributes;
+//! * `metrics.rs`: the loop's metrics;
+//! * `hooks.rs`: calls methods that a tool has replaced; `handle_run.rs`: the same for
+//!   `Handle._run`; `foreign_handle.rs`: asyncio's own handles in our queue; `ready_view.rs`: the
+//!   ready queue for code that runs the loop's turns itself.
 
 #![forbid(unsafe_code)]
 
 mod endpoints;
 mod executor;
 mod foreign_handle;
+mod handle_run;
 mod hooks;
 mod lifecycle;
 mod metrics;
 mod parameters;
-mod patched_run;
 mod processes;
 mod readiness;
 mod ready_view;
@@ -35,18 +51,18 @@ use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::signals;
 
-/// Native half of `ferroloop.EventLoop`.
+/// The native half of `ferroloop.EventLoop`.
 #[pyclass(frozen, extends = Scheduler, subclass, module = "ferroloop._ferroloop", name = "EventLoop")]
 pub struct EventLoop {
     task_factory: AttachedCell<Option<Py<PyAny>>>,
-    /// Hooks for asynchronous generators that were installed before the loop ran.
+    /// The hooks for asynchronous generators that were installed before the loop ran.
     saved_asyncgen_hooks: AttachedCell<Option<Py<PyAny>>>,
     default_executor: executor::DefaultExecutor,
 }
 
 pub use hooks::GUARDED;
 
-/// Puts the hand-written methods into the class.
+/// Adds the hand-written methods to the class.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     method::install::<scheduling::CallSoon>(py)?;
     method::install::<scheduling::CallSoonThreadsafe>(py)?;
@@ -60,7 +76,7 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     resemble_asyncio(py)
 }
 
-/// Has the methods look like those of asyncio's loop, which are functions.
+/// Gives the methods the attributes of those of asyncio's loop, which are functions.
 fn resemble_asyncio(py: Python<'_>) -> PyResult<()> {
     let model = imports::unix_event_loop(py)?.cast::<PyType>()?;
     let direct = [

@@ -1,4 +1,4 @@
-//! Parameters of the hand-written methods, with the errors of asyncio's own signatures.
+//! Parameters of the hand-written methods. The errors are those of asyncio's signatures.
 
 #![forbid(unsafe_code)]
 
@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 
 use crate::ffi::method::Arguments;
 
-/// The parameter `name`, which must be given: by position `index` or by keyword.
+/// The required parameter `name`, given at position `index` or by keyword.
 ///
 /// # Errors
-/// TypeError if it is not.
+/// TypeError if it is missing.
 #[inline(always)]
 pub(super) fn required<'a, 'py>(
     arguments: &Arguments<'a, 'py>,
@@ -39,7 +39,7 @@ fn by_keyword<'a, 'py>(
     named.ok_or_else(|| missing(arguments, &[name]))
 }
 
-/// TypeError for required parameters that were not given.
+/// TypeError for missing parameters.
 #[cold]
 pub(super) fn missing(arguments: &Arguments<'_, '_>, names: &[&str]) -> PyErr {
     let method = arguments.method();
@@ -51,7 +51,7 @@ pub(super) fn missing(arguments: &Arguments<'_, '_>, names: &[&str]) -> PyErr {
     ))
 }
 
-/// TypeError for a keyword argument that is no parameter.
+/// TypeError for an unexpected keyword argument.
 #[cold]
 pub(super) fn unexpected(arguments: &Arguments<'_, '_>, keyword: &str) -> PyErr {
     let method = arguments.method();

@@ -1,4 +1,4 @@
-//! `_watch_child`, on which `subprocess_exec` and `subprocess_shell` build.
+//! `_watch_child()`, which `subprocess_exec()` and `subprocess_shell()` use.
 
 #![forbid(unsafe_code)]
 
@@ -9,8 +9,8 @@ use crate::subprocess;
 
 #[pymethods]
 impl EventLoop {
-    /// Have `callback(argument, exit_code)` called once the child has ended, with None for the
-    /// code if somebody else has reaped it. Return False if a thread must wait for it.
+    /// Arrange for `callback(argument, exit_code)` to be called when the child has ended. The code
+    /// is None if other code has reaped the child. Return False if a thread must wait for it.
     fn _watch_child<'py>(
         slf: &Bound<'py, Self>,
         pid: i32,

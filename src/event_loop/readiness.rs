@@ -1,4 +1,4 @@
-//! `_add_reader`, `_add_writer` and their opposites, on which asyncio's own code builds.
+//! `_add_reader()`, `_add_writer()` and their opposites, which asyncio's own code uses.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,8 @@ use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind};
 use crate::socket_calls::is_parked;
 
-/// An int, or anything with `fileno()`; texts as Python's `selectors`.
+/// The descriptor of an int or of an object with `fileno()`; the errors are those of Python's
+/// `selectors`.
 pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let py = object.py();
     let invalid = || PyValueError::new_err(format!("Invalid file object: {object:?}"));
@@ -56,7 +57,7 @@ impl EventLoop {
             context,
             this.debug.get(py),
         )?;
-        // By this it is found again if it is closed before it is removed.
+        // The file object identifies the watch if it is closed before the watch is removed.
         let runnable = Runnable { argument: file_object, ..Runnable::new(&HANDLE, handle.clone()) };
         let replaced = this.watches.with(py, |watches| watches.set(fd, direction, runnable));
         let replaced = replaced.map_err(|refused| os_error(py, &refused.error))?;
@@ -92,7 +93,7 @@ fn is_handle(kind: &'static RunnableKind) -> bool {
     std::ptr::eq(kind, &HANDLE) || std::ptr::eq(kind, &FOREIGN_HANDLE)
 }
 
-/// A handle that is no longer watched must not run even if it is queued.
+/// Cancels a handle: once its watch is removed it must not run even if it is queued.
 fn cancel(py: Python<'_>, runnable: Option<Runnable>) -> PyResult<()> {
     if let Some(runnable) = runnable
         && is_handle(runnable.kind)
@@ -126,7 +127,7 @@ impl EventLoop {
         Self::watch(slf, &fd, Direction::Write, callback, args, context)
     }
 
-    /// Return what a descriptor is watched for, as a mask of `selectors` events; 0 for nothing.
+    /// Return for which events a descriptor is watched, as a mask of `selectors` events, or 0.
     fn _watched_events(slf: &Bound<'_, Self>, fd: RawFd) -> u32 {
         let py = slf.py();
         slf.as_super().get().watches.with(py, |watches| {
@@ -135,8 +136,8 @@ impl EventLoop {
         })
     }
 
-    /// The handles of a descriptor for reading and for writing, where there are any: what watches a
-    /// transport is none.
+    /// The handles of a descriptor for reading and for writing. None for a direction that is not
+    /// watched, or that a transport watches.
     fn _watched_handles<'py>(
         slf: &Bound<'py, Self>,
         fd: RawFd,
@@ -151,12 +152,12 @@ impl EventLoop {
         })
     }
 
-    /// The descriptors that are watched.
+    /// All watched descriptors.
     fn _watched_descriptors(slf: &Bound<'_, Self>) -> Vec<RawFd> {
         slf.as_super().get().watches.with(slf.py(), |watches| watches.descriptors())
     }
 
-    /// Has these handles run when a descriptor is ready, and no others.
+    /// Replaces the watches of a descriptor: these handles run when it is ready.
     fn _watch_handles<'py>(
         slf: &Bound<'py, Self>,
         fd: RawFd,

@@ -1,4 +1,4 @@
-//! The ready queue for code that turns the loop itself, as nest_asyncio does: it polls by
+//! The ready queue for code that runs the loop's turns itself, as nest_asyncio does: it polls with
 //! `loop._selector.select()`, takes handles from `loop._ready` and calls their `_run()`.
 
 #![forbid(unsafe_code)]
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::EventLoop;
 use super::foreign_handle::FOREIGN_HANDLE;
-use super::patched_run::as_handle;
+use super::handle_run::as_handle;
 use crate::handle::{HANDLE, Handle};
 use crate::scheduler::Runnable;
 
@@ -19,7 +19,8 @@ impl EventLoop {
         slf.as_super().get().ready.len(slf.py())
     }
 
-    /// Take what is to run next, as the handle that asyncio would have queued.
+    /// Remove the next callback from the queue; return it as the handle that asyncio would have
+    /// queued.
     ///
     /// Raises:
     ///     IndexError: nothing is ready.
@@ -32,12 +33,12 @@ impl EventLoop {
         as_handle(scheduler, runnable)
     }
 
-    /// Queue a handle at the end, whatever `_add_callback` is.
+    /// Append a handle to the queue, even if `_add_callback()` is replaced.
     fn _queue_handle(slf: &Bound<'_, Self>, handle: Bound<'_, PyAny>) {
         slf.as_super().get().push(slf.py(), queued(handle));
     }
 
-    /// What is ready, in handles. They are queued in place of what they were made from.
+    /// Everything that is ready, as handles, which replace the entries in the queue.
     fn _ready_handles<'py>(slf: &Bound<'py, Self>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let py = slf.py();
         let scheduler = slf.as_super();
@@ -48,7 +49,7 @@ impl EventLoop {
         Ok(handles)
     }
 
-    /// Queue these handles in place of all that is ready.
+    /// Replace the contents of the queue by these handles.
     fn _set_ready_handles(slf: &Bound<'_, Self>, handles: Vec<Bound<'_, PyAny>>) {
         let (py, this) = (slf.py(), slf.as_super().get());
         let dropped = this.ready.take(py);
@@ -57,7 +58,7 @@ impl EventLoop {
     }
 }
 
-/// A handle of ours or of asyncio for the queue.
+/// A queue entry for a handle of ours or of asyncio.
 pub(super) fn queued(handle: Bound<'_, PyAny>) -> Runnable {
     match handle.cast_into::<Handle>() {
         Ok(handle) => Runnable::new(&HANDLE, handle),

@@ -1,4 +1,4 @@
-//! `call_soon`, `call_later`, `call_at`, `call_soon_threadsafe`, `time`.
+//! `call_soon()`, `call_later()`, `call_at()`, `call_soon_threadsafe()` and `time()`.
 
 #![forbid(unsafe_code)]
 
@@ -100,7 +100,7 @@ impl FastMethod for CallLater {
                 (deadline, When::Seconds(deadline))
             }
             _ => {
-                // Any number that can be added to a float will do.
+                // asyncio accepts any number that can be added to a float.
                 let now = slf.call_method0(intern!(py, "time"))?;
                 let when = now.add(&*delay)?;
                 (when.extract()?, When::Given(when.unbind()))
@@ -136,7 +136,7 @@ impl FastMethod for CallAt {
     }
 }
 
-/// Queues what `call_soon()` was given.
+/// Queues the callback given to `call_soon()`.
 #[inline(always)]
 fn schedule<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -163,7 +163,7 @@ fn schedule<'py>(
     Ok(handle)
 }
 
-/// Arms a timer for what `call_at()` or `call_later()` was given.
+/// Arms a timer for the callback given to `call_at()` or `call_later()`.
 #[inline(always)]
 fn schedule_at<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -194,7 +194,7 @@ fn schedule_at<'py>(
     Ok(timer.into_any())
 }
 
-/// The keyword-only argument `context`, by default what stands for a copy of the current one.
+/// The keyword-only argument `context`; by default one that represents a copy of the current one.
 #[inline(always)]
 fn context_of<'py>(
     scheduler: &Scheduler,
@@ -206,7 +206,7 @@ fn context_of<'py>(
         let name = if keyword.is(usual) { "context" } else { keyword.to_str()? };
         match name {
             "context" => context = Some(value.to_owned()).filter(|context| !context.is_none()),
-            // BufferLease as positional by `required`.
+            // `required` has read these.
             "callback" | "delay" | "when" => {}
             other => return Err(unexpected(arguments, other)),
         }
@@ -218,7 +218,7 @@ fn context_of<'py>(
     }
 }
 
-/// Debug mode's check of what is scheduled.
+/// Checks a callback, in debug mode.
 #[cold]
 pub(super) fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
     let py = callback.py();
@@ -252,7 +252,7 @@ impl EventLoop {
         match handle.cast::<Handle>() {
             Ok(handle) if handle.get().is_cancelled(py) => {}
             Ok(handle) => slf.as_super().get().push(py, Runnable::new(&HANDLE, handle.clone())),
-            // A Handle of asyncio, made by code that is not ours.
+            // A handle of asyncio's own class.
             Err(_) if handle.getattr(intern!(py, "_cancelled"))?.is_truthy()? => {}
             Err(_) => slf.as_super().get().push(py, Runnable::new(&FOREIGN_HANDLE, handle.clone())),
         }
@@ -266,16 +266,17 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Note that a timer was cancelled.
+    /// Count a cancelled timer.
     fn _timer_handle_cancelled(slf: &Bound<'_, Self>, handle: &Bound<'_, PyAny>) -> PyResult<()> {
-        let is_known = handle.is_instance_of::<TimerHandle>() || foreign_handle::is_noted(handle);
+        let is_known =
+            handle.is_instance_of::<TimerHandle>() || foreign_handle::is_asyncio_timer(handle);
         if is_known && handle.getattr(intern!(slf.py(), "_scheduled"))?.is_truthy()? {
             slf.as_super().get().timers.with(slf.py(), |timers| timers.note_cancelled());
         }
         Ok(())
     }
 
-    /// Time as the timers see it; `time()` unless that was replaced.
+    /// The time on the clock of the timers: that of `loop.time()`, even if it is replaced.
     fn _now(slf: &Bound<'_, Self>) -> PyResult<f64> {
         turn::now(slf.as_super())
     }

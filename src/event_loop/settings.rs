@@ -16,7 +16,7 @@ use crate::ffi::method::Predicate;
 use crate::ffi::objects::object;
 use crate::scheduler::turn;
 
-/// `get_debug()`: asyncio's own futures and tasks ask each time one is made.
+/// `get_debug()`, which asyncio's own futures and tasks call whenever one is created.
 pub struct GetDebug;
 
 impl Predicate for GetDebug {
@@ -45,14 +45,14 @@ impl EventLoop {
     }
 
     /// Report callbacks that take longer than `slow_callback_duration` seconds, as debug mode
-    /// does, whether the loop is in debug mode or not. Costs two readings of the clock a callback.
+    /// does, also outside of debug mode. Costs two clock readings per callback.
     #[pyo3(signature = (enabled=true, /))]
     fn report_slow_callbacks(slf: &Bound<'_, Self>, enabled: bool) {
         slf.as_super().get().set_timed(slf.py(), enabled);
     }
 
-    /// A clock put on the instance (tests do that) must be noticed, and so must a `call_soon()`
-    /// and its like that tools put there, or another class.
+    /// Notices assignments to the instance that replace a method, such as `time()` by tests and
+    /// `call_soon()` by tools, or its class.
     fn __setattr__<'py>(
         slf: &Bound<'py, Self>,
         name: Bound<'py, PyString>,
@@ -74,13 +74,13 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Seconds for which the loop polls again and again, with the GIL released, before it sleeps
-    /// in the poller, at most one; 0.0 for none. A reply that arrives meanwhile costs no wake-up,
-    /// while an idle loop keeps a processor busy for that long after each turn.
+    /// How long the loop polls repeatedly, with the GIL released, before it sleeps in the poller:
+    /// 0.0 to 1.0 seconds. A reply that arrives meanwhile costs no wake-up, but an idle loop keeps
+    /// a processor busy for that long after each turn.
     ///
-    /// None, the default, leaves it to the loop: it polls for at most 50 microseconds, and at
-    /// most twice the processor time that a sleep takes, while five of six times that finds
-    /// something.
+    /// With None, the default, the loop adapts: it polls for at most 50 microseconds, and at most
+    /// twice the processor time that a sleep costs, as long as five of six such polls find an
+    /// event.
     ///
     /// Raises ValueError for a number out of range.
     #[getter(busy_poll)]
@@ -100,17 +100,18 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Whether `loop._selector.select` was replaced and is to be called.
+    /// Sets whether turns must call `loop._selector.select()`, which the program has replaced.
     fn _use_foreign_select(slf: &Bound<'_, Self>, foreign: bool) {
         slf.as_super().get().patches.foreign_select.set(slf.py(), foreign);
     }
 
-    /// From now on `loop._selector` waits, for the descriptor returned among others.
+    /// From now on the loop sleeps in `loop._selector`, which also waits for the descriptor
+    /// returned.
     fn _use_given_selector(slf: &Bound<'_, Self>) -> PyResult<i32> {
         turn::use_given_selector(slf.as_super())
     }
 
-    /// Poll for at most so many seconds; return how many callbacks became ready.
+    /// Poll for at most `timeout` seconds; return how many callbacks became ready.
     fn _select(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<usize> {
         let timeout = timeout.map(|timeout| Duration::from_secs_f64(timeout.clamp(0.0, 86400.0)));
         turn::select(slf.as_super(), timeout).map_err(PyErr::from)
@@ -154,17 +155,17 @@ impl EventLoop {
 
     #[setter(_thread_id)]
     fn set_thread_id(slf: &Bound<'_, Self>, value: Option<u64>) -> PyResult<()> {
-        // Code that turns the loop itself, asyncio's own for instance, tells by this when.
+        // Code that runs the loop's turns itself, such as asyncio's own, marks the run by this.
         let py = slf.py();
         let scheduler = slf.as_super().get();
         let (before, thread) = (scheduler.thread.get(py), value.unwrap_or(0));
         scheduler.thread.set(py, thread);
         if before == 0 && thread != 0 {
-            Self::note_begin(slf);
+            Self::on_run_start(slf);
         } else if thread == 0 {
             scheduler.track_scheduled(py);
             if before != 0 {
-                return Self::note_end(slf);
+                return Self::on_run_end(slf);
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! `sock_recv()` and its like. Anything but a plain `socket.socket` takes asyncio's own way.
+//! The `sock_*()` methods. For anything but a plain `socket.socket` asyncio's own code runs.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use crate::interop::{address, imports};
 use crate::socket_calls::{Action, SocketOperation};
 
 impl EventLoop {
-    /// A native operation; `None` for sockets and arguments that asyncio shall judge.
+    /// A native operation; `None` for sockets and arguments that are left to asyncio.
     fn operation<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
@@ -47,7 +47,7 @@ impl EventLoop {
     }
 }
 
-/// A buffer size as a native call can take it.
+/// A buffer size for a native call; `None` if it is out of range.
 fn size(number: &Bound<'_, PyAny>) -> Option<usize> {
     number.extract::<u32>().ok().map(|number| number as usize)
 }
@@ -96,7 +96,7 @@ impl EventLoop {
             Some(nbytes) => nbytes,
             None => 0i32.into_pyobject(slf.py())?.into_any(),
         };
-        // asyncio refuses a size beyond the buffer.
+        // asyncio raises for a size larger than the buffer.
         let fits = |size: &usize| buf.len().is_ok_and(|length| *size <= length);
         let action = size(&nbytes)
             .filter(fits)
@@ -126,7 +126,7 @@ impl EventLoop {
         Self::operation_or_asyncio(slf, "sock_sendto", action, &[sock, data, address])
     }
 
-    /// Connect a socket. A name is looked up by asyncio's own coroutine.
+    /// Connect a socket. asyncio's own coroutine resolves host names.
     fn sock_connect<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
@@ -136,8 +136,8 @@ impl EventLoop {
         Self::operation_or_asyncio(slf, "sock_connect", action, &[sock, address])
     }
 
-    /// The family and the address that `create_connection()` would find for a host and a port;
-    /// None if that takes more than to read a usual literal.
+    /// The family and the address to which `create_connection()` would resolve a host and a port;
+    /// None if the host is not an IP address in its usual form.
     fn _literal_address<'py>(
         &self,
         host: &Bound<'py, PyAny>,
@@ -164,7 +164,7 @@ impl EventLoop {
     }
 }
 
-/// What asyncio would connect `sock` to without looking up a name.
+/// The address to which asyncio would connect `sock`, if that needs no DNS lookup.
 fn literal<'py>(
     sock: &Bound<'py, PyAny>,
     address: &Bound<'py, PyAny>,
@@ -177,8 +177,8 @@ fn literal<'py>(
     }
 }
 
-/// An Internet address as asyncio completes it; `None` if there is a name to look up, or anything
-/// unusual.
+/// An Internet address, completed as by asyncio; `None` if the host is a name, or for any unusual
+/// argument.
 fn resolved<'py>(family: i32, given: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let Ok(tuple) = given.cast_exact::<PyTuple>() else { return Ok(None) };
     if address::from_python(given, family).is_none() {
@@ -194,7 +194,7 @@ fn resolved<'py>(family: i32, given: &Bound<'py, PyAny>) -> PyResult<Option<Boun
     }
 }
 
-/// Whether the addresses of a socket's family are understood natively.
+/// Whether native code can convert the addresses of a socket's family.
 fn knows_addresses(sock: &Bound<'_, PyAny>) -> bool {
     sock.getattr(intern!(sock.py(), "family"))
         .and_then(|family| family.extract::<i32>())

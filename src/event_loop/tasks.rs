@@ -1,4 +1,4 @@
-//! `create_future` and `create_task`.
+//! `create_future()` and `create_task()`.
 
 #![forbid(unsafe_code)]
 
@@ -87,7 +87,7 @@ impl FastMethod for CreateTask {
     }
 }
 
-/// `asyncio.eager_task_factory` itself: our tasks can start eagerly without it.
+/// Whether `factory` is `asyncio.eager_task_factory`: our tasks start eagerly without calling it.
 #[cfg(Py_3_12)]
 fn is_eager_factory(factory: &Bound<'_, PyAny>) -> bool {
     imports::eager_task_factory(factory.py()).is_ok_and(|eager| factory.is(eager))
@@ -98,8 +98,8 @@ fn is_eager_factory(_factory: &Bound<'_, PyAny>) -> bool {
     false
 }
 
-/// Whether `create_task()` of the running release hands the keyword on to the task: 3.14 does, and
-/// so do some releases of 3.13.
+/// Whether `create_task()` of the running release passes the keyword to the task: 3.14 does, and so
+/// do some releases of 3.13.
 fn takes_eager_start(py: Python<'_>) -> PyResult<bool> {
     const VARIABLE_KEYWORDS: u32 = 0x08;
     if cfg!(Py_3_14) {
@@ -111,8 +111,8 @@ fn takes_eager_start(py: Python<'_>) -> PyResult<bool> {
     Ok(flags & VARIABLE_KEYWORDS != 0)
 }
 
-/// asyncio's own rules for what a factory is given, and its errors, which differ from release to
-/// release.
+/// Calls asyncio's own `create_task()`: the arguments of a task factory, and the errors, differ
+/// from release to release.
 #[cold]
 fn by_asyncio<'py>(
     slf: &Bound<'py, EventLoop>,

@@ -22,11 +22,11 @@ pub trait Guard: 'static {
     /// The native class.
     type Class: PyClass;
 
-    /// Whether no class has changed since the last [`Guard::instead`]. Runs no Python code.
+    /// Whether no class has changed since the last [`Guard::replacement`]. Runs no Python code.
     fn is_current(slf: &Bound<'_, Self::Class>) -> bool;
 
     /// What is to be called instead of the method in the slot; `None` to let it run.
-    fn instead<'py>(
+    fn replacement<'py>(
         slf: &Bound<'py, Self::Class>,
         slot: usize,
     ) -> PyResult<Option<Bound<'py, PyAny>>>;
@@ -175,7 +175,7 @@ unsafe fn divert<G: Guard>(
         answer(py, || {
             // SAFETY: by the contract.
             let slf = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<G::Class>() };
-            match G::instead(&slf, index)? {
+            match G::replacement(&slf, index)? {
                 // SAFETY: what a call returns: owned, or null with an exception set.
                 Some(target) => unsafe { Bound::from_owned_ptr_or_err(py, call(target.as_ptr())) },
                 None => {

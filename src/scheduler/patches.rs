@@ -23,7 +23,7 @@ use crate::ffi::layout::class_version::{class_version, version_of_class};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::interop::imports;
 
-/// Runs a queued entry by calling the function with a handle for it; see `event_loop::patched_run`.
+/// Runs a queued entry by calling the function with a handle for it; see `event_loop::handle_run`.
 pub type RunInHandle =
     for<'py> fn(&Bound<'py, Scheduler>, Runnable, &Bound<'py, PyAny>) -> PyOutcome<'py, ()>;
 

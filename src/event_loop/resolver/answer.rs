@@ -1,4 +1,4 @@
-//! The list that `socket.getaddrinfo` returns, or what it raises.
+//! Converts the result of libc's `getaddrinfo()` to that of `socket.getaddrinfo`.
 
 #![forbid(unsafe_code)]
 
@@ -12,10 +12,10 @@ use crate::interop::error::os_error;
 use crate::interop::{address, imports};
 use crate::sys::resolve::{AddressInfo, LookupError};
 
-/// The list of an answer of libc's.
+/// The list for a result of libc.
 ///
 /// # Errors
-/// What `socket.getaddrinfo` raises.
+/// The exceptions of `socket.getaddrinfo`.
 pub fn to_python(
     py: Python<'_>,
     answer: Result<Vec<AddressInfo>, LookupError>,
@@ -49,8 +49,8 @@ fn resolver_error(py: Python<'_>, code: i32, text: &CStr) -> PyResult<PyErr> {
     Ok(PyErr::from_value(imports::gaierror(py)?.call1((code, text))?))
 }
 
-/// Replaces address family and socket kind in each entry by the members of their enumerations,
-/// as `socket.getaddrinfo` does.
+/// Replaces address family and socket kind in each entry by their enum members, as
+/// `socket.getaddrinfo` does.
 pub fn with_enums(entries: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     let py = entries.py();
     let entries = entries.cast_into::<PyList>()?;
@@ -67,7 +67,7 @@ pub fn with_enums(entries: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     Ok(converted.into_any())
 }
 
-/// The member for a number; the number itself if there is none.
+/// The enum member for a number; the number itself if there is none.
 fn member<'py>(
     enumeration: &Bound<'py, PyAny>,
     number: &Bound<'py, PyAny>,

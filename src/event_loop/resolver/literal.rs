@@ -1,4 +1,4 @@
-//! Literal addresses, answered without a call of libc.
+//! Resolves literal addresses without calling libc.
 
 #![forbid(unsafe_code)]
 
@@ -11,79 +11,79 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 
 use super::modules::Functions;
-use super::{Request, answer};
+use super::{Lookup, answer};
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::sys::resolve::{AI_ALL, AI_NUMERICHOST, AI_NUMERICSERV, AI_PASSIVE, AI_V4MAPPED};
 
-/// What decides how an answer looks, apart from the address and the port.
+/// The hints of `getaddrinfo()`, which determine the result together with address and port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shape {
+pub struct Hints {
     pub family: i32,
     pub r#type: i32,
     pub proto: i32,
     pub flags: i32,
 }
 
-/// Flags that make the answer depend neither on the system's state nor on the address.
+/// Flags with which the result depends neither on the system's state nor on the address.
 const PLAIN_FLAGS: i32 = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV | AI_V4MAPPED | AI_ALL;
 
-/// Programs use a handful. One that tries them all must not fill the memory.
-const MOST_SHAPES: usize = 64;
+/// Programs use a few patterns; the limit bounds the memory of one that tries all hints.
+const MAX_PATTERNS: usize = 64;
 
-/// Shape, version 6 or not, with a port or not.
-type Key = (Shape, bool, bool);
+/// The hints, whether the address is IPv6, and whether a port is given.
+type PatternKey = (Hints, bool, bool);
 
-/// Family, kind, protocol and canonical name of each entry; none where libc's answer is not of
-/// the plain kind: an error, or another address than the one asked for.
+/// Family, kind, protocol and canonical name of each entry of a result; None if libc's result does
+/// not follow this pattern: an error, or another address than the one given.
 type Pattern = Option<Arc<Vec<[Py<PyAny>; 4]>>>;
 
-/// What libc has answered. Entries are only added.
-static LEARNED: AttachedRefCell<Vec<(Key, Pattern)>> = AttachedRefCell::new(Vec::new());
+/// The patterns of libc's results so far. Entries are only added.
+static PATTERNS: AttachedRefCell<Vec<(PatternKey, Pattern)>> = AttachedRefCell::new(Vec::new());
 
-/// The answer for an address and a port in their usual form; none for anything else.
+/// The result for an address and a port in their usual form; None for anything else.
 #[inline]
 pub(super) fn resolve<'py>(
-    request: &Request<'_, 'py>,
-    shape: &Shape,
+    lookup: &Lookup<'_, 'py>,
+    hints: &Hints,
     functions: &Functions<'py>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let py = request.py();
-    if shape.flags & !PLAIN_FLAGS != 0 {
+    let py = lookup.py();
+    if hints.flags & !PLAIN_FLAGS != 0 {
         return Ok(None);
     }
-    let Some(address) = text_of(request.host).and_then(usual_form) else { return Ok(None) };
-    let Some(port) = port_of(request.port) else { return Ok(None) };
-    let key = (*shape, address.is_ipv6(), port.is_some());
-    let known = LEARNED.with(py, |learned| {
-        learned.iter().find(|(other, _)| *other == key).map(|(_, pattern)| pattern.clone())
+    let Some(address) = text_of(lookup.host).and_then(usual_form) else { return Ok(None) };
+    let Some(port) = port_of(lookup.port) else { return Ok(None) };
+    let key = (*hints, address.is_ipv6(), port.is_some());
+    let known = PATTERNS.with(py, |patterns| {
+        patterns.iter().find(|(other, _)| *other == key).map(|(_, pattern)| pattern.clone())
     });
     let pattern = match known {
         Some(pattern) => {
             if pattern.is_some() {
-                request.audit(shape)?;
+                lookup.audit(hints)?;
             }
             pattern
         }
-        // Asking libc raises the audit event.
-        None => learn(request, key, functions, address, port)?,
+        // The call of `_socket.getaddrinfo` raises the audit event.
+        None => learn_pattern(lookup, key, functions, address, port)?,
     };
-    pattern.map(|pattern| fill_in(request, &pattern, address, port.unwrap_or(0))).transpose()
+    pattern.map(|pattern| fill_in(lookup, &pattern, address, port.unwrap_or(0))).transpose()
 }
 
-/// The list for one address and port.
+/// The result for one address and port.
 #[inline]
 fn fill_in<'py>(
-    request: &Request<'_, 'py>,
+    lookup: &Lookup<'_, 'py>,
     pattern: &[[Py<PyAny>; 4]],
     address: IpAddr,
     port: u16,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let py = request.py();
+    let py = lookup.py();
     let host = match address {
-        // The usual form is libc's form.
-        IpAddr::V4(_) if request.host.is_exact_instance_of::<PyString>() => request.host.clone(),
-        IpAddr::V4(address) => PyString::new(py, &Text::of(address)).into_any(),
-        IpAddr::V6(address) => PyString::new(py, &Text::of(address)).into_any(),
+        // libc would return the same text.
+        IpAddr::V4(_) if lookup.host.is_exact_instance_of::<PyString>() => lookup.host.clone(),
+        IpAddr::V4(address) => PyString::new(py, &AddressText::of(address)).into_any(),
+        IpAddr::V6(address) => PyString::new(py, &AddressText::of(address)).into_any(),
     };
     let port = PyInt::new(py, port);
     let socket_address = match address {
@@ -97,37 +97,40 @@ fn fill_in<'py>(
     Ok(entries.into_any())
 }
 
-/// Asks libc once for answers of this shape.
+/// Calls libc once for these hints and remembers the pattern of its result.
 #[cold]
-fn learn<'py>(
-    request: &Request<'_, 'py>,
-    key: Key,
+fn learn_pattern<'py>(
+    lookup: &Lookup<'_, 'py>,
+    key: PatternKey,
     functions: &Functions<'py>,
     address: IpAddr,
     port: Option<u16>,
 ) -> PyResult<Pattern> {
-    let py = request.py();
+    let py = lookup.py();
     let flags = PyInt::new(py, key.0.flags | AI_NUMERICHOST | AI_NUMERICSERV);
-    let pattern = match functions.getaddrinfo.call1(request.arguments(&flags)?) {
+    let pattern = match functions.getaddrinfo.call1(lookup.arguments(&flags)?) {
         Ok(entries) => pattern_of(&answer::with_enums(entries)?, address, port)?,
         Err(error) if error.is_instance_of::<PyOSError>(py) => None,
         Err(error) => return Err(error),
     };
-    LEARNED.with(py, |learned| {
-        if learned.len() < MOST_SHAPES {
-            learned.push((key, pattern.clone()));
+    PATTERNS.with(py, |patterns| {
+        if patterns.len() < MAX_PATTERNS {
+            patterns.push((key, pattern.clone()));
         }
     });
     Ok(pattern)
 }
 
-/// What stays the same for other addresses and ports, if the rest is what was asked for.
+/// The part of a result that is the same for other addresses and ports; None if the addresses in
+/// it are not the one given.
 fn pattern_of(entries: &Bound<'_, PyAny>, address: IpAddr, port: Option<u16>) -> PyResult<Pattern> {
     let py = entries.py();
     let port = port.unwrap_or(0);
     let expected = match address {
-        IpAddr::V4(address) => (&*Text::of(address), port).into_pyobject(py)?.into_any(),
-        IpAddr::V6(address) => (&*Text::of(address), port, 0, 0).into_pyobject(py)?.into_any(),
+        IpAddr::V4(address) => (&*AddressText::of(address), port).into_pyobject(py)?.into_any(),
+        IpAddr::V6(address) => {
+            (&*AddressText::of(address), port, 0, 0).into_pyobject(py)?.into_any()
+        }
     };
     let mut pattern = Vec::new();
     for entry in entries.try_iter()? {
@@ -141,7 +144,7 @@ fn pattern_of(entries: &Bound<'_, PyAny>, address: IpAddr, port: Option<u16>) ->
     Ok(Some(Arc::new(pattern)))
 }
 
-/// Whether libc could take host and port without a look-up. A guess: libc decides.
+/// Whether libc might accept host and port as numeric, without a lookup. libc has the last word.
 pub(super) fn may_be_numeric(host: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>) -> bool {
     let host_may = host.is_none() || text_of(host).is_some_and(may_be_address);
     let port_may = port.is_none()
@@ -150,7 +153,7 @@ pub(super) fn may_be_numeric(host: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>) -
     host_may && port_may
 }
 
-/// `127.1`, `0x7f.1`, `2130706433`, and whatever has a colon, which no name has.
+/// Matches `127.1`, `0x7f.1`, `2130706433`, and anything with a colon, which no host name has.
 fn may_be_address(host: &str) -> bool {
     let number = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b'x' | b'X');
     host.contains(':')
@@ -166,14 +169,13 @@ fn text_of<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a str> {
     }
 }
 
-/// The address, if libc would write the same text for it or differ only in ways that
-/// [`Text::of`] reproduces.
+/// The address, if libc would format it as [`AddressText::of`] does.
 fn usual_form(host: &str) -> Option<IpAddr> {
     if let Ok(address) = host.parse::<Ipv4Addr>() {
         return Some(IpAddr::V4(address));
     }
     let address = host.parse::<Ipv6Addr>().ok()?;
-    // `::1.2.3.4`: libc shows the last 32 bits as a version 4 address, Rust does not.
+    // `::1.2.3.4`: libc formats the last 32 bits as an IPv4 address, Rust does not.
     let embeds_version_4 = address.segments()[..6] == [0; 6] && address.segments()[6] != 0;
     (!embeds_version_4).then_some(IpAddr::V6(address))
 }
@@ -183,31 +185,31 @@ fn port_of(port: &Bound<'_, PyAny>) -> Option<Option<u16>> {
     if port.is_none() {
         return Some(None);
     }
-    // `_socket` refuses True and other subclasses.
+    // `_socket` does not accept True and other instances of subclasses.
     if !port.is_exact_instance_of::<PyInt>() {
         return None;
     }
     port.extract().ok().map(Some)
 }
 
-/// An address as text, without allocation.
-struct Text {
-    bytes: [u8; Self::LONGEST],
+/// A formatted address, without heap allocation.
+struct AddressText {
+    bytes: [u8; Self::MAX_LENGTH],
     length: usize,
 }
 
-impl Text {
+impl AddressText {
     /// `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`
-    const LONGEST: usize = 45;
+    const MAX_LENGTH: usize = 45;
 
     fn of(address: impl std::fmt::Display) -> Self {
-        let mut text = Self { bytes: [0; Self::LONGEST], length: 0 };
+        let mut text = Self { bytes: [0; Self::MAX_LENGTH], length: 0 };
         write!(text, "{address}").expect("no address has a longer text");
         text
     }
 }
 
-impl Write for Text {
+impl Write for AddressText {
     fn write_str(&mut self, part: &str) -> std::fmt::Result {
         let end = self.length + part.len();
         let room = self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?;
@@ -217,7 +219,7 @@ impl Write for Text {
     }
 }
 
-impl std::ops::Deref for Text {
+impl std::ops::Deref for AddressText {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -234,8 +236,8 @@ mod tests {
         for host in ["127.0.0.1", "0.0.0.0", "255.255.255.255", "::", "::1", "fe80::1", "FF02::1"] {
             assert!(usual_form(host).is_some(), "{host}");
         }
-        assert_eq!(&*Text::of(usual_form("FF02:0:0::1").unwrap()), "ff02::1");
-        assert_eq!(&*Text::of(usual_form("::ffff:1.2.3.4").unwrap()), "::ffff:1.2.3.4");
+        assert_eq!(&*AddressText::of(usual_form("FF02:0:0::1").unwrap()), "ff02::1");
+        assert_eq!(&*AddressText::of(usual_form("::ffff:1.2.3.4").unwrap()), "::ffff:1.2.3.4");
     }
 
     #[test]
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn guesses_what_libc_may_take() {
+    fn guesses_what_libc_may_accept() {
         for host in ["127.1", "0x7f.1", "2130706433", "fe80::1%lo", "::1.2.3.4", "1.2.3.256"] {
             assert!(may_be_address(host), "{host}");
         }
@@ -275,6 +277,6 @@ mod tests {
     #[test]
     fn holds_the_longest_address() {
         let longest = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
-        assert_eq!(&*Text::of(longest.parse::<Ipv6Addr>().unwrap()), longest);
+        assert_eq!(&*AddressText::of(longest.parse::<Ipv6Addr>().unwrap()), longest);
     }
 }

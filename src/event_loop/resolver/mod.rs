@@ -1,15 +1,15 @@
 //! `getaddrinfo` and `getnameinfo`.
 //!
-//! What needs no look-up is answered at once, with the list that `socket.getaddrinfo` would
-//! return:
-//! * `literal.rs`: addresses and ports in their usual form, from the shape of libc's answer,
-//!   which depends on everything but address and port and so is learned once;
-//! * other literals (scope identifiers, `127.1`, no host at all): by libc, told not to look up.
+//! Literal addresses are resolved at once, to the list that `socket.getaddrinfo` would return:
+//! * `literal.rs`: addresses and ports in their usual form. Apart from address and port, libc's
+//!   result depends only on the hints, so libc is called once for each combination of hints;
+//! * other literals (scope identifiers, `127.1`, no host at all): by libc, with flags that forbid
+//!   a lookup.
 //!
-//! Names are looked up by libc on a thread of the pool, without Python: the loop's thread takes
-//! the arguments apart (`question.rs`) and makes the list (`answer.rs`). Arguments out of the
-//! ordinary are left to `_socket.getaddrinfo`, which the pool calls. If a program has replaced
-//! `socket.getaddrinfo` then its function is called, on the pool, as asyncio does it.
+//! libc looks up names in a thread of the default executor, without Python: the loop's thread
+//! converts the arguments (`question.rs`) and the result (`answer.rs`). Unusual arguments are left
+//! to `_socket.getaddrinfo`, which the executor calls. If the program has replaced
+//! `socket.getaddrinfo` (`modules.rs`), the executor calls its function, as asyncio does.
 
 #![forbid(unsafe_code)]
 
@@ -29,11 +29,11 @@ use crate::interop::imports;
 use crate::sys::resolve::{
     AI_NUMERICHOST, AI_NUMERICSERV, NI_NUMERICHOST, NI_NUMERICSERV, look_up,
 };
-use literal::Shape;
+use literal::Hints;
 use modules::Functions;
 
-/// The arguments of one call, as they were given.
-struct Request<'a, 'py> {
+/// The arguments of one call of `getaddrinfo()`.
+struct Lookup<'a, 'py> {
     host: &'a Bound<'py, PyAny>,
     port: &'a Bound<'py, PyAny>,
     family: &'a Bound<'py, PyAny>,
@@ -42,13 +42,13 @@ struct Request<'a, 'py> {
     flags: &'a Bound<'py, PyAny>,
 }
 
-impl<'py> Request<'_, 'py> {
+impl<'py> Lookup<'_, 'py> {
     fn py(&self) -> Python<'py> {
         self.host.py()
     }
 
-    fn shape(&self) -> Option<Shape> {
-        Some(Shape {
+    fn hints(&self) -> Option<Hints> {
+        Some(Hints {
             family: self.family.extract().ok()?,
             r#type: self.r#type.extract().ok()?,
             proto: self.proto.extract().ok()?,
@@ -56,24 +56,24 @@ impl<'py> Request<'_, 'py> {
         })
     }
 
-    /// Positional arguments for `getaddrinfo`, with `flags` in place of those given.
+    /// The positional arguments for `getaddrinfo`, with other flags.
     fn arguments(&self, flags: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
         let all = [self.host, self.port, self.family, self.r#type, self.proto, flags];
         PyTuple::new(self.py(), all)
     }
 
-    /// `sys.audit("socket.getaddrinfo", ...)`, as `_socket` does it.
-    fn audit(&self, shape: &Shape) -> PyResult<()> {
+    /// Calls `sys.audit("socket.getaddrinfo", ...)`, as `_socket` does.
+    fn audit(&self, hints: &Hints) -> PyResult<()> {
         let py = self.py();
         let event = intern!(py, "socket.getaddrinfo");
-        let Shape { family, r#type, proto, .. } = shape;
+        let Hints { family, r#type, proto, .. } = hints;
         let arguments = (event, self.host, self.port, family, r#type, proto);
         imports::audit(py)?.call1(arguments)?;
         Ok(())
     }
 
-    /// libc's answer without any look-up. None if it needs one, or is an error, which is then
-    /// left to the complete call.
+    /// libc's result without any lookup. None if it would need one, or fails: then the complete
+    /// call follows.
     fn resolve_literal(
         &self,
         functions: &Functions<'py>,
@@ -92,7 +92,7 @@ impl<'py> Request<'_, 'py> {
 
 #[pymethods]
 impl EventLoop {
-    /// The answer of `getaddrinfo()` as a list, or a future for it.
+    /// The result of `getaddrinfo()` as a list, or a future for it.
     fn _getaddrinfo<'py>(
         slf: &Bound<'py, Self>,
         host: Bound<'py, PyAny>,
@@ -106,7 +106,7 @@ impl EventLoop {
         let scheduler = slf.as_super().get();
         scheduler.check_open(py)?;
         slf.get().check_executor(py)?;
-        let request = Request {
+        let lookup = Lookup {
             host: &host,
             port: &port,
             family: &family,
@@ -114,7 +114,7 @@ impl EventLoop {
             proto: &proto,
             flags: &flags,
         };
-        let arguments = || request.arguments(&flags);
+        let arguments = || lookup.arguments(&flags);
         if scheduler.debug.get(py) {
             let timed = slf.getattr(intern!(py, "_getaddrinfo_debug"))?;
             return run_in_executor(slf, timed, arguments()?);
@@ -122,23 +122,23 @@ impl EventLoop {
         let Some(functions) = modules::genuine(py)? else {
             return run_in_executor(slf, modules::current_getaddrinfo(py)?, arguments()?);
         };
-        let shape = request.shape();
-        if let Some(shape) = shape {
-            if let Some(found) = literal::resolve(&request, &shape, &functions)? {
+        let hints = lookup.hints();
+        if let Some(hints) = hints {
+            if let Some(found) = literal::resolve(&lookup, &hints, &functions)? {
                 return Ok(found);
             }
-            if let Some(found) = request.resolve_literal(&functions, shape.flags)? {
+            if let Some(found) = lookup.resolve_literal(&functions, hints.flags)? {
                 return Ok(found);
             }
         }
         let Some(pool) = Self::native_pool(slf)? else {
             return run_in_executor(slf, modules::current_getaddrinfo(py)?, arguments()?);
         };
-        if let Some((shape, question)) =
-            shape.and_then(|shape| Some((shape, question::of(&host, &port, &shape)?)))
+        if let Some((hints, question)) =
+            hints.and_then(|hints| Some((hints, question::of(&host, &port, &hints)?)))
         {
-            request.audit(&shape)?;
-            scheduler.check_open(py)?; // A hook may have closed it.
+            lookup.audit(&hints)?;
+            scheduler.check_open(py)?; // an audit hook may have closed the loop
             let work: DetachedWork = Box::new(move || {
                 let answer = look_up(&question);
                 Box::new(move |py| answer::to_python(py, answer))
@@ -150,7 +150,7 @@ impl EventLoop {
         Ok(pool.get().run(slf.as_super(), call)?.into_any())
     }
 
-    /// The answer of `getnameinfo()` as a tuple, or a future for it.
+    /// The result of `getnameinfo()` as a tuple, or a future for it.
     fn _getnameinfo<'py>(
         slf: &Bound<'py, Self>,
         sockaddr: Bound<'py, PyAny>,
@@ -164,7 +164,7 @@ impl EventLoop {
         if flags.extract::<i32>().is_ok_and(|flags| flags & numeric == numeric)
             && modules::is_genuine_getnameinfo(&function)?
         {
-            // Both are taken from the address: nothing is looked up.
+            // Host and port are formatted from the address, without a lookup.
             return function.call1((sockaddr, flags));
         }
         run_in_executor(slf, function, (sockaddr, flags).into_pyobject(py)?)

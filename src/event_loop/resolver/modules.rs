@@ -1,8 +1,8 @@
-//! The functions of `socket` and `_socket`, and whether somebody has replaced them.
+//! The functions of `socket` and `_socket`, and whether the program has replaced them.
 //!
-//! Tests and proxies replace `socket.getaddrinfo`; then theirs must be called. The genuine ones
-//! are looked for when they are first needed, which may be after they were replaced: so not what
-//! was found first is trusted, but what can only be the standard library's own.
+//! Tests and proxies replace `socket.getaddrinfo`; then their function must be called. The first
+//! call here may come after a replacement, so a function counts as genuine only if it can be
+//! nothing but the standard library's own.
 
 #![forbid(unsafe_code)]
 
@@ -11,14 +11,14 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyModule};
 
-/// What answers requests while nothing is replaced.
+/// The standard library's functions, which are used while they are not replaced.
 pub struct Functions<'py> {
     /// `_socket.getaddrinfo`.
     pub getaddrinfo: Bound<'py, PyAny>,
 }
 
 struct Modules {
-    /// Namespaces of `socket` and `_socket`.
+    /// The namespaces of `socket` and `_socket`.
     socket: Py<PyDict>,
     native: Py<PyDict>,
     getaddrinfo: Option<Py<PyAny>>,
@@ -59,7 +59,7 @@ fn is_function_of(
     else {
         return Ok(false);
     };
-    // A function that was assigned a wrapper's attributes still has the wrapper's code.
+    // A wrapper may copy the attributes of the wrapped function, but has its own code.
     Ok(globals.is(module.dict())
         && code.getattr(intern!(py, "co_name"))?.eq(name)?
         && code.getattr(intern!(py, "co_freevars"))?.is_empty()?)
@@ -76,7 +76,7 @@ fn is_builtin_of(
         && function.getattr("__name__")?.eq(name)?)
 }
 
-/// The functions to use; none if `socket.getaddrinfo` is not the standard library's.
+/// The functions to use; None if `socket.getaddrinfo` is not the standard library's.
 #[inline]
 pub fn genuine(py: Python<'_>) -> PyResult<Option<Functions<'_>>> {
     let modules = modules(py)?;
@@ -89,17 +89,17 @@ pub fn genuine(py: Python<'_>) -> PyResult<Option<Functions<'_>>> {
     Ok(here.then(|| Functions { getaddrinfo: native.bind(py).clone() }))
 }
 
-/// `socket.getaddrinfo`, whatever it is now.
+/// The current `socket.getaddrinfo`, replaced or not.
 pub fn current_getaddrinfo(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import(intern!(py, "socket"))?.getattr(intern!(py, "getaddrinfo"))
 }
 
-/// `socket.getnameinfo`, whatever it is now.
+/// The current `socket.getnameinfo`, replaced or not.
 pub fn current_getnameinfo(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import(intern!(py, "socket"))?.getattr(intern!(py, "getnameinfo"))
 }
 
-/// Whether `function` is the interpreter's own `getnameinfo`.
+/// Whether `function` is the standard library's own `getnameinfo`.
 pub fn is_genuine_getnameinfo(function: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = function.py();
     Ok(modules(py)?.getnameinfo.as_ref().is_some_and(|genuine| function.is(genuine)))

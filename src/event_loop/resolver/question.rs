@@ -1,8 +1,8 @@
-//! From Python arguments to those of libc.
+//! Converts Python arguments to those of libc's `getaddrinfo()`.
 //!
-//! Only where `_socket.getaddrinfo` of every Python version would do the same and raise nothing.
-//! The codec of internationalised names is Python code, and slow with long ones: the loop's thread
-//! is no place for it.
+//! Only arguments that `_socket.getaddrinfo` of every Python version converts in the same way and
+//! without an error are converted. The IDNA codec is Python code, and slow for long names, so it
+//! must not run in the loop's thread.
 
 #![forbid(unsafe_code)]
 
@@ -11,24 +11,25 @@ use std::ffi::CString;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString};
 
-use super::literal::Shape;
+use super::literal::Hints;
 use crate::sys::resolve::{AF_INET, AF_INET6, AF_UNSPEC, Question};
 
-/// The longest label of a name.
-const LONGEST_LABEL: usize = 63;
+/// The maximum length of a label of a host name, in bytes.
+const MAX_LABEL_LENGTH: usize = 63;
 
-/// The question; none if `_socket` must judge the arguments, or show addresses of the family.
-pub fn of(host: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>, shape: &Shape) -> Option<Question> {
-    if ![AF_UNSPEC, AF_INET, AF_INET6].contains(&shape.family) {
+/// The arguments for libc; None if the arguments, or the addresses of the family, are left to
+/// `_socket`.
+pub fn of(host: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>, hints: &Hints) -> Option<Question> {
+    if ![AF_UNSPEC, AF_INET, AF_INET6].contains(&hints.family) {
         return None;
     }
     Some(Question {
         host: if host.is_none() { None } else { Some(host_name(host)?) },
         service: if port.is_none() { None } else { Some(service(port)?) },
-        family: shape.family,
-        kind: shape.r#type,
-        protocol: shape.proto,
-        flags: shape.flags,
+        family: hints.family,
+        kind: hints.r#type,
+        protocol: hints.proto,
+        flags: hints.flags,
     })
 }
 
@@ -40,10 +41,10 @@ fn host_name(host: &Bound<'_, PyAny>) -> Option<CString> {
     if is_plain(name) { CString::new(name).ok() } else { None }
 }
 
-/// Whether the codec would leave the name as it is.
+/// Whether the IDNA codec would not change the name.
 fn is_plain(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
-    name.is_ascii() && name.split('.').all(|label| (1..=LONGEST_LABEL).contains(&label.len()))
+    name.is_ascii() && name.split('.').all(|label| (1..=MAX_LABEL_LENGTH).contains(&label.len()))
 }
 
 fn service(port: &Bound<'_, PyAny>) -> Option<CString> {
@@ -53,7 +54,7 @@ fn service(port: &Bound<'_, PyAny>) -> Option<CString> {
     if let Ok(name) = port.cast::<PyBytes>() {
         return CString::new(name.as_bytes()).ok();
     }
-    // Versions differ about subclasses, True among them.
+    // Python versions treat instances of subclasses, such as True, differently.
     let number: i64 =
         port.is_exact_instance_of::<PyInt>().then(|| port.extract().ok()).flatten()?;
     CString::new(number.to_string()).ok()

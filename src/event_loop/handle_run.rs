@@ -1,4 +1,4 @@
-//! Running what is queued through a replaced `asyncio.Handle._run`.
+//! Runs everything that is queued through a replaced `asyncio.Handle._run`.
 
 #![forbid(unsafe_code)]
 
@@ -16,8 +16,8 @@ use crate::scheduler::report::outcome;
 use crate::scheduler::{Runnable, Scheduler};
 use crate::task::{StepCallback, step_as_callback};
 
-/// Calls `run` with the handle that asyncio would have queued. What `run` raises leaves the loop,
-/// as it does there.
+/// Calls `run` with the handle that asyncio would have queued. Its exceptions propagate out of the
+/// loop, as in asyncio.
 pub fn run_in_handle<'py>(
     scheduler: &Bound<'py, Scheduler>,
     runnable: Runnable,
@@ -51,11 +51,12 @@ pub(super) fn as_handle<'py>(
         }
         None => {
             let described = (runnable.kind.describe)(py, &runnable)?;
-            let shown = described.getattr_opt(intern!(py, "_callback"))?.map(Bound::unbind);
+            let asyncio_method =
+                described.getattr_opt(intern!(py, "_callback"))?.map(Bound::unbind);
             let call = QueuedCall {
                 scheduler: AttachedCell::new(Some(scheduler.clone().unbind())),
                 runnable: AttachedCell::new(Some(runnable)),
-                shown: AttachedCell::new(shown),
+                asyncio_method: AttachedCell::new(asyncio_method),
             };
             let callback = Bound::new(py, call)?.into_any();
             Handle::create(callback, CallbackArguments::Empty, event_loop, None, false)?
@@ -64,13 +65,13 @@ pub(super) fn as_handle<'py>(
     Ok(handle.into_any())
 }
 
-/// Something queued that is no Python callable, as one: shown as the method that asyncio would
-/// have queued.
+/// A Python callable for something queued that is not one. It has the attributes of the method that
+/// asyncio would have queued.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_QueuedCall")]
 struct QueuedCall {
     scheduler: AttachedCell<Option<Py<Scheduler>>>,
     runnable: AttachedCell<Option<Runnable>>,
-    shown: AttachedCell<Option<Py<PyAny>>>,
+    asyncio_method: AttachedCell<Option<Py<PyAny>>>,
 }
 
 #[pymethods]
@@ -83,29 +84,29 @@ impl QueuedCall {
         (runnable.kind.run)(&scheduler, runnable).map_err(PyErr::from)
     }
 
-    /// What is shown: `__self__`, `__name__`, `__qualname__` and so on are its.
+    /// `__self__`, `__name__`, `__qualname__` and so on are those of asyncio's method.
     fn __getattr__<'py>(
         &self,
         py: Python<'py>,
         name: &Bound<'py, pyo3::types::PyString>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.shown.get_bound(py).unwrap_or_else(|| py.None().into_bound(py)).getattr(name)
+        self.asyncio_method.get_bound(py).unwrap_or_else(|| py.None().into_bound(py)).getattr(name)
     }
 
     #[getter]
     fn __wrapped__<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.shown.get_bound(py)
+        self.asyncio_method.get_bound(py)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.scheduler.visit(&visit)?;
         self.runnable.visit_with(&visit)?;
-        self.shown.visit(&visit)
+        self.asyncio_method.visit(&visit)
     }
 
     fn __clear__(&self) {
         Python::attach(|py| {
-            drop((self.scheduler.take(py), self.runnable.take(py), self.shown.take(py)));
+            drop((self.scheduler.take(py), self.runnable.take(py), self.asyncio_method.take(py)));
         });
     }
 }
