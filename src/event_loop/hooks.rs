@@ -105,7 +105,8 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     guard::install::<Hooks>(py, &GUARDED)
 }
 
-pub(super) const LOOP_HOOKS: LoopHooks = LoopHooks { check: check_replacements, run_in_handle, arm_timers };
+pub(super) const LOOP_HOOKS: LoopHooks =
+    LoopHooks { check: check_replacements, run_in_handle, arm_timers };
 
 /// Determines what is replaced, if a class or the code of a function has changed.
 fn check_replacements(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
