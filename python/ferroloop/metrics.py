@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from . import _ferroloop
 
@@ -157,8 +157,7 @@ def snapshot(loop: _ferroloop.EventLoop) -> LoopMetrics:
     )
     pool = numbers.pop("pool")
     if pool is not None:
-        threads, idle, queued, jobs, limit = pool
-        pool = PoolMetrics(threads=threads, idle=idle, limit=limit, queued=queued, jobs=jobs)
+        pool = PoolMetrics(**pool)
     transports = MappingProxyType(numbers.pop("transports"))
     return LoopMetrics(lag=lag, pool=pool, transports=transports, **numbers)
 
@@ -169,53 +168,97 @@ def live_loops() -> list[EventLoop]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Family:
-    """A metric family: name, type and help text for Prometheus, and a function for the value."""
+class Metric:
+    """A number of `LoopMetrics`, as monitoring systems get it.
+
+    The counters and gauges that each exporter publishes are made from one table, `METRICS`.
+    """
 
     name: str
-    kind: str
+    """OpenTelemetry's name, without the prefix `ferroloop.`."""
+    kind: Literal["counter", "gauge"]
+    unit: str
+    """OpenTelemetry's unit: `s`, `By`, or what is counted in braces."""
     help: str
+    """What it measures, without a full stop."""
     value: Callable[[LoopMetrics], float | None]
+    """Reads it from a snapshot. None: the loop has none at present."""
+
+    @property
+    def prometheus_name(self) -> str:
+        """Prometheus' name, without the prefix: with the unit, and `_total` for a counter."""
+        name = self.name.replace(".", "_") + _UNIT_SUFFIXES.get(self.unit, "")
+        return name + "_total" if self.kind == "counter" else name
+
+
+_UNIT_SUFFIXES = {"s": "_seconds", "By": "_bytes"}
 
 
 def _of_pool(name: str) -> Callable[[LoopMetrics], float | None]:
     return lambda metrics: None if metrics.pool is None else getattr(metrics.pool, name)
 
 
-FAMILIES = (
-    _Family("turns_total", "counter", "Turns of the loop.", lambda m: m.turns),
-    _Family("callbacks_total", "counter", "Callbacks run.", lambda m: m.callbacks),
-    _Family("task_steps_total", "counter", "Task steps run.", lambda m: m.task_steps),
-    _Family("polls_total", "counter", "Polls of the descriptors.", lambda m: m.polls),
-    _Family("running_seconds_total", "counter", "Time the loop ran.", lambda m: m.time_running),
-    _Family("idle_seconds_total", "counter", "Time the loop slept.", lambda m: m.time_idle),
-    _Family("busy_seconds_total", "counter", "Time the loop worked.", lambda m: m.time_busy),
-    _Family("ready", "gauge", "Callbacks ready now.", lambda m: m.ready),
-    _Family("ready_max", "gauge", "Most callbacks ready when a turn began.", lambda m: m.ready_max),
-    _Family(
-        "threadsafe_calls_total",
+METRICS = (
+    Metric("turns", "counter", "{turn}", "Turns of the loop", lambda m: m.turns),
+    Metric("callbacks", "counter", "{callback}", "Callbacks run", lambda m: m.callbacks),
+    Metric("task_steps", "counter", "{step}", "Task steps run", lambda m: m.task_steps),
+    Metric("polls", "counter", "{poll}", "Polls of the descriptors", lambda m: m.polls),
+    Metric("running", "counter", "s", "Time the loop ran", lambda m: m.time_running),
+    Metric("idle", "counter", "s", "Time the loop slept", lambda m: m.time_idle),
+    Metric("busy", "counter", "s", "Time the loop worked", lambda m: m.time_busy),
+    Metric("ready", "gauge", "{callback}", "Callbacks ready now", lambda m: m.ready),
+    Metric(
+        "ready_max",
+        "gauge",
+        "{callback}",
+        "Most callbacks ready when a turn began",
+        lambda m: m.ready_max,
+    ),
+    Metric(
+        "threadsafe_calls",
         "counter",
-        "Calls of call_soon_threadsafe().",
+        "{call}",
+        "Calls of call_soon_threadsafe()",
         lambda m: m.threadsafe_calls,
     ),
-    _Family("timers", "gauge", "Timers pending now.", lambda m: m.timers),
-    _Family(
+    Metric("timers", "gauge", "{timer}", "Timers pending now", lambda m: m.timers),
+    Metric(
         "timers_cancelled",
         "gauge",
-        "Cancelled timers still in memory.",
+        "{timer}",
+        "Cancelled timers still in memory",
         lambda m: m.timers_cancelled,
     ),
-    _Family("accepts_total", "counter", "Connections accepted.", lambda m: m.accepts),
-    _Family("received_bytes_total", "counter", "Bytes received.", lambda m: m.bytes_received),
-    _Family("sent_bytes_total", "counter", "Bytes sent.", lambda m: m.bytes_sent),
-    _Family(
-        "slow_callbacks_total", "counter", "Callbacks reported as slow.", lambda m: m.slow_callbacks
+    Metric("accepts", "counter", "{connection}", "Connections accepted", lambda m: m.accepts),
+    Metric("received", "counter", "By", "Bytes received", lambda m: m.bytes_received),
+    Metric("sent", "counter", "By", "Bytes sent", lambda m: m.bytes_sent),
+    Metric(
+        "slow_callbacks",
+        "counter",
+        "{callback}",
+        "Callbacks reported as slow",
+        lambda m: m.slow_callbacks,
     ),
-    _Family("pool_threads", "gauge", "Threads of the pool.", _of_pool("threads")),
-    _Family("pool_idle_threads", "gauge", "Threads of the pool without a job.", _of_pool("idle")),
-    _Family("pool_queued_jobs", "gauge", "Jobs that no thread has started.", _of_pool("queued")),
-    _Family("pool_jobs_total", "counter", "Jobs accepted.", _of_pool("jobs")),
+    Metric("pool.threads", "gauge", "{thread}", "Threads of the pool", _of_pool("threads")),
+    Metric(
+        "pool.idle_threads",
+        "gauge",
+        "{thread}",
+        "Threads of the pool without a job",
+        _of_pool("idle"),
+    ),
+    Metric(
+        "pool.queued_jobs",
+        "gauge",
+        "{job}",
+        "Jobs that no thread has started",
+        _of_pool("queued"),
+    ),
+    Metric("pool.jobs", "counter", "{job}", "Jobs accepted by the pool", _of_pool("jobs")),
 )
+
+TRANSPORTS_HELP = "Transports open now"
+LAG_HELP = "Duration of the loop's turns, excluding sleep"
 
 # Bounds in seconds that every scrape shows: Prometheus requires that they do not change.
 LAG_BOUNDS = (
@@ -250,20 +293,21 @@ def render_prometheus(
     lines: list[str] = []
 
     def head(name: str, kind: str, text: str) -> None:
-        lines.append(f"# HELP {prefix}{name} {text}")
+        lines.append(f"# HELP {prefix}{name} {text}.")
         lines.append(f"# TYPE {prefix}{name} {kind}")
 
-    for family in FAMILIES:
-        values = [(metrics.number, family.value(metrics)) for metrics in numbers]
+    for metric in METRICS:
+        values = [(metrics.number, metric.value(metrics)) for metrics in numbers]
         known = [(number, value) for number, value in values if value is not None]
+        name = metric.prometheus_name
         if known:
-            head(family.name, family.kind, family.help)
-            lines += [f'{prefix}{family.name}{{loop="{i}"}} {value}' for i, value in known]
-    head("transports", "gauge", "Transports open now.")
+            head(name, metric.kind, metric.help)
+            lines += [f'{prefix}{name}{{loop="{i}"}} {value}' for i, value in known]
+    head("transports", "gauge", TRANSPORTS_HELP)
     for metrics in numbers:
         for kind, count in metrics.transports.items():
             lines.append(f'{prefix}transports{{loop="{metrics.number}",kind="{kind}"}} {count}')
-    head("lag_seconds", "histogram", "Duration of the loop's turns, excluding sleep.")
+    head("lag_seconds", "histogram", LAG_HELP)
     for metrics in numbers:
         lag, number = metrics.lag, metrics.number
         for bound in LAG_BOUNDS:

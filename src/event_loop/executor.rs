@@ -69,13 +69,14 @@ impl EventLoop {
         self.default_executor.check(py)
     }
 
-    /// The statistics of the default executor, if it is ours and exists: threads, idle threads,
-    /// queued jobs, jobs accepted so far, and the maximum number of threads.
-    pub(super) fn pool_statistics(slf: &Bound<'_, Self>) -> PyResult<Option<[u64; 5]>> {
+    /// The metrics of the default executor, if it is ours and was made.
+    pub(super) fn pool_metrics<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
         let py = slf.py();
         match slf.get().default_executor.executor.get_bound(py) {
             Some(executor) => match as_native(&executor)? {
-                Some(pool) => pool.get().numbers(py).map(Some),
+                Some(pool) => pool.get().metrics(py).map(Some),
                 None => Ok(None),
             },
             None => Ok(None),

@@ -54,7 +54,7 @@ impl EventLoop {
         found.set_item(intern!(py, "lag_buckets"), lag)?;
         found.set_item(intern!(py, "lag_sum"), clock::seconds(metrics.lag.sum()))?;
         found.set_item(intern!(py, "lag_max"), clock::seconds(metrics.lag.max()))?;
-        found.set_item(intern!(py, "pool"), Self::pool_statistics(slf)?)?;
+        found.set_item(intern!(py, "pool"), Self::pool_metrics(slf)?)?;
         Ok(found)
     }
 }

@@ -75,13 +75,16 @@ impl ThreadPool {
         self.workers(py)?.submit(entry, job, &self.prefix, &self.threads(py)?)
     }
 
-    /// Threads, those without a job, jobs waiting, jobs accepted so far, and the most threads.
-    pub fn numbers(&self, py: Python<'_>) -> PyResult<[u64; 5]> {
+    /// The counts of `ferroloop.metrics.PoolMetrics`, by the names of its fields.
+    pub fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = self.workers(py)?.queue().counts();
-        let limit = self.limit as u64;
-        let [workers, idle, waiting] =
-            [counts.workers, counts.idle, counts.waiting].map(|count| count as u64);
-        Ok([workers, idle, waiting, counts.accepted, limit])
+        let found = PyDict::new(py);
+        found.set_item(intern!(py, "threads"), counts.workers)?;
+        found.set_item(intern!(py, "idle"), counts.idle)?;
+        found.set_item(intern!(py, "limit"), self.limit)?;
+        found.set_item(intern!(py, "queued"), counts.waiting)?;
+        found.set_item(intern!(py, "jobs"), counts.accepted)?;
+        Ok(found)
     }
 
     /// Has a worker make the call, for a future of the loop.

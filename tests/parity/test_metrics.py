@@ -395,3 +395,29 @@ def test_a_label_stays_with_its_loop(flavour):
     assert after == {steps: before[steps] for steps in (20_001, 30_001)}
     for loop in loops:
         loop.close()
+
+
+def test_every_number_of_a_snapshot_is_exported_once():
+    from ferroloop.metrics import METRICS, LoopMetrics, PoolMetrics
+
+    read = set()
+
+    class Pool:
+        def __getattr__(self, name):
+            read.add(f"pool.{name}")
+
+    class Snapshot:
+        pool = Pool()
+
+        def __getattr__(self, name):
+            read.add(name)
+
+    for metric in METRICS:
+        metric.value(Snapshot())
+    loop = {field.name for field in dataclasses.fields(LoopMetrics)}
+    pool = {f"pool.{field.name}" for field in dataclasses.fields(PoolMetrics)}
+    # A label, and what has a form of its own in each exporter; the limit is a setting.
+    own = {"number", "transports", "lag", "pool", "pool.limit"}
+    assert read - {"time_busy"} == (loop | pool) - own
+    for names in ([m.name for m in METRICS], [m.prometheus_name for m in METRICS]):
+        assert len(set(names)) == len(METRICS)
