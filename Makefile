@@ -108,11 +108,15 @@ build/lint-$(PY)/ready: tests/requirements.txt
 	build/lint-$(PY)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
-lint: build/lint-$(PY)/ready ## check format, lints and types of the Rust and the Python code
+build/tools/bin/%:
+	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools $*
+
+lint: build/lint-$(PY)/ready build/tools/bin/cargo-machete ## check format, lints and types of the Rust and the Python code
 	$(EXE) tests/check_layers.py
 	cargo fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --all-features --document-private-items
+	build/tools/bin/cargo-machete
 	build/lint-$(PY)/bin/ruff check .
 	build/lint-$(PY)/bin/ruff format --check .
 	for version in 3.11 3.14 3.15; do build/lint-$(PY)/bin/mypy --python-version $$version \
@@ -152,9 +156,6 @@ stress: wheel ## open thousands of connections of each kind for STRESS_SECONDS, 
 	build/stress-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
 		--no-deps $(WHEELS)/*.whl
 	build/stress-$(PY)/bin/python -m tests.stress --seconds $(STRESS_SECONDS) --seed $(SEED) $(ARGS)
-
-build/tools/bin/cargo-deny:
-	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools cargo-deny
 
 deny: build/tools/bin/cargo-deny ## check licences, sources and advisories of the crates; with OFFLINE=1 the advisories may fail
 	build/tools/bin/cargo-deny --all-features check licenses bans sources

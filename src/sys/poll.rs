@@ -13,9 +13,10 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use once_cell::sync::OnceCell;
 
 pub(crate) use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP};
 
@@ -45,7 +46,7 @@ enum Pwait2 {
 }
 
 fn pwait2() -> Pwait2 {
-    static CHOSEN: OnceLock<Pwait2> = OnceLock::new();
+    static CHOSEN: OnceCell<Pwait2> = OnceCell::new();
     *CHOSEN.get_or_init(|| {
         let function = symbol(c"epoll_pwait2");
         // Where libc has no such function, another one identifies the library that is libc.

@@ -7,8 +7,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+
+use once_cell::sync::Lazy;
 
 /// Longest time to spin, and longest wait after which spinning is tried again.
 const LIMIT: Duration = Duration::from_micros(50);
@@ -16,8 +17,8 @@ const LIMIT: Duration = Duration::from_micros(50);
 /// Between two readings of the clock.
 const ROUNDS: u32 = 32;
 
-static SEVERAL_PROCESSORS: LazyLock<bool> =
-    LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|count| count.get() > 1));
+static SEVERAL_PROCESSORS: Lazy<bool> =
+    Lazy::new(|| std::thread::available_parallelism().is_ok_and(|count| count.get() > 1));
 
 /// What one worker learned from its last wait.
 #[derive(Default)]
