@@ -7,7 +7,8 @@ use std::path::Path;
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    // Otherwise Cargo scans every file here, and build/ may contain unreadable directories.
+    // Otherwise Cargo scans every file of the package, and build/ may contain unreadable
+    // directories.
     println!("cargo::rerun-if-changed=build.rs");
     pyo3_build_config::use_pyo3_cfgs();
     pyo3_build_config::add_libpython_rpath_link_args();
@@ -20,7 +21,7 @@ fn main() -> io::Result<()> {
 
 /// Makes LLD, Rust's linker on x86-64 Linux, give each segment a file offset equal to its address.
 /// py-spy uses file offsets as addresses and cannot unwind the native stack otherwise. GNU ld does
-/// so by default; a linker that the user has chosen may not know the option (Zig's refuses it).
+/// so by default. A linker that the user has chosen may not support the option (Zig's rejects it).
 fn align_segments() {
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     if is("CARGO_CFG_TARGET_OS", "linux")
@@ -32,7 +33,7 @@ fn align_segments() {
     }
 }
 
-/// Writes a slice of `(module name, source)` for `src/embed/package.rs` to include.
+/// Writes a slice of `(module name, source)` for `src/api/embed/package.rs` to include.
 fn list_python_sources() -> io::Result<()> {
     let variable = |name| env::var(name).map_err(io::Error::other);
     let package = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("python/ferroloop");

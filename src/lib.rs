@@ -1,18 +1,30 @@
 //! ferroloop: asyncio's event loop, `Task` and `Future` in Rust, for Python and for Rust programs.
 //!
-//! What Rust code has of it, see also `docs/EMBEDDING.md`:
+//! What Rust programs can use, see also `docs/EMBEDDING.md`:
 //!
 //! * `Runtime` (feature `embed`) starts Python and runs a loop, [`Handle`] reaches it from any
 //!   thread;
-//! * [`coroutine`] and [`spawn_local`] give a Rust future to Python, [`into_future`] a Python
-//!   awaitable to Rust, [`spawn_blocking`] a call to the loop's pool;
-//! * [`sleep`], [`timeout`], [`TcpStream`], [`TcpListener`], [`UnixStream`], [`UnixListener`] and
-//!   [`AsyncFd`] are time and I/O on the same loop.
+//! * [`coroutine`] and [`spawn_local`] make a Rust future available to Python, [`into_future`] a
+//!   Python awaitable to Rust; [`spawn_blocking`] runs a function in the loop's thread pool;
+//! * [`sleep`] and [`timeout`] are timers, [`TcpStream`], [`TcpListener`], [`UnixStream`],
+//!   [`UnixListener`] and [`AsyncFd`] I/O on the same loop.
 //!
 //! Other extension modules use `include/ferroloop.rs` instead of this crate.
 //!
-//! The layers, which point down only and which `tests/check_layers.py` checks, are those of
-//! `docs/ARCHITECTURE.md`.
+//! Modules use lower layers only, which `tests/check_layers.py` checks. From the highest to the
+//! lowest, see also `docs/ARCHITECTURE.md`:
+//!
+//! * 9: `lib.rs` re-exports the public Rust API.
+//! * 8: `api/`: the module `_ferroloop`, the embedding API, C functions for extension modules.
+//! * 7: `event_loop/`: the loop class; `api/net/`: sockets for Rust futures.
+//! * 6: `tls/`; `socket_calls/`: `sock_recv()` and the like; `api/futures/`: Rust futures.
+//! * 5: `task/`; `transport/`; `executor/`: the thread pool.
+//! * 4: `future/`; `subprocess.rs`.
+//! * 3: `handle/`; `signals.rs`; `watchdog.rs`: detection of a blocked loop.
+//! * 2: `scheduler/`: ready queue, timers, watched descriptors, the turn.
+//! * 1: `reactor/`, `executor/queue/`, `write_side/`, `metrics/`, without Python; `interop/`;
+//!   `logging/`.
+//! * 0: `ffi/`: CPython calls (`objects/`, `layout/`); `sys/`: system calls. All `unsafe` code.
 
 mod api;
 mod event_loop;
@@ -44,14 +56,14 @@ pub use api::futures::{
 };
 pub use api::net::{AsyncFd, Direction, TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// What this repository's benchmarks measure by itself. Not part of the API.
+/// Parts that the benchmarks of this repository measure separately. Not part of the API.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::executor::queue::{JobRunner, Queue, Wait, work};
     pub use crate::reactor::Timers;
 }
 
-/// Tests the guide.
+/// Compiles the examples of the guide as tests.
 #[cfg(all(doctest, feature = "embed"))]
 #[doc = include_str!("../docs/EMBEDDING.md")]
 struct Guide;

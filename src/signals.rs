@@ -1,17 +1,18 @@
-//! Signals: waking a sleeping loop, and the numbers for its signal handlers.
+//! Signals: wakes a sleeping loop, and delivers signal numbers to the loop's signal handlers.
 //!
 //! CPython's own signal handler writes the number of each signal to a pipe that the loop watches.
-//! There is one pipe in a process, since one loop at a time runs in the main thread; it is made
-//! with the first loop, so that nothing can be out of descriptors later. It is in place
-//! (`signal.set_wakeup_fd()`)
+//! There is one pipe per process, since only one loop at a time runs in the main thread; it is
+//! created with the first loop, so that a later lack of descriptors does no harm. The pipe is
+//! installed (`signal.set_wakeup_fd()`)
 //!
-//! - from the first sleep of a loop in the main thread until that loop stops: a signal that arrives
-//!   after the loop has looked for signals and before it sleeps would wait for the next event;
-//! - while a loop has signal handlers, running or not: it is told the numbers.
+//! - from the first sleep of a loop in the main thread until that loop stops: otherwise a signal
+//!   that arrives after the loop has checked for signals and before it sleeps would wait for the
+//!   next event;
+//! - while a loop has signal handlers, whether it runs or not: it needs the numbers.
 //!
-//! A wake-up descriptor of the program's own wakes the loop as well and is left alone. A kernel
-//! that does not watch the pipe, out of memory or of the user's quota, ends no program: the loop
-//! then waits for its poller and the pipe by ppoll().
+//! A wake-up descriptor that the program has installed also wakes the loop, and is not replaced. If
+//! the kernel cannot watch the pipe for lack of memory or quota, the loop waits for its poller and
+//! the pipe by `ppoll()`.
 
 #![forbid(unsafe_code)]
 
@@ -31,8 +32,8 @@ use crate::scheduler::report::outcome;
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler, current_thread};
 
-/// `signal.set_wakeup_fd()` for "no descriptor".
-const NONE: RawFd = -1;
+/// The value of `signal.set_wakeup_fd()` that means "no descriptor".
+const NO_DESCRIPTOR: RawFd = -1;
 
 static PIPE: AttachedRefCell<Option<Pipe>> = AttachedRefCell::new(None);
 
@@ -41,139 +42,140 @@ struct Pipe {
     reader: Receiver,
 }
 
-/// `threading.get_ident()` of the thread whose loop has put the pipe in place for its run; 0 for
-/// none.
-static ARMED_BY: AttachedCell<u64> = AttachedCell::new(0);
+/// `threading.get_ident()` of the thread whose running loop has installed the pipe; 0 for none.
+static INSTALLED_BY: AttachedCell<u64> = AttachedCell::new(0);
 
-/// A weak reference to the loop that is told the numbers: the one that has added a signal handler
+/// A weak reference to the loop that gets the signal numbers: the one that added a signal handler
 /// last.
-static LISTENER: AttachedCell<Option<Py<PyWeakrefReference>>> = AttachedCell::new(None);
+static RECEIVER: AttachedCell<Option<Py<PyWeakrefReference>>> = AttachedCell::new(None);
 
-/// Whether CPython may warn of a full pipe.
+/// Whether CPython warns about a full pipe.
 #[cfg(Py_3_13)]
-static LOUD: AttachedCell<bool> = AttachedCell::new(true);
+static WARNS_ON_FULL_PIPE: AttachedCell<bool> = AttachedCell::new(true);
 
-/// Makes the pipe, for a loop that is being made.
+/// Creates the pipe if it does not exist. Called for each new loop.
 ///
 /// # Errors
 /// OSError if the process is out of descriptors.
-pub fn prepare(py: Python<'_>) -> PyResult<()> {
-    ends(py).map(drop)
+pub fn create_pipe(py: Python<'_>) -> PyResult<()> {
+    pipe_ends(py).map(drop)
 }
 
-/// Lets signals wake the loop, which runs and is about to sleep for the first time. Does nothing
+/// Installs the pipe for a running loop that is about to sleep for the first time. Does nothing
 /// outside the main thread.
-pub fn arm<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+pub fn install_for_run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    if outcome(py, install(scheduler))? { check_signals(py) } else { Ok(()) }
+    if outcome(py, install_pipe(scheduler))? { check_signals(py) } else { Ok(()) }
 }
 
-/// The loop stops: takes the pipe out of place if the loop has put it there and it still is.
-pub fn disarm(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
+/// Uninstalls the pipe when a loop stops, if that loop has installed it and it is still installed.
+pub fn uninstall_after_run(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     let py = scheduler.py();
     let thread = scheduler.get().thread.get(py);
-    if thread == 0 || ARMED_BY.get(py) != thread {
+    if thread == 0 || INSTALLED_BY.get(py) != thread {
         return Ok(());
     }
-    ARMED_BY.set(py, 0);
-    uninstall(py)
+    INSTALLED_BY.set(py, 0);
+    uninstall_pipe(py)
 }
 
-/// Tells the loop the signals' numbers from now on. Returns what `signal.set_wakeup_fd()` is to be
-/// called with; it refuses any thread but the main one.
+/// Delivers signal numbers to this loop from now on. Returns the descriptor for
+/// `signal.set_wakeup_fd()`, which works only in the main thread.
 ///
 /// # Errors
-/// OSError if there is no pipe: the one that a forked child had was lost.
-pub fn claim(scheduler: &Bound<'_, Scheduler>) -> PyResult<RawFd> {
+/// OSError if the pipe cannot be created again after a forked child has lost it.
+pub fn start_delivery(scheduler: &Bound<'_, Scheduler>) -> PyResult<RawFd> {
     let py = scheduler.py();
-    let (reader, writer) = ends(py)?;
+    let (reader, writer) = pipe_ends(py)?;
     if current_thread(py)? != main_thread(py)? {
         return Ok(writer);
     }
-    if !listener(py).is_some_and(|listener| listener.is(scheduler)) {
-        // The numbers so far are for the loop before, or for none.
-        forward(py)?;
+    if !receiver(py).is_some_and(|receiver| receiver.is(scheduler)) {
+        // Signals so far belong to the previous listener, if any.
+        deliver_numbers(py)?;
         let reference = PyWeakrefReference::new(scheduler)?;
-        LISTENER.store(py, Some(reference));
+        RECEIVER.store(py, Some(reference));
     }
-    ARMED_BY.set(py, 0);
+    INSTALLED_BY.set(py, 0);
     #[cfg(Py_3_13)]
-    LOUD.set(py, true);
+    WARNS_ON_FULL_PIPE.set(py, true);
     scheduler.get().has_signal_handlers.set(py, true);
-    watch(scheduler, reader);
+    watch_pipe(scheduler, reader);
     Ok(writer)
 }
 
-/// The loop has no signal handlers any more, and CPython was told to write to no descriptor.
-pub fn release(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
+/// Stops delivering signal numbers to this loop: it has no signal handlers any more, and
+/// `signal.set_wakeup_fd(-1)` was called.
+pub fn stop_delivery(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     let py = scheduler.py();
-    if listener(py).is_some_and(|listener| listener.is(scheduler)) {
-        LISTENER.store(py, None);
+    if receiver(py).is_some_and(|receiver| receiver.is(scheduler)) {
+        RECEIVER.store(py, None);
     }
     scheduler.get().has_signal_handlers.set(py, false);
-    // It may be that of another loop which is closed in a callback.
+    // Another loop may be running, and this one closed in one of its callbacks.
     let running = imports::get_running_loop(py)?.call0()?;
     if let Ok(running) = running.cast::<Scheduler>() {
-        running.get().before_sleep.set(py, Some(arm));
+        running.get().before_sleep.set(py, Some(install_for_run));
     }
     Ok(())
 }
 
-fn listener(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
-    LISTENER.get_bound(py)?.upgrade()
+fn receiver(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    RECEIVER.get_bound(py)?.upgrade()
 }
 
-/// Leaves alone what the program has put in the pipe's place.
-fn uninstall(py: Python<'_>) -> PyResult<()> {
-    let current = swap(py, NONE)?;
+/// Does not touch a descriptor that the program has installed instead.
+fn uninstall_pipe(py: Python<'_>) -> PyResult<()> {
+    let current = swap_wakeup_fd(py, NO_DESCRIPTOR)?;
     let writer = PIPE.with(py, |pipe| pipe.as_ref().map(|pipe| pipe.writer.as_raw_fd()));
     if Some(current) != writer {
-        restore(py, current);
+        restore_wakeup_fd(py, current);
     }
     Ok(())
 }
 
-/// Only a descriptor that was closed meanwhile is refused: then there is nothing to restore.
-fn restore(py: Python<'_>, fd: RawFd) {
-    if let Err(error) = swap(py, fd) {
+/// Fails only if the descriptor was closed meanwhile; then there is nothing to restore.
+fn restore_wakeup_fd(py: Python<'_>, fd: RawFd) {
+    if let Err(error) = swap_wakeup_fd(py, fd) {
         tracing::debug!(target: "ferroloop::loop", fd, %error, "the wake-up descriptor was closed");
     }
 }
 
-fn install(scheduler: &Bound<'_, Scheduler>) -> PyResult<bool> {
+fn install_pipe(scheduler: &Bound<'_, Scheduler>) -> PyResult<bool> {
     let py = scheduler.py();
     let thread = scheduler.get().thread.get(py);
     if thread != main_thread(py)? {
         return Ok(false);
     }
-    let (reader, writer) = match ends(py) {
-        Ok(ends) => ends,
+    let (reader, writer) = match pipe_ends(py) {
+        Ok(pipe_ends) => pipe_ends,
         Err(error) => {
-            // A forked child has lost it. Signals interrupt the sleep itself in all cases but the
-            // one at the module's head.
+            // A forked child has lost the pipe. Signals still interrupt the sleep itself, except in
+            // the case described at the head of this module.
             tracing::warn!(target: "ferroloop::loop", %error, "no pipe for signals");
             return Ok(false);
         }
     };
-    // Not by taking out what is in place: numbers for the signal handlers would be lost.
-    let previous = swap(py, writer)?;
-    if previous == NONE {
-        ARMED_BY.set(py, thread);
-        quieten(py, writer)?;
+    // Swap in one step: removing the installed descriptor first would lose numbers for signal
+    // handlers.
+    let previous = swap_wakeup_fd(py, writer)?;
+    if previous == NO_DESCRIPTOR {
+        INSTALLED_BY.set(py, thread);
+        disable_full_pipe_warning(py, writer)?;
     } else if previous != writer {
-        restore(py, previous);
+        restore_wakeup_fd(py, previous);
         return Ok(false);
     }
-    watch(scheduler, reader);
+    watch_pipe(scheduler, reader);
     Ok(true)
 }
 
-/// Has the loop's poller look at the pipe.
-fn watch(scheduler: &Bound<'_, Scheduler>, reader: RawFd) {
+/// Registers the pipe with the loop's poller.
+fn watch_pipe(scheduler: &Bound<'_, Scheduler>, reader: RawFd) {
     let py = scheduler.py();
     let this = scheduler.get();
     let runnable = Runnable::new(&SIGNALS, py.None().into_bound(py));
-    // What is replaced, or refused, refers to None alone.
+    // A replaced or refused runnable refers only to None, so dropping it here is safe.
     match this.watches.with(py, |watches| watches.set_background(reader, runnable)) {
         Ok(_replaced) => this.poll_extra(py, None),
         Err(refused) => {
@@ -181,41 +183,41 @@ fn watch(scheduler: &Bound<'_, Scheduler>, reader: RawFd) {
             if !this.polls_extra(py) {
                 tracing::warn!(target: "ferroloop::loop", %error, "the pipe for signals is not watched");
             }
-            this.poll_extra(py, Some((reader, hear)));
-            // The kernel may have the room later.
-            this.before_sleep.set(py, Some(arm));
+            this.poll_extra(py, Some((reader, handle_signals)));
+            // The kernel may have room later: try again before the next sleep.
+            this.before_sleep.set(py, Some(install_for_run));
         }
     }
 }
 
-/// In a forked child: parts from the parent's pipe. Loops that were inherited go on watching the
-/// same descriptors; as with asyncio, their signal handlers stay with the parent.
+/// In a forked child, replaces the inherited pipe. Inherited loops keep watching the same
+/// descriptor numbers; as with asyncio, their signal handlers remain with the parent.
 pub fn after_fork(py: Python<'_>) -> PyResult<()> {
-    LISTENER.store(py, None);
+    RECEIVER.store(py, None);
     if PIPE.with(py, |pipe| pipe.is_none()) {
         return Ok(());
     }
-    ARMED_BY.set(py, 0);
-    uninstall(py)?;
-    PIPE.with(py, renew).map_err(|error| os_error(py, &error))
+    INSTALLED_BY.set(py, 0);
+    uninstall_pipe(py)?;
+    PIPE.with(py, replace_inherited).map_err(|error| os_error(py, &error))
 }
 
-/// Without a new pipe the child has none.
+/// If that fails, the child has no pipe.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn renew(slot: &mut Option<Pipe>) -> std::io::Result<()> {
+fn replace_inherited(slot: &mut Option<Pipe>) -> std::io::Result<()> {
     let Some(inherited) = slot else { return Ok(()) };
     let (reader, writer) = (inherited.reader.as_raw_fd(), inherited.writer.as_raw_fd());
     crate::sys::pipe::reopen(reader, writer).inspect_err(|_| {
         if let Some(Pipe { writer, reader }) = slot.take() {
-            // Closed already.
+            // `reopen` has closed them.
             let _numbers = (writer.into_raw_fd(), reader.into_raw_fd());
         }
     })
 }
 
-/// Inherited loops cannot be used there, so no loop watches the pipe.
+/// On these systems inherited loops cannot be used, so no loop watches the pipe.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn renew(_slot: &mut Option<Pipe>) -> std::io::Result<()> {
+fn replace_inherited(_slot: &mut Option<Pipe>) -> std::io::Result<()> {
     Ok(())
 }
 
@@ -223,33 +225,33 @@ fn main_thread(py: Python<'_>) -> PyResult<u64> {
     imports::main_thread(py)?.call0()?.getattr(intern!(py, "ident"))?.extract()
 }
 
-/// `signal.set_wakeup_fd(fd)`: returns the descriptor replaced.
+/// `signal.set_wakeup_fd(fd)`: returns the previous descriptor.
 #[cfg(Py_3_13)]
-fn swap(py: Python<'_>, fd: RawFd) -> PyResult<RawFd> {
+fn swap_wakeup_fd(py: Python<'_>, fd: RawFd) -> PyResult<RawFd> {
     Ok(crate::ffi::signals::swap_wakeup_fd(py, fd))
 }
 
 #[cfg(not(Py_3_13))]
-fn swap(py: Python<'_>, fd: RawFd) -> PyResult<RawFd> {
+fn swap_wakeup_fd(py: Python<'_>, fd: RawFd) -> PyResult<RawFd> {
     imports::set_wakeup_fd(py)?.call1((fd,))?.extract()
 }
 
-/// A full pipe wakes the loop as well: without signal handlers there is nothing to warn of. From
-/// 3.13 on the setting outlives the swaps.
-fn quieten(py: Python<'_>, writer: RawFd) -> PyResult<()> {
+/// Without signal handlers a full pipe is harmless, since it also wakes the loop: turns CPython's
+/// warning off. From 3.13 on that setting survives the swaps.
+fn disable_full_pipe_warning(py: Python<'_>, writer: RawFd) -> PyResult<()> {
     #[cfg(Py_3_13)]
-    if !LOUD.get(py) {
+    if !WARNS_ON_FULL_PIPE.get(py) {
         return Ok(());
     }
     let quiet: Bound<'_, PyDict> = [("warn_on_full_buffer", false)].into_py_dict(py)?;
     imports::set_wakeup_fd(py)?.call((writer,), Some(&quiet))?;
     #[cfg(Py_3_13)]
-    LOUD.set(py, false);
+    WARNS_ON_FULL_PIPE.set(py, false);
     Ok(())
 }
 
-/// The pipe's ends: to read from and to write to.
-fn ends(py: Python<'_>) -> PyResult<(RawFd, RawFd)> {
+/// The descriptors of the pipe's read end and write end. Creates the pipe if there is none.
+fn pipe_ends(py: Python<'_>) -> PyResult<(RawFd, RawFd)> {
     let numbers = |pipe: &Pipe| (pipe.reader.as_raw_fd(), pipe.writer.as_raw_fd());
     if let Some(found) = PIPE.with(py, |pipe| pipe.as_ref().map(numbers)) {
         return Ok(found);
@@ -262,9 +264,9 @@ fn ends(py: Python<'_>) -> PyResult<(RawFd, RawFd)> {
     Ok(found)
 }
 
-/// Something was written to the pipe.
+/// Handles readability of the pipe.
 static SIGNALS: RunnableKind = RunnableKind {
-    run: |scheduler, _runnable| hear(scheduler),
+    run: |scheduler, _runnable| handle_signals(scheduler),
     cancelled: never_cancelled,
     sets_current_task: false,
     describe: describe_object,
@@ -272,14 +274,14 @@ static SIGNALS: RunnableKind = RunnableKind {
     left_timers: nothing_to_note,
 };
 
-fn hear<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+fn handle_signals<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    outcome(py, forward(py))?;
+    outcome(py, deliver_numbers(py))?;
     check_signals(py)
 }
 
-/// Empties the pipe, and tells the loop with signal handlers what was in it.
-fn forward(py: Python<'_>) -> PyResult<()> {
+/// Drains the pipe, and delivers its numbers to the loop that has signal handlers.
+fn deliver_numbers(py: Python<'_>) -> PyResult<()> {
     let mut numbers = [0; 256];
     loop {
         let read =
@@ -290,9 +292,9 @@ fn forward(py: Python<'_>) -> PyResult<()> {
             // Drained; the pipe itself cannot fail.
             Some(Err(_)) | None => return Ok(()),
         };
-        if let Some(listener) = listener(py) {
-            let heard = PyBytes::new(py, &numbers[..count]);
-            listener.call_method1(intern!(py, "_process_self_data"), (heard,))?;
+        if let Some(receiver) = receiver(py) {
+            let numbers_read = PyBytes::new(py, &numbers[..count]);
+            receiver.call_method1(intern!(py, "_process_self_data"), (numbers_read,))?;
         }
         if count != numbers.len() {
             return Ok(());

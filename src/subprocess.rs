@@ -1,8 +1,8 @@
-//! A process descriptor on the poller: no SIGCHLD handler and no thread, in any thread's loop.
+//! Watches the exit of child processes by a process descriptor on the poller: no SIGCHLD handler
+//! and no thread, and from a loop in any thread.
 //!
-//! The descriptor stands for the child even if its number is given to another process, so what
-//! is reaped is always the right one. It is closed as soon as the child has been reaped, or with
-//! the loop.
+//! The descriptor refers to the child even if its pid is reused, so the right process is reaped. It
+//! is closed when the child has been reaped, or with the loop.
 
 #![forbid(unsafe_code)]
 
@@ -23,10 +23,10 @@ use crate::scheduler::watch::{Direction, WatchRefused};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 use crate::sys::process;
 
-/// What asyncio takes for the exit code where it cannot be had.
+/// asyncio's exit code for a child whose status is unknown.
 const UNKNOWN_STATUS: i32 = 255;
 
-/// A child whose exit is waited for.
+/// A child process whose exit is awaited.
 #[pyclass(frozen, module = "ferroloop._ferroloop")]
 struct ExitWatch {
     pid: i32,
@@ -36,9 +36,10 @@ struct ExitWatch {
     context: AttachedCell<Option<Py<PyAny>>>,
 }
 
-/// Has `callback(argument, exit_code)` called, in the caller's context, once the child `pid` has
-/// ended. The code is None if it was reaped elsewhere. False if the system gives no descriptor,
-/// or the kernel does not watch it: the child runs already, and a thread can wait for it.
+/// Calls `callback(argument, exit_code)`, in the caller's context, once the child `pid` has ended.
+/// The code is None if the child was reaped elsewhere. Returns false if the system provides no
+/// process descriptor or the kernel does not watch it; the child is running, and the caller can
+/// wait for it in a thread.
 ///
 /// # Errors
 /// RuntimeError if the loop is closed.
@@ -76,7 +77,7 @@ pub fn watch<'py>(
     Ok(true)
 }
 
-/// The descriptor is readable.
+/// Handles readability of the process descriptor.
 static EXIT: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
         let py = scheduler.py();
@@ -91,14 +92,15 @@ static EXIT: RunnableKind = RunnableKind {
     left_timers: nothing_to_note,
 };
 
-/// Reaps the child. Its callback waits for the next turn, behind what the child has written.
+/// Reaps the child. Its callback is queued for the next turn, after the data that the child has
+/// written.
 fn ended<'py>(scheduler: &Bound<'py, Scheduler>, watch: &ExitWatch) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
     let reaped = watch.process.inspect(py, |process| {
         process.as_ref().map(|process| (process.as_raw_fd(), process::reap(watch.pid, process)))
     });
-    // Without a descriptor the watch is over: the loop was closed.
+    // There is no descriptor once the loop was closed.
     let Some((fd, reaped)) = reaped else { return Ok(()) };
     let mut unknown = None;
     let code = match reaped {
@@ -124,7 +126,7 @@ fn ended<'py>(scheduler: &Bound<'py, Scheduler>, watch: &ExitWatch) -> PyOutcome
     outcome(py, scheduled.and(reported))
 }
 
-/// The system refuses to say how the child has ended.
+/// Reports that the system refused to return the exit status.
 #[cold]
 fn report(scheduler: &Bound<'_, Scheduler>, pid: i32, error: PyErr) -> PyResult<()> {
     let py = scheduler.py();

@@ -1,9 +1,9 @@
-//! A thread that notices, while it lasts, that a loop does not turn.
+//! A thread that detects a loop that does not turn, while it happens.
 //!
-//! It watches the loops' counters without the GIL, and takes the GIL only to report: then the
-//! thread of the loop stands still and its stack can be read. The report itself is Python
-//! (`ferroloop.watchdog`). The thread is a `threading.Thread` with a native target, as the pool's
-//! are; who makes it sees to it that it ends before the interpreter does.
+//! It reads the loops' metrics without the GIL, and takes the GIL only to report: then the loop's
+//! thread is stopped and its stack can be read. The report itself is written by Python
+//! (`ferroloop.watchdog`). The thread is a `threading.Thread` with a native target, as those of the
+//! pool are; its owner must stop it before the interpreter shuts down.
 
 #![forbid(unsafe_code)]
 
@@ -21,16 +21,16 @@ use crate::reactor::clock;
 use crate::scheduler::{LOOPS, Scheduler};
 use crate::sys::fork::Generation;
 
-/// Looks within a threshold.
-const LOOKS: u32 = 4;
-/// Longest time between two looks.
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+/// Number of checks within a threshold.
+const CHECKS_PER_THRESHOLD: u32 = 4;
+/// Longest time between two checks.
+const MAXIMUM_PAUSE: Duration = Duration::from_millis(50);
+const MINIMUM_PAUSE: Duration = Duration::from_millis(1);
 
-/// The watchdogs that want to know of new loops.
+/// The watchdogs that also watch loops started later.
 static WATCHDOGS: AttachedRefCell<Vec<Weak<Shared>>> = AttachedRefCell::new(Vec::new());
 
-/// To be called whenever a loop begins to run.
+/// Called whenever a loop begins to run.
 pub fn loop_runs(py: Python<'_>, metrics: &Arc<Metrics>) {
     WATCHDOGS.with(py, |watchdogs| {
         watchdogs.retain(|watchdog| watchdog.strong_count() > 0);
@@ -40,12 +40,12 @@ pub fn loop_runs(py: Python<'_>, metrics: &Arc<Metrics>) {
     });
 }
 
-/// What the thread and its owner share.
+/// State shared by the thread and its owner.
 struct Shared {
     threshold: Duration,
     state: Mutex<State>,
     changed: Condvar,
-    /// In a fork's child there is no thread, and its lock may be held for ever.
+    /// In a forked child the thread does not exist, and the lock may be held forever.
     generation: Generation,
 }
 
@@ -59,10 +59,10 @@ struct Watched {
     detector: StallDetector,
 }
 
-/// What the thread found.
-enum News {
+/// What the thread must do.
+enum Action {
     Stop,
-    Of(Arc<Metrics>, Finding),
+    Report(Arc<Metrics>, Finding),
 }
 
 impl Shared {
@@ -81,21 +81,21 @@ impl Shared {
         }
     }
 
-    /// Blocks until there is something to tell. Without the GIL.
-    fn wait_for_news(&self) -> News {
-        let pause = (self.threshold / LOOKS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+    /// Blocks until there is something to report or `stop()` was called. Called without the GIL.
+    fn wait_for_action(&self) -> Action {
+        let pause = (self.threshold / CHECKS_PER_THRESHOLD).clamp(MINIMUM_PAUSE, MAXIMUM_PAUSE);
         let mut state = self.lock();
         loop {
             if state.stopping {
-                return News::Stop;
+                return Action::Stop;
             }
-            // Loops whose objects are gone.
+            // Forget loops whose objects were deallocated.
             state.watched.retain(|watched| Arc::strong_count(&watched.metrics) > 1);
             let now = clock::nanoseconds();
             for watched in &mut state.watched {
-                match watched.detector.look(watched.metrics.pulse(), now) {
+                match watched.detector.check(watched.metrics.progress(), now) {
                     Finding::Nothing => {}
-                    finding => return News::Of(watched.metrics.clone(), finding),
+                    finding => return Action::Report(watched.metrics.clone(), finding),
                 }
             }
             let waited = self.changed.wait_timeout(state, pause);
@@ -103,12 +103,12 @@ impl Shared {
         }
     }
 
-    /// Whether the stall is over that the detector has just told of.
-    fn look_again(&self, metrics: &Arc<Metrics>) -> Finding {
+    /// Checks again, to see whether the stall that the detector has just reported has ended.
+    fn check_again(&self, metrics: &Arc<Metrics>) -> Finding {
         let mut state = self.lock();
         let same = |watched: &&mut Watched| Arc::ptr_eq(&watched.metrics, metrics);
         match state.watched.iter_mut().find(same) {
-            Some(watched) => watched.detector.look(metrics.pulse(), clock::nanoseconds()),
+            Some(watched) => watched.detector.check(metrics.progress(), clock::nanoseconds()),
             None => Finding::Nothing,
         }
     }
@@ -118,10 +118,11 @@ impl Shared {
 ///
 /// Args:
 ///     threshold: seconds that a turn may last.
-///     report: called in the thread as `report(loop, seconds, sampled, over)`. A stall that lasts
-///         is told by `sampled` and not `over`, while the loop's thread stands still; its end by
-///         `over` and not `sampled`; one that was over before its stack could be read by neither.
-///     loop: the one loop to watch; all that run by default.
+///     report: called in the thread as `report(loop, seconds, sampled, ended)`. For a stall that is
+///         going on, `sampled` is true and `ended` is false, and the loop's thread is stopped; for
+///         its end, `ended` is true and `sampled` is false; for a stall that ended before the stack
+///         could be read, both are false.
+///     loop: the only loop to watch; by default all running loops.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "Watchdog")]
 pub struct Watchdog {
     shared: Arc<Shared>,
@@ -163,12 +164,12 @@ impl Watchdog {
 
     /// Watch until `stop()` is called.
     fn __call__(&self, py: Python<'_>) {
-        while let News::Of(metrics, finding) = py.detach(|| self.shared.wait_for_news()) {
-            if let Err(error) = self.tell(py, &metrics, finding) {
+        while let Action::Report(metrics, finding) = py.detach(|| self.shared.wait_for_action()) {
+            if let Err(error) = self.report_finding(py, &metrics, finding) {
                 let raised = Raised::from(error.into_value(py).into_bound(py));
                 write_unraisable(raised, py.None().bind(py));
             }
-            // The reporter may have forked; the child has no business here.
+            // `report` may have forked: the child must not go on watching.
             if !self.shared.generation.is_current() {
                 return;
             }
@@ -193,29 +194,34 @@ impl Watchdog {
 }
 
 impl Watchdog {
-    fn tell(&self, py: Python<'_>, metrics: &Arc<Metrics>, finding: Finding) -> PyResult<()> {
+    fn report_finding(
+        &self,
+        py: Python<'_>,
+        metrics: &Arc<Metrics>,
+        finding: Finding,
+    ) -> PyResult<()> {
         let Some(report) = self.report.get_bound(py) else { return Ok(()) };
-        let (since, until, sampled, over) = match finding {
+        let (since, until, sampled, ended) = match finding {
             Finding::Nothing => return Ok(()),
-            Finding::Over { since, until } => (since, until, false, true),
-            // While this thread waited for the GIL the turn may have ended.
-            Finding::Stalled { since } => match self.shared.look_again(metrics) {
-                Finding::Over { since, until } => (since, until, false, false),
+            Finding::Ended { since, until } => (since, until, false, true),
+            // The turn may have ended while this thread waited for the GIL.
+            Finding::Stalled { since } => match self.shared.check_again(metrics) {
+                Finding::Ended { since, until } => (since, until, false, false),
                 _ => (since, clock::nanoseconds(), true, false),
             },
         };
         let Some(event_loop) = loop_of(py, metrics) else { return Ok(()) };
         let seconds = clock::seconds(until.saturating_sub(since));
-        if over {
+        if ended {
             tracing::warn!(target: "ferroloop::watchdog", seconds, "the loop turns again");
         } else {
             tracing::warn!(target: "ferroloop::watchdog", seconds, "the loop does not turn");
         }
-        report.call1((event_loop, seconds, sampled, over)).map(drop)
+        report.call1((event_loop, seconds, sampled, ended)).map(drop)
     }
 }
 
-/// The loop whose counters these are, if it is not closed.
+/// The loop with these metrics, if it is not closed.
 fn loop_of<'py>(py: Python<'py>, metrics: &Arc<Metrics>) -> Option<Bound<'py, PyAny>> {
     LOOPS.snapshot(py).into_iter().find(|found| {
         found.cast::<Scheduler>().is_ok_and(|found| Arc::ptr_eq(&found.get().metrics, metrics))

@@ -35,7 +35,7 @@ pub(super) fn as_handle<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = scheduler.py();
     if let Ok(handle) = runnable.object.bind(py).cast::<Handle>() {
-        Handle::show(handle);
+        Handle::track(handle);
         return Ok(handle.clone().into_any());
     }
     if std::ptr::eq(runnable.kind, &FOREIGN_HANDLE) {

@@ -45,7 +45,7 @@ impl EventLoop {
         let cleaned = Self::_run_forever_cleanup(slf);
         tracing::debug!(target: "ferroloop::loop", "a loop stops");
         drop(run);
-        logging::settle(slf.py());
+        logging::flush(slf.py());
         result.and(cleaned)
     }
 
@@ -160,12 +160,12 @@ impl EventLoop {
     /// Return the descriptor for `signal.set_wakeup_fd()`. From now on this loop receives the
     /// signal numbers that are written to it.
     fn _claim_signal_pipe(slf: &Bound<'_, Self>) -> PyResult<RawFd> {
-        signals::claim(slf.as_super())
+        signals::start_delivery(slf.as_super())
     }
 
     /// Stop receiving signal numbers; called when the loop's last signal handler is removed.
     fn _release_signal_pipe(slf: &Bound<'_, Self>) -> PyResult<()> {
-        signals::release(slf.as_super())
+        signals::stop_delivery(slf.as_super())
     }
 
     /// Wake the loop if it sleeps in the poller. Safe in any thread.
@@ -178,7 +178,7 @@ impl EventLoop {
     /// Called when a run starts.
     pub(super) fn on_run_start(slf: &Bound<'_, Self>) {
         let (py, scheduler) = (slf.py(), slf.as_super().get());
-        scheduler.before_sleep.set(py, Some(signals::arm));
+        scheduler.before_sleep.set(py, Some(signals::install_for_run));
         scheduler.registry_entry.register(slf.as_super());
         watchdog::loop_runs(py, &scheduler.metrics);
         scheduler.metrics.run_begins(clock::nanoseconds());
@@ -187,7 +187,7 @@ impl EventLoop {
     /// Called when a run ends.
     pub(super) fn on_run_end(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.as_super().get().metrics.run_ends(clock::nanoseconds());
-        signals::disarm(slf.as_super())
+        signals::uninstall_after_run(slf.as_super())
     }
 
     /// Checked before any state is changed, so that a failed attempt does not affect a run that is

@@ -123,7 +123,7 @@ impl EventLoop {
             saved_asyncgen_hooks: AttachedCell::new(None),
             default_executor: executor::DefaultExecutor::default(),
         };
-        signals::prepare(cls.py())?;
+        signals::create_pipe(cls.py())?;
         let scheduler = Scheduler::new(cls.py())?;
         scheduler.patches.hooks.set(cls.py(), Some(hooks::LOOP_HOOKS));
         Ok(PyClassInitializer::from(scheduler).add_subclass(event_loop))

@@ -149,7 +149,7 @@ fn schedule<'py>(
     if debug {
         check_callback(&callback, arguments.method())?;
     }
-    let handle = Handle::hidden(
+    let handle = Handle::untracked(
         callback.to_owned(),
         CallbackArguments::from_call(arguments, 1)?,
         scheduler.clone().into_any(),
@@ -157,7 +157,7 @@ fn schedule<'py>(
         debug,
     )?;
     if !this.is_running(py) {
-        Handle::show(&handle);
+        Handle::track(&handle);
     }
     this.push(py, Runnable::new(&HANDLE, handle.clone()));
     Ok(handle)
@@ -179,7 +179,7 @@ fn schedule_at<'py>(
     if debug {
         check_callback(&callback, "call_at")?;
     }
-    let timer = TimerHandle::hidden(
+    let timer = TimerHandle::untracked(
         when,
         callback.to_owned(),
         CallbackArguments::from_call(arguments, 2)?,
@@ -188,7 +188,7 @@ fn schedule_at<'py>(
         debug,
     )?;
     if !this.is_running(py) {
-        Handle::show(timer.as_super());
+        Handle::track(timer.as_super());
     }
     TimerHandle::arm(&timer, scheduler, deadline);
     Ok(timer.into_any())

@@ -43,7 +43,7 @@ impl CallbackArguments {
         if tuple.is_empty() { Self::Empty } else { Self::Many(tuple.unbind()) }
     }
 
-    /// The arguments, taken over.
+    /// Converts the arguments, without touching reference counts.
     #[inline(always)]
     pub fn into_bound(self, py: Python<'_>) -> BoundArguments<'_> {
         match self {
@@ -54,7 +54,7 @@ impl CallbackArguments {
         }
     }
 
-    /// The arguments, to use while Python code may clear this.
+    /// New references to the arguments, for use while Python code may clear the handle.
     #[inline(always)]
     pub fn bound<'py>(&self, py: Python<'py>) -> BoundArguments<'py> {
         match self {
@@ -66,7 +66,7 @@ impl CallbackArguments {
     }
 }
 
-/// [`CallbackArguments`] held for the length of a call.
+/// [`CallbackArguments`] held for the duration of a call.
 pub enum BoundArguments<'py> {
     /// As [`CallbackArguments::Cleared`].
     Cleared,

@@ -1,4 +1,14 @@
-//! `Handle` and `TimerHandle`: a callback that was scheduled and can be cancelled.
+//! `Handle` and `TimerHandle`: a scheduled callback that can be cancelled.
+//!
+//! * `timer.rs`: `TimerHandle`;
+//!
+//! * `threadsafe.rs`: handles of `call_soon_threadsafe()` (Python 3.14);
+//!
+//! * `arguments.rs`: the arguments of a callback.
+//!
+//! The garbage collector does not track a handle while the running loop's queue owns it: such
+//! handles are not garbage, and would be the largest part of a collection. They are tracked when
+//! they are run, exposed to the program or cancelled, or when the loop stops.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +38,7 @@ use crate::scheduler::report::{outcome, report_raised, too_late_to_report};
 use crate::scheduler::runnable::{describe_object, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
-/// Completes the classes. Called once, when the module is made.
+/// Completes the classes. Called once, when the module is initialised.
 pub fn install(py: Python<'_>) {
     instance_pool::install::<Handle>(py);
     instance_pool::install::<TimerHandle>(py);
@@ -45,15 +55,15 @@ pub const HANDLE_KIND: RunnableKind = RunnableKind {
     left_timers: nothing_to_note,
     show: |object| {
         if let Ok(handle) = object.cast::<Handle>() {
-            Handle::show(handle);
+            Handle::track(handle);
         }
     },
 };
 
-/// The one [`HANDLE_KIND`] that runnables point to.
+/// The instance of [`HANDLE_KIND`] that runnables refer to.
 pub static HANDLE: RunnableKind = HANDLE_KIND;
 
-/// What only debug mode fills.
+/// Fields that only debug mode sets.
 #[derive(Default)]
 struct DebugInfo {
     source_traceback: Option<Py<PyAny>>,
@@ -78,12 +88,12 @@ pub struct Handle {
     debug: AttachedCell<Option<Box<DebugInfo>>>,
     context_state: AttachedCell<ContextState>,
     cancelled: AttachedCell<bool>,
-    /// Made by `call_soon_threadsafe()`: other threads may not cancel it while it runs.
+    /// Created by `call_soon_threadsafe()`: `cancel()` in another thread waits while it runs.
     #[cfg(Py_3_14)]
     threadsafe: AttachedCell<bool>,
 }
 
-/// Dead handles kept for the next burst (6 MiB): what a thread queues before it loses the GIL.
+/// Maximum number of pooled handles (6 MiB): as many as a thread may queue before it loses the GIL.
 pub(super) const POOL_CAPACITY: usize = 64 * 1024;
 
 impl Pooled for Handle {
@@ -110,7 +120,7 @@ impl Pooled for Handle {
         if let Some(debug) = this.debug.take(py) {
             drop((
                 debug.source_traceback.map(|traceback| traceback.into_bound(py)),
-                debug.repr.map(|shown| shown.into_bound(py)),
+                debug.repr.map(|repr| repr.into_bound(py)),
             ));
         }
         drop((callback, arguments, context, event_loop));
@@ -118,7 +128,7 @@ impl Pooled for Handle {
 }
 
 impl Handle {
-    /// A handle of nothing.
+    /// An empty handle.
     fn unscheduled() -> Self {
         Self {
             callback: AttachedCell::new(None),
@@ -133,12 +143,12 @@ impl Handle {
         }
     }
 
-    /// A handle for `callback(*arguments)` in `context`, hidden from the collector until somebody
-    /// calls [`Handle::show`].
+    /// A handle for `callback(*arguments)` in `context`. The garbage collector does not track it
+    /// until [`Handle::track`] is called.
     ///
-    /// In debug mode it keeps the stack of its caller. Runs Python code only then.
+    /// In debug mode it keeps the caller's stack. Runs Python code only then.
     #[inline(always)]
-    pub fn hidden<'py>(
+    pub fn untracked<'py>(
         callback: Bound<'py, PyAny>,
         arguments: CallbackArguments,
         event_loop: Bound<'py, PyAny>,
@@ -150,8 +160,8 @@ impl Handle {
         Ok(handle)
     }
 
-    /// The same for whoever keeps the handle outside of the ready queue and the timers; `context` is
-    /// by default a copy of the current one.
+    /// As [`Handle::untracked`], but tracked: for handles that are kept outside the ready queue and
+    /// the timers. The default `context` is a copy of the current one.
     pub fn create<'py>(
         callback: Bound<'py, PyAny>,
         arguments: CallbackArguments,
@@ -160,12 +170,12 @@ impl Handle {
         debug: bool,
     ) -> PyResult<Bound<'py, Self>> {
         let context = ChosenContext::given_or_copied(callback.py(), context)?;
-        let handle = Self::hidden(callback, arguments, event_loop, context, debug)?;
-        Self::show(&handle);
+        let handle = Self::untracked(callback, arguments, event_loop, context, debug)?;
+        Self::track(&handle);
         Ok(handle)
     }
 
-    /// Fills an empty handle.
+    /// Initialises an empty handle.
     #[inline(always)]
     fn schedule<'py>(
         &self,
@@ -188,9 +198,9 @@ impl Handle {
         Ok(())
     }
 
-    /// Shows the handle to the collector.
+    /// Makes the garbage collector track the handle.
     #[inline]
-    pub fn show(slf: &Bound<'_, Self>) {
+    pub fn track(slf: &Bound<'_, Self>) {
         object::track(slf);
     }
 
@@ -205,7 +215,7 @@ impl Handle {
         self.cancelled.get(py)
     }
 
-    /// Gives the handle the stack of what has scheduled the callback.
+    /// Sets the stack of the code that scheduled the callback.
     pub fn set_source_traceback(&self, stack: Bound<'_, PyAny>) {
         let py = stack.py();
         let mut debug = self.debug.take(py).unwrap_or_default();
@@ -213,7 +223,7 @@ impl Handle {
         drop((self.debug.replace(py, Some(debug)), replaced));
     }
 
-    /// That stack; only debug mode keeps it.
+    /// The stack of the code that scheduled the callback, which only debug mode keeps.
     pub fn source_traceback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.debug.inspect(py, |debug| {
             let traceback = debug.as_ref()?.source_traceback.as_ref()?;
@@ -233,7 +243,8 @@ impl Handle {
         }
     }
 
-    /// Cancels; `keep_repr` builds what `repr()` shows from now on, in debug mode.
+    /// Cancels the callback and drops it with its arguments. In debug mode, first stores what
+    /// `repr()` returns from now on.
     fn cancel_with(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
@@ -241,11 +252,11 @@ impl Handle {
             return Ok(());
         }
         this.cancelled.set(py, true);
-        Self::show(slf);
+        Self::track(slf);
         if this.loop_debug(py)? && !too_late_to_report(py) {
-            let shown = slf.repr()?.into_any().unbind();
+            let repr = slf.repr()?.into_any().unbind();
             let mut debug = this.debug.take(py).unwrap_or_default();
-            debug.repr = Some(shown);
+            debug.repr = Some(repr);
             drop(this.debug.replace(py, Some(debug)));
         }
         let callback = this.callback.take(py);
@@ -263,7 +274,7 @@ impl DebugInfo {
     }
 }
 
-/// A handle from the queue.
+/// Runs a handle from the queue.
 #[inline(always)]
 fn run_queued<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
@@ -275,7 +286,8 @@ fn run_queued<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyO
     run_owned(scheduler, &handle)
 }
 
-/// Runs a handle that the queue has owned. If anybody else owns it now, the collector must know it.
+/// Runs a handle that the queue owned. If it has other owners now, the garbage collector must track
+/// it.
 #[inline(always)]
 fn run_owned<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -285,7 +297,7 @@ fn run_owned<'py>(
     let contexts = &scheduler.get().contexts;
     let result = run(handle, |slot| slot.to_enter(py, contexts));
     if object::is_shared(handle) {
-        Handle::show(handle);
+        Handle::track(handle);
     } else {
         handle.get().context_slot().reclaim(py, contexts);
     }
@@ -323,7 +335,8 @@ fn run<'py>(
     }
 }
 
-/// `context.run(callback, *arguments)` for an object that only quacks like a context.
+/// `context.run(callback, *arguments)` for an object that is no `contextvars.Context` but has its
+/// methods.
 #[cold]
 fn run_in_foreign_context<'py>(
     context: &Bound<'py, PyAny>,
@@ -341,7 +354,7 @@ fn run_in_foreign_context<'py>(
     call::call_tuple(&run, &all)
 }
 
-/// Reports what the callback of `handle` raised, as if the loop had run it.
+/// Reports an exception of the callback of `handle`, as if the loop had run it.
 #[cold]
 pub fn report_exception<'py>(handle: &Bound<'py, Handle>, raised: Raised<'py>) -> PyResult<()> {
     let py = handle.py();
@@ -361,7 +374,8 @@ fn report<'py>(
     let py = handle.py();
     let this = handle.get();
     let Some(event_loop) = this.event_loop.get_bound(py) else { return Ok(()) };
-    // asyncio formats what the handle holds now: a callback may have cancelled itself.
+    // asyncio formats what the handle holds now, since a callback may have cancelled its own
+    // handle.
     let callback = this.callback.get_bound(py).unwrap_or_else(|| callback.clone());
     let source = format_source(py, &callback, arguments, this.loop_debug(py)?)?;
     let message = PyString::new(py, &format!("Exception in callback {source}"));
@@ -377,7 +391,7 @@ fn report<'py>(
     )
 }
 
-/// How asyncio shows a callback: name, arguments and where it is defined.
+/// A callback as asyncio formats it: name, arguments and source location.
 fn format_source<'py>(
     py: Python<'py>,
     callback: &Bound<'py, PyAny>,
@@ -387,7 +401,7 @@ fn format_source<'py>(
     use pyo3::types::{IntoPyDict, PyDict};
     let arguments = arguments.to_tuple(py)?;
     let format = imports::format_callback_source(py)?;
-    // The `debug` keyword came with 3.13 (and late releases of 3.12): ask the function itself.
+    // The `debug` parameter exists from 3.13 (and late releases of 3.12) on: inspect the function.
     let code = format.getattr(intern!(py, "__code__"))?;
     let takes_debug = code.getattr(intern!(py, "co_varnames"))?.contains(intern!(py, "debug"))?;
     let keywords: Option<Bound<'_, PyDict>> =
@@ -513,7 +527,7 @@ impl Handle {
     #[getter(_repr)]
     fn kept_repr<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.debug
-            .inspect(py, |debug| debug.as_ref()?.repr.as_ref().map(|shown| shown.bind(py).clone()))
+            .inspect(py, |debug| debug.as_ref()?.repr.as_ref().map(|repr| repr.bind(py).clone()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -1,4 +1,4 @@
-//! Handles of `call_soon_threadsafe()` on Python 3.14, where they are of a class of their own:
+//! Handles of `call_soon_threadsafe()` on Python 3.14, where asyncio has its own class for them:
 //! `cancel()` and `cancelled()` in another thread wait while the callback runs.
 
 #![forbid(unsafe_code)]
@@ -10,13 +10,13 @@ use crate::ffi::exception::PyOutcome;
 use crate::scheduler::{Scheduler, current_thread};
 
 impl Handle {
-    /// Makes it one of these.
+    /// Makes it a thread-safe handle.
     pub fn mark_threadsafe(&self, py: Python<'_>) {
         self.threadsafe.set(py, true);
     }
 }
 
-/// Runs the callback, where other threads can see that it does.
+/// Runs the callback, and lets other threads see that it is running.
 #[inline]
 pub(super) fn run<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -26,7 +26,7 @@ pub(super) fn run<'py>(
     run_owned(scheduler, handle)
 }
 
-/// In another thread than the loop's: waits while the callback runs.
+/// Waits while the callback runs, unless called in the loop's own thread.
 pub(super) fn wait_for_end(handle: &Bound<'_, Handle>) -> PyResult<()> {
     let py = handle.py();
     let this = handle.get();

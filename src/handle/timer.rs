@@ -33,7 +33,7 @@ pub static TIMER: RunnableKind = RunnableKind {
     ..HANDLE_KIND
 };
 
-/// A deadline, kept as it was given: an int stays an int in `when()` and `repr()`.
+/// A deadline, kept as the caller gave it: an int remains an int in `when()` and `repr()`.
 pub enum When {
     /// Seconds computed by `call_later`.
     Seconds(f64),
@@ -87,9 +87,9 @@ impl TimerHandle {
         Self { when: AttachedCell::new(when), scheduled: AttachedCell::new(false) }
     }
 
-    /// A handle for a time; the rest as [`Handle::hidden`].
+    /// A handle with the deadline `when`; otherwise as [`Handle::untracked`].
     #[inline(always)]
-    pub fn hidden<'py>(
+    pub fn untracked<'py>(
         when: When,
         callback: Bound<'py, PyAny>,
         arguments: CallbackArguments,
@@ -104,7 +104,8 @@ impl TimerHandle {
         Ok(timer)
     }
 
-    /// Arms it on `scheduler` for `deadline`, which equals its `when` as a float.
+    /// Adds it to the timers of `scheduler` with `deadline`, which must equal its `when` as a
+    /// float.
     #[inline(always)]
     pub fn arm<'py>(slf: &Bound<'py, Self>, scheduler: &Bound<'py, Scheduler>, deadline: f64) {
         let py = slf.py();
@@ -232,7 +233,7 @@ impl TimerHandle {
 }
 
 impl TimerHandle {
-    /// Cancels, and takes the timer out of the queue where that is cheap: a time-out that is
+    /// Cancels, and removes the timer from the heap where that is cheap: a timeout that is
     /// cancelled soon after it was set, as most are, is the last one in the heap.
     fn cancel_native<'py>(
         slf: &Bound<'py, Self>,

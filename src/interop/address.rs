@@ -1,4 +1,4 @@
-//! Socket addresses as Python's `socket` module shows them.
+//! Socket addresses as Python's `socket` module represents them.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::sys::address::SocketAddress;
 
-/// What `getsockname()` and `getpeername()` return; None for a family not known here.
+/// What `getsockname()` and `getpeername()` return; None for an address family unknown here.
 pub fn to_python<'py>(py: Python<'py>, address: &SocketAddress) -> PyResult<Bound<'py, PyAny>> {
     Ok(match address {
         SocketAddress::V4 { ip, port } => {
@@ -28,8 +28,8 @@ pub fn to_python<'py>(py: Python<'py>, address: &SocketAddress) -> PyResult<Boun
     })
 }
 
-/// The address that a tuple means to a socket of `family`; `None` if it has a name to look up, or
-/// anything else that Python must judge.
+/// The address that a tuple denotes for a socket of `family`; `None` if it contains a name that
+/// needs a DNS lookup, or anything else that Python must check.
 pub fn from_python(object: &Bound<'_, PyAny>, family: i32) -> Option<SocketAddress> {
     let tuple = object.cast::<PyTuple>().ok()?;
     let item = |index: usize| tuple.get_borrowed_item(index).ok();
@@ -66,8 +66,8 @@ impl V4Text {
     }
 }
 
-/// Written by hand: a server formats the address of every peer, and the standard library's
-/// formatting takes longer than all else that we do for a datagram.
+/// Hand-written: a server formats the address of every peer, and the standard library's formatting
+/// takes longer than everything else that we do for a datagram.
 fn v4_text(ip: [u8; 4]) -> V4Text {
     let mut text = V4Text { digits: [b'.'; 15], length: 0 };
     for (index, number) in ip.into_iter().enumerate() {
@@ -82,7 +82,7 @@ fn v4_text(ip: [u8; 4]) -> V4Text {
     text
 }
 
-/// As libc's `inet_ntop`, which writes IPv4-compatible addresses the old way.
+/// As libc's `inet_ntop`, which writes IPv4-compatible addresses in the dotted form.
 fn v6_text(ip: [u8; 16]) -> String {
     if ip[..12] == [0; 12] && ip[12..14] != [0; 2] {
         let [.., a, b, c, d] = ip;

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use super::imports;
 use crate::ffi::exception::Raised;
 
-/// `OSError(errno, strerror)`, of the subclass that Python has for the number.
+/// `OSError(errno, strerror)`, of Python's subclass for that `errno`.
 pub fn os_error(py: Python<'_>, error: &io::Error) -> PyErr {
     let Some(number) = error.raw_os_error() else {
         return PyOSError::new_err(error.to_string());

@@ -1,4 +1,4 @@
-//! Every Python object that we import, found once and kept.
+//! The Python objects that the crate imports, each looked up once.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ macro_rules! imports {
             CELL.import(py, $module, $attribute)
         }
     )*
-        /// Finds them all: nothing can be imported while the interpreter shuts down.
+        /// Imports them all: nothing can be imported while the interpreter shuts down.
         pub fn $load(py: Python<'_>) -> PyResult<()> {
             $($(#[$doc])* $name(py)?;)*
             Ok(())
@@ -37,9 +37,9 @@ imports! {
     get_event_loop = "asyncio.events": "get_event_loop";
     get_running_loop = "asyncio.events": "_get_running_loop";
     set_running_loop = "asyncio.events": "_set_running_loop";
-    // The last ten frames, as handles keep.
+    // The last ten frames, which handles keep.
     extract_stack = "asyncio.format_helpers": "extract_stack";
-    // All frames, with their lines, as futures keep.
+    // All frames with their source lines, which futures keep.
     extract_whole_stack = "traceback": "extract_stack";
     format_callback_source = "asyncio.format_helpers": "_format_callback_source";
     future_repr = "asyncio.base_futures": "_future_repr";
@@ -113,7 +113,7 @@ imports! {
     eager_task_factory = "asyncio.tasks": "eager_task_factory";
 }
 
-/// The module `asyncio.base_events`, for names that tests and tools replace (`logger`).
+/// The module `asyncio.base_events`, for attributes that tests and tools replace (`logger`).
 pub fn base_events(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     py.import("asyncio.base_events")
 }

@@ -1,4 +1,12 @@
-//! Between Rust and Python objects: what we import, how errors and addresses translate.
+//! Translation between Rust and Python objects.
+//!
+//! - `imports.rs`: the Python objects that the crate imports;
+//!
+//! - `error.rs`: system errors as exceptions;
+//!
+//! - `address.rs`: socket addresses;
+//!
+//! - `warning.rs`: ResourceWarnings as asyncio's classes issue them.
 
 pub mod address;
 pub mod error;

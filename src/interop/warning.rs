@@ -1,4 +1,4 @@
-//! Warnings that asyncio's classes give of themselves.
+//! Warnings that asyncio's classes issue about themselves.
 
 #![forbid(unsafe_code)]
 
@@ -9,8 +9,8 @@ use pyo3::types::PyDict;
 
 use super::imports;
 
-/// A ResourceWarning from the line of asyncio's `class.__del__` that gives it there, `line` lines
-/// into the function: so that filters by module apply, and the same line is shown.
+/// Issues a ResourceWarning as from asyncio's `class.__del__`, `line` lines into that function, so
+/// that warning filters by module apply and the same source line is shown. Runs Python code.
 pub fn resource_warning(
     class: &Bound<'_, PyAny>,
     line: u32,
@@ -24,7 +24,7 @@ pub fn resource_warning(
     let finalizer = class.getattr_opt(intern!(py, "__del__"))?;
     let code = finalizer.as_ref().map(|it| it.getattr_opt(intern!(py, "__code__"))).transpose()?;
     let (Some(finalizer), Some(code)) = (finalizer, code.flatten()) else {
-        // A tool has replaced it by something that has no lines.
+        // A tool has replaced it by an object without line numbers.
         imports::warn(py)?.call((message, category), Some(&keywords))?;
         return Ok(());
     };

@@ -1,5 +1,6 @@
-//! Which levels Python's loggers let pass. Below WARNING they have to be asked: by a level of their
-//! own, or of the logger `ferroloop`, and not by the root's, since asyncio would log nothing here.
+//! The levels that Python's loggers let pass. Records below WARNING are sent only if `setLevel()`
+//! was called on the logger or on the logger `ferroloop`; a level of the root logger is not enough,
+//! since asyncio would log nothing here.
 
 #![forbid(unsafe_code)]
 
@@ -36,22 +37,22 @@ const FILTERS: [LevelFilter; 6] = [
 /// Index into [`FILTERS`]: the most verbose of the loggers.
 static FILTER: AtomicUsize = AtomicUsize::new(0);
 
-/// The first logger's own memory of `isEnabledFor()`. Whatever changes a level empties it.
+/// The first logger's cache of `isEnabledFor()`, which `logging` clears whenever any level changes.
 static CACHE: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
-/// What passes now.
+/// The filter now.
 pub fn filter() -> LevelFilter {
     FILTERS[FILTER.load(Ordering::Relaxed)]
 }
 
-/// Whether a logger is to get records of a level, as `logging` counts them.
+/// Whether a logger is to get records of a level, which is `logging`'s number. Runs Python code.
 pub fn is_wanted(logger: &Bound<'_, PyAny>, level: u8) -> PyResult<bool> {
     let py = logger.py();
     let enabled = logger.call_method1(intern!(py, "isEnabledFor"), (level,))?.is_truthy()?;
     Ok(enabled && (level >= number(&Level::WARN) || has_own_level(logger)?))
 }
 
-/// Whether `setLevel()` was called on the logger or on one above it, the root excepted.
+/// Whether `setLevel()` was called on the logger or on one of its parents except the root.
 fn has_own_level(logger: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = logger.py();
     let mut logger = logger.clone();
@@ -67,7 +68,7 @@ fn has_own_level(logger: &Bound<'_, PyAny>) -> PyResult<bool> {
     }
 }
 
-/// The number that `logging` has for a level.
+/// The number of a level in `logging`.
 pub fn number(level: &Level) -> u8 {
     match *level {
         Level::ERROR => 40,
@@ -78,17 +79,17 @@ pub fn number(level: &Level) -> u8 {
     }
 }
 
-/// Reads the levels again if any logger's may have changed.
+/// Reads the levels again if that of any logger may have changed.
 #[inline]
-pub fn keep_up(py: Python<'_>) {
+pub fn refresh(py: Python<'_>) {
     let unchanged = CACHE.get(py).is_some_and(|cache| !cache.bind(py).is_empty());
     if !unchanged {
-        read_again(py);
+        refresh_now(py);
     }
 }
 
 #[cold]
-fn read_again(py: Python<'_>) {
+fn refresh_now(py: Python<'_>) {
     match read(py) {
         Ok(true) => tracing::callsite::rebuild_interest_cache(),
         Ok(false) => {}
@@ -99,14 +100,14 @@ fn read_again(py: Python<'_>) {
     }
 }
 
-/// Reads the levels; whether the filter has changed.
+/// Reads the levels; returns whether the filter has changed.
 pub fn read(py: Python<'_>) -> PyResult<bool> {
     let get_logger = py.import("logging")?.getattr(intern!(py, "getLogger"))?;
     let mut most = 0;
     for name in LOGGERS {
         let logger = get_logger.call1((name,))?;
         for (index, number) in [(1, 40), (2, 30), (3, 20), (4, 10), (5, 5)] {
-            // Also fills the cache that is looked at.
+            // Also fills the cache that `refresh` checks.
             if is_wanted(&logger, number)? {
                 most = most.max(index);
             }

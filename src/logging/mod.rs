@@ -1,12 +1,19 @@
-//! Where the crate's `tracing` events go: to Python's `logging`, to stderr as `FERROLOOP_LOG` asks,
-//! or to the subscriber of a Rust host, which is never replaced.
+//! Sends the crate's `tracing` events to Python's `logging`, to stderr as `FERROLOOP_LOG` asks, or
+//! to the subscriber of a Rust host, which is never replaced.
 //!
-//! Events come at cold edges only: the loop starts and stops, transports open and are lost, children,
-//! slow turns. Their targets begin with `ferroloop::`; the logger `ferroloop.transport` is that of
-//! `ferroloop::transport`. What nobody wants costs one load and a comparison.
+//! Events come from cold paths only: the loop starts and stops, transports open and are lost,
+//! children, slow turns. Their targets begin with `ferroloop::`; the logger `ferroloop.transport`
+//! is that of `ferroloop::transport`. An event that no logger wants costs one load and a
+//! comparison.
 //!
-//! An event may come in any thread, without the GIL, or while a cell is lent: so it is put into
-//! a queue, and handed to Python when a loop polls or stops (`queue.rs`).
+//! An event may come in any thread, without the GIL, or while a cell is borrowed. So it is queued,
+//! and passed to Python when a loop polls or stops.
+//!
+//! * `subscriber.rs`: the `tracing` layer that turns events into records;
+//!
+//! * `queue.rs`: the queue of records;
+//!
+//! * `levels.rs`: the levels of Python's loggers.
 
 #![forbid(unsafe_code)]
 
@@ -26,17 +33,17 @@ use tracing_subscriber::layer::SubscriberExt;
 /// Whether events go to Python.
 static TO_PYTHON: AtomicBool = AtomicBool::new(false);
 
-/// Finds the events a way out, unless they have one. To be called when a loop begins to run.
+/// Installs the subscriber, unless one is installed. Called when a loop begins to run.
 ///
 /// # Errors
-/// ValueError for a `FERROLOOP_LOG` that is no filter.
+/// ValueError if `FERROLOOP_LOG` is not a valid filter.
 pub fn install(py: Python<'_>) -> PyResult<()> {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if DONE.load(Ordering::Relaxed) {
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    if INSTALLED.load(Ordering::Relaxed) {
         return Ok(());
     }
     if has_been_set() {
-        DONE.store(true, Ordering::Relaxed);
+        INSTALLED.store(true, Ordering::Relaxed);
         return Ok(());
     }
     let filter = std::env::var("FERROLOOP_LOG").ok().filter(|filter| !filter.is_empty());
@@ -55,19 +62,19 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
             Dispatch::new(tracing_subscriber::registry().with(subscriber::ToPython))
         }
     };
-    // Another thread may have been quicker, and is right then.
+    // Another thread may have installed one first; keep that.
     let installed = set_global_default(dispatch).is_ok();
-    DONE.store(true, Ordering::Relaxed);
+    INSTALLED.store(true, Ordering::Relaxed);
     TO_PYTHON.store(installed && to_python, Ordering::Relaxed);
     Ok(())
 }
 
-/// Hands over what is queued, and looks whether loggers have got other levels. Runs Python code
-/// only if there is something to hand over. To be called when no cell is lent.
+/// Passes the queued records to Python, and checks whether the levels of loggers have changed. Runs
+/// Python code only if there are records. Must be called while no cell is borrowed.
 #[inline(always)]
-pub fn settle(py: Python<'_>) {
+pub fn flush(py: Python<'_>) {
     if TO_PYTHON.load(Ordering::Relaxed) {
-        levels::keep_up(py);
+        levels::refresh(py);
         queue::deliver(py);
     }
 }

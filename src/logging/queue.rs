@@ -1,4 +1,4 @@
-//! Log records on their way to Python.
+//! The queue of log records for Python.
 
 #![forbid(unsafe_code)]
 
@@ -15,11 +15,11 @@ use tracing::{Level, Metadata};
 use super::levels;
 use crate::ffi::exception::{Raised, write_unraisable};
 
-/// Records kept; those beyond are counted and dropped.
-const LONGEST: usize = 1000;
-/// How often to try for the lock. Nobody holds it for long, except a thread that a fork left
-/// behind.
-const ATTEMPTS: u32 = 10_000;
+/// Maximum number of queued records; further ones are counted and dropped.
+const MAXIMUM_RECORDS: usize = 1000;
+/// How often to try for the lock. Threads hold it only briefly, except one that does not exist in a
+/// forked child.
+const LOCK_ATTEMPTS: u32 = 10_000;
 
 /// An event.
 struct Record {
@@ -36,7 +36,7 @@ static WAITING: AtomicBool = AtomicBool::new(false);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 fn with_queue<R>(body: impl FnOnce(&mut VecDeque<Record>) -> R) -> Option<R> {
-    for _ in 0..ATTEMPTS {
+    for _ in 0..LOCK_ATTEMPTS {
         if let Ok(mut queue) = QUEUE.try_lock() {
             return Some(body(&mut queue));
         }
@@ -45,7 +45,7 @@ fn with_queue<R>(body: impl FnOnce(&mut VecDeque<Record>) -> R) -> Option<R> {
     None
 }
 
-/// Queues an event. In any thread, with whatever it holds.
+/// Queues an event. Callable from any thread, whatever locks it holds.
 pub fn push(metadata: &'static Metadata<'static>, text: String) {
     let record = Record {
         target: metadata.target(),
@@ -56,7 +56,7 @@ pub fn push(metadata: &'static Metadata<'static>, text: String) {
         time: SystemTime::now(),
     };
     let queued = with_queue(|queue| {
-        let fits = queue.len() < LONGEST;
+        let fits = queue.len() < MAXIMUM_RECORDS;
         if fits {
             queue.push_back(record);
         }
@@ -68,7 +68,7 @@ pub fn push(metadata: &'static Metadata<'static>, text: String) {
     WAITING.store(true, Ordering::Release);
 }
 
-/// Hands the records to their loggers. Runs Python code if there are any.
+/// Passes the records to their loggers. Runs Python code if there are any.
 #[inline]
 pub fn deliver(py: Python<'_>) {
     if WAITING.load(Ordering::Relaxed) {
@@ -79,7 +79,7 @@ pub fn deliver(py: Python<'_>) {
 #[cold]
 fn deliver_all(py: Python<'_>) {
     WAITING.store(false, Ordering::Relaxed);
-    // Handlers may cause further events: those wait for the next time.
+    // Handlers may cause further events, which wait for the next call.
     let Some(records) = with_queue(std::mem::take) else { return };
     for record in records {
         if let Err(error) = log(py, &record) {
@@ -93,7 +93,7 @@ fn deliver_all(py: Python<'_>) {
     }
 }
 
-/// `logger.handle(record)`, with the time and the place of the event.
+/// Calls `logger.handle(record)` with the time and the source location of the event.
 fn log(py: Python<'_>, record: &Record) -> PyResult<()> {
     let name = record.target.replace("::", ".");
     let logger = py.import("logging")?.getattr(intern!(py, "getLogger"))?.call1((&name,))?;

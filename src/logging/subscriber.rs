@@ -1,4 +1,4 @@
-//! The layer that turns events into log records.
+//! The `tracing` layer that turns events into log records.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ use super::{levels, queue};
 /// Sends the crate's events to Python's `logging`.
 pub struct ToPython;
 
-/// What `logging` shows of an event or a span: the message, then `name=value`.
+/// The text of an event or a span for `logging`: the message, then `name=value`.
 #[derive(Default)]
 struct Text(String);
 
@@ -37,7 +37,7 @@ impl Visit for Text {
 /// The fields of a span, kept while it is open.
 struct Fields(String);
 
-/// The watchdog reports to its logger itself, with a stack.
+/// Excludes the watchdog, which reports to its logger itself, with a stack.
 fn is_wanted(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("ferroloop")
         && metadata.target() != "ferroloop::watchdog"

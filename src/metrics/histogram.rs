@@ -1,7 +1,7 @@
-//! How often something took how long: log-linear buckets, a few words each.
+//! Distributions of durations in log-linear buckets, a few words each.
 //!
-//! Each power of two of nanoseconds is divided into [`STEPS`] equal buckets, so a value is known
-//! to an eighth of itself, from a microsecond to more than a minute.
+//! Each power of two of nanoseconds is divided into [`STEPS`] equal buckets, so the relative error
+//! of a value is at most an eighth, from a microsecond to more than a minute.
 
 #![forbid(unsafe_code)]
 
@@ -47,7 +47,7 @@ fn bucket(value: u64) -> usize {
     1 + (power - FIRST) as usize * STEPS as usize + step as usize
 }
 
-/// The least value above those of a bucket; `u64::MAX` for the last one.
+/// The smallest value above those of a bucket; `u64::MAX` for the last one.
 fn upper_bound(bucket: usize) -> u64 {
     if bucket == BUCKETS - 1 {
         return u64::MAX;
@@ -58,7 +58,7 @@ fn upper_bound(bucket: usize) -> u64 {
 }
 
 impl Histogram {
-    /// Counts `value` as seen `count` times.
+    /// Records `value`, in nanoseconds, `count` times.
     #[inline(always)]
     pub fn record(&self, value: u64, count: u64) {
         self.buckets[bucket(value)].add(count);
@@ -66,23 +66,23 @@ impl Histogram {
         self.max.raise_to(value);
     }
 
-    /// How many values were recorded.
+    /// The number of recorded values.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(Counter::get).sum()
     }
 
-    /// Their sum.
+    /// The sum of the recorded values, in nanoseconds.
     pub fn sum(&self) -> u64 {
         self.sum.get()
     }
 
-    /// The greatest.
+    /// The greatest recorded value, in nanoseconds.
     pub fn max(&self) -> u64 {
         self.max.get()
     }
 
-    /// `(upper bound, count)` of each bucket that has been used, in ascending order. The bound of
-    /// the last one is `u64::MAX`, for no bound.
+    /// `(upper bound in nanoseconds, count)` of each bucket in use, in ascending order. The bound
+    /// of the last one is `u64::MAX`, for no bound.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.buckets
             .iter()

@@ -1,13 +1,13 @@
-//! What a loop counts about itself, always. No Python here.
+//! The counters that each loop always maintains. Contains no Python.
 //!
-//! Every number is a plain word that is written with the GIL held and may be read by any thread at
-//! any time: a load, an add and a store, no locked instruction. The numbers of one reading need not
-//! be of the same instant.
+//! Every number is a plain word, written with the GIL held and readable by any thread at any time:
+//! a load, an add and a store, without a locked instruction. The numbers of one reading need not be
+//! of the same instant.
 //!
 //! * `counter.rs`: the words;
-//! * `histogram.rs`: how often something took how long;
-//! * `open.rs`: what is open now, counted by guards;
-//! * `stall.rs`: whether the loop still turns.
+//! * `histogram.rs`: the distribution of durations;
+//! * `open.rs`: open transports, counted by guards;
+//! * `stall.rs`: detects a loop that does not turn.
 
 #![forbid(unsafe_code)]
 
@@ -21,22 +21,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use counter::Counter;
 pub use histogram::Histogram;
-pub use open::{Open, TransportClass};
+pub use open::{OpenGuard, TransportClass};
 pub use stall::{Finding, StallDetector};
 
-/// A busy loop that neither polls nor has timers looks at the clock once in so many turns, if none
+/// A busy loop that neither polls nor has timers reads the clock once in this many turns, if none
 /// of them takes long.
 const TURNS_BETWEEN_READINGS: u64 = 64;
 
-/// After a turn that took longer, in nanoseconds, the next one is measured by itself: a reading of
-/// the clock is next to nothing of such turns.
+/// After a turn that took longer, in nanoseconds, the next turn is measured individually: reading
+/// the clock costs little compared to such turns.
 const QUICK_TURN: u64 = 10_000;
 
-/// Turns that took longer, in nanoseconds, are an event for `tracing`.
+/// A turn that took at least this many nanoseconds is reported to `tracing`.
 const SLOW_TURN: u64 = 100_000_000;
 
-/// What tells a loop from the others of this process: from 0, in the order in which they were made.
-/// None is used twice.
+/// Identifies a loop within the process: numbered from 0 in the order of creation, and never
+/// reused.
 pub struct LoopNumber(u64);
 
 impl Default for LoopNumber {
@@ -53,53 +53,53 @@ impl LoopNumber {
     }
 }
 
-/// The numbers of one loop. Times are nanoseconds on the monotonic clock.
+/// The metrics of one loop. Times are nanoseconds on the monotonic clock.
 #[derive(Default)]
 pub struct Metrics {
-    /// Which loop it is.
+    /// Identifies the loop.
     pub number: LoopNumber,
-    /// Turns begun.
+    /// Number of turns begun.
     pub turns: Counter,
-    /// Callbacks of any kind that were run; up to the end of the last turn.
+    /// Number of callbacks of any kind that were run, up to the end of the last turn.
     pub callbacks: Counter,
-    /// How many of them were task steps.
+    /// How many of these were task steps.
     pub task_steps: Counter,
-    /// Looks at the descriptors.
+    /// Number of polls.
     pub polls: Counter,
-    /// Most callbacks that were ready at the beginning of a turn.
+    /// Maximum number of callbacks that were ready at the beginning of a turn.
     pub ready_max: Counter,
-    /// Callbacks that debug mode, or who asked for it, found slow.
+    /// Number of callbacks that debug mode, or a threshold that the program set, found slow.
     pub slow_callbacks: Counter,
-    /// Calls of `call_soon_threadsafe()`.
+    /// Number of calls of `call_soon_threadsafe()`.
     pub threadsafe_calls: Counter,
-    /// Connections that servers accepted.
+    /// Number of connections that servers accepted.
     pub accepts: Counter,
     /// Bytes that transports and socket operations received.
     pub bytes_received: Counter,
     /// Bytes that they sent.
     pub bytes_sent: Counter,
-    /// Transports open now, by class.
+    /// Number of open transports, by class.
     transports: [Counter; TransportClass::ALL.len()],
-    /// How long the turns were, without their sleep.
+    /// Durations of the turns, excluding sleep.
     pub lag: Histogram,
-    /// Time asleep, without the sleep that lasts.
+    /// Time asleep, excluding the current sleep.
     idle: Counter,
-    /// When the sleep that lasts began; 0 while awake.
+    /// When the current sleep began; 0 while awake.
     idle_since: Counter,
-    /// Time spent in runs that are over.
+    /// Time spent in completed runs.
     ran: Counter,
-    /// When the run that lasts began; 0 while not running.
+    /// When the current run began; 0 while not running.
     running_since: Counter,
-    /// The last reading of the clock between two callbacks, and the turn of it.
+    /// The last reading of the clock between two callbacks, and its turn.
     read_at: Counter,
     read_turn: Counter,
-    /// How long a quick turn has taken lately.
-    usual: Counter,
-    /// Whether the turn measured last was a quick one. If not, the next one is measured by itself.
+    /// Recent duration of a quick turn.
+    usual_turn: Counter,
+    /// Whether the turn measured last was quick. If not, the next one is measured individually.
     quick: Counter,
-    /// The coarse clock is looked at in turns whose number has none of these bits.
-    looks_mask: Counter,
-    /// The coarse clock at the last look at it.
+    /// The coarse clock is read in turns whose number has none of these bits set.
+    sample_mask: Counter,
+    /// The last reading of the coarse clock.
     coarse_at: Counter,
 }
 
@@ -112,18 +112,18 @@ pub struct Time {
     pub idle: u64,
 }
 
-/// What a watchdog wants to know: all of it with relaxed loads.
+/// The progress of a loop, for a watchdog; read with relaxed loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pulse {
-    /// Number of the turn that lasts.
+pub struct Progress {
+    /// Number of the current turn.
     pub turn: u64,
-    /// Whether it runs callbacks, or is to: it is not asleep and the loop runs.
+    /// Whether it runs callbacks or is about to: the loop runs and is not asleep.
     pub busy: bool,
-    /// The last reading of the clock, and the turn of it.
+    /// The last reading of the clock.
     pub read_at: u64,
-    /// See there.
+    /// The turn of that reading.
     pub read_turn: u64,
-    /// When the sleep that lasts began; 0 while awake.
+    /// When the current sleep began; 0 while awake.
     pub idle_since: u64,
 }
 
@@ -156,16 +156,17 @@ impl Metrics {
         self.set_reading(now);
     }
 
-    /// Whether the loop, between two turns of which neither polled or has timers, is to call
-    /// [`Metrics::look`].
+    /// Whether the loop should call [`Metrics::sample`], between two turns that neither polled nor
+    /// had timers.
     #[inline(always)]
-    pub fn wants_look(&self) -> bool {
-        self.turns.get() & self.looks_mask.get() == 0
+    pub fn wants_sample(&self) -> bool {
+        self.turns.get() & self.sample_mask.get() == 0
     }
 
-    /// Looks whether the last turns have taken long. `coarse` reads a clock that is much cheaper than
-    /// `exact` and advances in steps of some milliseconds: while it stands still, none has.
-    pub fn look(&self, coarse: impl FnOnce() -> u64, exact: impl FnOnce() -> u64) {
+    /// Checks whether the last turns have taken long. `coarse` reads a clock that is much cheaper
+    /// than `exact` and advances in steps of some milliseconds: while it has not advanced, none
+    /// has.
+    pub fn sample(&self, coarse: impl FnOnce() -> u64, exact: impl FnOnce() -> u64) {
         if self.quick.get() != 0 && !self.turns.get().is_multiple_of(TURNS_BETWEEN_READINGS) {
             let coarse = coarse();
             if coarse == self.coarse_at.get() {
@@ -176,11 +177,12 @@ impl Metrics {
         self.note_turn(exact());
     }
 
-    /// The clock was read between two callbacks: the turns since the last reading took so long.
+    /// Attributes the time since the last reading of the clock to the turns since then; `now` was
+    /// read between two callbacks.
     ///
-    /// Where nothing made the loop look at the clock for some turns, each gets an equal share, if
-    /// that is what a quick turn takes. Else one of them gets all that is more: had an earlier one
-    /// taken long, the clock would have been read after it.
+    /// If the clock was not read for several turns, each gets an equal share, provided that this is
+    /// the usual duration of a quick turn. Otherwise one of them gets the excess: had an earlier
+    /// one taken long, the clock would have been read after it.
     #[inline]
     pub fn note_turn(&self, now: u64) {
         let elapsed = now.saturating_sub(self.read_at.get());
@@ -190,29 +192,29 @@ impl Metrics {
         self.lag.record(longest, 1);
         self.quick.set(u64::from(longest < QUICK_TURN));
         if longest >= QUICK_TURN {
-            self.looks_mask.set(0);
+            self.sample_mask.set(0);
             if longest >= SLOW_TURN {
                 slow_turn(longest);
             }
             return;
         }
-        self.usual.set(longest.max(1));
-        // A look is to be next to nothing of a turn. The first quick turns after others count as
-        // long: what made one of them long may happen again.
+        self.usual_turn.set(longest.max(1));
+        // Reading the clock must cost little compared to a turn. The first quick turns after slow
+        // ones are treated as slow: the cause may recur.
         let mask = match longest {
             _ if turns < TURNS_BETWEEN_READINGS / 2 => 0,
             600.. => 0,
             300.. => 1,
             _ => 7,
         };
-        self.looks_mask.set(mask);
+        self.sample_mask.set(mask);
     }
 
-    /// Records all of several turns but the last. Returns what is left for that one.
+    /// Records all of several turns but the last. Returns the rest, which is that one's.
     #[inline]
     fn note_quick_turns(&self, elapsed: u64, turns: u64) -> u64 {
-        let (share, usual) = (elapsed / turns, self.usual.get());
-        let each = if share <= 4 * usual { share } else { usual };
+        let (share, usual_turn) = (elapsed / turns, self.usual_turn.get());
+        let each = if share <= 4 * usual_turn { share } else { usual_turn };
         self.lag.record(each, turns - 1);
         elapsed - each * (turns - 1)
     }
@@ -223,7 +225,7 @@ impl Metrics {
         self.read_turn.set(self.turns.get());
     }
 
-    /// How the time was spent until `now`.
+    /// How the time until `now` was spent.
     pub fn time(&self, now: u64) -> Time {
         let since = |began: &Counter| match began.get() {
             0 => 0,
@@ -233,10 +235,10 @@ impl Metrics {
         Time { running: (self.ran.get() + since(&self.running_since)).max(idle), idle }
     }
 
-    /// A look at the loop's progress.
-    pub fn pulse(&self) -> Pulse {
+    /// The loop's progress.
+    pub fn progress(&self) -> Progress {
         let idle_since = self.idle_since.get();
-        Pulse {
+        Progress {
             turn: self.turns.get(),
             busy: self.running_since.get() != 0 && idle_since == 0,
             idle_since,
@@ -245,14 +247,14 @@ impl Metrics {
         }
     }
 
-    /// Transports of a class that are open now.
+    /// Number of open transports of a class.
     pub fn open_transports(&self, class: TransportClass) -> u64 {
         self.transports[class as usize].get()
     }
 
     /// Counts a transport as open, until the guard is dropped.
-    pub fn opened(self: &Arc<Self>, class: TransportClass) -> Open {
-        Open::new(self.clone(), class)
+    pub fn opened(self: &Arc<Self>, class: TransportClass) -> OpenGuard {
+        OpenGuard::new(self.clone(), class)
     }
 }
 
@@ -276,12 +278,12 @@ mod tests {
         metrics.turns.add(1);
         metrics.sleep_begins(11 * SECOND);
         assert_eq!(metrics.time(14 * SECOND), Time { running: 4 * SECOND, idle: 3 * SECOND });
-        assert!(!metrics.pulse().busy);
+        assert!(!metrics.progress().busy);
         metrics.sleep_ends(15 * SECOND);
-        assert!(metrics.pulse().busy);
+        assert!(metrics.progress().busy);
         assert_eq!(metrics.time(16 * SECOND), Time { running: 6 * SECOND, idle: 4 * SECOND });
         metrics.run_ends(17 * SECOND);
-        assert!(!metrics.pulse().busy);
+        assert!(!metrics.progress().busy);
         assert_eq!(metrics.time(99 * SECOND), Time { running: 7 * SECOND, idle: 4 * SECOND });
     }
 
@@ -307,11 +309,11 @@ mod tests {
         metrics
     }
 
-    /// A turn that neither polls nor looks at timers, at `now`. Both clocks are the same here.
+    /// A turn at `now` that neither polls nor has timers. Both clocks are the same here.
     fn turn(metrics: &Metrics, now: u64) {
         metrics.turns.add(1);
-        if metrics.wants_look() {
-            metrics.look(|| now / (4 * MS), || now);
+        if metrics.wants_sample() {
+            metrics.sample(|| now / (4 * MS), || now);
         }
     }
 
@@ -337,7 +339,7 @@ mod tests {
 
     #[test]
     fn stalls_in_a_row_are_told_apart() {
-        // The last ones take so little that the coarse clock is not looked at after each.
+        // The last ones are so quick that the coarse clock is not read after each.
         for (quick_turns, nanoseconds) in [(0, 0), (1, 1000), (5, 1000), (200, 1000), (50, 100)] {
             let metrics = quick();
             let mut now = SECOND;
@@ -368,12 +370,12 @@ mod tests {
             for _ in 0..64 {
                 metrics.turns.add(1);
                 now += nanoseconds;
-                if metrics.wants_look() {
+                if metrics.wants_sample() {
                     let standing_still = || {
                         coarse.add(1);
                         metrics.coarse_at.get()
                     };
-                    metrics.look(standing_still, || {
+                    metrics.sample(standing_still, || {
                         readings.add(1);
                         now
                     });

@@ -1,4 +1,4 @@
-//! Things that are open, counted as long as their guards live.
+//! OpenGuard transports, counted while their guards live.
 
 #![forbid(unsafe_code)]
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Metrics;
 
-/// What kind of transport is counted.
+/// The kinds of transports that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportClass {
     /// TCP and UNIX stream sockets.
@@ -15,12 +15,12 @@ pub enum TransportClass {
     Datagram,
     /// Pipes, character devices, and the standard streams of children.
     Pipe,
-    /// TLS, each over a stream that is counted, too.
+    /// TLS, each over a stream that is also counted.
     Tls,
 }
 
 impl TransportClass {
-    /// All, in the order of their numbers.
+    /// All classes, in the order of their discriminants.
     pub const ALL: [Self; 4] = [Self::Stream, Self::Datagram, Self::Pipe, Self::Tls];
 
     /// The name in reports.
@@ -34,26 +34,26 @@ impl TransportClass {
     }
 }
 
-/// Counts one transport as open, and gives it the loop's numbers to add to.
-pub struct Open {
+/// Counts one transport as open until dropped, and gives access to the loop's metrics.
+pub struct OpenGuard {
     metrics: Arc<Metrics>,
     class: TransportClass,
 }
 
-impl Open {
+impl OpenGuard {
     pub(super) fn new(metrics: Arc<Metrics>, class: TransportClass) -> Self {
         metrics.transports[class as usize].add(1);
         Self { metrics, class }
     }
 
-    /// The loop's numbers.
+    /// The loop's metrics.
     #[inline(always)]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.metrics.transports[self.class as usize].subtract(1);
     }

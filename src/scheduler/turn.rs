@@ -454,7 +454,7 @@ fn prepare_to_wait<'py>(
 ) -> PyOutcome<'py, Option<Duration>> {
     let py = scheduler.py();
     let this = scheduler.get();
-    logging::settle(py);
+    logging::flush(py);
     if timeout != Some(Duration::ZERO) {
         if let Some(before_sleep) = this.before_sleep.take(py) {
             before_sleep(scheduler)?;
@@ -550,7 +550,7 @@ fn queue_due_timers<'py>(
 ) -> PyOutcome<'py, ()> {
     let this = scheduler.get();
     if this.timers.with(scheduler.py(), |timers| timers.is_empty()) {
-        if time.is_none() && this.metrics.wants_look() {
+        if time.is_none() && this.metrics.wants_sample() {
             sample_clock(this);
         }
         return Ok(());
@@ -561,7 +561,7 @@ fn queue_due_timers<'py>(
 /// Reads the clock for the metrics alone.
 #[cold]
 fn sample_clock(this: &Scheduler) {
-    this.metrics.look(clock::coarse_tick, clock::nanoseconds);
+    this.metrics.sample(clock::coarse_tick, clock::nanoseconds);
 }
 
 fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> PyOutcome<'py, ()> {

@@ -48,7 +48,7 @@ use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::object::is_exactly;
 use crate::ffi::objects::slots;
 use crate::interop::imports;
-use crate::metrics::Open;
+use crate::metrics::OpenGuard;
 use crate::scheduler::Scheduler;
 use crate::scheduler::report::{outcome, report_raised};
 use crate::transport::{NativeProtocol, NativeProtocolKind, StreamTransport, Transport};
@@ -134,7 +134,7 @@ pub struct TlsProtocol {
     backlog: AttachedRefCell<Backlog>,
     sealed: AttachedRefCell<Sealed>,
     /// Counts it as open while there is a transport below.
-    open: AttachedCell<Option<Open>>,
+    open: AttachedCell<Option<OpenGuard>>,
     /// Lent to a transport that is not ours and asked for a buffer.
     lent: AttachedCell<Option<Py<PyAny>>>,
 }

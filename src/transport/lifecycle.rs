@@ -359,7 +359,7 @@ impl Transport {
         Self::settle(slf)?;
         let this = slf.get();
         let close = this.writing.with(py, WriteSide::close);
-        if close == Close::Before {
+        if close == Close::AlreadyClosing {
             return Ok(());
         }
         this.unwatch(slf, Direction::Read);

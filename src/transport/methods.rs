@@ -11,7 +11,7 @@ use crate::ffi::objects::slots::Finalize;
 use crate::scheduler::watch::Direction;
 use crate::transport::flow_control;
 use crate::transport::{Endpoint, Transport};
-use crate::write_side::{LITTLE, WriteSide};
+use crate::write_side::{BULK_THRESHOLD, WriteSide};
 
 impl Transport {
     fn repr(slf: &Bound<'_, Self>) -> PyResult<String> {
@@ -73,7 +73,7 @@ impl Transport {
         });
         // `StreamWriter.drain()` asks after each write. In a crowded turn and between large writes,
         // where sending now would undo the gathering, a failure shows when what is held is sent.
-        let bulk = slf.get().writing.with(py, |side| side.queued()) > LITTLE;
+        let bulk = slf.get().writing.with(py, |side| side.queued()) > BULK_THRESHOLD;
         if !is_busy_turn && !bulk {
             Self::settle(slf)?;
         }
@@ -167,7 +167,7 @@ impl Transport {
 
     #[pyo3(name = "_maybe_resume_protocol")]
     fn maybe_resume_protocol_py(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().writing.with(slf.py(), WriteSide::look_at_protocol);
+        slf.get().writing.with(slf.py(), WriteSide::check_resume);
         Self::carry_out(slf).map_err(PyErr::from)
     }
 

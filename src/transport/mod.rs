@@ -62,7 +62,7 @@ use crate::ffi::layout::context;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::descriptor_owners::{Owners, Ownership};
 use crate::ffi::objects::slots;
-use crate::metrics::{Open, TransportClass};
+use crate::metrics::{OpenGuard, TransportClass};
 use crate::scheduler::{RunnableKind, Scheduler};
 use crate::sys::address::SocketAddress;
 use crate::write_side::{ResumeAt, WriteSide};
@@ -147,7 +147,7 @@ pub struct Transport {
     state: AttachedCell<State>,
     ownership: Ownership,
     /// Counts it as open, from its opening until its descriptor is closed.
-    open: AttachedCell<Option<Open>>,
+    open: AttachedCell<Option<OpenGuard>>,
     /// What all of its callbacks run in; `None`: each in a copy of the context that schedules it.
     context: AttachedCell<Option<Py<PyAny>>>,
 }

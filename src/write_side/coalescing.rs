@@ -1,55 +1,55 @@
-//! Coalesced writes: holding those of one callback back, to send them by one system call.
+//! Write coalescing: holds the writes of one callback to send them by one system call.
 //!
-//! Many programs write a head and a body: one system call is enough for both. A transport that has
-//! seen two writes in one callback holds further ones until the callback returns, and stops doing
-//! so when there was only one. In a crowded turn every transport holds its writes until the turn
-//! ends.
+//! Many programs write a header and a body, for which one system call is enough. A transport that
+//! has seen two writes in one callback holds further writes until the callback returns, and stops
+//! holding after a callback with a single write. In a busy turn every transport holds its writes
+//! until the turn ends.
 
 #![forbid(unsafe_code)]
 
-/// From here on it matters how long bytes are held, and copying them costs more than a system call.
-/// What is more is sent at once where many transports hold, or if it is a copy.
-pub const LITTLE: usize = 16 * 1024;
+/// Above this many bytes, copying costs more than a system call, and the delay matters. More is
+/// sent at once in a busy turn, or if it was copied.
+pub const BULK_THRESHOLD: usize = 16 * 1024;
 
-/// More than this is sent at once. The kernel takes 200 KiB in one call with a sixth less work than
-/// in calls of 64 KiB.
-const HELD_AT_MOST: usize = 192 * 1024;
+/// More bytes than this are sent at once. The kernel takes 200 KiB in one call with a sixth less
+/// work than in calls of 64 KiB.
+const MAXIMUM_HELD: usize = 192 * 1024;
 
-/// Nanoseconds for which more than [`LITTLE`] may be held, when the next write comes.
-const LONGEST: u64 = 500_000;
+/// How long more than [`BULK_THRESHOLD`] may be held, in nanoseconds, checked at the next write.
+const MAXIMUM_HOLD_TIME: u64 = 500_000;
 
-/// The callback that runs now.
+/// The running callback.
 #[derive(Clone, Copy, Debug)]
 pub struct Callback {
-    /// Differs from one callback to the next.
+    /// Identifies the callback.
     pub number: u32,
-    /// Many callbacks run in this turn: what is held is sent when the turn ends.
+    /// Held writes are sent at the end of the turn, which has many callbacks.
     pub is_busy_turn: bool,
 }
 
 impl Callback {
-    /// Bytes that may be held.
+    /// Maximum number of bytes that may be held.
     #[inline(always)]
     pub(super) fn limit(self) -> usize {
-        if self.is_busy_turn { LITTLE } else { HELD_AT_MOST }
+        if self.is_busy_turn { BULK_THRESHOLD } else { MAXIMUM_HELD }
     }
 }
 
-/// What a transport knows of its writes.
+/// What a transport has observed about its writes.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Coalescing {
     /// The callback that wrote last.
     callback: u32,
-    /// Writes in that callback.
+    /// The number of writes in that callback.
     writes: u32,
-    /// Callbacks write more than once.
+    /// Whether callbacks write more than once.
     enabled: bool,
-    /// When more than [`LITTLE`] was held; 0 if it is less.
+    /// Since when more than [`BULK_THRESHOLD`] has been held, in nanoseconds; 0 if it is less.
     bulk_since: u64,
 }
 
 impl Coalescing {
-    /// Notes a write; whether it is worth holding.
+    /// Notes a write; returns whether to hold it.
     #[inline(always)]
     pub(super) fn note(&mut self, callback: Callback) -> bool {
         if self.callback == callback.number {
@@ -73,12 +73,12 @@ impl Coalescing {
             self.released();
             return false;
         }
-        if queued > LITTLE {
+        if queued > BULK_THRESHOLD {
             let now = now();
             if self.bulk_since == 0 {
                 self.bulk_since = now;
-            } else if now.saturating_sub(self.bulk_since) > LONGEST {
-                // A long callback that writes now and then: its next write goes out at once.
+            } else if now.saturating_sub(self.bulk_since) > MAXIMUM_HOLD_TIME {
+                // A long callback that writes from time to time: its next write is sent at once.
                 self.released();
                 self.enabled = false;
                 self.writes = 0;
@@ -88,7 +88,7 @@ impl Coalescing {
         true
     }
 
-    /// What was held is sent.
+    /// The held writes are sent.
     #[inline(always)]
     pub(super) fn released(&mut self) {
         self.bulk_since = 0;
@@ -96,7 +96,7 @@ impl Coalescing {
 
     /// The callback that wrote has returned.
     pub(super) fn callback_over(&mut self) {
-        // A single write in a callback: holding was of no use.
+        // After a single write in a callback, holding was useless.
         self.enabled = self.writes > 1;
     }
 }

@@ -1,21 +1,21 @@
-//! The write side of a transport: when what is written leaves, and whether the descriptor is
-//! watched for writability. No Python and no system calls.
+//! The write side of a transport: decides when written data is sent and whether the descriptor is
+//! watched for writability. Contains no Python and makes no system calls.
 //!
 //! The transport reports events ([`WriteSide::write`], [`WriteSide::writable`],
-//! [`WriteSide::close`] ...) and then carries out [`Command`]s until [`WriteSide::next`] has none.
-//! `next` compares what the state asks for with what was done, so no command is due twice and none
-//! is forgotten: the protocol, which some commands call, may write, close or abort meanwhile.
+//! [`WriteSide::close`] ...) and then carries out [`Command`]s until [`WriteSide::next`] returns
+//! none. `next` compares the wanted state with what was done, so no command is issued twice and
+//! none is forgotten: some commands call the protocol, which may write, close or abort meanwhile.
 //!
 //! The queue is in one of five states:
 //!
 //! * *empty*: a write is sent at once;
-//! * *held*: writes of one callback are coalesced until it returns (`coalescing.rs`);
-//! * *ready*: it is to be sent now;
-//! * *sending*: the transport hands it to the system, which may call the protocol;
-//! * *waiting*: the system takes no more until the descriptor is writable.
+//! * *held*: the writes of one callback are coalesced until it returns (`coalescing.rs`);
+//! * *ready*: the queue must be sent now;
+//! * *sending*: the transport passes it to the system, and may call the protocol;
+//! * *waiting*: the system accepts no more until the descriptor is writable.
 //!
-//! Invariant, when no command is left: the descriptor is watched exactly while the queue waits
-//! and the connection is not lost. `tests.rs` tries every sequence of events up to a length.
+//! Invariant when no command is left: the descriptor is watched if and only if the queue waits and
+//! the connection is not lost. `tests.rs` tries every sequence of events up to a length.
 
 #![forbid(unsafe_code)]
 
@@ -24,68 +24,68 @@ mod coalescing;
 mod tests;
 
 use coalescing::Coalescing;
-pub use coalescing::{Callback, LITTLE};
+pub use coalescing::{BULK_THRESHOLD, Callback};
 
-/// What the transport has to do next.
+/// What the transport must do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// Hand the queue to the system, then report [`WriteSide::sent`].
+    /// Pass the queue to the system, then report [`WriteSide::sent`].
     Send,
     /// Watch the descriptor for writability, or report [`WriteSide::watch_refused`].
     Watch,
-    /// Watch it no longer.
+    /// Stop watching the descriptor.
     Unwatch,
     /// Call the protocol's `pause_writing()`.
     Pause,
     /// Call the protocol's `resume_writing()`.
     Resume,
-    /// Shut the write end down: everything before the end of the stream is sent.
+    /// Shut down the sending direction: everything written before `write_eof()` is sent.
     ShutDown,
-    /// Call the protocol's `connection_lost(None)` and close the descriptor: everything before
-    /// `close()` is sent.
+    /// Call the protocol's `connection_lost(None)` and close the descriptor: everything written
+    /// before `close()` is sent.
     Lose,
 }
 
-/// What a refusal to watch the descriptor means.
+/// The consequence of a refusal to watch the descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// The caller of the write is told, and the queue is dropped: no more than the rest of that
-    /// write is in it.
+    /// Report the error to the caller of the write and drop the queue: it holds only the rest of
+    /// that write.
     Withdraw,
-    /// The connection fails: the callers of the writes have returned.
+    /// Fail the connection: the callers of the queued writes have returned.
     Fail,
 }
 
-/// What becomes of a write.
+/// What to do with a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
-    /// Send it now; what the system does not take is queued by [`WriteSide::wait`].
+    /// Send it now; report the rest that the system does not accept by [`WriteSide::wait`].
     Send,
     /// Queue it, then report [`WriteSide::hold`] with this limit.
     Hold(usize),
-    /// Queue it behind what waits, then report [`WriteSide::queued_more`].
+    /// Queue it behind the waiting data, then report [`WriteSide::queued_more`].
     Queue,
-    /// The connection is lost: drop it. So many writes came too late before.
+    /// The connection is lost: drop it. The number of earlier writes that came too late.
     Late(u32),
 }
 
-/// What to do about a queue that is held.
+/// What to do with a held queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hold {
-    /// Have [`WriteSide::callback_over`] called when the callback returns.
+    /// Arrange a call of [`WriteSide::callback_over`] for when the callback returns.
     Schedule,
-    /// That is arranged already.
+    /// That call is already arranged.
     Scheduled,
-    /// It is to be sent now: carry out commands.
+    /// Send it now: carry out commands.
     Release,
 }
 
-/// What `close()` means at this point.
+/// The effect of `close()` at this point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Close {
-    /// It was called before, or the connection is lost.
-    Before,
-    /// The connection is lost when the queue is empty.
+    /// None: it was called before, or the connection is lost.
+    AlreadyClosing,
+    /// The connection will be lost when the queue is empty.
     WhenSent,
     /// The connection is lost now.
     Now,
@@ -94,7 +94,7 @@ pub enum Close {
 /// When a paused protocol is resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ResumeAt {
-    /// When no more than the low-water mark is queued.
+    /// When at most the low-water mark is queued.
     LowWater,
     /// When nothing is queued.
     Empty,
@@ -112,7 +112,7 @@ enum Queue {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
 enum End {
     Open,
-    /// `close()` was called; the queue is still to be sent.
+    /// `close()` was called; the queue must still be sent.
     Closing,
     /// `connection_lost()` was called or scheduled.
     Lost,
@@ -125,7 +125,7 @@ enum Eof {
     Sent,
 }
 
-/// See the module's description.
+/// The state machine; see the head of this module.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteSide {
     queue: Queue,
@@ -135,11 +135,12 @@ pub struct WriteSide {
     watched: bool,
     /// The protocol was told to pause.
     paused: bool,
-    /// The descriptor was writable and something was sent since the protocol was last looked at.
+    /// The queue was sent after the descriptor became writable: check whether to resume the
+    /// protocol.
     resume_due: bool,
     /// The queue is being sent because the descriptor was writable.
     writable: bool,
-    /// Bytes of the last write while its caller can still be told of a failure; 0 after that.
+    /// Bytes of the last write while a failure can still be raised to its caller; 0 after that.
     last: usize,
     /// Commands are being carried out.
     busy: bool,
@@ -148,13 +149,13 @@ pub struct WriteSide {
     queued: usize,
     high: usize,
     low: usize,
-    /// Once lost: one, and the writes since.
+    /// Once lost: one plus the number of writes since.
     late: u32,
     coalescing: Coalescing,
 }
 
 impl WriteSide {
-    /// Nothing written yet, with asyncio's water marks of 64 and 16 KiB.
+    /// An empty queue, with asyncio's water marks of 64 and 16 KiB.
     pub fn new(resume_at: ResumeAt) -> Self {
         Self {
             queue: Queue::Empty,
@@ -187,7 +188,7 @@ impl WriteSide {
         self.end == End::Lost
     }
 
-    /// Once lost: one, and the writes that came too late. 0 before.
+    /// Once lost: one plus the number of writes that came too late. 0 before.
     pub fn late(&self) -> u32 {
         self.late
     }
@@ -198,7 +199,7 @@ impl WriteSide {
         self.eof != Eof::No
     }
 
-    /// Whether the protocol was told to pause and not yet to resume.
+    /// Whether `pause_writing()` was called and `resume_writing()` was not yet.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
@@ -209,7 +210,7 @@ impl WriteSide {
         self.queued
     }
 
-    /// Bytes that the system did not take: what is held was not offered to it.
+    /// Bytes that the system did not accept; held bytes were not offered to it.
     pub fn unsent(&self) -> usize {
         if self.queue == Queue::Held { 0 } else { self.queued }
     }
@@ -219,14 +220,14 @@ impl WriteSide {
         (self.low, self.high)
     }
 
-    /// Sets the water marks, in bytes. Commands may be due.
+    /// Sets the water marks, in bytes. The caller carries out commands afterwards.
     pub fn set_limits(&mut self, low: usize, high: usize) {
         self.low = low;
         self.high = high;
     }
 
-    /// Something is to be written; `callback` is the callback that runs now, if writes may be held
-    /// until it returns.
+    /// Decides about a write; `callback` is the running callback if writes may be held until it
+    /// returns.
     #[inline(always)]
     pub fn write(&mut self, callback: Option<Callback>) -> Write {
         if self.end == End::Lost {
@@ -241,7 +242,7 @@ impl WriteSide {
         }
     }
 
-    /// A write came after the connection was lost. Answers how many did before.
+    /// Notes a write to a lost connection. Returns the number of earlier ones.
     #[cold]
     pub fn note_late(&mut self) -> u32 {
         let late = self.late;
@@ -249,8 +250,8 @@ impl WriteSide {
         late
     }
 
-    /// The system did not take all of a write at once: the rest is queued, `queued` bytes. Commands
-    /// are due.
+    /// The system did not accept all of a write: the rest is queued, `queued` bytes now. The caller
+    /// carries out commands afterwards.
     pub fn wait(&mut self, queued: usize) {
         if self.end != End::Lost {
             self.last = queued.saturating_sub(self.queued);
@@ -259,14 +260,16 @@ impl WriteSide {
         }
     }
 
-    /// A write was queued behind others: `queued` bytes now. Commands may be due.
+    /// A write was queued behind others: `queued` bytes now. The caller carries out commands
+    /// afterwards.
     #[inline]
     pub fn queued_more(&mut self, queued: usize) {
         self.last = 0;
         self.queued = queued;
     }
 
-    /// A write of several pieces was queued, to be sent now: `queued` bytes. Commands are due.
+    /// A vectored write was queued, to be sent now: `queued` bytes. The caller carries out commands
+    /// afterwards.
     pub fn queued_to_send(&mut self, queued: usize) {
         self.last = queued.saturating_sub(self.queued);
         self.queued = queued;
@@ -275,8 +278,8 @@ impl WriteSide {
         }
     }
 
-    /// A write was queued that [`WriteSide::write`] wants held: `queued` bytes now, at most `limit`
-    /// of which may be. `now` is the time in nanoseconds.
+    /// A write was queued for which [`WriteSide::write`] returned [`Write::Hold`]: `queued` bytes
+    /// now, of which at most `limit` may be held. `now` is the time in nanoseconds.
     pub fn hold(&mut self, queued: usize, limit: usize, now: impl FnOnce() -> u64) -> Hold {
         let scheduled = self.queue == Queue::Held;
         let last = queued.saturating_sub(self.queued);
@@ -293,7 +296,8 @@ impl WriteSide {
         }
     }
 
-    /// What is held is to be sent now. Answers whether something was; then commands are due.
+    /// Ends the holding of writes. Returns whether there were any; then the caller carries out
+    /// commands.
     #[inline(always)]
     pub fn release(&mut self) -> bool {
         let held = self.queue == Queue::Held;
@@ -305,13 +309,13 @@ impl WriteSide {
         held
     }
 
-    /// The callback that wrote has returned. Commands may be due.
+    /// The callback that wrote has returned. The caller carries out commands afterwards.
     pub fn callback_over(&mut self) {
         self.coalescing.callback_over();
         self.release();
     }
 
-    /// The descriptor is writable. Commands are due.
+    /// The descriptor is writable. The caller carries out commands afterwards.
     #[inline]
     pub fn writable(&mut self) {
         if self.queue == Queue::Waiting && self.end != End::Lost {
@@ -320,8 +324,8 @@ impl WriteSide {
         }
     }
 
-    /// The system took what it wanted of the queue: `left` bytes are in it. Has no effect if the
-    /// connection failed meanwhile.
+    /// The system has accepted part of the queue, in which `left` bytes remain. Has no effect if
+    /// the connection failed meanwhile.
     #[inline]
     pub fn sent(&mut self, left: usize) {
         if self.queue != Queue::Sending {
@@ -332,7 +336,7 @@ impl WriteSide {
         self.resume_due |= std::mem::take(&mut self.writable);
     }
 
-    /// The system refused to watch the descriptor. What it means for the queue.
+    /// The system refused to watch the descriptor. Returns the consequence.
     pub fn watch_refused(&mut self) -> Refusal {
         self.watched = false;
         if self.queued <= self.last {
@@ -342,7 +346,7 @@ impl WriteSide {
         Refusal::Fail
     }
 
-    /// The queue was dropped: the connection is about to fail.
+    /// The transport has dropped the queue: the connection is about to fail.
     pub fn dropped(&mut self) {
         self.queued = 0;
         self.queue = Queue::Empty;
@@ -350,18 +354,19 @@ impl WriteSide {
         self.resume_due = false;
     }
 
-    /// `write_eof()`. Has no effect when called again or after `close()`. A command may be due.
+    /// `write_eof()`. Has no effect when repeated or after `close()`. The caller carries out
+    /// commands afterwards.
     pub fn end_of_stream(&mut self) {
         if self.eof == Eof::No && self.end == End::Open {
             self.eof = Eof::Asked;
         }
     }
 
-    /// `close()`: after [`Close::Now`] the transport schedules `connection_lost()`, and commands
-    /// may be due. What is held is to be released before.
+    /// `close()`. Held writes must be released before. After [`Close::Now`] the transport schedules
+    /// `connection_lost()`. The caller carries out commands afterwards.
     pub fn close(&mut self) -> Close {
         if self.end != End::Open {
-            return Close::Before;
+            return Close::AlreadyClosing;
         }
         if self.queued != 0 {
             self.end = End::Closing;
@@ -371,8 +376,8 @@ impl WriteSide {
         Close::Now
     }
 
-    /// The connection fails or is aborted; the transport drops the queue and schedules
-    /// `connection_lost()`, and commands may be due. False if it is lost already.
+    /// The connection fails or is aborted: the transport drops the queue, schedules
+    /// `connection_lost()` and carries out commands. Returns false if it is already lost.
     pub fn abort(&mut self) -> bool {
         if self.end == End::Lost {
             return false;
@@ -382,28 +387,28 @@ impl WriteSide {
         true
     }
 
-    /// The stream has ended: as [`WriteSide::abort`], but late writes are counted from here on even
-    /// if it was lost before.
+    /// The stream has ended: as [`WriteSide::abort`], but even if the connection was lost before,
+    /// late writes are counted from here on.
     pub fn lose(&mut self) {
         self.end = End::Lost;
         self.late = self.late.saturating_add(1);
     }
 
-    /// Commands are going to be carried out. False if they are already, by a caller further up the
-    /// stack, which the protocol was called by.
+    /// Begins to carry out commands. Returns false if a caller further up the stack is doing so,
+    /// from which the protocol was called.
     #[inline(always)]
     pub fn begin(&mut self) -> bool {
         !std::mem::replace(&mut self.busy, true)
     }
 
-    /// The caller that began carries out no more commands.
+    /// Ends what [`WriteSide::begin`] began.
     #[inline(always)]
     pub fn finish(&mut self) {
         self.busy = false;
     }
 
-    /// What to do next. `outermost` is what [`WriteSide::begin`] answered: a caller inside of a
-    /// protocol's method leaves to the one outside what must wait until that method returns.
+    /// The next command. `outermost` is what [`WriteSide::begin`] returned: inside a protocol's
+    /// method, commands that must wait until that method returns are left to the outer caller.
     #[inline]
     pub fn next(&mut self, outermost: bool) -> Option<Command> {
         if self.end == End::Lost {
@@ -453,7 +458,7 @@ impl WriteSide {
         None
     }
 
-    /// Whether a protocol that is paused may go on.
+    /// Whether a paused protocol may be resumed.
     pub fn may_resume(&self) -> bool {
         let enough = match self.resume_at {
             ResumeAt::LowWater => self.low,
@@ -462,8 +467,9 @@ impl WriteSide {
         self.paused && self.queued <= enough
     }
 
-    /// asyncio's `_maybe_resume_protocol()`, for programs that call it. A command may be due.
-    pub fn look_at_protocol(&mut self) {
+    /// asyncio's `_maybe_resume_protocol()`, for programs that call it. The caller carries out
+    /// commands afterwards.
+    pub fn check_resume(&mut self) {
         self.resume_due = true;
     }
 }

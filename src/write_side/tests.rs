@@ -1,9 +1,9 @@
-//! Every sequence of events up to a length, against invariants and against a plain transcription
-//! of what asyncio's stream transport does.
+//! Tries every sequence of events up to a length, against invariants and against a plain
+//! transcription of asyncio's stream transport.
 
 use super::*;
 
-/// Answers questions in every possible way, one way in each run: an odometer of choices.
+/// Enumerates all combinations of choices, one combination per run, like an odometer.
 #[derive(Default)]
 struct Choices {
     made: Vec<(usize, usize)>,
@@ -22,7 +22,7 @@ impl Choices {
         chosen
     }
 
-    /// The next way; false when all were tried.
+    /// Advances to the next combination; false when all were tried.
     fn advance(&mut self) -> bool {
         self.next = 0;
         while let Some((chosen, of)) = self.made.pop() {
@@ -35,7 +35,7 @@ impl Choices {
     }
 }
 
-/// What the outside sees.
+/// What is observable from outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Seen {
     Sent(usize),
@@ -59,7 +59,7 @@ enum Event {
     Close,
     Abort,
     Writable,
-    /// The program looks at the buffer's size.
+    /// The program reads the buffer's size.
     Look,
     /// The callback returns.
     CallbackOver,
@@ -89,10 +89,10 @@ const INSIDE: [Option<Event>; 6] = [
     Some(Event::Look),
 ];
 
-/// Deepest nesting of protocol methods.
+/// Maximum nesting of protocol methods.
 const DEPTH: usize = 2;
 
-/// A system: takes some of what it is offered, and may refuse to watch.
+/// A simulated system: accepts part of what it is offered, and may refuse to watch.
 struct System {
     choices: Choices,
     may_refuse: bool,
@@ -130,13 +130,13 @@ impl System {
     }
 }
 
-/// A transport as this crate's: carries out the commands of a [`WriteSide`].
+/// A transport like this crate's: carries out the commands of a [`WriteSide`].
 struct Transport {
     side: WriteSide,
     system: System,
     /// Bytes in the queue.
     queue: usize,
-    /// A callback runs, which may hold.
+    /// A callback runs whose writes may be held.
     holds: bool,
     callback: u32,
     scheduled: bool,
@@ -228,7 +228,7 @@ impl Transport {
             }
             Write::Hold(_) => {
                 self.queue += size;
-                // So small a limit that some writes exceed it.
+                // The limit is so small that some writes exceed it.
                 match self.side.hold(self.queue, 3, || 0) {
                     Hold::Schedule => self.scheduled = true,
                     Hold::Scheduled => assert!(self.scheduled),
@@ -289,7 +289,8 @@ impl Transport {
     fn check(&self) {
         let side = &self.side;
         let waits = side.queue == Queue::Waiting && !side.is_lost();
-        // What is held is sent before the loop polls again: until then it may stay watched.
+        // Held writes are sent before the loop polls again; until then the descriptor may stay
+        // watched.
         if side.queue != Queue::Held {
             assert_eq!(
                 self.system.registered, waits,
@@ -326,9 +327,9 @@ impl Transport {
     }
 }
 
-/// asyncio's `_SelectorSocketTransport`, statement by statement, but that a connection which
-/// `resume_writing()` has closed is not lost a second time, and that `writelines()` drops what the
-/// system refused to wait for, as `write()` does.
+/// asyncio's `_SelectorSocketTransport`, statement by statement, with two exceptions: a connection
+/// that `resume_writing()` has closed is not lost a second time, and `writelines()` drops what the
+/// system refused to watch for, as `write()` does.
 struct Reference {
     system: System,
     buffer: usize,
@@ -454,7 +455,7 @@ fn next_event(choices: &mut Choices) -> Event {
     OUTSIDE[choices.choose(OUTSIDE.len())]
 }
 
-/// Runs sequences of `length` events in every way; answers how many ways there were.
+/// Runs all sequences of `length` events with all choices; returns the number of runs.
 fn every_way(length: usize, holds: bool, may_refuse: bool) -> u64 {
     let mut choices = Choices::default();
     let mut ways = 0;
@@ -465,7 +466,7 @@ fn every_way(length: usize, holds: bool, may_refuse: bool) -> u64 {
             transport.event(event);
             transport.check();
         }
-        // The system takes everything from now on: what is queued leaves, once and for all.
+        // Let the callback return, which sends held writes.
         transport.event(Event::CallbackOver);
         transport.check();
         ways += 1;
@@ -540,8 +541,8 @@ fn a_write_in_resume_writing_leaves_no_writer_behind() {
     assert_eq!(side.next(true), Some(Command::Send));
     side.sent(0);
     assert_eq!(side.next(true), Some(Command::Resume));
-    assert_eq!(side.write(Some(callback)), Write::Hold(LITTLE));
-    assert_eq!(side.hold(10, LITTLE, || 0), Hold::Schedule);
+    assert_eq!(side.write(Some(callback)), Write::Hold(BULK_THRESHOLD));
+    assert_eq!(side.hold(10, BULK_THRESHOLD, || 0), Hold::Schedule);
     assert_eq!(side.next(true), None);
     side.finish();
     side.callback_over();
@@ -584,7 +585,7 @@ fn one_write_in_a_callback_is_not_held() {
     let callback = |number| Some(Callback { number, is_busy_turn: false });
     assert_eq!(side.write(callback(1)), Write::Send);
     assert_eq!(side.write(callback(2)), Write::Send);
-    // Two in one callback: the next ones are held, until a callback writes once only.
+    // Two writes in one callback: further ones are held, until a callback writes only once.
     assert!(matches!(side.write(callback(2)), Write::Hold(_)));
     side.hold(10, 100, || 0);
     side.callback_over();

@@ -22,7 +22,7 @@ use crate::transport::event::{EVENT, run_event};
 use crate::transport::lifecycle::describe_event;
 use crate::transport::stream::{StreamTransport, WRITE_FAILED};
 use crate::transport::write_queue::{self, WriteQueue};
-use crate::write_side::{Callback, Hold, LITTLE, Write, WriteSide};
+use crate::write_side::{BULK_THRESHOLD, Callback, Hold, Write, WriteSide};
 
 /// The callback that wrote has returned.
 static FLUSH: RunnableKind = RunnableKind {
@@ -162,12 +162,12 @@ impl StreamTransport {
     }
 
     /// Has what is queued sent when the callback returns or the turn ends, or at once if it is
-    /// more than `limit`, or than [`LITTLE`] if what was just written is not `shared` but a copy.
+    /// more than `limit`, or than [`BULK_THRESHOLD`] if what was just written is not `shared` but a copy.
     fn hold<'py>(slf: &Bound<'py, Self>, limit: usize, shared: bool) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let transport = slf.as_super();
         let base = transport.get();
-        let limit = if shared { limit } else { limit.min(LITTLE) };
+        let limit = if shared { limit } else { limit.min(BULK_THRESHOLD) };
         let queued = slf.get().queued(py);
         let hold = base.writing.with(py, |side| side.hold(queued, limit, clock::nanoseconds));
         match hold {
