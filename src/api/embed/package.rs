@@ -17,6 +17,19 @@ const NATIVE: &str = "ferroloop._ferroloop";
 
 /// Makes `import ferroloop` find this program's own copy. Further calls have no effect.
 ///
+/// ```
+/// use pyo3::prelude::*;
+///
+/// # fn main() -> PyResult<()> {
+/// Python::initialize();
+/// Python::attach(|py| {
+///     ferroloop::register(py)?;
+///     let event_loop = py.import("ferroloop")?.call_method0("new_event_loop")?;
+///     event_loop.call_method0("close").map(drop)
+/// })
+/// # }
+/// ```
+///
 /// # Errors
 /// ImportError if another copy of ferroloop, for example an installed wheel, was imported before,
 /// or if this is a sub-interpreter.

@@ -41,6 +41,17 @@ struct Shared<T> {
 /// future of any executor, or by blocking with [`JoinHandle::join`].
 ///
 /// Dropping it does not cancel the future.
+///
+/// ```
+/// use ferroloop::{Handle, JoinError, JoinHandle};
+///
+/// /// To be called in any thread but that of the loop, which it would block.
+/// fn answer(handle: &Handle) -> Result<i32, JoinError> {
+///     let output: JoinHandle<i32> =
+///         handle.spawn(async { 42 }).map_err(|_closed| JoinError::Dropped)?;
+///     output.join()
+/// }
+/// ```
 pub struct JoinHandle<T>(Arc<Shared<T>>);
 
 /// The sending end. Dropping it without an output makes the other end fail.

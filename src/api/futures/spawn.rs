@@ -57,7 +57,7 @@ where
     Ok(RustCoroutine::new(py, name.into(), boxed(future))?.into_any())
 }
 
-/// Options of a task that runs a Rust future.
+/// Options of a task that runs a Rust future, for [`spawn_local_with`].
 #[derive(Default)]
 pub struct SpawnOptions<'py> {
     /// Name of the task, by default `Task-N`.
@@ -71,6 +71,22 @@ pub struct SpawnOptions<'py> {
 /// To asyncio it is an ordinary task: it has a name and a context, `all_tasks()` lists it and
 /// `current_task()` returns it while it is polled. An error becomes the task's exception; a panic
 /// becomes RuntimeError. Cancelling the task drops the future, in this thread.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ferroloop::{sleep, spawn_local};
+/// use pyo3::prelude::*;
+///
+/// #[pyfunction]
+/// fn start(py: Python<'_>, seconds: f64) -> PyResult<Bound<'_, PyAny>> {
+///     let duration = Duration::from_secs_f64(seconds);
+///     spawn_local(py, async move {
+///         sleep(duration).await;
+///         Ok("slept")
+///     })
+/// }
+/// ```
 ///
 /// # Errors
 /// RuntimeError if no loop of ferroloop runs in this thread.
@@ -130,6 +146,18 @@ pub fn start<'py>(
 }
 
 /// Yields to other callbacks; ready in the loop's next turn.
+///
+/// ```
+/// async fn sum(numbers: Vec<u64>) -> u64 {
+///     let mut sum = 0;
+///     for part in numbers.chunks(100_000) {
+///         sum += part.iter().sum::<u64>();
+///         // Connections are served between two parts.
+///         ferroloop::yield_now().await;
+///     }
+///     sum
+/// }
+/// ```
 pub async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(|context| {

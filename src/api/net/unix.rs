@@ -42,6 +42,23 @@ impl UnixStream {
 
     /// Creates two connected streams.
     ///
+    /// ```
+    /// use futures_util::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// # fn main() -> pyo3::PyResult<()> {
+    /// let runtime = ferroloop::Runtime::new()?;
+    /// let received = runtime.block_on(async {
+    ///     let (mut one, mut other) = ferroloop::UnixStream::pair()?;
+    ///     one.write_all(b"hello").await?;
+    ///     let mut buffer = [0; 5];
+    ///     other.read_exact(&mut buffer).await?;
+    ///     std::io::Result::Ok(buffer)
+    /// })??;
+    /// assert_eq!(&received, b"hello");
+    /// runtime.close()
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Errors of the system calls; if no loop of ferroloop runs in this thread.
     pub fn pair() -> io::Result<(Self, Self)> {
@@ -51,6 +68,18 @@ impl UnixStream {
 }
 
 /// A listening UNIX stream socket.
+///
+/// ```
+/// use futures_util::AsyncWriteExt;
+///
+/// async fn serve(path: &str) -> std::io::Result<()> {
+///     let listener = ferroloop::UnixListener::bind(path)?;
+///     loop {
+///         let (mut stream, _address) = listener.accept().await?;
+///         stream.write_all(b"hello\n").await?;
+///     }
+/// }
+/// ```
 pub struct UnixListener(AsyncFd<net::UnixListener>);
 
 impl UnixListener {
