@@ -15,8 +15,8 @@ use crate::sys::address::SocketAddress;
 use crate::sys::socket;
 use crate::tls::{self, TlsProtocol};
 use crate::transport::{
-    DatagramTransport, Endpoint, Listener, OWNERS, Parts, ReadPipeTransport, Service, Serving,
-    StreamTransport, Transport, WritePipeTransport,
+    DatagramTransport, Endpoint, ListenOptions, Listener, OWNERS, ReadPipeTransport, ServeMode,
+    StreamTransport, Transport, TransportParts, WritePipeTransport,
 };
 
 impl EventLoop {
@@ -132,7 +132,7 @@ impl EventLoop {
             let _not_tcp = socket::set_no_delay(fd);
         }
         let scheduler = slf.as_super().clone();
-        let parts = Parts { scheduler, endpoint, protocol, extra, server, peer, context };
+        let parts = TransportParts { scheduler, endpoint, protocol, extra, server, peer, context };
         StreamTransport::open(parts, waiter).map(Bound::into_any)
     }
 
@@ -159,7 +159,7 @@ impl EventLoop {
         let family = sock.getattr(intern!(slf.py(), "family"))?.extract()?;
         let scheduler = slf.as_super().clone();
         let (server, context) = (None, None);
-        let parts = Parts { scheduler, endpoint, protocol, extra, server, peer, context };
+        let parts = TransportParts { scheduler, endpoint, protocol, extra, server, peer, context };
         DatagramTransport::open(parts, family, address, waiter).map(Bound::into_any)
     }
 
@@ -257,10 +257,10 @@ impl EventLoop {
         backlog: &Bound<'py, PyAny>,
         context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        let (factory, service) = (serve, Service::Task);
+        let (factory, mode) = (serve, ServeMode::Task);
         let backlog = backlog.extract().unwrap_or(u32::MAX);
-        let serving = Serving { factory, server, backlog, service, context };
-        Listener::start(slf.as_super(), sock, serving)
+        let options = ListenOptions { factory, server, backlog, mode, context };
+        Listener::start(slf.as_super(), sock, options)
     }
 
     /// Accepts connections on a listening socket and serves each by a protocol.
@@ -272,10 +272,10 @@ impl EventLoop {
         backlog: &Bound<'py, PyAny>,
         context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        let (factory, service) = (protocol_factory, Service::Protocol);
+        let (factory, mode) = (protocol_factory, ServeMode::Protocol);
         let backlog = backlog.extract().unwrap_or(u32::MAX);
-        let serving = Serving { factory, server, backlog, service, context };
-        Listener::start(slf.as_super(), sock, serving)
+        let options = ListenOptions { factory, server, backlog, mode, context };
+        Listener::start(slf.as_super(), sock, options)
     }
 }
 

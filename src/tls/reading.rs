@@ -286,7 +286,7 @@ impl TlsProtocol {
         let py = feed.buffer.py();
         plaintext.with(0..length, |bytes| buffer::append(&feed.buffer, bytes))??;
         drop(plaintext);
-        outcome(py, feed.announce())
+        outcome(py, feed.notify_reader())
     }
 
     /// Decrypts into the buffer of a BufferedProtocol: one buffer, and the rest in the next turn.

@@ -1,21 +1,21 @@
-//! Which objects `write()` and `sendto()` take, by asyncio's rules.
+//! Checks the data of `write()` and `sendto()`, by asyncio's rules.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
-/// Whether `write()` takes it, by asyncio's rules.
+/// Whether `write()` accepts `data`.
 pub fn is_data(data: &Bound<'_, PyAny>) -> bool {
     data.is_instance_of::<PyBytes>()
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>()
 }
 
-/// Refuses what is no data; `wanted` is what the message asks for.
+/// Checks the type of `data`; `wanted` is the phrase for the accepted types in the message.
 ///
 /// # Errors
-/// TypeError with asyncio's text.
+/// TypeError with asyncio's message.
 pub fn check_data(data: &Bound<'_, PyAny>, wanted: &str) -> PyResult<()> {
     if is_data(data) {
         return Ok(());

@@ -13,23 +13,23 @@ use crate::ffi::layout::socket::PythonSocket;
 use crate::ffi::objects::cell::Traverse;
 use crate::interop::imports;
 
-/// Who holds the descriptor.
+/// The owner of the descriptor.
 ///
-/// All zero is closed: on 3.11 and 3.12 the collector may look at a transport before its value
-/// is moved in.
+/// The layout makes zeroed memory `Closed`: on 3.11 and 3.12 the garbage collector may visit a
+/// transport before its value is moved in.
 #[repr(C, u64)]
 pub enum Endpoint {
-    /// Closed; the Python object, if there was one, stays for `get_extra_info("socket")`.
+    /// Closed; the Python object, if there was one, is kept for `get_extra_info("socket")`.
     Closed(Option<Py<PyAny>>) = 0,
     /// A socket object of the standard library.
     Python(PythonSocket),
-    /// Any other object with the methods of a socket, and the descriptor it named at first.
+    /// Any other object with the methods of a socket, and its initial descriptor.
     Foreign(Py<PyAny>, RawFd),
-    /// The transport itself. Becomes a Python socket when someone asks for one.
+    /// The transport itself. It becomes a Python socket when the program asks for one.
     Bare(BareSocket),
 }
 
-/// A descriptor, and what a Python socket object for it must be told.
+/// A descriptor, and the arguments for creating a Python socket object for it.
 pub struct BareSocket {
     /// The descriptor.
     pub fd: OwnedFd,
@@ -42,7 +42,7 @@ pub struct BareSocket {
 }
 
 impl Endpoint {
-    /// The endpoint that a Python object is.
+    /// The endpoint for a Python object.
     ///
     /// # Errors
     /// Those of `fileno()`.
@@ -54,7 +54,7 @@ impl Endpoint {
         Ok(Self::Foreign(socket.clone().unbind(), fd))
     }
 
-    /// The descriptor; -1 when closed.
+    /// The descriptor, or -1 if it is closed.
     #[inline(always)]
     pub fn descriptor(&self) -> RawFd {
         match self {
@@ -65,7 +65,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether it was closed by its transport.
+    /// Whether the transport has closed it.
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed(_))
     }
@@ -81,11 +81,11 @@ impl Endpoint {
 }
 
 impl BareSocket {
-    /// Hands the descriptor to a new Python socket object.
+    /// Moves the descriptor to a new Python socket object.
     pub fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         let class = imports::socket_class(py)?;
         let keywords = PyDict::new(py);
-        // The object owns the descriptor from the moment it exists.
+        // The socket object owns the descriptor as soon as it exists.
         let fd = self.fd.into_raw_fd();
         keywords.set_item(intern!(py, "fileno"), fd)?;
         let socket = class.call((self.family, self.kind, self.protocol), Some(&keywords))?;

@@ -1,4 +1,4 @@
-//! Readiness of a transport's descriptor, as the ready queue runs it.
+//! Readiness events of a transport's descriptor in the ready queue.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use crate::ffi::exception::PyOutcome;
 use crate::scheduler::report::outcome;
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
-use crate::transport::lifecycle::{guard, in_context};
+use crate::transport::lifecycle::{in_context, report_exception_of};
 
 /// What readiness events of all transports have in common; `run` is never used as it is here.
 pub const EVENT: RunnableKind = RunnableKind {
@@ -25,8 +25,8 @@ pub const EVENT: RunnableKind = RunnableKind {
 /// For a direction that is never watched.
 pub static NEVER: RunnableKind = EVENT;
 
-/// Runs `body` on the transport, in the context in which it was registered. What it raises is
-/// reported as the failure of `method`.
+/// Runs `body` on the transport, in the context of its registration. Exceptions are reported as
+/// failures of `method`.
 #[inline(always)]
 pub fn run_event<'py, T: PyClass>(
     scheduler: &Bound<'py, Scheduler>,
@@ -43,5 +43,5 @@ pub fn run_event<'py, T: PyClass>(
         return Ok(());
     }
     let method = PyString::intern(py, method);
-    guard(scheduler, &transport, &method, &[], context.as_ref(), result)
+    report_exception_of(scheduler, &transport, &method, &[], context.as_ref(), result)
 }

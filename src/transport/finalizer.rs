@@ -1,4 +1,4 @@
-//! A transport that goes away unclosed: the warning, and the descriptor.
+//! Finalizers: a transport that is deallocated while open warns and closes its descriptor.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ impl Finalize for Transport {
         warn_unclosed(slf).unwrap_or_else(unraisable);
         Self::close_endpoint(slf).unwrap_or_else(unraisable);
         if let Some(server) = slf.get().server.take(py)
-            // Before 3.13 the server was not told.
+            // Before 3.13 asyncio did not detach it.
             && cfg!(Py_3_13)
         {
             detach(server.bind(py), slf).unwrap_or_else(unraisable);

@@ -1,4 +1,5 @@
-//! Water marks, and calling the protocol that is to pause and to resume writing.
+//! Flow control: the high- and low-water marks, and the calls of `pause_writing()` and
+//! `resume_writing()`.
 
 #![forbid(unsafe_code)]
 
@@ -12,13 +13,13 @@ use crate::scheduler::report::{outcome, report_raised};
 use crate::transport::Transport;
 
 /// asyncio's default high-water mark, in bytes.
-const HIGH: usize = 64 * 1024;
+const DEFAULT_HIGH_WATER: usize = 64 * 1024;
 
-/// The limits that `set_write_buffer_limits(high, low)` means, by asyncio's rules: the high- and
-/// the low-water mark, in bytes.
+/// The high- and the low-water mark that `set_write_buffer_limits(high, low)` sets, in bytes, with
+/// asyncio's defaults.
 ///
 /// # Errors
-/// ValueError unless `high >= low >= 0`; whatever comparing foreign numbers raises.
+/// ValueError unless `high >= low >= 0`; exceptions of comparing foreign numbers.
 pub fn limits<'py>(
     py: Python<'py>,
     high: Option<Bound<'py, PyAny>>,
@@ -27,7 +28,7 @@ pub fn limits<'py>(
     let high = match (high, &low) {
         (Some(high), _) => high,
         (None, Some(low)) => 4i32.into_pyobject(py)?.mul(low)?,
-        (None, None) => HIGH.into_pyobject(py)?.into_any(),
+        (None, None) => DEFAULT_HIGH_WATER.into_pyobject(py)?.into_any(),
     };
     let low = match low {
         Some(low) => low,
@@ -42,7 +43,7 @@ pub fn limits<'py>(
     Ok((bytes(&high)?, bytes(&low)?))
 }
 
-/// A number of bytes; no buffer reaches what is out of range.
+/// A number of bytes. Numbers out of range become the largest one, which no buffer reaches.
 fn bytes(number: &Bound<'_, PyAny>) -> PyResult<usize> {
     match number.extract::<usize>() {
         Ok(number) => Ok(number),
@@ -51,8 +52,8 @@ fn bytes(number: &Bound<'_, PyAny>) -> PyResult<usize> {
 }
 
 impl Transport {
-    /// Calls `pause_writing()` or `resume_writing()`; what it raises is reported.
-    pub(in crate::transport) fn tell_protocol<'py>(
+    /// Calls `pause_writing()` or `resume_writing()`; its exceptions are reported.
+    pub(in crate::transport) fn call_protocol<'py>(
         slf: &Bound<'py, Self>,
         method: &Bound<'py, PyString>,
         failure: &str,
@@ -66,7 +67,7 @@ impl Transport {
         }
     }
 
-    /// Hands an exception to the loop's exception handler.
+    /// Passes an exception to the loop's exception handler.
     pub fn report(slf: &Bound<'_, Self>, message: &str, raised: &Raised<'_>) -> PyResult<()> {
         let py = slf.py();
         let protocol = slf.get().protocol_or_none(py);

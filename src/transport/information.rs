@@ -1,4 +1,4 @@
-//! `get_extra_info()`: the socket and its addresses, found when someone asks.
+//! `get_extra_info()`: the socket and its addresses, determined on demand.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use crate::sys::socket;
 use crate::transport::{Endpoint, Transport};
 
 impl Transport {
-    /// The value that asyncio's transport would have under `name` from the start.
+    /// The value that asyncio's transport stores under `name` when it is created.
     fn find_extra<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
         if !slf.get().kind.is_socket {
             return Ok(None);
@@ -39,13 +39,13 @@ impl Transport {
         let Ok(key) = name.extract::<&str>() else { return Ok(None) };
         let found = Self::find_extra(slf, key)?;
         if let Some(value) = &found {
-            Self::own_extra(slf).set_item(name, value)?;
+            Self::extra_dict(slf).set_item(name, value)?;
         }
         Ok(found)
     }
 
     /// The dict of extra information.
-    fn own_extra<'py>(slf: &Bound<'py, Self>) -> Bound<'py, PyDict> {
+    fn extra_dict<'py>(slf: &Bound<'py, Self>) -> Bound<'py, PyDict> {
         let py = slf.py();
         let this = slf.get();
         this.extra.get_bound(py).unwrap_or_else(|| {
@@ -55,15 +55,16 @@ impl Transport {
         })
     }
 
-    /// The dict as asyncio has it, with everything in it.
+    /// The complete dict, as asyncio's transport has it.
     pub fn complete_extra<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         for name in ["socket", "sockname", "peername"] {
             Self::extra_info(slf, intern_name(slf.py(), name).as_any())?;
         }
-        Ok(Self::own_extra(slf))
+        Ok(Self::extra_dict(slf))
     }
 
-    /// The socket object, made now if the transport owns a bare descriptor; None when closed.
+    /// The socket object, created now if the transport owns a bare descriptor; None if it is
+    /// closed.
     pub fn socket_object<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
         let this = slf.get();
@@ -86,7 +87,7 @@ impl Transport {
                 });
                 match kept {
                     Some(socket) => socket,
-                    // Nobody asked while it was open: any closed socket is like any other.
+                    // No socket object was created while it was open, and any closed one will do.
                     None => {
                         let socket = imports::socket_class(py)?.call0()?;
                         socket.call_method0(intern!(py, "close"))?;
@@ -98,8 +99,8 @@ impl Transport {
         imports::transport_socket(py)?.call1((socket,))
     }
 
-    /// Keeps the addresses, which the system forgets with the descriptor.
-    pub fn remember_names(&self, py: Python<'_>) {
+    /// Caches the local address, which is no longer available once the descriptor is closed.
+    pub fn cache_own_name(&self, py: Python<'_>) {
         let known = self.names.inspect(py, |names| names.own.is_some());
         if !known && let Ok(name) = socket::own_name(self.descriptor(py)) {
             let mut names = self.names.take(py);
@@ -110,18 +111,18 @@ impl Transport {
 
     fn own_name<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        slf.get().remember_names(py);
+        slf.get().cache_own_name(py);
         let name = slf.get().names.inspect(py, |names| names.own.clone());
-        Self::show(slf, name, "getsockname")
+        Self::address_object(slf, name, "getsockname")
     }
 
     fn peer_name<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let name = slf.get().names.inspect(py, |names| names.peer.clone());
-        Self::show(slf, name, "getpeername")
+        Self::address_object(slf, name, "getpeername")
     }
 
-    fn show<'py>(
+    fn address_object<'py>(
         slf: &Bound<'py, Self>,
         name: Option<SocketAddress>,
         method: &str,
@@ -131,7 +132,7 @@ impl Transport {
         match name {
             None => Ok(none()),
             Some(SocketAddress::Other) => match Self::socket_object(slf)? {
-                // A family that Python knows better than we do.
+                // Only Python can convert addresses of this family.
                 Some(socket) => Ok(socket.call_method0(method).unwrap_or_else(|_| none())),
                 None => Ok(none()),
             },

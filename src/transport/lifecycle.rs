@@ -1,4 +1,4 @@
-//! From `connection_made()` to `connection_lost()`.
+//! The life cycle of a transport, from `connection_made()` to `connection_lost()`.
 
 #![forbid(unsafe_code)]
 
@@ -18,17 +18,17 @@ use crate::scheduler::report::outcome;
 use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
-use crate::transport::origin::{self, shown_method};
+use crate::transport::origin::{self, displayed_method};
 use crate::transport::{Endpoint, NativeProtocol, Transport};
 use crate::write_side::{Close, WriteSide};
 
-/// `protocol.connection_made(transport)`, then reading: the protocol is the argument.
-static MADE: RunnableKind = RunnableKind {
+/// Calls `protocol.connection_made(transport)`, then starts reading. The argument is the protocol.
+static CONNECTION_MADE: RunnableKind = RunnableKind {
     run: |scheduler, runnable| connection_made(scheduler, runnable),
     cancelled: never_cancelled,
     sets_current_task: false,
     describe: |py, runnable| {
-        let (protocol, stack) = origin::parts(py, runnable.argument.as_ref());
+        let (protocol, stack) = origin::split(py, runnable.argument.as_ref());
         let Some(protocol) = protocol else { return describe_object(py, runnable) };
         let transport = runnable.object.bind(py);
         let callback = protocol.getattr(intern!(py, "connection_made"))?;
@@ -38,8 +38,8 @@ static MADE: RunnableKind = RunnableKind {
     show: nothing_to_note,
 };
 
-/// The future that the creator of a transport waits for.
-static WAITER: RunnableKind = RunnableKind {
+/// Finishes the future for which the creator of a transport waits.
+static WAKE_WAITER: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
         let waiter = runnable.object.into_bound(scheduler.py());
         let waking = match waiter.cast::<Future>() {
@@ -63,7 +63,7 @@ static WAITER: RunnableKind = RunnableKind {
     cancelled: never_cancelled,
     sets_current_task: false,
     describe: |py, runnable| {
-        let (_, stack) = origin::parts(py, runnable.argument.as_ref());
+        let (_, stack) = origin::split(py, runnable.argument.as_ref());
         let waiter = runnable.object.bind(py);
         let callback = imports::set_result_unless_cancelled(py)?.clone();
         let event_loop = waiter.call_method0(intern!(py, "get_loop"))?;
@@ -73,11 +73,11 @@ static WAITER: RunnableKind = RunnableKind {
     show: nothing_to_note,
 };
 
-/// `transport._call_connection_lost(exception)`: the exception, or None, is the argument.
-static LOST: RunnableKind = RunnableKind {
+/// Calls `transport._call_connection_lost(exception)`. The argument is the exception or None.
+static CONNECTION_LOST: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
         let py = scheduler.py();
-        let (argument, _) = origin::parts(py, runnable.argument.as_ref());
+        let (argument, _) = origin::split(py, runnable.argument.as_ref());
         let context = runnable.context.map(|context| context.into_bound(py));
         let transport = runnable.object.into_bound(py).cast_into::<Transport>();
         let transport = outcome(py, transport.map_err(PyErr::from))?;
@@ -86,14 +86,14 @@ static LOST: RunnableKind = RunnableKind {
             Transport::call_connection_lost(&transport, &exception)
         });
         let method = intern!(py, "_call_connection_lost");
-        guard(scheduler, &transport, method, &[&exception], context.as_ref(), result)
+        report_exception_of(scheduler, &transport, method, &[&exception], context.as_ref(), result)
     },
     cancelled: never_cancelled,
     sets_current_task: false,
     describe: |py, runnable| {
         let transport = runnable.object.bind(py);
-        let callback = shown_method(transport, intern!(py, "_call_connection_lost"))?;
-        let (exception, stack) = origin::parts(py, runnable.argument.as_ref());
+        let callback = displayed_method(transport, intern!(py, "_call_connection_lost"))?;
+        let (exception, stack) = origin::split(py, runnable.argument.as_ref());
         let exception = exception.unwrap_or_else(|| py.None().into_bound(py));
         as_handle(transport, callback, &[&exception], stack, runnable.own_context(py))
     },
@@ -119,8 +119,8 @@ pub fn in_context<'py, R>(
     }
 }
 
-/// A Handle such as asyncio would have queued, for debug output and reports. `stack` is that of
-/// what has scheduled it, `context` that in which it runs.
+/// The handle that asyncio would have queued, for debug output and reports. `stack` is where it was
+/// scheduled, `context` the one in which it runs.
 fn as_handle<'py>(
     event_loop: &Bound<'py, PyAny>,
     callback: Bound<'py, PyAny>,
@@ -130,7 +130,7 @@ fn as_handle<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
     let arguments = CallbackArguments::from_tuple(PyTuple::new(py, arguments)?);
-    // A transport that lost its loop is shown all the same.
+    // A transport without a loop represents itself.
     let event_loop = match event_loop.cast::<Transport>() {
         Ok(transport) => match transport.get().scheduler(py) {
             Some(scheduler) => scheduler.into_any(),
@@ -145,18 +145,19 @@ fn as_handle<'py>(
     Ok(handle.into_any())
 }
 
-/// The handle that stands for a read or write event in debug output.
+/// The handle that represents a read or write event in debug output.
 pub fn describe_event<'py>(
     py: Python<'py>,
     runnable: &Runnable,
     method: &Bound<'py, PyString>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let transport = runnable.object.bind(py);
-    let (_, stack) = origin::parts(py, runnable.argument.as_ref());
-    as_handle(transport, shown_method(transport, method)?, &[], stack, runnable.own_context(py))
+    let (_, stack) = origin::split(py, runnable.argument.as_ref());
+    as_handle(transport, displayed_method(transport, method)?, &[], stack, runnable.own_context(py))
 }
 
-/// Reports what a callback raised, as a Handle does: to a handler that runs in the same context.
+/// Reports an exception of a callback as a handle does: the exception handler runs in the
+/// callback's context.
 fn report_failure<'py>(
     scheduler: &Bound<'py, Scheduler>,
     callback: Bound<'py, PyAny>,
@@ -174,7 +175,7 @@ fn report_failure<'py>(
     }
 }
 
-/// The stack of what has scheduled the callback that runs: in debug mode, which shows a handle.
+/// The stack where the current callback was scheduled, which only debug mode keeps.
 fn current_stack<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = scheduler.py();
     if !scheduler.get().debug.get(py) {
@@ -184,9 +185,9 @@ fn current_stack<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Option<Boun
     Ok(current.cast::<Handle>().ok().and_then(|handle| handle.get().source_traceback(py)))
 }
 
-/// Lets only what stops the loop pass; the rest is reported as the failure of `method`.
+/// Reports an exception as a failure of `method`, unless it stops the loop: then it is returned.
 #[inline(always)]
-pub fn guard<'py, T: pyo3::PyClass>(
+pub fn report_exception_of<'py, T: pyo3::PyClass>(
     scheduler: &Bound<'py, Scheduler>,
     transport: &Bound<'py, T>,
     method: &Bound<'py, PyString>,
@@ -196,7 +197,7 @@ pub fn guard<'py, T: pyo3::PyClass>(
 ) -> PyOutcome<'py, ()> {
     match result {
         Err(raised) if !raised.stops_the_loop() => {
-            let callback = outcome(scheduler.py(), shown_method(transport.as_any(), method))?;
+            let callback = outcome(scheduler.py(), displayed_method(transport.as_any(), method))?;
             report_failure(scheduler, callback, arguments, context, raised)
         }
         other => other,
@@ -208,7 +209,7 @@ fn connection_made<'py>(
     runnable: Runnable,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let (protocol, _) = origin::parts(py, runnable.argument.as_ref());
+    let (protocol, _) = origin::split(py, runnable.argument.as_ref());
     let (Some(protocol), Some(context)) = (protocol, runnable.context) else {
         return Ok(());
     };
@@ -217,15 +218,15 @@ fn connection_made<'py>(
     let transport = outcome(py, transport.map_err(PyErr::from))?;
     let reading_context = match transport.get().context.get_bound(py) {
         Some(own) => own,
-        // Copied before the call: what it sets is not seen by the reading callbacks, as in asyncio,
-        // where each callback copies the context of its creator.
+        // Copied before the call: the reading callbacks do not see the variables that it sets, as
+        // in asyncio, where each callback gets a copy of its creator's context.
         None => outcome(py, context::copy(&context))?,
     };
     let made = context::run_in(&context, || {
         call::call_method(&protocol, intern!(py, "connection_made"), [transport.as_any()])
     });
     let added = match outcome(py, Transport::add_reader(&transport, reading_context)) {
-        // The null device, for one, can be opened but not watched.
+        // Some files, such as the null device, can be opened but not watched.
         Err(raised) if !raised.stops_the_loop() => {
             let callback = outcome(py, scheduler.getattr(intern!(py, "_add_reader")))?;
             let fd = outcome(py, transport.get().fd.into_pyobject(py).map_err(PyErr::from))?;
@@ -263,24 +264,24 @@ impl Transport {
         let open = scheduler.metrics.opened(this.kind.counted_as);
         drop(this.open.replace(py, Some(open)));
         let context = this.callback_context(py)?;
-        let protocol = origin::note(scheduler, py, this.protocol.get_bound(py))?;
+        let protocol = origin::with_stack(scheduler, py, this.protocol.get_bound(py))?;
         scheduler.push(
             py,
             Runnable {
-                kind: &MADE,
+                kind: &CONNECTION_MADE,
                 object: slf.clone().into_any().unbind(),
                 argument: protocol,
                 context: Some(context.unbind()),
             },
         );
         if let Some(waiter) = waiter.filter(|waiter| !waiter.is_none()) {
-            let argument = origin::note(scheduler, py, None)?;
-            scheduler.push(py, Runnable { argument, ..Runnable::new(&WAITER, waiter) });
+            let argument = origin::with_stack(scheduler, py, None)?;
+            scheduler.push(py, Runnable { argument, ..Runnable::new(&WAKE_WAITER, waiter) });
         }
         Ok(())
     }
 
-    /// `set_protocol()`: finds out which kind of protocol it is.
+    /// Sets the protocol and determines its kind.
     pub fn bind_protocol<'py>(&self, protocol: Bound<'py, PyAny>) -> PyResult<()> {
         let py = protocol.py();
         let native = protocol.is_instance_of::<NativeProtocol>();
@@ -294,13 +295,13 @@ impl Transport {
         Ok(())
     }
 
-    /// Whether it wants to read.
+    /// Whether the transport is receiving: neither paused nor closing.
     #[inline(always)]
     pub fn wants_to_read(&self, py: Python<'_>) -> bool {
         !self.state.get(py).paused && !self.is_closing(py)
     }
 
-    /// Has reads delivered in `context`, unless paused or closing.
+    /// Starts reading, in `context`, unless the transport is paused or closing.
     pub fn add_reader<'py>(slf: &Bound<'py, Self>, context: Bound<'py, PyAny>) -> PyResult<()> {
         if !slf.get().wants_to_read(slf.py()) {
             return Ok(());
@@ -308,10 +309,11 @@ impl Transport {
         Self::watch(slf, Direction::Read, context)
     }
 
-    /// Has the transport's event for `direction` queued whenever the descriptor is ready.
+    /// Queues the transport's event for `direction` whenever the descriptor is ready.
     ///
     /// # Errors
-    /// OSError if the system refuses; RuntimeError if the loop is closed. Nothing changes then.
+    /// OSError if the descriptor cannot be watched; RuntimeError if the loop is closed. The watches
+    /// are unchanged then.
     pub(in crate::transport) fn watch<'py>(
         slf: &Bound<'py, Self>,
         direction: Direction,
@@ -329,7 +331,7 @@ impl Transport {
         let runnable = Runnable {
             kind,
             object: slf.clone().into_any().unbind(),
-            argument: origin::note(scheduler, py, None)?,
+            argument: origin::with_stack(scheduler, py, None)?,
             context: Some(context.unbind()),
         };
         let replaced = scheduler
@@ -340,8 +342,8 @@ impl Transport {
         Ok(())
     }
 
-    /// Stops watching one direction. `slf` is this transport: another object may watch the number
-    /// by now, if the program has closed the socket.
+    /// Stops watching one direction. A watch of another object is left alone: if the program has
+    /// closed the socket, its descriptor's number may have been reused.
     pub(in crate::transport) fn unwatch(&self, slf: &Bound<'_, Self>, direction: Direction) {
         let py = slf.py();
         let Some(scheduler) = self.scheduler(py) else { return };
@@ -353,10 +355,10 @@ impl Transport {
         }
     }
 
-    /// `close()`: no more reading; the connection is lost once everything is written.
+    /// Closes the transport: stops reading, and loses the connection once all data is sent.
     pub fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        Self::settle(slf)?;
+        Self::flush_coalesced(slf)?;
         let this = slf.get();
         let close = this.writing.with(py, WriteSide::close);
         if close == Close::AlreadyClosing {
@@ -366,28 +368,28 @@ impl Transport {
         if close == Close::WhenSent {
             return Ok(());
         }
-        Self::carry_out(slf)?;
+        Self::run_commands(slf)?;
         Self::schedule_connection_lost(slf, None)
     }
 
-    /// Closes at once and forgets what was not written.
+    /// Closes the transport at once and discards buffered data.
     pub fn force_close<'py>(
         slf: &Bound<'py, Self>,
         exception: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        Self::settle(slf)?;
+        Self::flush_coalesced(slf)?;
         if !this.writing.with(py, WriteSide::abort) {
             return Ok(());
         }
         (this.kind.clear_queue)(slf);
         this.unwatch(slf, Direction::Read);
-        Self::carry_out(slf)?;
+        Self::run_commands(slf)?;
         Self::schedule_connection_lost(slf, exception)
     }
 
-    /// Has `connection_lost()` called in the next turn.
+    /// Schedules `connection_lost()` for the next turn.
     pub(in crate::transport) fn schedule_connection_lost<'py>(
         slf: &Bound<'py, Self>,
         exception: Option<Bound<'py, PyAny>>,
@@ -403,11 +405,11 @@ impl Transport {
             None => tracing::debug!(target: "ferroloop::transport", fd, "a transport closes"),
         }
         let context = slf.get().callback_context(py)?;
-        let argument = origin::note(scheduler.get(), py, exception)?;
+        let argument = origin::with_stack(scheduler.get(), py, exception)?;
         scheduler.get().push(
             py,
             Runnable {
-                kind: &LOST,
+                kind: &CONNECTION_LOST,
                 object: slf.clone().into_any().unbind(),
                 argument,
                 context: Some(context.unbind()),
@@ -416,8 +418,8 @@ impl Transport {
         Ok(())
     }
 
-    /// Ends the connection because of an exception. System errors are the network's business and
-    /// only go to the protocol; anything else is reported.
+    /// Closes the connection because of an exception. OSError is expected on a network and only
+    /// passed to the protocol; any other exception is also reported.
     pub fn fatal_error<'py>(
         slf: &Bound<'py, Self>,
         raised: Raised<'py>,
@@ -436,7 +438,7 @@ impl Transport {
         outcome(py, Self::force_close(slf, Some(raised.into_value().into_any())))
     }
 
-    /// A line in asyncio's log, in debug mode.
+    /// Logs a message with asyncio's logger, in debug mode.
     pub fn log(
         slf: &Bound<'_, Self>,
         format: &str,
@@ -458,29 +460,29 @@ impl Transport {
         Ok(())
     }
 
-    /// Tells the protocol, then lets everything go.
+    /// Calls the protocol's `connection_lost()`, then releases all resources.
     pub fn call_connection_lost<'py>(
         slf: &Bound<'py, Self>,
         exception: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        let told = match this.protocol.get_bound(py) {
+        let notified = match this.protocol.get_bound(py) {
             Some(protocol) if this.state.get(py).connected => {
                 call::call_method(&protocol, intern!(py, "connection_lost"), [exception]).map(drop)
             }
             _ => Ok(()),
         };
-        let closed = outcome(py, Self::let_go(slf));
+        let closed = outcome(py, Self::release_resources(slf));
         let after = outcome(py, (this.kind.lost)(slf));
-        told.and(closed).and(after)
+        notified.and(closed).and(after)
     }
 
-    fn let_go(slf: &Bound<'_, Self>) -> PyResult<()> {
+    fn release_resources(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         if this.kind.is_socket {
-            this.remember_names(py);
+            this.cache_own_name(py);
         }
         let closed = Self::close_endpoint(slf);
         drop(this.protocol.take(py));
@@ -492,8 +494,8 @@ impl Transport {
         }
     }
 
-    /// Closes the descriptor. Whatever the state, it is watched no longer before: its number is
-    /// the next file's.
+    /// Stops watching the descriptor, whatever the state, and closes it: the next file gets its
+    /// number.
     pub fn close_endpoint(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
@@ -518,7 +520,7 @@ impl Transport {
     }
 }
 
-/// `server._attach(...)`, whose signature changed with 3.13.
+/// Calls `server._attach()`, whose signature changed in 3.13.
 fn attach(server: &Bound<'_, PyAny>, transport: &Bound<'_, Transport>) -> PyResult<()> {
     let name = intern!(server.py(), "_attach");
     if cfg!(Py_3_13) {

@@ -1,4 +1,4 @@
-//! What Python sees of every transport.
+//! The Python methods of all transports.
 
 #![forbid(unsafe_code)]
 
@@ -46,7 +46,8 @@ impl Transport {
         Self::repr(slf)
     }
 
-    /// asyncio's class of such transports, so that `isinstance(t, asyncio.Transport)` holds.
+    /// asyncio's class for this kind of transport, so that `isinstance(t, asyncio.Transport)`
+    /// holds.
     #[getter(__class__)]
     fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         (slf.get().kind.class)(slf.py()).cloned()
@@ -59,8 +60,8 @@ impl Transport {
         name: &Bound<'py, PyAny>,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        // Whoever asks for the socket may send with it.
-        Self::settle(slf)?;
+        // The program may send through the socket that it asks for.
+        Self::flush_coalesced(slf)?;
         Ok(Self::extra_info(slf, name)?.or(default))
     }
 
@@ -71,11 +72,12 @@ impl Transport {
         let is_busy_turn = slf.get().scheduler.inspect(py, |scheduler| {
             scheduler.as_ref().is_some_and(|scheduler| scheduler.get().deferred.is_busy_turn(py))
         });
-        // `StreamWriter.drain()` asks after each write. In a crowded turn and between large writes,
-        // where sending now would undo the gathering, a failure shows when what is held is sent.
+        // `StreamWriter.drain()` calls this after each write. In a busy turn and between large
+        // writes sending now would defeat coalescing: there an error shows when the coalesced data
+        // is sent.
         let bulk = slf.get().writing.with(py, |side| side.queued()) > BULK_THRESHOLD;
         if !is_busy_turn && !bulk {
-            Self::settle(slf)?;
+            Self::flush_coalesced(slf)?;
         }
         Ok(slf.get().is_closing(slf.py()))
     }
@@ -93,7 +95,7 @@ impl Transport {
 
     /// Set a new protocol.
     fn set_protocol(slf: &Bound<'_, Self>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
-        Self::settle(slf)?;
+        Self::flush_coalesced(slf)?;
         slf.get().bind_protocol(protocol)
     }
 
@@ -126,7 +128,7 @@ impl Transport {
         if this.is_closing(py) || !this.state.get(py).paused {
             return Ok(());
         }
-        // First what the system may refuse.
+        // First, since the system call may fail.
         Self::watch(slf, Direction::Read, this.callback_context(py)?)?;
         this.update_state(py, |state| state.paused = false);
         Self::log(slf, "%r resumes reading", None, None)
@@ -134,7 +136,7 @@ impl Transport {
 
     /// Return the number of bytes that are buffered for writing.
     fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
-        Self::settle(slf)?;
+        Self::flush_coalesced(slf)?;
         Ok(slf.get().writing.with(slf.py(), |side| side.queued()))
     }
 
@@ -155,20 +157,20 @@ impl Transport {
     ) -> PyResult<()> {
         let py = slf.py();
         let (high, low) = flow_control::limits(py, high, low)?;
-        Self::settle(slf)?;
+        Self::flush_coalesced(slf)?;
         slf.get().writing.with(py, |side| side.set_limits(low, high));
-        Self::carry_out(slf).map_err(PyErr::from)
+        Self::run_commands(slf).map_err(PyErr::from)
     }
 
     #[pyo3(name = "_maybe_pause_protocol")]
     fn maybe_pause_protocol_py(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::carry_out(slf).map_err(PyErr::from)
+        Self::run_commands(slf).map_err(PyErr::from)
     }
 
     #[pyo3(name = "_maybe_resume_protocol")]
     fn maybe_resume_protocol_py(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().writing.with(slf.py(), WriteSide::check_resume);
-        Self::carry_out(slf).map_err(PyErr::from)
+        Self::run_commands(slf).map_err(PyErr::from)
     }
 
     #[pyo3(name = "_force_close")]
@@ -201,7 +203,7 @@ impl Transport {
 
     #[getter(_sock)]
     fn sock<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        Self::settle(slf)?;
+        Self::flush_coalesced(slf)?;
         Self::socket_object(slf)
     }
 

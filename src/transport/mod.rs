@@ -1,27 +1,27 @@
-//! Transports: what moves bytes between descriptors and protocols.
+//! Transports move bytes between descriptors and protocols.
 //!
-//! [`Transport`] has what all kinds share, a [`TransportKind`] what they do differently.
+//! [`Transport`] is what all kinds share; a [`TransportKind`] is what differs.
 //!
-//! * `lifecycle.rs`: opening, closing, the protocol's last call;
-//! * `writing.rs`: carries out what the write side (`src/write_side`) commands;
-//! * `flow_control.rs`: water marks; `write_queue.rs`: what could not be sent at once;
-//! * `receive.rs`: receiving into new bytes objects;
-//! * `reader_feed.rs`: feeding asyncio's StreamReader without its Python code;
-//! * `endpoint.rs`: the socket, as Python's object or as a bare descriptor;
+//! * `lifecycle.rs`: opening, closing, `connection_lost()`;
+//! * `writing.rs`: runs the commands of the write side (`src/write_side`);
+//! * `flow_control.rs`: water marks; `write_queue.rs`: data that could not be sent at once;
+//! * `data.rs`: the types that `write()` accepts;
+//! * `receive.rs`: receives into new bytes objects;
+//! * `reader_feed.rs`: feeds asyncio's StreamReader without its Python code;
+//! * `endpoint.rs`: the socket, as a Python object or as a bare descriptor;
 //! * `information.rs`: `get_extra_info()`;
-//! * `methods.rs`: what Python sees of every transport;
-//! * `native_protocol.rs`: protocols written in Rust (TLS), which get bytes without an object;
-//! * `stream.rs`, `stream_writing.rs`, `stream_methods.rs`: TCP and UNIX streams;
-//! * `server.rs`: accepting them;
-//! * `datagram.rs`, `datagram_methods.rs`, `address_cache.rs`: UDP and UNIX datagrams;
-//! * `pipe.rs`, `pipe_reader.rs`, `pipe_writer.rs`: pipes, FIFOs and terminals;
-//! * `event.rs`: readiness of a descriptor, as the ready queue runs it;
-//! * `origin.rs`: where debug mode says that something was scheduled, and under which name;
-//! * `socket_operation.rs`, `socket_reader.rs`: `loop.sock_recv()` and its like.
+//! * `methods.rs`: the Python methods of all transports;
+//! * `native_protocol.rs`: protocols written in Rust (TLS), which receive bytes without an object;
+//! * `event.rs`: readiness events in the ready queue;
+//! * `origin.rs`: where an event was scheduled, for debug mode;
+//! * `finalizer.rs`: warns of transports that are deallocated while open;
+//! * `stream/`: TCP and UNIX streams, and the listeners that accept them;
+//! * `datagram/`: UDP and UNIX datagrams;
+//! * `pipe/`: pipes, FIFOs and terminals.
 //!
-//! Invariants: everything happens on the loop's thread; no cell is lent while Python code runs;
-//! a transport is watched under the number `fd`, its system calls use the endpoint's current
-//! descriptor, which is -1 as soon as someone has closed the socket behind our back.
+//! Invariants: everything happens on the loop's thread; no cell is borrowed while Python code runs.
+//! A transport is watched under the number `fd`, but its system calls use the endpoint's current
+//! descriptor, which is -1 as soon as the program has closed the socket.
 
 #![forbid(unsafe_code)]
 
@@ -55,7 +55,7 @@ pub use endpoint::Endpoint;
 pub use native_protocol::{NativeProtocol, NativeProtocolKind};
 pub use pipe::{ReadPipeTransport, WritePipeTransport};
 pub use reader_feed::Feed;
-pub use stream::{Listener, Service, Serving, StreamTransport};
+pub use stream::{ListenOptions, Listener, ServeMode, StreamTransport};
 
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::layout::context;
@@ -76,16 +76,16 @@ pub fn install(py: Python<'_>) {
     slots::install_finalizer::<WritePipeTransport>(py);
 }
 
-/// The open transports by descriptor.
+/// The open transports, by descriptor.
 pub static OWNERS: Owners = Owners::new();
 
-/// What one kind of transport does differently from another.
+/// What differs between the kinds of transports.
 pub struct TransportKind {
-    /// asyncio's class for it, which `__class__` answers.
+    /// asyncio's class, which `__class__` returns.
     pub class: fn(Python<'_>) -> PyResult<&Bound<'_, PyAny>>,
-    /// What it counts as in the loop's metrics.
+    /// Its class in the loop's metrics.
     pub counted_as: TransportClass,
-    /// Whether it is a socket to asyncio: one has names, and its descriptor is for nobody else.
+    /// Whether asyncio treats it as a socket: it has names, and owns its descriptor exclusively.
     pub is_socket: bool,
     /// Queued when something can be read.
     pub on_read: &'static RunnableKind,
@@ -93,85 +93,85 @@ pub struct TransportKind {
     pub on_write: &'static RunnableKind,
     /// When a paused protocol is resumed.
     pub resume_at: ResumeAt,
-    /// What a failed write is reported as.
+    /// The message for a failed write.
     pub write_failed: &'static str,
-    /// Hands the queue to the system, as far as it takes it, or ends the connection.
+    /// Sends as much of the queue as the system accepts; an error closes the connection.
     pub send: for<'py> fn(&Bound<'py, Transport>) -> PyOutcome<'py, ()>,
-    /// Bytes in the queue. Runs no Python code.
+    /// The number of bytes in the queue. Runs no Python code.
     pub queue_size: for<'py> fn(&Bound<'py, Transport>) -> usize,
     /// Drops the queue.
     pub clear_queue: for<'py> fn(&Bound<'py, Transport>),
-    /// Called when a queue that had to wait is empty.
+    /// Called when the queue has become empty.
     pub all_sent: for<'py> fn(&Bound<'py, Transport>) -> PyResult<()>,
     /// Called after the protocol's `connection_lost()`.
     pub lost: for<'py> fn(&Bound<'py, Transport>) -> PyResult<()>,
 }
 
-/// What a transport knows of its protocol and of reading; of writing and closing see
-/// [`WriteSide`].
+/// The state of reading and of the protocol. [`WriteSide`] has that of writing and closing.
 #[derive(Clone, Copy, Default)]
-struct State {
+struct ProtocolState {
     /// `pause_reading()` was called.
     paused: bool,
     /// The protocol is a BufferedProtocol.
     buffered_protocol: bool,
-    /// The protocol is a native one.
+    /// The protocol is a [`NativeProtocol`].
     native_protocol: bool,
     /// A protocol was set.
     connected: bool,
 }
 
-/// Addresses as they were when the transport was opened or last asked.
+/// Cached addresses.
 #[derive(Default)]
-struct Names {
+struct SocketNames {
     own: Option<SocketAddress>,
     peer: Option<SocketAddress>,
 }
 
-/// What all transports share.
+/// The base class of all transports.
 ///
-/// Not for direct use: the loop makes transports.
+/// Not for direct use: the loop creates transports.
 #[pyclass(frozen, subclass, weakref, dict, module = "ferroloop._ferroloop")]
 pub struct Transport {
     kind: &'static TransportKind,
     /// `None` once the connection is lost.
     scheduler: AttachedCell<Option<Py<Scheduler>>>,
     endpoint: AttachedCell<Endpoint>,
-    /// The number under which it is watched; kept when the descriptor is closed.
+    /// The descriptor under which it is watched; unchanged when the descriptor is closed.
     fd: RawFd,
     protocol: AttachedCell<Option<Py<PyAny>>>,
     server: AttachedCell<Option<Py<PyAny>>>,
     extra: AttachedCell<Option<Py<PyDict>>>,
-    names: AttachedCell<Names>,
+    names: AttachedCell<SocketNames>,
     writing: AttachedRefCell<WriteSide>,
-    state: AttachedCell<State>,
+    state: AttachedCell<ProtocolState>,
     ownership: Ownership,
-    /// Counts it as open, from its opening until its descriptor is closed.
+    /// Counts the transport as open until its descriptor is closed.
     open: AttachedCell<Option<OpenGuard>>,
-    /// What all of its callbacks run in; `None`: each in a copy of the context that schedules it.
+    /// The context of all its callbacks. If None, each runs in a copy of the context that schedules
+    /// it.
     context: AttachedCell<Option<Py<PyAny>>>,
 }
 
-/// What a transport is made of.
-pub struct Parts<'py> {
+/// The parts of a new transport.
+pub struct TransportParts<'py> {
     /// The loop.
     pub scheduler: Bound<'py, Scheduler>,
     /// The socket.
     pub endpoint: Endpoint,
     /// The protocol; set by `set_protocol()`.
     pub protocol: Bound<'py, PyAny>,
-    /// Extra information that the caller has.
+    /// Extra information that the caller provides.
     pub extra: Option<Bound<'py, PyDict>>,
     /// The server that accepted the connection.
     pub server: Option<Bound<'py, PyAny>>,
-    /// The peer's address, where it is known already.
+    /// The peer's address, if it is known already.
     pub(crate) peer: Option<SocketAddress>,
-    /// The connection's own context, which Python 3.15 gives each stream.
+    /// The connection's own context, which streams have from Python 3.15 on.
     pub context: Option<Bound<'py, PyAny>>,
 }
 
 impl Transport {
-    fn new(kind: &'static TransportKind, parts: Parts<'_>) -> Self {
+    fn new(kind: &'static TransportKind, parts: TransportParts<'_>) -> Self {
         let fd = parts.endpoint.descriptor();
         Self {
             kind,
@@ -181,9 +181,9 @@ impl Transport {
             protocol: AttachedCell::new(None),
             server: AttachedCell::new(parts.server.map(Bound::unbind)),
             extra: AttachedCell::new(parts.extra.map(Bound::unbind)),
-            names: AttachedCell::new(Names { own: None, peer: parts.peer }),
+            names: AttachedCell::new(SocketNames { own: None, peer: parts.peer }),
             writing: AttachedRefCell::new(WriteSide::new(kind.resume_at)),
-            state: AttachedCell::new(State::default()),
+            state: AttachedCell::new(ProtocolState::default()),
             ownership: Ownership::new(&OWNERS),
             open: AttachedCell::new(None),
             context: AttachedCell::new(parts.context.map(Bound::unbind)),
@@ -213,7 +213,7 @@ impl Transport {
 
     /// Counts bytes received.
     #[inline(always)]
-    fn note_received(&self, py: Python<'_>, length: usize) {
+    fn count_received(&self, py: Python<'_>, length: usize) {
         self.open.inspect(py, |open| {
             if let Some(open) = open {
                 open.metrics().bytes_received.add(length as u64);
@@ -223,7 +223,7 @@ impl Transport {
 
     /// Counts bytes sent.
     #[inline(always)]
-    fn note_sent(&self, py: Python<'_>, sent: io::Result<usize>) -> io::Result<usize> {
+    fn count_sent(&self, py: Python<'_>, sent: io::Result<usize>) -> io::Result<usize> {
         if let Ok(length) = sent {
             self.open.inspect(py, |open| {
                 if let Some(open) = open {
@@ -234,12 +234,12 @@ impl Transport {
         sent
     }
 
-    /// Others may use the descriptor.
+    /// Allows other uses of the descriptor.
     pub fn release_descriptor(&self, py: Python<'_>) {
         self.ownership.release(py);
     }
 
-    /// Others may not use the descriptor.
+    /// Makes the transport the exclusive owner of the descriptor.
     pub fn claim_descriptor(slf: &Bound<'_, Self>) {
         let this = slf.get();
         if !this.endpoint.inspect(slf.py(), Endpoint::is_closed) {
@@ -247,7 +247,7 @@ impl Transport {
         }
     }
 
-    /// The protocol, or None when the connection is lost.
+    /// The protocol, or Python's None once the connection is lost.
     fn protocol_or_none<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.protocol.get_bound(py).unwrap_or_else(|| py.None().into_bound(py))
     }
@@ -265,7 +265,7 @@ impl Transport {
     }
 
     #[inline(always)]
-    fn update_state(&self, py: Python<'_>, update: impl FnOnce(&mut State)) {
+    fn update_state(&self, py: Python<'_>, update: impl FnOnce(&mut ProtocolState)) {
         let mut state = self.state.get(py);
         update(&mut state);
         self.state.set(py, state);

@@ -1,4 +1,4 @@
-//! Protocols written in Rust, which get what was received without a Python object for it.
+//! Protocols written in Rust, which receive data without a Python object for it.
 
 #![forbid(unsafe_code)]
 
@@ -7,33 +7,33 @@ use pyo3::prelude::*;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::shared_buffer::BufferLease;
 
-/// What a native protocol does in place of `data_received()`.
+/// The functions of a native protocol.
 pub struct NativeProtocolKind {
-    /// Takes the first so many bytes of the window. What it raises is treated as raised by
-    /// `buffer_updated()`.
+    /// Called instead of `data_received()`, with the number of bytes received into the buffer.
+    /// Exceptions are treated as those of `buffer_updated()`.
     pub received:
         for<'py> fn(&Bound<'py, NativeProtocol>, &BufferLease<'py>, usize) -> PyOutcome<'py, ()>,
 }
 
-/// Base class of native protocols. Their other methods are called as those of any protocol.
+/// The base class of native protocols. Their other methods are called as those of any protocol.
 #[pyclass(frozen, subclass, module = "ferroloop._ferroloop")]
 pub struct NativeProtocol {
     kind: &'static NativeProtocolKind,
 }
 
 impl NativeProtocol {
-    /// The base of a protocol of that kind.
+    /// The base of a protocol of this kind.
     pub const fn new(kind: &'static NativeProtocolKind) -> Self {
         Self { kind }
     }
 
-    /// Hands over what was received.
+    /// Passes received data to the protocol.
     #[inline(always)]
     pub fn received<'py>(
         slf: &Bound<'py, Self>,
-        window: &BufferLease<'py>,
+        lease: &BufferLease<'py>,
         length: usize,
     ) -> PyOutcome<'py, ()> {
-        (slf.get().kind.received)(slf, window, length)
+        (slf.get().kind.received)(slf, lease, length)
     }
 }

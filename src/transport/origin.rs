@@ -1,4 +1,4 @@
-//! What debug mode keeps of something that is queued: the stack that scheduled it.
+//! Where an event was scheduled: the stack that debug mode keeps with it.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::transport::Transport;
 
-/// The argument of a runnable that was scheduled in debug mode: the argument proper, and the stack.
+/// The argument of a runnable that was scheduled in debug mode: the actual argument, and the stack.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Origin")]
 pub struct Origin {
     argument: AttachedCell<Option<Py<PyAny>>>,
@@ -31,22 +31,22 @@ impl Origin {
     }
 }
 
-/// `argument` for a runnable: as it is, or with the stack of the caller in debug mode, which runs
-/// Python code.
+/// The argument for a runnable: in debug mode with the caller's stack, which runs Python code,
+/// otherwise unchanged.
 #[inline(always)]
-pub fn note<'py>(
+pub fn with_stack<'py>(
     scheduler: &Scheduler,
     py: Python<'py>,
     argument: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Option<Py<PyAny>>> {
     if scheduler.debug.get(py) {
-        return note_stack(py, argument).map(Some);
+        return capture_stack(py, argument).map(Some);
     }
     Ok(argument.map(Bound::unbind))
 }
 
 #[cold]
-fn note_stack<'py>(py: Python<'py>, argument: Option<Bound<'py, PyAny>>) -> PyResult<Py<PyAny>> {
+fn capture_stack<'py>(py: Python<'py>, argument: Option<Bound<'py, PyAny>>) -> PyResult<Py<PyAny>> {
     let stack = imports::extract_stack(py)?.call0()?;
     let origin = Origin {
         argument: AttachedCell::new(argument.map(Bound::unbind)),
@@ -55,8 +55,8 @@ fn note_stack<'py>(py: Python<'py>, argument: Option<Bound<'py, PyAny>>) -> PyRe
     Ok(Bound::new(py, origin)?.into_any().unbind())
 }
 
-/// The argument proper of a runnable, and its stack.
-pub fn parts<'py>(
+/// The actual argument of a runnable, and its stack.
+pub fn split<'py>(
     py: Python<'py>,
     argument: Option<&Py<PyAny>>,
 ) -> (Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>) {
@@ -67,15 +67,15 @@ pub fn parts<'py>(
     }
 }
 
-/// A method of a transport, shown as the method of asyncio's class.
+/// A method of a transport that is displayed as the method of asyncio's class.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_ShownMethod")]
-struct ShownMethod {
+struct DisplayedMethod {
     method: AttachedCell<Option<Py<PyAny>>>,
-    shown: AttachedCell<Option<Py<PyAny>>>,
+    displayed: AttachedCell<Option<Py<PyAny>>>,
 }
 
 #[pymethods]
-impl ShownMethod {
+impl DisplayedMethod {
     #[pyo3(signature = (*arguments))]
     fn __call__<'py>(
         &self,
@@ -86,28 +86,28 @@ impl ShownMethod {
         self.method.get_bound(py).map_or(Ok(none), |method| method.call1(arguments))
     }
 
-    /// `__self__`, `__func__`, `__name__`, `__qualname__` and so on.
+    /// `__self__`, `__func__`, `__name__`, `__qualname__` and so on are those of asyncio's method.
     fn __getattr__<'py>(
         &self,
         py: Python<'py>,
         name: &Bound<'py, PyString>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.shown.get_bound(py).unwrap_or_else(|| py.None().into_bound(py)).getattr(name)
+        self.displayed.get_bound(py).unwrap_or_else(|| py.None().into_bound(py)).getattr(name)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.method.visit(&visit)?;
-        self.shown.visit(&visit)
+        self.displayed.visit(&visit)
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop((self.method.take(py), self.shown.take(py))));
+        Python::attach(|py| drop((self.method.take(py), self.displayed.take(py))));
     }
 }
 
-/// The method of that name, for a handle: what asyncio's class calls it depends on the version of
+/// The method of this name, displayed as that of asyncio's class, which depends on the version of
 /// Python.
-pub fn shown_method<'py>(
+pub fn displayed_method<'py>(
     object: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -115,17 +115,17 @@ pub fn shown_method<'py>(
     let method = object.getattr(name)?;
     let Ok(transport) = object.cast::<Transport>() else { return Ok(method) };
     let class = (transport.get().kind.class)(py)?;
-    // From 3.12 on a stream's `_write_ready` is an attribute of the instance that means another one.
+    // From 3.12 on a stream's `_write_ready` is an attribute of the instance: another method.
     let function = match class.getattr_opt(name)? {
         None => class.getattr_opt(intern!(py, "_write_sendmsg"))?,
         found => found,
     };
     let Some(function) = function else { return Ok(method) };
-    // What `transport.method` is for a transport of that class.
-    let shown = function.call_method1(intern!(py, "__get__"), (object, class))?;
-    let shown = ShownMethod {
+    // The bound method of a transport of asyncio's class.
+    let displayed = function.call_method1(intern!(py, "__get__"), (object, class))?;
+    let displayed = DisplayedMethod {
         method: AttachedCell::new(Some(method.unbind())),
-        shown: AttachedCell::new(Some(shown.unbind())),
+        displayed: AttachedCell::new(Some(displayed.unbind())),
     };
-    Ok(Bound::new(py, shown)?.into_any())
+    Ok(Bound::new(py, displayed)?.into_any())
 }

@@ -1,10 +1,9 @@
-//! Feeding asyncio's StreamReader without running its Python code.
+//! Feeds asyncio's StreamReader without running its Python code.
 //!
-//! What `StreamReaderProtocol.data_received()`, `StreamReader.feed_data()` and the methods that
-//! these call do for a message is a fifth of what an echo with streams costs. It is done here if
-//! both objects are of exactly these classes and every method involved is the one that asyncio
-//! came with, on the class and on the instance. This is looked at for every message; else the
-//! protocol is called as any other.
+//! `StreamReaderProtocol.data_received()`, `StreamReader.feed_data()` and the methods that they
+//! call are a fifth of the cost of an echo with streams. Their work is done here if both objects
+//! are of exactly these classes and no method involved is replaced, on the class or on the
+//! instance. This is checked for every message; otherwise the protocol is called like any other.
 
 #![forbid(unsafe_code)]
 
@@ -19,8 +18,8 @@ use crate::ffi::buffer::is_exported;
 use crate::future::Future;
 use crate::interop::imports;
 
-/// asyncio's classes, and those of their methods that are not called.
-struct Stock {
+/// asyncio's classes, and the original methods that are not called.
+struct OriginalMethods {
     protocol: Py<PyAny>,
     data_received: Py<PyAny>,
     /// A property.
@@ -30,11 +29,11 @@ struct Stock {
     wakeup_waiter: Py<PyAny>,
 }
 
-impl Stock {
-    /// `None` if a program had replaced one of them before it used a stream.
+impl OriginalMethods {
+    /// `None` if the program had replaced one of them before it first used a stream.
     fn get(py: Python<'_>) -> Option<&Self> {
-        static STOCK: PyOnceLock<Option<Stock>> = PyOnceLock::new();
-        STOCK.get_or_init(py, || Self::find(py).unwrap_or(None)).as_ref()
+        static ORIGINAL: PyOnceLock<Option<OriginalMethods>> = PyOnceLock::new();
+        ORIGINAL.get_or_init(py, || Self::find(py).unwrap_or(None)).as_ref()
     }
 
     #[cold]
@@ -68,43 +67,43 @@ impl Stock {
     }
 }
 
-/// A StreamReader that takes data right now.
+/// A StreamReader that can be fed directly.
 pub struct Feed<'py> {
     reader: Bound<'py, PyAny>,
-    /// To which data is appended before [`Feed::announce`]; nobody has a view of it.
+    /// The caller appends data here and then calls [`Feed::notify_reader`]. It has no views.
     pub buffer: Bound<'py, PyByteArray>,
     limit: usize,
 }
 
 impl<'py> Feed<'py> {
-    /// The reader that a protocol feeds, if it may be fed without the protocol.
+    /// The reader of a protocol, if it can be fed without calling the protocol.
     #[inline]
     pub fn of(protocol: &Bound<'py, PyAny>) -> Option<Self> {
         let py = protocol.py();
-        let stock = Stock::get(py)?;
-        if !protocol.get_type().is(&stock.protocol) {
+        let original = OriginalMethods::get(py)?;
+        if !protocol.get_type().is(&original.protocol) {
             return None;
         }
-        Self::find(protocol, stock)
+        Self::find(protocol, original)
     }
 
-    fn find(protocol: &Bound<'py, PyAny>, stock: &Stock) -> Option<Self> {
+    fn find(protocol: &Bound<'py, PyAny>, original: &OriginalMethods) -> Option<Self> {
         let py = protocol.py();
-        let is_stock =
+        let is_original =
             |object: &Bound<'py, PyAny>, name: &Bound<'py, PyString>, function: &Py<PyAny>| {
                 has_method(object, name, function.bind(py))
             };
         let name = intern!(py, "_stream_reader");
-        if !is_stock(protocol, intern!(py, "data_received"), &stock.data_received)
-            || !class_has(protocol, name, stock.stream_reader.bind(py))
+        if !is_original(protocol, intern!(py, "data_received"), &original.data_received)
+            || !class_has(protocol, name, original.stream_reader.bind(py))
         {
             return None;
         }
         let reference = protocol.getattr(intern!(py, "_stream_reader_wr")).ok()?;
         let reader = reference.cast_exact::<PyWeakrefReference>().ok()?.upgrade()?;
-        if !reader.get_type().is(&stock.reader)
-            || !is_stock(&reader, intern!(py, "feed_data"), &stock.feed_data)
-            || !is_stock(&reader, intern!(py, "_wakeup_waiter"), &stock.wakeup_waiter)
+        if !reader.get_type().is(&original.reader)
+            || !is_original(&reader, intern!(py, "feed_data"), &original.feed_data)
+            || !is_original(&reader, intern!(py, "_wakeup_waiter"), &original.wakeup_waiter)
             || !reader.getattr(intern!(py, "_eof")).ok()?.is(PyBool::new(py, false))
         {
             return None;
@@ -116,12 +115,13 @@ impl<'py> Feed<'py> {
         (!is_exported(&buffer)).then_some(Self { reader, buffer, limit })
     }
 
-    /// Wakes whoever waits for the data appended, and pauses a transport that brings too much.
+    /// Wakes the task that waits for data, and pauses the transport if the buffer is over its
+    /// limit.
     ///
     /// # Errors
-    /// As `feed_data()`: what is wrong with a waiter or a transport that is not ours.
+    /// Those of `feed_data()`: exceptions of a waiter or a transport that is not ours.
     #[inline]
-    pub fn announce(self) -> PyResult<()> {
+    pub fn notify_reader(self) -> PyResult<()> {
         let py = self.reader.py();
         let name = intern!(py, "_waiter");
         let waiter = self.reader.getattr(name)?;
@@ -143,7 +143,7 @@ impl<'py> Feed<'py> {
         }
         match transport.call_method0(intern!(py, "pause_reading")) {
             Ok(_) => self.reader.setattr(intern!(py, "_paused"), true),
-            // As feed_data(), which then buffers all that comes.
+            // Like feed_data(), which then buffers without limit.
             Err(error) if error.is_instance_of::<PyNotImplementedError>(py) => {
                 self.reader.setattr(intern!(py, "_transport"), py.None())
             }
@@ -152,7 +152,7 @@ impl<'py> Feed<'py> {
     }
 }
 
-/// `if not waiter.cancelled(): waiter.set_result(None)`.
+/// Does `if not waiter.cancelled(): waiter.set_result(None)`.
 fn wake(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = waiter.py();
     if let Ok(waiter) = waiter.cast_exact::<Future>() {

@@ -1,8 +1,8 @@
-//! Receiving into new bytes objects.
+//! Receives into new bytes objects.
 //!
-//! Small messages go through one buffer that all connections share and are copied out, which is
-//! cheaper than shrinking an object that was made too large. A connection whose messages are
-//! large gets objects of the size that came last, written in place.
+//! Small messages are received into one buffer that all connections share and copied out of it,
+//! which is cheaper than shrinking an object that was allocated too large. A connection with large
+//! messages receives in place, into objects of the size that it received last.
 
 #![forbid(unsafe_code)]
 
@@ -19,20 +19,20 @@ use crate::ffi::objects::cell::AttachedRefCell;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
 
-/// Size of the shared buffer.
-const SHARED: usize = 64 * 1024;
-/// Largest size that is received at once, as asyncio's `max_size`.
-pub const LARGEST: usize = 256 * 1024;
+/// The size of the shared buffer, in bytes.
+const SHARED_SIZE: usize = 64 * 1024;
+/// The most bytes received by one call: asyncio's `max_size`.
+pub const MAX_SIZE: usize = 256 * 1024;
 
 static BUFFER: AttachedRefCell<Vec<MaybeUninit<u8>>> = AttachedRefCell::new(Vec::new());
 
-/// How much a connection is expected to receive next; 0 as long as its messages fit the shared
-/// buffer.
+/// The number of bytes that a connection is expected to receive next; 0 as long as its messages fit
+/// into the shared buffer.
 #[derive(Clone, Copy, Default)]
 pub struct ReadSize(u32);
 
 impl ReadSize {
-    /// Receives once, by `receive`. An empty object means that the peer has ended the stream.
+    /// Calls `receive` once. Returns an empty object at end of stream.
     #[inline]
     pub fn receive<'py>(
         &mut self,
@@ -48,8 +48,8 @@ impl ReadSize {
         }
     }
 
-    /// As [`ReadSize::receive`], appending to an array of which nobody has a view. 0 means that the
-    /// peer has ended the stream.
+    /// Like [`ReadSize::receive`], but appends to an array, which must have no views. Returns 0 at
+    /// end of stream.
     #[inline]
     pub fn receive_into<'py>(
         &mut self,
@@ -61,17 +61,17 @@ impl ReadSize {
             let capacity = self.0 as usize;
             let received = append_filled_by(array, capacity, |room| receive(fd, room));
             if let Ok(Ok(length)) = &received {
-                self.note_in_place(capacity, *length);
+                self.adapt_after_in_place(capacity, *length);
             }
             return received;
         }
         BUFFER.with(array.py(), |buffer| {
-            let buffer = shared(buffer);
+            let buffer = allocated(buffer);
             let length = match receive(fd, buffer) {
                 Ok(length) => length,
                 Err(error) => return Ok(Err(error)),
             };
-            self.note_shared(length);
+            self.adapt_after_shared(length);
             if length == 0 {
                 return Ok(Ok(0));
             }
@@ -88,12 +88,12 @@ impl ReadSize {
         receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
     ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
         BUFFER.with(py, |buffer| {
-            let buffer = shared(buffer);
+            let buffer = allocated(buffer);
             let length = match receive(buffer) {
                 Ok(length) => length,
                 Err(error) => return Ok(Err(error)),
             };
-            self.note_shared(length);
+            self.adapt_after_shared(length);
             bytes_filled_by(py, length.max(2), |bytes| {
                 bytes[..length].copy_from_slice(&buffer[..length]);
                 Ok(length)
@@ -109,46 +109,47 @@ impl ReadSize {
         let capacity = self.0 as usize;
         let received = bytes_filled_by(py, capacity, receive);
         if let Ok(Ok(bytes)) = &received {
-            self.note_in_place(capacity, bytes.as_bytes().len());
+            self.adapt_after_in_place(capacity, bytes.as_bytes().len());
         }
         received
     }
 
-    fn note_shared(&mut self, length: usize) {
-        if length == SHARED {
-            self.0 = 2 * SHARED as u32;
+    fn adapt_after_shared(&mut self, length: usize) {
+        if length == SHARED_SIZE {
+            self.0 = 2 * SHARED_SIZE as u32;
         }
     }
 
-    fn note_in_place(&mut self, capacity: usize, length: usize) {
+    fn adapt_after_in_place(&mut self, capacity: usize, length: usize) {
         if length == capacity {
-            self.0 = (2 * capacity).min(LARGEST) as u32;
-        } else if length < SHARED / 2 {
+            self.0 = (2 * capacity).min(MAX_SIZE) as u32;
+        } else if length < SHARED_SIZE / 2 {
             self.0 = 0;
         }
     }
 }
 
-/// `sock.recv(size)`: through the shared buffer, unless more is there than that holds.
+/// `sock.recv(size)`, through the shared buffer, unless more data is available than it holds.
 pub fn at_most<'py>(
     py: Python<'py>,
     fd: RawFd,
     size: usize,
 ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
     BUFFER.with(py, |buffer| {
-        let buffer = shared(buffer);
-        let first = &mut buffer[..size.min(SHARED)];
+        let buffer = allocated(buffer);
+        let first = &mut buffer[..size.min(SHARED_SIZE)];
         let length = match socket::receive(fd, first) {
             Ok(length) => length,
             Err(error) => return Ok(Err(error)),
         };
-        let capacity = if length == SHARED && size > SHARED { size.min(LARGEST) } else { length };
+        let capacity =
+            if length == SHARED_SIZE && size > SHARED_SIZE { size.min(MAX_SIZE) } else { length };
         bytes_filled_by(py, capacity.max(2), |bytes| {
             bytes[..length].copy_from_slice(&buffer[..length]);
             if capacity <= length {
                 return Ok(length);
             }
-            // What has been received must not be lost to an error: that comes with the next call.
+            // An error must not discard the data received so far: the next call raises it.
             Ok(length + socket::receive(fd, &mut bytes[length..]).unwrap_or(0))
         })
     })
@@ -161,9 +162,9 @@ pub fn datagram<'py>(
     size: usize,
 ) -> PyOutcome<'py, io::Result<(Bound<'py, PyBytes>, SocketAddress)>> {
     let mut sender = None;
-    let received = if size <= SHARED {
+    let received = if size <= SHARED_SIZE {
         BUFFER.with(py, |buffer| {
-            let buffer = shared(buffer);
+            let buffer = allocated(buffer);
             let length = match socket::receive_from(fd, &mut buffer[..size]) {
                 Ok((length, address)) => {
                     sender = Some(address);
@@ -186,9 +187,9 @@ pub fn datagram<'py>(
     Ok(received.map(|bytes| (bytes, sender.unwrap_or(SocketAddress::Other))))
 }
 
-fn shared(buffer: &mut Vec<MaybeUninit<u8>>) -> &mut [MaybeUninit<u8>] {
+fn allocated(buffer: &mut Vec<MaybeUninit<u8>>) -> &mut [MaybeUninit<u8>] {
     if buffer.is_empty() {
-        buffer.resize(SHARED, MaybeUninit::uninit());
+        buffer.resize(SHARED_SIZE, MaybeUninit::uninit());
     }
     buffer
 }

@@ -1,4 +1,4 @@
-//! What could not be sent at once: references to immutable bytes, copies of anything else.
+//! Data that could not be sent at once: references to bytes objects, copies of mutable data.
 
 #![forbid(unsafe_code)]
 
@@ -13,18 +13,18 @@ use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::sys::is_not_ready;
 
-/// Pieces up to this size are copied together, so that many tiny writes stay cheap.
-const SMALL: usize = 2048;
-/// A copied chunk is not extended beyond this.
-const CHUNK: usize = 64 * 1024;
-/// Chunks that one vectored call is given; kept on the stack.
-const VECTOR: usize = 64;
+/// Chunks up to this size, in bytes, are copied together, so that many tiny writes stay cheap.
+const MAX_COPIED: usize = 2048;
+/// The maximum size of a copied chunk, in bytes.
+const MAX_CHUNK: usize = 64 * 1024;
+/// The maximum number of chunks for one vectored call; their slices are on the stack.
+const MAX_SLICES: usize = 64;
 
-/// A piece of the queue.
+/// An entry of the queue.
 enum Chunk {
-    /// The bytes of an object from an offset on.
+    /// A bytes object, and the offset of its first byte that is not sent.
     Shared(Py<PyBytes>, usize),
-    /// A copy, from an offset on.
+    /// A copy, and the offset of its first byte that is not sent.
     Copied(Vec<u8>, usize),
 }
 
@@ -43,7 +43,7 @@ impl Chunk {
     }
 }
 
-/// Bytes to send, in order.
+/// The data to send, in order.
 #[derive(Default)]
 pub struct WriteQueue {
     chunks: VecDeque<Chunk>,
@@ -51,7 +51,7 @@ pub struct WriteQueue {
 }
 
 impl WriteQueue {
-    /// Number of bytes.
+    /// The number of bytes.
     #[inline(always)]
     pub fn len(&self) -> usize {
         self.size
@@ -68,11 +68,11 @@ impl WriteQueue {
         self.chunks.iter().flat_map(|chunk| chunk.bytes(py)).copied().collect()
     }
 
-    /// Appends a bytes object from `start` on, by reference unless it is small and not the first:
-    /// the only piece is likely to be sent as it is, before there is another to join it to.
+    /// Appends a bytes object from offset `start` on, by reference, unless it is small and not the
+    /// first: a single chunk is likely to be sent before there is another one to join it with.
     pub fn push_object(&mut self, object: &Bound<'_, PyBytes>, start: usize) {
         let bytes = &object.as_bytes()[start..];
-        if bytes.len() <= SMALL && !self.is_empty() {
+        if bytes.len() <= MAX_COPIED && !self.is_empty() {
             return self.push_copy(bytes);
         }
         self.size += bytes.len();
@@ -86,7 +86,7 @@ impl WriteQueue {
         }
         self.size += bytes.len();
         if let Some(Chunk::Copied(last, _)) = self.chunks.back_mut()
-            && last.len() + bytes.len() <= CHUNK
+            && last.len() + bytes.len() <= MAX_CHUNK
         {
             last.extend_from_slice(bytes);
             return;
@@ -94,17 +94,17 @@ impl WriteQueue {
         self.chunks.push_back(Chunk::Copied(bytes.to_vec(), 0));
     }
 
-    /// Gives the first chunks to `send`, which answers how many bytes it took. Returns what is
-    /// done with; the caller drops it.
+    /// Passes the first chunks to `send`, which returns the number of bytes sent. Returns the
+    /// objects that are sent completely, for the caller to drop.
     ///
     /// # Errors
-    /// Those of `send`; the queue is unchanged then.
+    /// Those of `send`; then the queue is unchanged.
     pub fn send_with(
         &mut self,
         py: Python<'_>,
         send: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<Finished> {
-        let mut slices: [IoSlice<'_>; VECTOR] = std::array::from_fn(|_| IoSlice::new(&[]));
+    ) -> io::Result<SentObjects> {
+        let mut slices: [IoSlice<'_>; MAX_SLICES] = std::array::from_fn(|_| IoSlice::new(&[]));
         let mut count = 0;
         for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
             *slice = IoSlice::new(chunk.bytes(py));
@@ -114,7 +114,7 @@ impl WriteQueue {
         Ok(self.consume(py, sent))
     }
 
-    fn consume(&mut self, py: Python<'_>, sent: usize) -> Finished {
+    fn consume(&mut self, py: Python<'_>, sent: usize) -> SentObjects {
         let mut finished = Vec::new();
         let mut left = sent;
         self.size -= sent;
@@ -125,28 +125,28 @@ impl WriteQueue {
                 break;
             }
             left -= length;
-            // Chunks are never empty, so this ends with the last one sent.
+            // Terminates at the last chunk sent, since no chunk is empty.
             match self.chunks.pop_front() {
                 Some(Chunk::Shared(object, _)) => finished.push(object),
                 Some(Chunk::Copied(..)) | None => {}
             }
         }
         if self.chunks.is_empty() {
-            // A connection that was busy once must not keep its queue for life.
+            // Frees the memory: a connection that was busy once may be idle for long.
             self.chunks = VecDeque::new();
         }
-        Finished(finished)
+        SentObjects(finished)
     }
 
-    /// Empties the queue; the caller drops what comes back.
-    #[must_use = "dropping the objects is for a place where no cell is lent"]
+    /// Empties the queue; returns its contents, for the caller to drop.
+    #[must_use = "drop the objects where no cell is borrowed"]
     pub fn take(&mut self) -> Self {
         std::mem::take(self)
     }
 }
 
-/// Sends `data` by `send`, which answers how many bytes it took, and queues the rest. Answers
-/// whether nothing is left. It is no error if the descriptor is not ready.
+/// Passes `data` to `send`, which returns the number of bytes sent, and queues the rest. Returns
+/// true if nothing is left. It is not an error if the descriptor is not ready.
 #[inline(always)]
 pub fn send_or_push<'py>(
     queue: &AttachedRefCell<WriteQueue>,
@@ -175,14 +175,14 @@ pub fn send_or_push<'py>(
     })
 }
 
-/// Sends the head of the queue by `send`; not an error if the descriptor is not ready.
+/// Passes the head of the queue to `send`. It is not an error if the descriptor is not ready.
 pub fn send_head(
     queue: &AttachedRefCell<WriteQueue>,
     py: Python<'_>,
     send: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
 ) -> io::Result<()> {
     match queue.with(py, |queue| queue.send_with(py, send)) {
-        // Outside of the loan: subclasses of bytes may have a finalizer.
+        // After the borrow has ended: subclasses of bytes may have a finalizer.
         Ok(finished) => drop(finished),
         Err(error) if is_not_ready(&error) => {}
         Err(error) => return Err(error),
@@ -190,6 +190,6 @@ pub fn send_head(
     Ok(())
 }
 
-/// Objects that were sent. Dropping plain bytes runs no Python code, but subclasses may.
-#[must_use = "drop it where no cell is lent"]
-pub struct Finished(#[expect(dead_code, reason = "held for its drop")] Vec<Py<PyBytes>>);
+/// Objects that were sent. Dropping them may run Python code, if they are of subclasses of bytes.
+#[must_use = "drop it where no cell is borrowed"]
+pub struct SentObjects(#[expect(dead_code, reason = "held for its drop")] Vec<Py<PyBytes>>);

@@ -1,8 +1,8 @@
-//! The writing of every transport: carries out what its [`WriteSide`] commands.
+//! Writing of all transports: runs the commands of their [`WriteSide`].
 //!
-//! A kind of transport keeps its queue, asks the write side what becomes of a write, and reports
-//! what was queued; then [`Transport::carry_out`] sends, watches the descriptor and calls the
-//! protocol, each when its time has come.
+//! Each kind of transport owns its queue. It asks the write side what to do with a write and
+//! reports what it has queued. Then [`Transport::run_commands`] sends, watches the descriptor and
+//! calls the protocol, as the write side decides.
 
 #![forbid(unsafe_code)]
 
@@ -20,32 +20,32 @@ use crate::sys::socket;
 use crate::transport::Transport;
 use crate::write_side::{Command, Refusal, WriteSide};
 
-/// Writes after the connection was lost that are forgiven before a warning.
-pub(in crate::transport) const FORGIVEN_WRITES: u32 = 5;
+/// Writes after connection loss that are ignored before a warning, as in asyncio.
+pub(in crate::transport) const LOG_THRESHOLD_FOR_CONNLOST_WRITES: u32 = 5;
 
-/// Ends the carrying out of commands, even if one of them panics.
-struct Finish<'a, 'py>(Python<'py>, &'a AttachedRefCell<WriteSide>);
+/// Ends the running of commands, even if one of them panics.
+struct FinishOnDrop<'a, 'py>(Python<'py>, &'a AttachedRefCell<WriteSide>);
 
-impl Drop for Finish<'_, '_> {
+impl Drop for FinishOnDrop<'_, '_> {
     fn drop(&mut self) {
         self.1.with(self.0, WriteSide::finish);
     }
 }
 
 impl Transport {
-    /// Does what the write side asks for, until it asks for nothing. Runs Python.
-    pub(in crate::transport) fn carry_out<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    /// Runs the commands of the write side until there are none. May run Python code.
+    pub(in crate::transport) fn run_commands<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let writing = &slf.get().writing;
         let outermost = writing.with(py, WriteSide::begin);
-        let _finish = outermost.then(|| Finish(py, writing));
+        let _finish = outermost.then(|| FinishOnDrop(py, writing));
         while let Some(command) = writing.with(py, |side| side.next(outermost)) {
-            Self::carry_out_one(slf, command)?;
+            Self::run_command(slf, command)?;
         }
         Ok(())
     }
 
-    fn carry_out_one<'py>(slf: &Bound<'py, Self>, command: Command) -> PyOutcome<'py, ()> {
+    fn run_command<'py>(slf: &Bound<'py, Self>, command: Command) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
         match command {
@@ -60,12 +60,12 @@ impl Transport {
                 this.unwatch(slf, Direction::Write);
                 if this.is_lost(py) { Ok(()) } else { outcome(py, (this.kind.all_sent)(slf)) }
             }
-            Command::Pause => Self::tell_protocol(
+            Command::Pause => Self::call_protocol(
                 slf,
                 intern!(py, "pause_writing"),
                 "protocol.pause_writing() failed",
             ),
-            Command::Resume => Self::tell_protocol(
+            Command::Resume => Self::call_protocol(
                 slf,
                 intern!(py, "resume_writing"),
                 "protocol.resume_writing() failed",
@@ -99,34 +99,34 @@ impl Transport {
         Err(raised)
     }
 
-    /// Sends what is held until the callback returns, since the program looks or the transport
-    /// closes.
-    pub(in crate::transport) fn settle(slf: &Bound<'_, Self>) -> PyResult<()> {
+    /// Sends the data that is coalesced until the callback returns, before the program reads the
+    /// transport's state or the transport closes.
+    pub(in crate::transport) fn flush_coalesced(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::release_held(slf).map_err(PyErr::from)
     }
 
-    /// As [`Transport::settle`].
+    /// Like [`Transport::flush_coalesced`], with an outcome.
     #[inline(always)]
     pub(in crate::transport) fn release_held<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         if slf.get().writing.with(slf.py(), WriteSide::release) {
-            return Self::carry_out(slf);
+            return Self::run_commands(slf);
         }
         Ok(())
     }
 
-    /// The descriptor is writable.
+    /// Called when the descriptor is writable.
     pub(in crate::transport) fn write_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         slf.get().writing.with(slf.py(), WriteSide::writable);
-        Self::carry_out(slf)
+        Self::run_commands(slf)
     }
 
-    /// Warns of writes to a lost connection that go on and on: `late` so far.
+    /// Warns of repeated writes after connection loss, of which there were `late` so far.
     #[cold]
     pub(in crate::transport) fn warn_of_late_write<'py>(
         py: Python<'py>,
         late: u32,
     ) -> PyOutcome<'py, ()> {
-        if late < FORGIVEN_WRITES {
+        if late < LOG_THRESHOLD_FOR_CONNLOST_WRITES {
             return Ok(());
         }
         let text = "socket.send() raised exception.";

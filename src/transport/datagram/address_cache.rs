@@ -1,7 +1,7 @@
-//! The addresses that a datagram transport has received from.
+//! The cache of the addresses from which a datagram transport has received.
 //!
-//! A peer's address is formatted once and found again by its bytes; an answer to it finds the
-//! bytes by the identity of the object.
+//! A peer's address is formatted once and then looked up by its bytes. A reply to the peer looks up
+//! the bytes by the identity of the address object.
 
 #![forbid(unsafe_code)]
 
@@ -13,71 +13,67 @@ use pyo3::prelude::*;
 use crate::ffi::objects::cell::Traverse;
 use crate::sys::address::SocketAddress;
 
-/// Most peers remembered. One more, and all are forgotten: whoever has so many at a time would
-/// find few of them again, whatever was forgotten first.
+/// The capacity. When it is exceeded the cache is cleared: with more peers than that, no eviction
+/// policy would hit often.
 const CAPACITY: usize = 256;
 
-/// A small cache, made with the first datagram. A box, as the collector may look at a transport
-/// whose memory is still all zero (no valid `HashMap`).
+/// A small cache, created with the first datagram. It is boxed since the garbage collector may
+/// visit a transport whose memory is still zeroed, which is no valid `HashMap`.
 #[derive(Default)]
-pub struct AddressCache(Option<Box<CachedAddress>>);
+pub struct AddressCache(Option<Box<CacheContents>>);
 
 #[derive(Default)]
-struct CachedAddress {
+struct CacheContents {
     objects: HashMap<SocketAddress, Py<PyAny>>,
-    latest: Option<Latest>,
+    last: Option<LastAddress>,
 }
 
-/// The address that was given out last, most likely the one to answer to.
-struct Latest {
+/// The last address that was looked up or inserted: most likely the next reply goes to it.
+struct LastAddress {
     address: SocketAddress,
-    /// Where its object lies, which is alive as long as it is among the objects.
+    /// The address in memory of its object, which is alive since the cache owns it.
     object: usize,
 }
 
 impl AddressCache {
-    /// The object for an address.
+    /// The cached object for an address.
     pub fn object<'py>(
         &mut self,
         py: Python<'py>,
         address: &SocketAddress,
     ) -> Option<Bound<'py, PyAny>> {
-        let known = self.0.as_mut()?;
-        let object = known.objects.get(address)?.bind(py).clone();
-        known.note_latest(address, &object);
+        let contents = self.0.as_mut()?;
+        let object = contents.objects.get(address)?.bind(py).clone();
+        contents.set_last(address, &object);
         Some(object)
     }
 
-    /// The address that was given out last, if it was as this very object.
+    /// The last address, if `object` is its object.
     pub fn address(&self, object: &Bound<'_, PyAny>) -> Option<SocketAddress> {
-        let latest = self.0.as_ref()?.latest.as_ref()?;
-        (latest.object == identity(object)).then(|| latest.address.clone())
+        let last = self.0.as_ref()?.last.as_ref()?;
+        (last.object == identity(object)).then(|| last.address.clone())
     }
 
-    /// Remembers a pair. Returns what is forgotten for it; the caller drops it.
-    #[must_use = "drop it where no cell is lent"]
-    pub fn remember(
-        &mut self,
-        address: SocketAddress,
-        object: &Bound<'_, PyAny>,
-    ) -> Vec<Py<PyAny>> {
-        let known = self.0.get_or_insert_default();
-        let mut forgotten = Vec::new();
-        if known.objects.len() >= CAPACITY {
-            known.latest = None;
-            forgotten.extend(known.objects.drain().map(|(_, object)| object));
+    /// Caches an address. Returns the evicted objects, for the caller to drop.
+    #[must_use = "drop it where no cell is borrowed"]
+    pub fn insert(&mut self, address: SocketAddress, object: &Bound<'_, PyAny>) -> Vec<Py<PyAny>> {
+        let contents = self.0.get_or_insert_default();
+        let mut evicted = Vec::new();
+        if contents.objects.len() >= CAPACITY {
+            contents.last = None;
+            evicted.extend(contents.objects.drain().map(|(_, object)| object));
         }
-        known.note_latest(&address, object);
-        forgotten.extend(known.objects.insert(address, object.clone().unbind()));
-        forgotten
+        contents.set_last(&address, object);
+        evicted.extend(contents.objects.insert(address, object.clone().unbind()));
+        evicted
     }
 }
 
-impl CachedAddress {
-    fn note_latest(&mut self, address: &SocketAddress, object: &Bound<'_, PyAny>) {
+impl CacheContents {
+    fn set_last(&mut self, address: &SocketAddress, object: &Bound<'_, PyAny>) {
         let object = identity(object);
-        if self.latest.as_ref().is_none_or(|latest| latest.object != object) {
-            self.latest = Some(Latest { address: address.clone(), object });
+        if self.last.as_ref().is_none_or(|last| last.object != object) {
+            self.last = Some(LastAddress { address: address.clone(), object });
         }
     }
 }
@@ -88,7 +84,7 @@ fn identity(object: &Bound<'_, PyAny>) -> usize {
 
 impl Traverse for AddressCache {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(known) = &self.0 else { return Ok(()) };
-        known.objects.values().try_for_each(|object| visit.call(object))
+        let Some(contents) = &self.0 else { return Ok(()) };
+        contents.objects.values().try_for_each(|object| visit.call(object))
     }
 }

@@ -1,4 +1,4 @@
-//! What Python sees of datagram transports beyond what all transports have.
+//! The Python methods of datagram transports.
 
 #![forbid(unsafe_code)]
 
@@ -12,12 +12,12 @@ use crate::ffi::objects::cell::Traverse;
 use crate::ffi::objects::slots::Finalize;
 use crate::interop::imports;
 use crate::transport::data::check_data;
-use crate::transport::datagram::{Datagram, Sent};
+use crate::transport::datagram::{Datagram, SendOutcome};
 use crate::transport::{DatagramTransport, Endpoint, Transport};
 use crate::write_side::{Write, WriteSide};
 
 impl DatagramTransport {
-    /// The address to send to.
+    /// The address to which a datagram is sent.
     fn destination<'py>(
         &self,
         py: Python<'py>,
@@ -68,27 +68,29 @@ impl DatagramTransport {
             let late = base.writing.with(py, WriteSide::note_late);
             return Transport::warn_of_late_write(py, late).map_err(PyErr::from);
         }
-        // A copy of what may change: it may have to wait, and Python code may run meanwhile.
+        // Mutable data is copied: it may be queued, and Python code may change it meanwhile.
         let copied = match data.cast::<PyBytes>() {
             Ok(bytes) => Ok(bytes.clone()),
             Err(_) => buffer::with_bytes(data, |content| PyBytes::new(py, content)),
         };
         let data = match copied {
             Ok(bytes) => bytes,
-            // Memory that is not contiguous cannot be sent, but can wait, as in asyncio.
+            // Memory that is not contiguous cannot be sent, but can be queued, as in asyncio.
             Err(_) if this.queue.with(py, |queue| !queue.is_empty()) => {
                 py.get_type::<PyBytes>().call1((data,))?.cast_into()?
             }
-            Err(raised) => return Self::refused(slf, raised).map_err(PyErr::from),
+            Err(raised) => return Self::send_failed(slf, raised).map_err(PyErr::from),
         };
-        // asyncio sends on a socket whose connection was just lost.
+        // asyncio still sends while `connection_lost()` is scheduled.
         let at_once = lost || base.writing.with(py, |side| side.write(None)) == Write::Send;
         if at_once {
             match Self::send(slf, data.as_any(), data.as_bytes(), to.as_ref()) {
-                Sent::Yes => return Ok(()),
-                Sent::NotReady if base.is_lost(py) => return Ok(()),
-                Sent::NotReady => {}
-                Sent::Refused(raised) => return Self::refused(slf, raised).map_err(PyErr::from),
+                SendOutcome::Sent => return Ok(()),
+                SendOutcome::NotReady if base.is_lost(py) => return Ok(()),
+                SendOutcome::NotReady => {}
+                SendOutcome::Failed(raised) => {
+                    return Self::send_failed(slf, raised).map_err(PyErr::from);
+                }
             }
         }
         Self::enqueue(slf, data, to.map(Bound::unbind));
@@ -132,7 +134,7 @@ impl DatagramTransport {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.address.visit(&visit)?;
-        self.address_cache.traverse(|address_cache| address_cache.traverse(&visit))?;
+        self.address_cache.traverse(|cache| cache.traverse(&visit))?;
         self.queue.traverse(|queue| {
             queue.iter().try_for_each(|datagram| {
                 visit.call(&datagram.data)?;

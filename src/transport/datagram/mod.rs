@@ -1,8 +1,11 @@
-//! Datagram sockets: UDP and UNIX.
+//! Transports for datagram sockets: UDP and UNIX.
 //!
-//! Several datagrams are taken per readiness, as many as lately came together, so that a busy
-//! socket needs few polls and a quiet one no second receive. An error belongs to one datagram and
-//! goes to `error_received()`; the transport stays open.
+//! Each readiness event receives a batch of datagrams, whose size adapts to how many arrived
+//! together recently: a busy socket needs few polls, and a quiet one no second receive. An error
+//! concerns one datagram and goes to `error_received()`; the transport stays open.
+//!
+//! * `methods.rs`: the Python methods;
+//! * `address_cache.rs`: the addresses of peers.
 
 #![forbid(unsafe_code)]
 
@@ -31,17 +34,17 @@ use crate::sys::socket;
 use crate::transport::datagram::address_cache::AddressCache;
 use crate::transport::event::{EVENT, run_event};
 use crate::transport::lifecycle::describe_event;
-use crate::transport::{Parts, Transport, TransportKind, receive};
+use crate::transport::{Transport, TransportKind, TransportParts, receive};
 use crate::write_side::ResumeAt;
 
-/// No datagram over IP is larger than the receive buffer shared by all.
-const LARGEST_OVER_IP: usize = 64 * 1024;
-/// asyncio's `max_size`.
-const LARGEST: usize = 256 * 1024;
-/// Most datagrams taken at once.
-const BURST: u32 = 32;
-/// What a queued datagram counts besides its bytes.
-const OVERHEAD: usize = if cfg!(Py_3_13) { 8 } else { 0 };
+/// The maximum size of a datagram over IP, in bytes; it fits into the shared receive buffer.
+const MAX_SIZE_OVER_IP: usize = 64 * 1024;
+/// asyncio's `max_size`, in bytes.
+const MAX_SIZE: usize = 256 * 1024;
+/// The most datagrams received per event.
+const MAX_BATCH: u32 = 32;
+/// What a queued datagram counts in addition to its bytes: asyncio's `_header_size`.
+const HEADER_SIZE: usize = if cfg!(Py_3_13) { 8 } else { 0 };
 
 pub(in crate::transport) const WRITE_FAILED: &str = "Fatal write error on datagram transport";
 
@@ -88,17 +91,17 @@ static ON_WRITE: RunnableKind = RunnableKind {
     ..EVENT
 };
 
-/// A datagram that waits to be sent, and where to.
+/// A queued datagram and its destination.
 pub struct Datagram {
     pub(in crate::transport) data: Py<PyBytes>,
     pub(in crate::transport) to: Option<Py<PyAny>>,
 }
 
-/// How many datagrams came together lately.
+/// How many datagrams to receive per event.
 #[derive(Clone, Copy)]
-struct Burst {
+struct BatchSize {
     expected: u32,
-    /// Events in a row that brought no more than expected.
+    /// The number of consecutive events that filled the batch.
     full: u32,
 }
 
@@ -109,43 +112,43 @@ struct Burst {
 pub struct DatagramTransport {
     /// `AF_INET` and so on.
     family: i32,
-    /// The address that it was connected to, as its creator named it.
+    /// The address to which it was connected, as given by its creator.
     pub(in crate::transport) address: AttachedCell<Option<Py<PyAny>>>,
     /// Whether the socket is connected to a peer that has a name.
     connected: bool,
-    /// Whether it is connected to one that has none, as those of a pair are. asyncio takes it for
-    /// not connected, and fails to send without an address.
+    /// Whether it is connected to a peer without a name, as the sockets of a pair are. asyncio
+    /// treats it as not connected, and fails to send without an address.
     has_unnamed_peer: bool,
     pub(in crate::transport) queue: AttachedRefCell<VecDeque<Datagram>>,
     pub(in crate::transport) queued_bytes: AttachedCell<usize>,
     pub(in crate::transport) address_cache: AttachedRefCell<AddressCache>,
-    burst: AttachedCell<Burst>,
+    batch_size: AttachedCell<BatchSize>,
 }
 
-/// What became of a datagram.
-pub enum Sent<'py> {
-    /// The system has it.
-    Yes,
-    /// The socket takes nothing now.
+/// The result of sending a datagram.
+pub enum SendOutcome<'py> {
+    /// The system has accepted it.
+    Sent,
+    /// The socket is not writable now.
     NotReady,
-    /// The system refused it.
-    Refused(Raised<'py>),
+    /// Sending it has failed.
+    Failed(Raised<'py>),
 }
 
 impl DatagramTransport {
-    /// A transport that has begun to open.
+    /// Creates a transport and starts to open it.
     ///
     /// # Errors
     /// Those of the loop's methods.
     pub fn open<'py>(
-        parts: Parts<'py>,
+        parts: TransportParts<'py>,
         family: i32,
         address: Option<Bound<'py, PyAny>>,
         waiter: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = parts.scheduler.py();
         let protocol = parts.protocol.clone();
-        // An unnamed peer is none to asyncio, which asks for the truth of the name.
+        // To asyncio an unnamed peer is none: it tests the truth value of the name.
         let has_unnamed_peer = matches!(
             &parts.peer,
             Some(SocketAddress::UnixPath(path)) if path.is_empty()
@@ -163,7 +166,7 @@ impl DatagramTransport {
             queue: AttachedRefCell::new(VecDeque::new()),
             queued_bytes: AttachedCell::new(0),
             address_cache: AttachedRefCell::new(AddressCache::default()),
-            burst: AttachedCell::new(Burst { expected: 1, full: 0 }),
+            batch_size: AttachedCell::new(BatchSize { expected: 1, full: 0 }),
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
         let datagrams = Bound::new(py, base.add_subclass(datagrams))?;
@@ -172,13 +175,13 @@ impl DatagramTransport {
         Ok(datagrams)
     }
 
-    /// Datagrams can be received.
+    /// Called when datagrams can be received.
     pub fn read_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        let burst = this.burst.get(py);
+        let batch_size = this.batch_size.get(py);
         let mut received = 0;
-        while received < burst.expected {
+        while received < batch_size.expected {
             if !slf.as_super().get().wants_to_read(py) {
                 return Ok(());
             }
@@ -187,7 +190,7 @@ impl DatagramTransport {
             }
             received += 1;
         }
-        this.burst.set(py, burst.after(received));
+        this.batch_size.set(py, batch_size.after(received));
         Ok(())
     }
 
@@ -196,11 +199,11 @@ impl DatagramTransport {
         let py = slf.py();
         let base = slf.as_super().get();
         let over_ip = matches!(slf.get().family, libc::AF_INET | libc::AF_INET6);
-        let size = if over_ip { LARGEST_OVER_IP } else { LARGEST };
+        let size = if over_ip { MAX_SIZE_OVER_IP } else { MAX_SIZE };
         let protocol = base.protocol_or_none(py);
         match receive::datagram(py, base.descriptor(py), size)? {
             Ok((data, sender)) => {
-                base.note_received(py, data.as_bytes().len());
+                base.count_received(py, data.as_bytes().len());
                 let sender = outcome(py, Self::sender_object(slf, sender))?;
                 let method = intern!(py, "datagram_received");
                 call::call_method(&protocol, method, [data.as_any(), &sender])?;
@@ -220,14 +223,11 @@ impl DatagramTransport {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let address_cache = &slf.get().address_cache;
-        if let Some(object) =
-            address_cache.with(py, |address_cache| address_cache.object(py, &sender))
-        {
+        if let Some(object) = address_cache.with(py, |cache| cache.object(py, &sender)) {
             return Ok(object);
         }
         let object = address::to_python(py, &sender)?;
-        let replaced =
-            address_cache.with(py, |address_cache| address_cache.remember(sender, &object));
+        let replaced = address_cache.with(py, |cache| cache.insert(sender, &object));
         drop(replaced);
         Ok(object)
     }
@@ -242,13 +242,13 @@ impl DatagramTransport {
         call::call_method(&protocol, intern!(py, "error_received"), [exception]).map(drop)
     }
 
-    /// Hands one datagram to the system.
+    /// Sends one datagram.
     pub(in crate::transport) fn send<'py>(
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
         content: &[u8],
         to: Option<&Bound<'py, PyAny>>,
-    ) -> Sent<'py> {
+    ) -> SendOutcome<'py> {
         let py = slf.py();
         let this = slf.get();
         let base = slf.as_super().get();
@@ -258,7 +258,7 @@ impl DatagramTransport {
         } else {
             let known = to.and_then(|to| {
                 this.address_cache
-                    .with(py, |address_cache| address_cache.address(to))
+                    .with(py, |cache| cache.address(to))
                     .or_else(|| address::from_python(to, this.family))
             });
             match known {
@@ -268,45 +268,45 @@ impl DatagramTransport {
                 _ => return Self::send_by_python(slf, data, to),
             }
         };
-        match base.note_sent(py, sent) {
-            Ok(_) => Sent::Yes,
-            Err(error) if is_not_ready(&error) => Sent::NotReady,
-            Err(error) => Sent::Refused(raised_by_system(py, &error)),
+        match base.count_sent(py, sent) {
+            Ok(_) => SendOutcome::Sent,
+            Err(error) if is_not_ready(&error) => SendOutcome::NotReady,
+            Err(error) => SendOutcome::Failed(raised_by_system(py, &error)),
         }
     }
 
-    /// Names to look up, UNIX paths, wrong types: `sock.sendto(data, to)`.
+    /// Calls `sock.sendto(data, to)`: for host names, UNIX paths and wrong types.
     #[cold]
     fn send_by_python<'py>(
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
         to: Option<&Bound<'py, PyAny>>,
-    ) -> Sent<'py> {
+    ) -> SendOutcome<'py> {
         let py = slf.py();
         let none = py.None().into_bound(py);
         let socket = match Transport::socket_object(slf.as_super()) {
             Ok(socket) => socket.unwrap_or_else(|| none.clone()),
             Err(error) => {
-                return Sent::Refused(Raised::from(error.into_value(py).into_bound(py)));
+                return SendOutcome::Failed(Raised::from(error.into_value(py).into_bound(py)));
             }
         };
         match call::call_method(&socket, intern!(py, "sendto"), [data, to.unwrap_or(&none)]) {
             Ok(sent) => {
-                let _counted = slf.as_super().get().note_sent(py, Ok(sent.extract().unwrap_or(0)));
-                Sent::Yes
+                let _counted = slf.as_super().get().count_sent(py, Ok(sent.extract().unwrap_or(0)));
+                SendOutcome::Sent
             }
             Err(raised)
                 if raised.value().is_instance_of::<PyBlockingIOError>()
                     || raised.value().is_instance_of::<PyInterruptedError>() =>
             {
-                Sent::NotReady
+                SendOutcome::NotReady
             }
-            Err(raised) => Sent::Refused(raised),
+            Err(raised) => SendOutcome::Failed(raised),
         }
     }
 
-    /// What to do about a datagram that the system refused.
-    pub(in crate::transport) fn refused<'py>(
+    /// Handles an error of sending a datagram.
+    pub(in crate::transport) fn send_failed<'py>(
         slf: &Bound<'py, Self>,
         raised: Raised<'py>,
     ) -> PyOutcome<'py, ()> {
@@ -316,7 +316,7 @@ impl DatagramTransport {
         Transport::fatal_error(slf.as_super(), raised, WRITE_FAILED)
     }
 
-    /// Queues a datagram until the socket takes it.
+    /// Queues a datagram until the socket is writable.
     pub(in crate::transport) fn enqueue(
         slf: &Bound<'_, Self>,
         data: Bound<'_, PyBytes>,
@@ -324,12 +324,12 @@ impl DatagramTransport {
     ) {
         let py = slf.py();
         let this = slf.get();
-        this.queued_bytes.set(py, this.queued_bytes.get(py) + data.as_bytes().len() + OVERHEAD);
+        this.queued_bytes.set(py, this.queued_bytes.get(py) + data.as_bytes().len() + HEADER_SIZE);
         this.queue.with(py, |queue| queue.push_back(Datagram { data: data.unbind(), to }));
     }
 
-    /// Reports what was queued to the write side: behind what waits, or after a call that was to
-    /// send it at once (`at_once`).
+    /// Reports a queued datagram to the write side. `at_once`: it was queued because sending it at
+    /// once has failed, not because others wait.
     pub(in crate::transport) fn note_queued<'py>(
         slf: &Bound<'py, Self>,
         at_once: bool,
@@ -341,11 +341,10 @@ impl DatagramTransport {
             .get()
             .writing
             .with(py, |side| if at_once { side.wait(queued) } else { side.queued_more(queued) });
-        Transport::carry_out(transport)
+        Transport::run_commands(transport)
     }
 
-    /// Hands the queue to the system. A datagram that is refused concerns the protocol, which is
-    /// called, and not the next one.
+    /// Sends the queue. If a datagram fails, the protocol is called and the next one is sent.
     fn send_queue<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
@@ -353,18 +352,18 @@ impl DatagramTransport {
             let data = datagram.data.bind(py);
             let content = data.as_bytes();
             let to = datagram.to.as_ref().map(|to| to.bind(py).clone());
-            let size = content.len() + OVERHEAD;
+            let size = content.len() + HEADER_SIZE;
             match Self::send(slf, data.as_any(), content, to.as_ref()) {
-                // A lookup of the address may have run code that aborted the transport.
-                Sent::NotReady if !slf.as_super().get().is_lost(py) => {
+                // Python code that converted the address may have aborted the transport.
+                SendOutcome::NotReady if !slf.as_super().get().is_lost(py) => {
                     this.queue.with(py, |queue| queue.push_front(datagram));
                     break;
                 }
                 sent => {
                     let left = this.queued_bytes.get(py).saturating_sub(size);
                     this.queued_bytes.set(py, left);
-                    if let Sent::Refused(raised) = sent {
-                        Self::refused(slf, raised)?;
+                    if let SendOutcome::Failed(raised) = sent {
+                        Self::send_failed(slf, raised)?;
                     }
                 }
             }
@@ -373,16 +372,16 @@ impl DatagramTransport {
     }
 }
 
-impl Burst {
+impl BatchSize {
     fn after(self, received: u32) -> Self {
         if received < self.expected {
             return Self { expected: received.max(1), full: 0 };
         }
-        // One at a time is the rule for many sockets: look for a second one only now and then.
+        // Many sockets receive one datagram at a time: try a second one only after several events.
         let patience = if self.expected == 1 { 8 } else { 1 };
         if self.full + 1 < patience {
             return Self { full: self.full + 1, ..self };
         }
-        Self { expected: (self.expected * 2).min(BURST), full: 0 }
+        Self { expected: (self.expected * 2).min(MAX_BATCH), full: 0 }
     }
 }

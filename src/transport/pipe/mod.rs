@@ -1,4 +1,7 @@
-//! What both ends of a pipe share.
+//! Transports for pipes, FIFOs and terminals.
+//!
+//! * `reader.rs`: the reading end; `writer.rs`: the writing end;
+//! * this file: what both ends share.
 
 #![forbid(unsafe_code)]
 
@@ -19,32 +22,32 @@ use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::scheduler::watch::Direction;
 use crate::sys::pipe;
-use crate::transport::{Endpoint, Parts, Transport};
+use crate::transport::{Endpoint, Transport, TransportParts};
 
-/// How often in a row a pipe was found full: what carries much data is given more room, which
-/// makes for fewer and larger pieces.
+/// How often in a row a pipe was full. A pipe that is repeatedly full is enlarged, so that data
+/// moves in fewer and larger pieces.
 #[derive(Clone, Copy, Default)]
 pub struct FullStreak(u8);
 
 impl FullStreak {
-    /// Times before the pipe is widened.
-    const PATIENCE: u8 = 4;
+    /// The pipe is enlarged when it was full more often than this.
+    const THRESHOLD: u8 = 4;
 
-    /// Notes whether the pipe at `fd` was full this time.
+    /// Records whether the pipe at `fd` was full this time.
     #[inline]
     pub fn note(&mut self, fd: RawFd, full: bool) {
-        if self.0 > Self::PATIENCE {
+        if self.0 > Self::THRESHOLD {
             return;
         }
         self.0 = if full { self.0 + 1 } else { 0 };
-        if self.0 > Self::PATIENCE {
+        if self.0 > Self::THRESHOLD {
             pipe::enlarge(fd);
         }
     }
 }
 
 impl Transport {
-    /// A line in asyncio's log about the other end, in debug mode.
+    /// Logs with asyncio's logger, in debug mode, that the other end was closed.
     pub(in crate::transport) fn log_closed_by_peer(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         if slf.get().debug(py) {
@@ -54,7 +57,7 @@ impl Transport {
         Ok(())
     }
 
-    /// The repr of a pipe's end, which is watched in one direction.
+    /// The repr of one end of a pipe, which is watched in `direction`.
     pub(in crate::transport) fn pipe_repr(
         slf: &Bound<'_, Self>,
         direction: Direction,
@@ -86,15 +89,18 @@ impl Transport {
         Ok(format!("<{}>", info.join(" ")))
     }
 
-    /// The error of an attribute that asyncio's class does not have.
-    pub(in crate::transport) fn absent(slf: &Bound<'_, Self>, attribute: &str) -> PyResult<()> {
+    /// AttributeError for an attribute that asyncio's class does not have.
+    pub(in crate::transport) fn no_such_attribute(
+        slf: &Bound<'_, Self>,
+        attribute: &str,
+    ) -> PyResult<()> {
         let py = slf.py();
         let name = (slf.get().kind.class)(py)?.getattr(intern!(py, "__name__"))?;
         let message = format!("'{name}' object has no attribute '{attribute}'");
         Err(PyAttributeError::new_err(message))
     }
 
-    /// What an end of a pipe is made of, with the pipe among its extra information.
+    /// The parts of a transport for one end of a pipe. The extra information contains the pipe.
     ///
     /// # Errors
     /// Those of `fileno()`.
@@ -103,12 +109,20 @@ impl Transport {
         pipe: &Bound<'py, PyAny>,
         protocol: Bound<'py, PyAny>,
         extra: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Parts<'py>> {
+    ) -> PyResult<TransportParts<'py>> {
         let py = pipe.py();
         let extra = extra.unwrap_or_else(|| PyDict::new(py));
         extra.set_item(intern!(py, "pipe"), pipe)?;
         let endpoint = Endpoint::of(pipe)?;
         let (server, peer, context) = (None, None, None);
-        Ok(Parts { scheduler, endpoint, protocol, extra: Some(extra), server, peer, context })
+        Ok(TransportParts {
+            scheduler,
+            endpoint,
+            protocol,
+            extra: Some(extra),
+            server,
+            peer,
+            context,
+        })
     }
 }

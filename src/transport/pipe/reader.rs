@@ -1,6 +1,7 @@
 //! The reading end of pipes, FIFOs, sockets and terminals.
 //!
-//! What a protocol raises is reported and the pipe stays open, unlike a socket: asyncio's rules.
+//! As in asyncio, exceptions of the protocol are reported and, unlike a socket, the pipe stays
+//! open.
 
 #![forbid(unsafe_code)]
 
@@ -29,7 +30,7 @@ use crate::transport::lifecycle::describe_event;
 use crate::transport::pipe::FullStreak;
 use crate::transport::reader_feed::Feed;
 use crate::transport::receive::ReadSize;
-use crate::transport::{Parts, Transport, TransportKind};
+use crate::transport::{Transport, TransportKind, TransportParts};
 use crate::write_side::{ResumeAt, WriteSide};
 
 const READ_FAILED: &str = "Fatal read error on pipe transport";
@@ -40,7 +41,7 @@ static KIND: TransportKind = TransportKind {
     is_socket: false,
     on_read: &ON_READ,
     on_write: &NEVER,
-    // Nothing is written.
+    // Irrelevant: this end does not write.
     resume_at: ResumeAt::LowWater,
     write_failed: READ_FAILED,
     send: |_| Ok(()),
@@ -64,16 +65,16 @@ static ON_READ: RunnableKind = RunnableKind {
 #[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
 pub struct ReadPipeTransport {
     read_size: AttachedCell<ReadSize>,
-    crowding: AttachedCell<FullStreak>,
+    full_streak: AttachedCell<FullStreak>,
 }
 
 impl ReadPipeTransport {
-    /// A transport that has begun to open.
+    /// Creates a transport and starts to open it.
     ///
     /// # Errors
     /// ValueError if it is not a pipe, a socket or a character device; OSError.
     pub fn open<'py>(
-        parts: Parts<'py>,
+        parts: TransportParts<'py>,
         waiter: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = parts.scheduler.py();
@@ -90,7 +91,7 @@ impl ReadPipeTransport {
         let protocol = parts.protocol.clone();
         let reader = Self {
             read_size: AttachedCell::new(ReadSize::default()),
-            crowding: AttachedCell::new(FullStreak::default()),
+            full_streak: AttachedCell::new(FullStreak::default()),
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
         let reader = Bound::new(py, base.add_subclass(reader))?;
@@ -99,7 +100,7 @@ impl ReadPipeTransport {
         Ok(reader)
     }
 
-    /// Something can be read, or all writers are gone.
+    /// Called when data or end of stream can be read.
     fn read_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let base = slf.as_super().get();
@@ -124,7 +125,7 @@ impl ReadPipeTransport {
         }
     }
 
-    /// As `read_ready()`, for the protocol of asyncio's streams.
+    /// Like `read_ready()`, for the protocol of asyncio's streams.
     fn read_into_stream<'py>(
         slf: &Bound<'py, Self>,
         feed: Feed<'py>,
@@ -139,7 +140,7 @@ impl ReadPipeTransport {
             Ok(0) => outcome(py, Self::end(slf, protocol)),
             Ok(length) => {
                 Self::note(slf, length);
-                outcome(py, feed.announce())
+                outcome(py, feed.notify_reader())
             }
             Err(error) => Self::read_failed(slf, &error),
         }
@@ -148,10 +149,10 @@ impl ReadPipeTransport {
     fn note(slf: &Bound<'_, Self>, length: usize) {
         let py = slf.py();
         let base = slf.as_super().get();
-        base.note_received(py, length);
-        let mut crowding = slf.get().crowding.get(py);
-        crowding.note(base.descriptor(py), length >= pipe::DEFAULT_CAPACITY);
-        slf.get().crowding.set(py, crowding);
+        base.count_received(py, length);
+        let mut full_streak = slf.get().full_streak.get(py);
+        full_streak.note(base.descriptor(py), length >= pipe::DEFAULT_CAPACITY);
+        slf.get().full_streak.set(py, full_streak);
     }
 
     #[cold]
@@ -170,16 +171,17 @@ impl ReadPipeTransport {
         Transport::log_closed_by_peer(transport)?;
         base.writing.with(py, WriteSide::lose);
         base.unwatch(transport, Direction::Read);
-        let told = match base.scheduler(py) {
+        let notified = match base.scheduler(py) {
             Some(scheduler) => protocol.getattr(intern!(py, "eof_received")).and_then(|callback| {
                 scheduler.call_method1(intern!(py, "call_soon"), (callback,)).map(drop)
             }),
             None => Ok(()),
         };
-        told.and(Transport::schedule_connection_lost(transport, None))
+        notified.and(Transport::schedule_connection_lost(transport, None))
     }
 
-    /// Ends it because of an exception, which is reported unless it is the end of a terminal.
+    /// Closes the transport because of an exception, which is reported unless it is the hang-up of
+    /// a terminal.
     fn fatal_error<'py>(
         slf: &Bound<'py, Self>,
         raised: &Raised<'py>,
@@ -239,26 +241,26 @@ impl ReadPipeTransport {
         slf.as_super().get().fd
     }
 
-    // What asyncio's class does not have.
+    // asyncio's class does not have these attributes.
 
     #[getter(abort)]
     fn no_abort(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Transport::absent(slf.as_super(), "abort")
+        Transport::no_such_attribute(slf.as_super(), "abort")
     }
 
     #[getter(get_write_buffer_size)]
     fn no_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Transport::absent(slf.as_super(), "get_write_buffer_size")
+        Transport::no_such_attribute(slf.as_super(), "get_write_buffer_size")
     }
 
     #[getter(get_write_buffer_limits)]
     fn no_write_buffer_limits(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Transport::absent(slf.as_super(), "get_write_buffer_limits")
+        Transport::no_such_attribute(slf.as_super(), "get_write_buffer_limits")
     }
 
     #[getter(set_write_buffer_limits)]
     fn no_set_write_buffer_limits(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Transport::absent(slf.as_super(), "set_write_buffer_limits")
+        Transport::no_such_attribute(slf.as_super(), "set_write_buffer_limits")
     }
 
     fn __del__(slf: &Bound<'_, Self>) {

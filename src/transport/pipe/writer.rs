@@ -1,7 +1,7 @@
 //! The writing end of pipes, FIFOs, sockets and terminals.
 //!
-//! The descriptor is watched for reading too, since that is how systems tell that the reader is
-//! gone. Closing lets the rest be written first, and is the same as ending the stream.
+//! The descriptor is also watched for reading, since that is how systems report that the reading
+//! end was closed. `close()` writes the buffered data first, and is the same as `write_eof()`.
 
 #![forbid(unsafe_code)]
 
@@ -29,14 +29,14 @@ use crate::transport::event::{EVENT, run_event};
 use crate::transport::lifecycle::describe_event;
 use crate::transport::pipe::FullStreak;
 use crate::transport::write_queue::{self, WriteQueue};
-use crate::transport::writing::FORGIVEN_WRITES;
-use crate::transport::{Endpoint, Parts, Transport, TransportKind};
+use crate::transport::writing::LOG_THRESHOLD_FOR_CONNLOST_WRITES;
+use crate::transport::{Endpoint, Transport, TransportKind, TransportParts};
 use crate::write_side::{Close, ResumeAt, Write, WriteSide};
 
 const WRITE_FAILED: &str = "Fatal write error on pipe transport";
 
-/// On AIX only a socket tells by being readable that its reader is gone.
-const PIPES_TELL: bool = !cfg!(target_os = "aix");
+/// On AIX only a socket becomes readable when the reading end is closed.
+const FIFO_REPORTS_CLOSED_READER: bool = !cfg!(target_os = "aix");
 
 static KIND: TransportKind = TransportKind {
     class: imports::write_pipe_transport,
@@ -44,7 +44,7 @@ static KIND: TransportKind = TransportKind {
     is_socket: false,
     on_read: &ON_READ,
     on_write: &ON_WRITE,
-    // asyncio's pipes have no use for the low-water mark.
+    // asyncio's pipes ignore the low-water mark.
     resume_at: ResumeAt::Empty,
     write_failed: WRITE_FAILED,
     send: |transport| match transport.cast::<WritePipeTransport>() {
@@ -87,26 +87,26 @@ static ON_WRITE: RunnableKind = RunnableKind {
 #[pyclass(frozen, extends = Transport, module = "ferroloop._ferroloop")]
 pub struct WritePipeTransport {
     queue: AttachedRefCell<WriteQueue>,
-    crowding: AttachedCell<FullStreak>,
-    /// Writes that failed or came too late.
+    full_streak: AttachedCell<FullStreak>,
+    /// The number of writes that failed or came after the connection was lost.
     lost_writes: AttachedCell<u32>,
 }
 
 impl WritePipeTransport {
-    /// A transport that has begun to open.
+    /// Creates a transport and starts to open it.
     ///
     /// # Errors
     /// ValueError if it is not a pipe, a socket or a character device; OSError.
     pub fn open<'py>(
-        parts: Parts<'py>,
+        parts: TransportParts<'py>,
         waiter: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = parts.scheduler.py();
         let fd = parts.endpoint.descriptor();
         let file_kind = pipe::file_kind(fd).map_err(|error| os_error(py, &error))?;
-        let tells = match file_kind {
+        let reports_closed_reader = match file_kind {
             FileKind::Socket => true,
-            FileKind::Fifo => PIPES_TELL,
+            FileKind::Fifo => FIFO_REPORTS_CLOSED_READER,
             FileKind::CharacterDevice => false,
             FileKind::Other => {
                 return Err(PyValueError::new_err(
@@ -118,20 +118,20 @@ impl WritePipeTransport {
         let protocol = parts.protocol.clone();
         let writer = Self {
             queue: AttachedRefCell::new(WriteQueue::default()),
-            crowding: AttachedCell::new(FullStreak::default()),
+            full_streak: AttachedCell::new(FullStreak::default()),
             lost_writes: AttachedCell::new(0),
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
         let writer = Bound::new(py, base.add_subclass(writer))?;
         let base = writer.as_super().get();
         base.bind_protocol(protocol)?;
-        // Where the system tells nothing it is as if reading was paused for good.
-        base.update_state(py, |state| state.paused = !tells);
+        // Where the system does not report it, reading is paused permanently.
+        base.update_state(py, |state| state.paused = !reports_closed_reader);
         Transport::open(writer.as_super(), waiter)?;
         Ok(writer)
     }
 
-    /// Nobody is left to read what is written.
+    /// Called when the reading end was closed.
     fn reader_gone<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let transport = slf.as_super();
@@ -146,7 +146,7 @@ impl WritePipeTransport {
         outcome(py, Transport::force_close(transport, exception.map(Bound::into_any)))
     }
 
-    /// Writes `data`, or as much as the pipe takes, and queues the rest.
+    /// Writes as much of `data` as the pipe accepts and queues the rest.
     fn write<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
@@ -158,7 +158,7 @@ impl WritePipeTransport {
         let decided = base.writing.with(py, |side| side.write(None));
         let fd = base.descriptor(py);
         let written = write_queue::send_or_push(&this.queue, data, |content| match decided {
-            Write::Send => base.note_sent(py, pipe::write(fd, content)),
+            Write::Send => base.count_sent(py, pipe::write(fd, content)),
             _ => Ok(0),
         });
         match written {
@@ -169,13 +169,13 @@ impl WritePipeTransport {
                     Write::Send => side.wait(queued),
                     _ => side.queued_more(queued),
                 });
-                Transport::carry_out(transport)
+                Transport::run_commands(transport)
             }
             Ok(Err(error)) => {
                 this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
                 Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
             }
-            // asyncio appends to a bytearray, which refuses it.
+            // asyncio appends to a bytearray, which raises this.
             Err(_) if decided == Write::Queue => {
                 let class = data.get_type().qualname();
                 outcome(
@@ -189,7 +189,7 @@ impl WritePipeTransport {
         }
     }
 
-    /// Hands the head of the queue to the system.
+    /// Writes the head of the queue.
     fn send_queue<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
@@ -201,7 +201,7 @@ impl WritePipeTransport {
                 [slice] => pipe::write(fd, slice),
                 slices => pipe::write_vectored(fd, slices),
             };
-            base.note_sent(py, written)
+            base.count_sent(py, written)
         });
         if let Err(error) = written {
             this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
@@ -210,13 +210,13 @@ impl WritePipeTransport {
             drop(dropped);
             return Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED);
         }
-        let mut crowding = this.crowding.get(py);
-        crowding.note(fd, !this.queue.with(py, |queue| queue.is_empty()));
-        this.crowding.set(py, crowding);
+        let mut full_streak = this.full_streak.get(py);
+        full_streak.note(fd, !this.queue.with(py, |queue| queue.is_empty()));
+        this.full_streak.set(py, full_streak);
         Ok(())
     }
 
-    /// `close()` and `write_eof()`: the pipe is closed once everything is written.
+    /// Closes the pipe once all data is written, for `close()` and `write_eof()`.
     fn finish(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let transport = slf.as_super();
@@ -228,14 +228,14 @@ impl WritePipeTransport {
             return Ok(());
         }
         base.unwatch(transport, Direction::Read);
-        Transport::carry_out(transport)?;
+        Transport::run_commands(transport)?;
         Transport::schedule_connection_lost(transport, None)
     }
 
     #[cold]
     fn note_lost_write(&self, py: Python<'_>) -> PyResult<()> {
         let lost = self.lost_writes.get(py);
-        if lost >= FORGIVEN_WRITES {
+        if lost >= LOG_THRESHOLD_FOR_CONNLOST_WRITES {
             let text = "pipe closed by peer or os.write(pipe, data) raised exception.";
             imports::logger(py)?.call_method1(intern!(py, "warning"), (text,))?;
         }
@@ -250,7 +250,7 @@ impl WritePipeTransport {
         Transport::pipe_repr(slf.as_super(), Direction::Write)
     }
 
-    /// Write some data. Does not block: what the pipe does not take is buffered.
+    /// Write some data. Does not block: data that the pipe does not accept is buffered.
     ///
     /// Raises:
     ///     AssertionError: data is not bytes, a bytearray or a memoryview.
@@ -265,7 +265,7 @@ impl WritePipeTransport {
         Self::write(slf, data).map_err(PyErr::from)
     }
 
-    /// Write a list of data, as if joined.
+    /// Write a list of data, as if it was joined.
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let joined = PyBytes::new(py, b"").call_method1(intern!(py, "join"), (list_of_data,))?;
@@ -282,7 +282,7 @@ impl WritePipeTransport {
         Self::finish(slf)
     }
 
-    /// Return True: the end of the stream can be told.
+    /// Return True: write_eof() is supported.
     fn can_write_eof(&self) -> bool {
         true
     }
@@ -317,13 +317,13 @@ impl WritePipeTransport {
         self.lost_writes.get(py)
     }
 
-    /// A copy of what is not written yet.
+    /// A copy of the data that is not written yet.
     #[getter(_buffer)]
     fn buffer<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
         PyByteArray::new(py, &self.queue.with(py, |queue| queue.copy(py)))
     }
 
-    // asyncio's class inherits these from one that leaves them to others.
+    // asyncio's class inherits these from an abstract class.
 
     fn is_reading(&self) -> PyResult<()> {
         Err(PyNotImplementedError::new_err(()))

@@ -1,4 +1,4 @@
-//! What Python sees of stream transports beyond what all transports have.
+//! The Python methods of stream transports.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use crate::transport::data::check_data;
 use crate::transport::{StreamTransport, Transport};
 use crate::write_side::WriteSide;
 
-/// What asyncio's stream transports say that they take.
+/// The accepted types, as named in the error message of asyncio's stream transports.
 const STREAM_DATA: &str =
     if cfg!(Py_3_14) { "a bytes, bytearray, or memoryview object" } else { "a bytes-like object" };
 
@@ -52,7 +52,7 @@ impl StreamTransport {
         256 * 1024
     }
 
-    /// Write some data. Does not block: what the socket does not take is buffered.
+    /// Write some data. Does not block: data that the socket does not accept is buffered.
     ///
     /// Raises:
     ///     TypeError: data is not bytes, a bytearray or a memoryview.
@@ -69,11 +69,11 @@ impl StreamTransport {
         Self::write(slf, data).map_err(PyErr::from)
     }
 
-    /// Write a list of data, as if joined.
+    /// Write a list of data, as if it was joined.
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         if cfg!(not(Py_3_12)) {
-            // Each version refuses the wrong types in its own words.
+            // The errors for wrong types depend on the version.
             let joined =
                 PyBytes::new(py, b"").call_method1(intern!(py, "join"), (list_of_data,))?;
             return Self::write_py(slf, &joined);
@@ -94,16 +94,16 @@ impl StreamTransport {
         Self::write_chunks(slf, &chunks).map_err(PyErr::from)
     }
 
-    /// Close the write end once everything is written; reading goes on.
+    /// Half-close the connection once all buffered data is written; reading remains possible.
     fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let transport = slf.as_super();
-        Transport::settle(transport)?;
+        Transport::flush_coalesced(transport)?;
         transport.get().writing.with(py, WriteSide::end_of_stream);
-        Transport::carry_out(transport).map_err(PyErr::from)
+        Transport::run_commands(transport).map_err(PyErr::from)
     }
 
-    /// Return True: the write end can be closed alone.
+    /// Return True: write_eof() is supported.
     fn can_write_eof(&self) -> bool {
         true
     }
@@ -118,11 +118,11 @@ impl StreamTransport {
         Transport::write_ready(slf.as_super()).map_err(PyErr::from)
     }
 
-    /// A future that is done when everything is written. Writing is refused meanwhile.
+    /// A future that is done when all buffered data is written. Meanwhile writing raises.
     fn _make_empty_waiter<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        Transport::settle(slf.as_super())?;
+        Transport::flush_coalesced(slf.as_super())?;
         if this.empty_waiter.is_some(py) {
             return Err(PyRuntimeError::new_err("Empty waiter is already set"));
         }
@@ -147,11 +147,12 @@ impl StreamTransport {
         self.empty_waiter.get_bound(py)
     }
 
-    /// A copy of what is not written yet: bytes before Python 3.12, then a deque of pieces.
+    /// A copy of the data that is not written yet: a bytearray before Python 3.12, a deque of
+    /// pieces from then on.
     #[getter(_buffer)]
     fn buffer<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        Transport::settle(slf.as_super())?;
+        Transport::flush_coalesced(slf.as_super())?;
         let content = slf.get().queue.with(py, |queue| queue.copy(py));
         if cfg!(not(Py_3_12)) {
             return Ok(PyByteArray::new(py, &content).into_any());

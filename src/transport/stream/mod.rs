@@ -1,8 +1,11 @@
-//! The stream engine: TCP and UNIX stream sockets.
+//! Transports for TCP and UNIX stream sockets.
 //!
-//! One receive per readiness and turn, so that a peer who floods cannot starve the others; reads
-//! are level-triggered, so a short read needs no second one to see that nothing is left. Writing
-//! is in `writing.rs`.
+//! One receive per readiness event and turn, so that a flooding peer cannot starve the others;
+//! reads are level-triggered, so a short read needs no second one to see that nothing is left.
+//!
+//! * `writing.rs`: sends, coalesces or queues writes;
+//! * `methods.rs`: the Python methods;
+//! * `server.rs`: listeners, which accept connections.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +20,7 @@ use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-pub use server::{Listener, Service, Serving};
+pub use server::{ListenOptions, Listener, ServeMode};
 
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
@@ -34,9 +37,9 @@ use crate::transport::event::{EVENT, run_event};
 use crate::transport::lifecycle::describe_event;
 use crate::transport::native_protocol::NativeProtocol;
 use crate::transport::reader_feed::Feed;
-use crate::transport::receive::{LARGEST, ReadSize};
+use crate::transport::receive::{MAX_SIZE, ReadSize};
 use crate::transport::write_queue::WriteQueue;
-use crate::transport::{Parts, Transport, TransportKind};
+use crate::transport::{Transport, TransportKind, TransportParts};
 use crate::write_side::ResumeAt;
 
 const READ_FAILED: &str = "Fatal read error on socket transport";
@@ -103,17 +106,17 @@ static ON_WRITE: RunnableKind = RunnableKind {
 pub struct StreamTransport {
     pub(in crate::transport) queue: AttachedRefCell<WriteQueue>,
     read_size: AttachedCell<ReadSize>,
-    /// Waits until everything is written; `sendfile()` uses it.
+    /// The future by which `sendfile()` waits until all buffered data is written.
     pub(in crate::transport) empty_waiter: AttachedCell<Option<Py<PyAny>>>,
 }
 
 impl StreamTransport {
-    /// A transport that has begun to open.
+    /// Creates a transport and starts to open it.
     ///
     /// # Errors
     /// Those of the server's and the loop's methods.
     pub fn open<'py>(
-        parts: Parts<'py>,
+        parts: TransportParts<'py>,
         waiter: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = parts.scheduler.py();
@@ -130,7 +133,7 @@ impl StreamTransport {
         Ok(stream)
     }
 
-    /// Something can be read, or the stream has ended.
+    /// Called when data or end of stream can be read.
     #[inline]
     pub fn read_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
@@ -161,14 +164,14 @@ impl StreamTransport {
         if data.as_bytes().is_empty() {
             return Self::read_eof(slf, &protocol);
         }
-        base.note_received(py, data.as_bytes().len());
+        base.count_received(py, data.as_bytes().len());
         match call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]) {
             Ok(_) => Ok(()),
             Err(raised) => Transport::fatal_error(transport, raised, DELIVERY_FAILED),
         }
     }
 
-    /// As `read_ready()`, for the protocol of asyncio's streams.
+    /// Like `read_ready()`, for the protocol of asyncio's streams.
     fn read_into_stream<'py>(
         slf: &Bound<'py, Self>,
         feed: Feed<'py>,
@@ -185,8 +188,8 @@ impl StreamTransport {
             Ok(length) => length,
             Err(error) => return Self::read_failed(slf, &error),
         };
-        transport.get().note_received(py, length);
-        match outcome(py, feed.announce()) {
+        transport.get().count_received(py, length);
+        match outcome(py, feed.notify_reader()) {
             Ok(()) => Ok(()),
             Err(raised) => Transport::fatal_error(transport, raised, DELIVERY_FAILED),
         }
@@ -222,7 +225,7 @@ impl StreamTransport {
         if length == 0 {
             return Self::read_eof(slf, protocol);
         }
-        transport.get().note_received(py, length);
+        transport.get().count_received(py, length);
         let length = outcome(py, length.into_pyobject(py).map_err(PyErr::from))?;
         match call::call_method(protocol, intern!(py, "buffer_updated"), [length.as_any()]) {
             Ok(_) => Ok(()),
@@ -242,14 +245,14 @@ impl StreamTransport {
         let transport = slf.as_super();
         let native = outcome(py, protocol.cast::<NativeProtocol>().map_err(PyErr::from))?;
         let fd = transport.get().descriptor(py);
-        let window = BufferLease::new(py)?;
-        let length = match window.fill(LARGEST, |bytes| socket::receive(fd, bytes))? {
+        let lease = BufferLease::new(py)?;
+        let length = match lease.fill(MAX_SIZE, |bytes| socket::receive(fd, bytes))? {
             Ok(0) => return Self::read_eof(slf, protocol),
             Ok(length) => length,
             Err(error) => return Self::read_failed(slf, &error),
         };
-        transport.get().note_received(py, length);
-        match NativeProtocol::received(native, &window, length) {
+        transport.get().count_received(py, length);
+        match NativeProtocol::received(native, &lease, length) {
             Ok(()) => Ok(()),
             Err(raised) => Transport::fatal_error(
                 transport,
@@ -283,7 +286,7 @@ impl StreamTransport {
             }
         };
         if outcome(py, keep_open.is_truthy())? {
-            // The other direction stays open; there is nothing left to read in this one.
+            // The write direction stays open; at end of stream there is nothing left to read.
             transport.get().unwatch(transport, Direction::Read);
             Ok(())
         } else {
@@ -291,7 +294,7 @@ impl StreamTransport {
         }
     }
 
-    /// Everything is written: `sendfile()` may wait for it.
+    /// Called when all buffered data is written: finishes the future of `sendfile()`.
     fn wake_empty_waiter(&self, py: Python<'_>) -> PyResult<()> {
         let Some(waiter) = self.empty_waiter.get_bound(py) else { return Ok(()) };
         waiter.call_method1(intern!(py, "set_result"), (py.None(),)).map(drop)

@@ -1,8 +1,9 @@
-//! Accepting connections.
+//! Listeners accept connections.
 //!
-//! A listener takes as many connections per readiness as its backlog holds, and makes the
-//! protocol and the transport of each without a task or a socket object. When descriptors run
-//! out it rests for a second, since the kernel would report the waiting connection for ever.
+//! A listener accepts as many connections per readiness event as its backlog holds, and creates the
+//! protocol and the transport of each without a task or a socket object. When the process runs out
+//! of descriptors it stops accepting for a second: otherwise the kernel would report the pending
+//! connection in every turn.
 
 #![forbid(unsafe_code)]
 
@@ -30,9 +31,9 @@ use crate::sys::address::SocketAddress;
 use crate::sys::is_not_ready;
 use crate::sys::socket;
 use crate::transport::endpoint::{BareSocket, Endpoint};
-use crate::transport::lifecycle::{guard, in_context};
+use crate::transport::lifecycle::{in_context, report_exception_of};
 use crate::transport::origin;
-use crate::transport::{Parts, StreamTransport};
+use crate::transport::{StreamTransport, TransportParts};
 
 static ON_CONNECTION: RunnableKind = RunnableKind {
     run: |scheduler, runnable| {
@@ -42,7 +43,7 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
         let context = runnable.context.map(|context| context.into_bound(py));
         let result = in_context(context.as_ref(), || listener.get().accept_waiting(scheduler));
         let method = intern!(py, "_accept_connection");
-        guard(scheduler, &listener, method, &[], context.as_ref(), result)
+        report_exception_of(scheduler, &listener, method, &[], context.as_ref(), result)
     },
     cancelled: never_cancelled,
     sets_current_task: false,
@@ -53,7 +54,7 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
         let none = CallbackArguments::Empty;
         let context = runnable.own_context(py);
         let handle = Handle::create(callback, none, event_loop, context, false)?;
-        if let (_, Some(stack)) = origin::parts(py, runnable.argument.as_ref()) {
+        if let (_, Some(stack)) = origin::split(py, runnable.argument.as_ref()) {
             handle.get().set_source_traceback(stack);
         }
         Ok(handle.into_any())
@@ -62,17 +63,17 @@ static ON_CONNECTION: RunnableKind = RunnableKind {
     show: nothing_to_note,
 };
 
-/// A listening socket and who serves its connections.
+/// A listening socket, and how its connections are served.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct Listener {
     event_loop: AttachedCell<Option<Py<Scheduler>>>,
-    /// The socket object: whoever closes it stops the listener.
+    /// The socket object. Closing it stops the listener.
     socket: AttachedCell<Endpoint>,
-    /// Makes a connection's protocol, or the coroutine that serves it.
+    /// Creates a connection's protocol, or the coroutine that serves it.
     factory: AttachedCell<Option<Py<PyAny>>>,
     server: AttachedCell<Option<Py<PyAny>>>,
-    service: Service,
-    /// What each connection gets a copy of for its own context; `None`: it gets none.
+    mode: ServeMode,
+    /// The server's context, of which each connection gets a copy; None before Python 3.15.
     context: AttachedCell<Option<Py<PyAny>>>,
     fd: RawFd,
     backlog: u32,
@@ -83,49 +84,49 @@ pub struct Listener {
 
 /// How connections are served.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Service {
-    /// By a protocol each, which the factory makes.
+pub enum ServeMode {
+    /// By a protocol each, which the factory creates.
     Protocol,
-    /// By a task each, as asyncio does: the factory makes its coroutine from the socket and the
-    /// extra information. For connections whose beginning takes time, so that whoever cancels
-    /// all tasks ends it.
+    /// By a task each, as in asyncio: the factory creates its coroutine from the socket and the
+    /// extra information. For connections with a handshake, which the program can then end by
+    /// cancelling all tasks.
     Task,
 }
 
-/// What a listener is made of, besides the loop and the socket.
-pub struct Serving<'py> {
-    /// Makes a connection's protocol, or the coroutine that serves it.
+/// How a listener serves its connections.
+pub struct ListenOptions<'py> {
+    /// Creates a connection's protocol, or the coroutine that serves it.
     pub factory: Bound<'py, PyAny>,
     /// The server that connections belong to.
     pub server: Option<Bound<'py, PyAny>>,
-    /// How many connections to accept per readiness.
+    /// The maximum number of connections to accept per readiness event.
     pub backlog: u32,
     /// How connections are served.
-    pub service: Service,
+    pub mode: ServeMode,
     /// The context of the server, of which each connection gets a copy (Python 3.15).
     pub context: Option<Bound<'py, PyAny>>,
 }
 
-/// What became of one attempt to accept.
+/// The result of one call of `accept()`.
 enum Accepted {
     Connection(BareSocket, SocketAddress),
-    /// NoConnection waits any more, or the socket was closed.
+    /// No connection is pending, or the socket is closed.
     NoConnection,
-    /// The peer did not wait.
+    /// The peer has aborted the connection before it was accepted.
     Aborted,
-    /// No descriptor or memory for another connection.
+    /// No descriptor or memory is left for another connection.
     OutOfResources(io::Error),
 }
 
 impl Listener {
-    /// Begins to accept connections.
+    /// Starts to accept connections.
     ///
     /// # Errors
     /// Those of the socket's attributes and of the poller.
     pub fn start<'py>(
         scheduler: &Bound<'py, Scheduler>,
         sock: &Bound<'py, PyAny>,
-        serving: Serving<'py>,
+        options: ListenOptions<'py>,
     ) -> PyResult<()> {
         let py = scheduler.py();
         scheduler.get().check_open(py)?;
@@ -133,18 +134,19 @@ impl Listener {
         let fd = endpoint.descriptor();
         let family = sock.getattr(intern!(py, "family"))?.extract()?;
         if family == libc::AF_INET || family == libc::AF_INET6 {
-            // Connections inherit it from their listener; not every stream over IP is TCP.
+            // Connections inherit the option from their listener. The call fails, harmlessly, for
+            // streams over IP that are not TCP.
             let _not_tcp = socket::set_no_delay(fd);
         }
         let listener = Self {
             event_loop: AttachedCell::new(Some(scheduler.clone().unbind())),
             socket: AttachedCell::new(endpoint),
-            factory: AttachedCell::new(Some(serving.factory.unbind())),
-            server: AttachedCell::new(serving.server.map(Bound::unbind)),
-            service: serving.service,
-            context: AttachedCell::new(serving.context.map(Bound::unbind)),
+            factory: AttachedCell::new(Some(options.factory.unbind())),
+            server: AttachedCell::new(options.server.map(Bound::unbind)),
+            mode: options.mode,
+            context: AttachedCell::new(options.context.map(Bound::unbind)),
             fd,
-            backlog: serving.backlog,
+            backlog: options.backlog,
             family,
             kind: sock.getattr(intern!(py, "type"))?.extract()?,
             protocol: sock.getattr(intern!(py, "proto"))?.extract()?,
@@ -157,7 +159,7 @@ impl Listener {
         let this = slf.get();
         let Some(scheduler) = this.event_loop.get_bound(py) else { return Ok(()) };
         let mut runnable = Runnable::new(&ON_CONNECTION, slf.clone());
-        runnable.argument = origin::note(scheduler.get(), py, None)?;
+        runnable.argument = origin::with_stack(scheduler.get(), py, None)?;
         runnable.context = Some(context::copy_current(py)?.unbind());
         let watches = &scheduler.get().watches;
         let replaced = watches
@@ -210,9 +212,9 @@ impl Listener {
                 Ok(Accepted::NoConnection) => break,
                 Ok(Accepted::Aborted) if cfg!(Py_3_14) => {}
                 Ok(Accepted::Aborted) => break,
-                // As asyncio, which tries on: a handler may have closed something.
+                // Continues, as asyncio does: the exception handler may have freed descriptors.
                 Ok(Accepted::OutOfResources(error)) => {
-                    outcome(py, self.rest(scheduler, &error))?;
+                    outcome(py, self.pause_accepting(scheduler, &error))?;
                 }
                 Err(error) => return outcome(py, Err(os_error(py, &error))),
             }
@@ -220,7 +222,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Makes what serves a connection, in a context of its own.
+    /// Creates the protocol and transport, or the task, that serve a connection.
     fn serve<'py>(
         &self,
         scheduler: &Bound<'py, Scheduler>,
@@ -230,7 +232,7 @@ impl Listener {
         let py = scheduler.py();
         let Some(factory) = self.factory.get_bound(py) else { return Ok(()) };
         let debug = scheduler.get().debug.get(py);
-        if self.service == Service::Task {
+        if self.mode == ServeMode::Task {
             let started = self.serve_by_task(scheduler, &factory, connection, &peer, debug);
             return outcome(py, started);
         }
@@ -249,7 +251,7 @@ impl Listener {
             };
             let made = call::call0(&factory)?;
             protocol = Some(made.clone());
-            let parts = Parts {
+            let parts = TransportParts {
                 scheduler: scheduler.clone(),
                 endpoint,
                 protocol: made,
@@ -263,13 +265,13 @@ impl Listener {
         match made {
             Ok(_) => Ok(()),
             Err(raised) if raised.stops_the_loop() => Err(raised),
-            // As asyncio, which is silent about it unless in debug mode.
+            // As in asyncio, reported only in debug mode.
             Err(_) if !debug => Ok(()),
             Err(raised) => outcome(py, report_creation(scheduler, protocol.as_ref(), &raised)),
         }
     }
 
-    /// A context for one connection alone, where each has its own.
+    /// The connection's own context; None if connections do not have one.
     fn connection_context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.context.get_bound(py).map(|context| context::copy(&context)).transpose()
     }
@@ -303,7 +305,8 @@ impl Listener {
         }
     }
 
-    /// A line in asyncio's log, in debug mode. Answers the socket, which it shows.
+    /// Logs a new connection with asyncio's logger. Returns the socket object, which the message
+    /// shows.
     #[cold]
     fn log_connection<'py>(
         &self,
@@ -320,9 +323,9 @@ impl Listener {
         Ok(socket)
     }
 
-    /// Reports it, stops listening and comes back in a second.
+    /// Reports the error, stops accepting and schedules a restart in a second.
     #[cold]
-    fn rest(&self, scheduler: &Bound<'_, Scheduler>, error: &io::Error) -> PyResult<()> {
+    fn pause_accepting(&self, scheduler: &Bound<'_, Scheduler>, error: &io::Error) -> PyResult<()> {
         let py = scheduler.py();
         let Some(socket) =
             self.socket.inspect(py, |socket| Some(socket.object()?.bind(py).clone()))
@@ -342,14 +345,17 @@ impl Listener {
         )?;
         let removed =
             scheduler.get().watches.with(py, |watches| watches.unset(self.fd, Direction::Read));
-        // Ours, unless something else watches the descriptor by now.
+        // This listener, unless another object has replaced the watch.
         if let Some(listener) = removed {
-            Self::start_later(scheduler, listener.object.bind(py))?;
+            Self::schedule_restart(scheduler, listener.object.bind(py))?;
         }
         Ok(())
     }
 
-    fn start_later(scheduler: &Bound<'_, Scheduler>, listener: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn schedule_restart(
+        scheduler: &Bound<'_, Scheduler>,
+        listener: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let py = scheduler.py();
         let again = listener.getattr(intern!(py, "_start_again"))?;
         let delay = imports::constants(py)?.getattr(intern!(py, "ACCEPT_RETRY_DELAY"))?;
@@ -386,7 +392,7 @@ impl Listener {
         }
     }
 
-    /// Listens again after a rest, unless the socket was closed meanwhile.
+    /// Accepts connections again after a pause, unless the socket was closed meanwhile.
     fn _start_again(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         if slf.get().socket.inspect(py, Endpoint::descriptor) < 0 {
@@ -397,8 +403,9 @@ impl Listener {
             && let Some(scheduler) = slf.get().event_loop.get_bound(py)
             && !scheduler.get().closed.get(py)
         {
-            // No room in the poller. The caller, a timer, reports it; a server must not end of it.
-            Self::start_later(&scheduler, slf)?;
+            // The poller has no room. The caller, a timer, reports the error; the server must go
+            // on.
+            Self::schedule_restart(&scheduler, slf)?;
         }
         watched
     }

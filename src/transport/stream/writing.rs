@@ -1,5 +1,5 @@
-//! What a stream does about writes, as its write side decides: sent at once while nothing is
-//! queued, held until the callback returns, or queued.
+//! Writes of a stream: as its write side decides, data is sent at once, coalesced until the
+//! callback returns, or queued.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ use crate::transport::stream::{StreamTransport, WRITE_FAILED};
 use crate::transport::write_queue::{self, WriteQueue};
 use crate::write_side::{BULK_THRESHOLD, Callback, Hold, Write, WriteSide};
 
-/// The callback that wrote has returned.
+/// Queued when the callback that wrote has returned.
 static FLUSH: RunnableKind = RunnableKind {
     run: |scheduler, mut runnable| {
         let context = runnable.context.take().map(|context| context.into_bound(scheduler.py()));
@@ -46,7 +46,7 @@ impl StreamTransport {
         self.queue.with(py, |queue| queue.len())
     }
 
-    /// The callback that runs now, if writes may be held until it returns.
+    /// The current callback, if writes may be coalesced until it returns.
     #[inline(always)]
     fn callback(transport: &Transport, py: Python<'_>) -> Option<Callback> {
         transport.scheduler.inspect(py, |scheduler| {
@@ -58,7 +58,7 @@ impl StreamTransport {
         })
     }
 
-    /// Sends `data`, or as much as the socket takes, and queues the rest.
+    /// Sends as much of `data` as the socket accepts and queues the rest.
     #[inline]
     pub fn write<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
         let py = slf.py();
@@ -76,7 +76,7 @@ impl StreamTransport {
             Ok(None) => {
                 let size = slf.get().queued(py);
                 base.writing.with(py, |side| side.queued_more(size));
-                Transport::carry_out(transport)
+                Transport::run_commands(transport)
             }
             Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
         }
@@ -90,13 +90,13 @@ impl StreamTransport {
         let base = transport.get();
         let fd = base.descriptor(py);
         let sent = write_queue::send_or_push(&this.queue, data, |content| {
-            base.note_sent(py, socket::send(fd, content))
+            base.count_sent(py, socket::send(fd, content))
         });
         match sent {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
                 base.writing.with(py, |side| side.wait(this.queued(py)));
-                Transport::carry_out(transport)
+                Transport::run_commands(transport)
             }
             Ok(Err(error)) => {
                 Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
@@ -118,7 +118,7 @@ impl StreamTransport {
         }
     }
 
-    /// `write()` for native protocols: refuses what Python's `write()` refuses.
+    /// `write()` for native protocols, with the checks of Python's `write()`.
     pub fn write_checked<'py>(
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
@@ -127,7 +127,7 @@ impl StreamTransport {
         Self::write(slf, data)
     }
 
-    /// Sends several chunks, gathered.
+    /// Sends several chunks with a vectored call.
     pub fn write_chunks<'py>(
         slf: &Bound<'py, Self>,
         chunks: &[Bound<'py, PyAny>],
@@ -152,17 +152,18 @@ impl StreamTransport {
             Write::Hold(limit) => Self::hold(slf, limit, shared),
             Write::Send => {
                 base.writing.with(py, |side| side.queued_to_send(queued));
-                Transport::carry_out(transport)
+                Transport::run_commands(transport)
             }
             Write::Queue | Write::Late(_) => {
                 base.writing.with(py, |side| side.queued_more(queued));
-                Transport::carry_out(transport)
+                Transport::run_commands(transport)
             }
         }
     }
 
-    /// Has what is queued sent when the callback returns or the turn ends, or at once if it is
-    /// more than `limit`, or than [`BULK_THRESHOLD`] if what was just written is not `shared` but a copy.
+    /// Schedules sending for when the callback returns or the turn ends. Sends at once if more than
+    /// `limit` bytes are queued, or more than [`BULK_THRESHOLD`] if the last write is a copy (not
+    /// `shared`).
     fn hold<'py>(slf: &Bound<'py, Self>, limit: usize, shared: bool) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let transport = slf.as_super();
@@ -172,10 +173,10 @@ impl StreamTransport {
         let hold = base.writing.with(py, |side| side.hold(queued, limit, clock::nanoseconds));
         match hold {
             Hold::Scheduled => Ok(()),
-            Hold::Release => Transport::carry_out(transport),
+            Hold::Release => Transport::run_commands(transport),
             Hold::Schedule => {
-                // What the protocol sets in `pause_writing()`, which sending may call, is seen by the
-                // other callbacks of its connection.
+                // Sending may call `pause_writing()`, and the connection's other callbacks must see
+                // the variables that it sets.
                 let own = base.context.get_bound(py).filter(context::is_current);
                 let context = own.map_or_else(|| context::copy_current(py), Ok);
                 let (Some(scheduler), Ok(context)) = (base.scheduler(py), context) else {
@@ -192,10 +193,10 @@ impl StreamTransport {
     fn callback_over<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let transport = slf.as_super();
         transport.get().writing.with(slf.py(), WriteSide::callback_over);
-        Transport::carry_out(transport)
+        Transport::run_commands(transport)
     }
 
-    /// Hands the head of the queue to the system; not an error if the socket takes nothing.
+    /// Sends the head of the queue. It is not an error if the socket is not writable.
     pub(in crate::transport) fn send_queue<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let transport = slf.as_super();
@@ -218,7 +219,7 @@ impl StreamTransport {
                 [slice] => socket::send(fd, slice),
                 slices => socket::send_vectored(fd, slices),
             };
-            base.note_sent(py, sent)
+            base.count_sent(py, sent)
         })
     }
 }
