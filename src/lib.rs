@@ -59,7 +59,7 @@ pub use api::net::{AsyncFd, Direction, TcpListener, TcpStream, UnixListener, Uni
 /// Parts that the benchmarks of this repository measure separately. Not part of the API.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::executor::queue::{JobRunner, Queue, Wait, work};
+    pub use crate::executor::queue::{IdleWait, JobRunner, Queue, work};
     pub use crate::reactor::Timers;
 }
 

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ferroloop::internals::{JobRunner, Queue, Wait, work};
+use ferroloop::internals::{IdleWait, JobRunner, Queue, work};
 
 /// A job reports through this channel that it has run.
 type Job = Sender<()>;
@@ -17,7 +17,7 @@ impl JobRunner<Job> for Plain {
         job.send(()).is_ok()
     }
 
-    fn pause(&mut self, wait: Wait<'_, Job>) {
+    fn pause(&mut self, wait: IdleWait<'_, Job>) {
         wait.block();
     }
 }

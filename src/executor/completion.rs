@@ -1,4 +1,4 @@
-//! How the outcome of a job gets into a Future: through the loop's ready queue, as one entry.
+//! Delivers the outcome of a job to a future, through one entry of the loop's ready queue.
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +21,9 @@ use crate::scheduler::report::{call_exception_handler, outcome};
 use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
 use crate::scheduler::{Runnable, RunnableKind, Scheduler};
 
-/// Queues the outcome for the future, in any thread. Returns the wake signal to ring afterwards; none
-/// if the loop is closed, when the outcome is dropped as asyncio drops it.
+/// Queues the outcome for the future; callable from any thread. Returns the wake signal, which the
+/// caller must notify afterwards; `None` if the loop is closed: then the outcome is dropped, as
+/// asyncio does.
 pub(in crate::executor) fn post<'py>(
     future: Bound<'py, Future>,
     outcome: PyOutcome<'py, Bound<'py, PyAny>>,
@@ -95,12 +96,12 @@ fn run<'py>(
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let argument = runnable.argument.unwrap_or_else(|| py.None());
-    settle(scheduler, runnable.object, |future| finish(future, argument.into_bound(py)))
+    finish_unless_done(scheduler, runnable.object, |future| finish(future, argument.into_bound(py)))
 }
 
 /// Finishes the future, unless it was cancelled while the job ran.
 #[inline]
-fn settle<'py>(
+fn finish_unless_done<'py>(
     scheduler: &Bound<'py, Scheduler>,
     future: Py<PyAny>,
     finish: impl FnOnce(&Bound<'py, Future>) -> PyResult<()>,
@@ -116,15 +117,15 @@ fn settle<'py>(
     }
 }
 
-/// Finishes the future that waits for a detached job's answer.
-pub(in crate::executor) fn answer<'py>(
+/// Finishes the future that waits for the answer of a detached job.
+pub(in crate::executor) fn deliver_answer<'py>(
     scheduler: &Bound<'py, Scheduler>,
     waiting: Runnable,
     answer: MakeResult,
 ) -> PyOutcome<'py, ()> {
-    // Before the future is looked at: the collector may run, and a finalizer cancel it.
+    // Convert first: this may run the garbage collector, and a finalizer may cancel the future.
     let answer = answer(scheduler.py());
-    settle(scheduler, waiting.object, |future| match answer {
+    finish_unless_done(scheduler, waiting.object, |future| match answer {
         Ok(result) => Future::finish_with_result(future, result),
         Err(error) => {
             let exception = error.into_value(future.py()).into_bound(future.py());
@@ -133,7 +134,7 @@ pub(in crate::executor) fn answer<'py>(
     })
 }
 
-/// Cancels the future that waits for a detached job's answer.
+/// Cancels the future that waits for the answer of a detached job.
 pub(in crate::executor) fn cancel<'py>(
     scheduler: &Bound<'py, Scheduler>,
     waiting: Runnable,
@@ -141,8 +142,8 @@ pub(in crate::executor) fn cancel<'py>(
     (CANCELLATION.run)(scheduler, waiting)
 }
 
-/// What waits for a detached job's answer.
-pub(in crate::executor) fn waiting(future: Bound<'_, Future>) -> Runnable {
+/// The runnable that waits for the answer of a detached job.
+pub(in crate::executor) fn waiting_runnable(future: Bound<'_, Future>) -> Runnable {
     Runnable::new(&KIND, future)
 }
 
@@ -151,7 +152,7 @@ fn finish_with_exception<'py>(
     exception: Bound<'py, PyAny>,
 ) -> PyResult<()> {
     let py = future.py();
-    // concurrent.futures' own exceptions become asyncio's.
+    // Converts exceptions of concurrent.futures to asyncio's.
     let exception = call::call1(imports::convert_future_exception(py)?, &exception)?;
     if exception.is_instance_of::<PyBaseException>() {
         future.call_method1(intern!(py, "set_exception"), (exception,))?;
@@ -159,7 +160,7 @@ fn finish_with_exception<'py>(
     Ok(())
 }
 
-/// The handle that asyncio would have had in its queue.
+/// Returns a handle like the one that asyncio would have queued.
 fn describe<'py>(py: Python<'py>, runnable: &Runnable) -> PyResult<Bound<'py, PyAny>> {
     let future = runnable.object.bind(py).cast::<Future>()?;
     let set = future.getattr(intern!(py, "set_result"))?;
@@ -184,7 +185,7 @@ fn report<'py>(
     call_exception_handler(scheduler, &entries)
 }
 
-/// A job waits for the cancellation of its future.
+/// The done callback by which a job learns that its future was cancelled.
 pub(in crate::executor) static CANCEL_WATCH: Waiter =
     Waiter { kind: &CANCEL_WATCH_KIND, as_callback };
 
@@ -218,7 +219,7 @@ fn as_callback<'py>(job: &Bound<'py, PyAny>) -> PyResult<[Bound<'py, PyAny>; 2]>
     Ok([job.clone(), context::copy_current(job.py())?])
 }
 
-/// A job that still waits for a worker is withdrawn when its future was cancelled.
+/// Withdraws the job from the queue if its future was cancelled and no worker has taken it.
 pub(in crate::executor) fn withdraw_if_cancelled(job: &Bound<'_, Job>, future: &Bound<'_, Future>) {
     let py = job.py();
     if future.get().is_cancelled(py) {

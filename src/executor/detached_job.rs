@@ -1,5 +1,5 @@
-//! A job that needs no interpreter: a thread does it without the GIL, and the loop's thread makes
-//! Python objects of the answer.
+//! A job that needs no interpreter: a worker thread runs it without the GIL, and the loop's thread
+//! converts the answer to Python objects.
 
 #![forbid(unsafe_code)]
 
@@ -11,17 +11,18 @@ use crate::executor::completion;
 use crate::reactor::WakeSignal;
 use crate::scheduler::inbox::{Inbox, Message, SlotKey};
 
-/// What a thread does.
+/// The function that a worker thread runs.
 pub type DetachedWork = Box<dyn FnOnce() -> MakeResult + Send>;
 
-/// Makes the result, or the exception, on the loop's thread.
+/// Creates the result or the exception on the loop's thread.
 pub type MakeResult = Box<dyn for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>> + Send>;
 
-/// The work, and where the answer goes. Holds no Python object, so it can be dropped anywhere.
+/// The work, and the destination of its answer. Holds no Python object, so it can be dropped in any
+/// thread.
 pub(in crate::executor) struct DetachedJob {
     work: DetachedWork,
     inbox: Arc<Inbox>,
-    /// Where the future waits.
+    /// The slot in which the future waits.
     key: SlotKey,
 }
 
@@ -30,21 +31,23 @@ impl DetachedJob {
         Self { work, inbox, key }
     }
 
-    /// Does the work and leaves the answer for the loop. Returns the wake signal to ring afterwards;
-    /// none if the loop is closed.
+    /// Runs the work and sends its answer to the loop. Returns the wake signal, which the caller
+    /// must notify afterwards; `None` if the loop is closed.
     pub(in crate::executor) fn run(self) -> Option<Arc<WakeSignal>> {
         let answer = (self.work)();
         let message = Message::Reply(
             self.key,
-            Box::new(move |scheduler, waiting| completion::answer(scheduler, waiting, answer)),
+            Box::new(move |scheduler, waiting| {
+                completion::deliver_answer(scheduler, waiting, answer)
+            }),
         );
         self.inbox.enqueue(message).ok()
     }
 
-    /// Has the loop cancel the future.
+    /// Makes the loop cancel the future.
     pub(in crate::executor) fn cancel(self) {
         let message = Message::Reply(self.key, Box::new(completion::cancel));
-        // A closed loop's futures are nobody's business any more.
+        // Fails if the loop is closed, which has dropped the future.
         drop(self.inbox.post(message));
     }
 }

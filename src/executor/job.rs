@@ -1,4 +1,4 @@
-//! One job on its way through the pool.
+//! One job of the thread pool.
 
 #![forbid(unsafe_code)]
 
@@ -25,14 +25,14 @@ use crate::scheduler::inbox::SlotKey;
 pub enum Call {
     /// `function(*arguments)`.
     Function(Py<PyAny>, CallbackArguments),
-    /// `convert(function(*arguments))`, where both are our own business.
+    /// `convert(function(*arguments))`, where both functions are internal.
     Converted(Py<PyAny>, CallbackArguments, Convert),
 }
 
-/// Changes a result on the worker's thread.
+/// Converts a result on the worker's thread.
 pub type Convert = for<'py> fn(Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>;
 
-/// Who is told.
+/// The receiver of the outcome.
 pub(in crate::executor) enum Receiver {
     /// A future of a loop of this crate.
     Loop(Py<Future>),
@@ -40,7 +40,7 @@ pub(in crate::executor) enum Receiver {
     Thread(Py<PyAny>),
 }
 
-/// What waits in the queue.
+/// An entry of the queue.
 pub(in crate::executor) enum QueuedJob {
     /// Needs the GIL.
     Call(Py<Job>),
@@ -49,7 +49,7 @@ pub(in crate::executor) enum QueuedJob {
 }
 
 impl QueuedJob {
-    /// The pool was told to forget the job: its future is cancelled.
+    /// Cancels the future of a job that the queue has dropped.
     pub(in crate::executor) fn cancel(self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Call(job) => job.get().cancel(py),
@@ -61,11 +61,11 @@ impl QueuedJob {
     }
 }
 
-/// What a worker takes, or a cancellation destroys.
+/// The work of a job, until a worker takes it or a cancellation drops it.
 pub(in crate::executor) enum Work {
     /// A call and its receiver.
     Call(Call, Receiver),
-    /// A detached job, whose future waits with the loop.
+    /// A detached job, whose future is parked in the loop.
     DetachedJob(Py<Scheduler>, SlotKey),
 }
 
@@ -89,19 +89,20 @@ impl Traverse for Option<Work> {
     }
 }
 
-/// A job that waits for a worker. As a done callback of its future it notices a cancellation.
+/// A job that waits for a worker. It is a done callback of its future, which tells it about a
+/// cancellation.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Job")]
 pub struct Job {
     work: AttachedCell<Option<Work>>,
-    place: AttachedCell<Option<(Weak<WorkerThreads>, Ticket)>>,
+    queue_entry: AttachedCell<Option<(Weak<WorkerThreads>, Ticket)>>,
 }
 
 impl Job {
     fn new(work: Work) -> Self {
-        Self { work: AttachedCell::new(Some(work)), place: AttachedCell::new(None) }
+        Self { work: AttachedCell::new(Some(work)), queue_entry: AttachedCell::new(None) }
     }
 
-    /// A job whose outcome a future of the loop gets, and the future.
+    /// Creates a job and the loop's future that receives its outcome.
     pub fn for_loop<'py>(
         scheduler: &Bound<'py, Scheduler>,
         call: Call,
@@ -112,8 +113,8 @@ impl Job {
         Ok((job, future))
     }
 
-    /// A job without Python, whose answer a future of the loop gets; what goes into the queue for
-    /// it; and the future.
+    /// Creates a detached job: the job, its queue entry, and the loop's future that receives its
+    /// answer.
     pub(in crate::executor) fn for_detached<'py>(
         scheduler: &Bound<'py, Scheduler>,
         work: detached_job::DetachedWork,
@@ -121,13 +122,13 @@ impl Job {
         let py = scheduler.py();
         let this = scheduler.get();
         let future = Bound::new(py, Future::on(scheduler)?)?;
-        let waiting = completion::waiting(future.clone());
+        let waiting = completion::waiting_runnable(future.clone());
         let key = this.parked.with(py, |parked| parked.await_reply(waiting));
         let job = Self::watching(&future, Work::DetachedJob(scheduler.clone().unbind(), key))?;
         Ok((job, DetachedJob::new(work, this.inbox.clone(), key), future))
     }
 
-    /// A job that notices when the future is cancelled.
+    /// Creates a job that is withdrawn when the future is cancelled.
     fn watching<'py>(future: &Bound<'py, Future>, work: Work) -> PyResult<Bound<'py, Self>> {
         let job = Bound::new(future.py(), Self::new(work))?;
         let watch = Callback::Native(job.clone().into_any().unbind(), &CANCEL_WATCH);
@@ -135,27 +136,27 @@ impl Job {
         Ok(job)
     }
 
-    /// A job whose outcome a `concurrent.futures.Future` gets.
+    /// Creates a job whose outcome a `concurrent.futures.Future` receives.
     pub fn for_threads<'py>(future: Bound<'py, PyAny>, call: Call) -> PyResult<Bound<'py, Self>> {
         let py = future.py();
         Bound::new(py, Self::new(Work::Call(call, Receiver::Thread(future.unbind()))))
     }
 
-    /// Notes where the job waits.
-    pub(in crate::executor) fn set_place(
+    /// Records the queue entry of the job.
+    pub(in crate::executor) fn set_queue_entry(
         &self,
         py: Python<'_>,
         workers: &Arc<WorkerThreads>,
         ticket: Ticket,
     ) {
-        drop(self.place.replace(py, Some((Arc::downgrade(workers), ticket))));
+        drop(self.queue_entry.replace(py, Some((Arc::downgrade(workers), ticket))));
     }
 
-    /// Takes the job out of the queue and drops the call, unless a worker has it already; an
-    /// detached job's answer will find nobody. Dropping runs Python code.
+    /// Removes the job from the queue and drops the call, unless a worker has taken it. The answer
+    /// of a running detached job is then discarded. Dropping may run Python code.
     pub(in crate::executor) fn withdraw(&self, py: Python<'_>) {
         let queued = self
-            .place
+            .queue_entry
             .take(py)
             .and_then(|(workers, ticket)| workers.upgrade()?.queue().remove(ticket));
         let work = self.work.take(py);
@@ -168,14 +169,14 @@ impl Job {
         drop((queued, work, released));
     }
 
-    /// Makes the call and delivers the outcome, unless this is a fork's child by then. Returns the
-    /// wake signal of the loop that must be woken.
+    /// Makes the call and delivers the outcome, unless the call has forked and this is the child.
+    /// Returns the wake signal of the loop, which the caller must notify.
     pub(in crate::executor) fn run(
         &self,
         py: Python<'_>,
         workers: &WorkerThreads,
     ) -> Option<Arc<WakeSignal>> {
-        drop(self.place.take(py));
+        drop(self.queue_entry.take(py));
         let Some(Work::Call(call, receiver)) = self.work.take(py) else { return None };
         if let Receiver::Thread(future) = &receiver {
             match is_wanted(future.bind(py)) {
@@ -205,7 +206,7 @@ impl Job {
 
     /// Drops the call and cancels the future.
     fn cancel(&self, py: Python<'_>) -> PyResult<()> {
-        drop(self.place.take(py));
+        drop(self.queue_entry.take(py));
         let Some(Work::Call(call, receiver)) = self.work.take(py) else { return Ok(()) };
         drop(call);
         match receiver {
@@ -219,7 +220,7 @@ impl Job {
 }
 
 impl Call {
-    /// Calls, and drops function and arguments before anybody hears of the result.
+    /// Makes the call, and drops function and arguments before the outcome is delivered.
     fn run(self, py: Python<'_>) -> PyOutcome<'_, Bound<'_, PyAny>> {
         match self {
             Self::Function(function, arguments) => arguments.bound(py).call(function.bind(py)),
@@ -253,7 +254,7 @@ fn set_outcome<'py>(
 
 #[pymethods]
 impl Job {
-    /// What the job does as a done callback of its future.
+    /// Handle the completion of the job's future, as its done callback.
     fn __call__(slf: &Bound<'_, Self>, future: &Bound<'_, Future>) {
         completion::withdraw_if_cancelled(slf, future);
     }

@@ -1,16 +1,18 @@
-//! The pool's Python side: blocking calls on threads of Python's own.
+//! The thread pool behind `run_in_executor()`: blocking calls on Python threads.
 //!
-//! * `thread_pool.rs`: `ThreadPool`, the default executor as Python sees it;
-//! * `worker_threads.rs`: a queue and its threads, their start, their end, and forks;
+//! * `thread_pool.rs`: `ThreadPool`, the native half of the default executor;
+//! * `worker_threads.rs`: a queue and its threads: start, exit, forks;
 //! * `worker.rs`: the body of a thread;
-//! * `job.rs`: one job and who waits for it;
-//! * `detached_job.rs`: a job that needs no interpreter;
-//! * `completion.rs`: how the outcome gets into a Future of a loop.
+//! * `job.rs`: one job and the receiver of its outcome;
+//! * `detached_job.rs`: a job that runs without the GIL;
+//! * `completion.rs`: delivers the outcome to a future of a loop;
 //!
-//! Threads are `threading.Thread` objects whose target is native code, so that names, tracing
-//! hooks, thread-locals, `threading.enumerate()` and the interpreter's exit treat them as what
-//! they are. A thread takes calls only while it holds the GIL, and detached jobs only while it does not;
-//! it lets go of the GIL while it waits.
+//! * `queue/`: the job queue and the worker loop, without Python.
+//!
+//! Threads are `threading.Thread` objects with a native target, so names, tracing hooks,
+//! thread-locals, `threading.enumerate()` and the interpreter's exit treat them correctly. A thread
+//! takes calls only while it holds the GIL, and detached jobs only while it does not; it releases
+//! the GIL while it waits.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +30,8 @@ pub use detached_job::DetachedWork;
 pub use job::{Call, Job};
 pub use thread_pool::ThreadPool;
 
-/// Has the threads joined when the interpreter exits. Called once, when the module is made.
+/// Registers the function that joins the threads when the interpreter exits. Called once, when the
+/// module is initialised.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     worker_threads::register_exit(py)
 }

@@ -1,4 +1,4 @@
-//! `ThreadPool`: the default executor as Python sees it.
+//! `ThreadPool`: the native half of the default executor.
 
 #![forbid(unsafe_code)]
 
@@ -31,8 +31,8 @@ pub struct ThreadPool {
 }
 
 impl ThreadPool {
-    /// `ferroloop.thread_pool.ThreadPool`. Imported at first use: it needs the whole of
-    /// concurrent.futures, and not every program has blocking calls to make.
+    /// The class `ferroloop.thread_pool.ThreadPool`. Imported at first use: it needs all of
+    /// concurrent.futures, and many programs make no blocking calls.
     ///
     /// # Errors
     /// RuntimeError while the interpreter exits.
@@ -42,7 +42,8 @@ impl ThreadPool {
         CLASS.import(py, "ferroloop.thread_pool", "ThreadPool")
     }
 
-    /// The workers; in a fork's child a new one, as the threads of the old one do not exist here.
+    /// The worker threads; in a forked child new ones, since those of the parent do not exist
+    /// there.
     fn workers(&self, py: Python<'_>) -> PyResult<Arc<WorkerThreads>> {
         let workers = self.workers.with(py, |workers| workers.clone());
         if workers.is_ours() {
@@ -53,7 +54,7 @@ impl ThreadPool {
             fresh.stop();
         }
         let orphaned = self.workers.with(py, |workers| std::mem::replace(workers, fresh.clone()));
-        // Its lock may be held for ever, and its jobs are the parent's.
+        // Leaked: the lock may be held forever, and the jobs belong to the parent.
         std::mem::forget((workers, orphaned));
         self.threads.store(py, Some(PySet::empty(py)?));
         Ok(fresh)
@@ -75,7 +76,7 @@ impl ThreadPool {
         self.workers(py)?.submit(entry, job, &self.prefix, &self.threads(py)?)
     }
 
-    /// The counts of `ferroloop.metrics.PoolMetrics`, by the names of its fields.
+    /// The values of `ferroloop.metrics.PoolMetrics`, keyed by its field names.
     pub fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = self.workers(py)?.queue().counts();
         let found = PyDict::new(py);
@@ -87,7 +88,7 @@ impl ThreadPool {
         Ok(found)
     }
 
-    /// Has a worker make the call, for a future of the loop.
+    /// Makes a worker run the call; returns the loop's future for its outcome.
     pub fn run<'py>(
         &self,
         scheduler: &Bound<'py, Scheduler>,
@@ -98,7 +99,8 @@ impl ThreadPool {
         Ok(future)
     }
 
-    /// Has a worker do what needs no interpreter, for a future of the loop, which must be open.
+    /// Makes a worker run `work` without the GIL; returns the loop's future for its answer. The
+    /// loop must be open.
     pub fn run_detached<'py>(
         &self,
         scheduler: &Bound<'py, Scheduler>,
@@ -112,7 +114,7 @@ impl ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        // Threads end as those of a ThreadPoolExecutor do that is collected.
+        // The threads end, as those of a ThreadPoolExecutor that is garbage-collected.
         Python::attach(|py| {
             let workers = self.workers.with(py, |workers| workers.clone());
             if workers.is_ours() {

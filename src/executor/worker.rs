@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use pyo3::prelude::*;
 
 use crate::executor::job::QueuedJob;
-use crate::executor::queue::{DetachedRunner, JobRunner, Wait, work};
+use crate::executor::queue::{DetachedRunner, IdleWait, JobRunner, work};
 use crate::executor::worker_threads::WorkerThreads;
 use crate::reactor::WakeSignal;
 
@@ -21,22 +21,22 @@ pub struct Worker {
 
 const NEW: u8 = 0;
 const RUNNING: u8 = 1;
-const GIVEN_UP: u8 = 2;
+const ABANDONED: u8 = 2;
 
 impl Worker {
-    /// One more worker of the workers, which counts it already.
+    /// Creates a worker, which the queue of `workers` counts already.
     pub fn of(workers: Arc<WorkerThreads>) -> Self {
         Self { workers, state: AtomicU8::new(NEW) }
     }
 
-    /// The call that was to start the thread failed: true if the thread will do nothing, even
-    /// should it start later; false if it runs all the same (Ctrl-C can interrupt the call after
-    /// the thread has begun).
-    pub fn give_up(&self) -> bool {
-        self.leave_new(GIVEN_UP)
+    /// Called when starting the thread has failed. Returns true if the worker was abandoned before
+    /// it began; false if it is already running (Ctrl-C can interrupt `Thread.start()` after the
+    /// thread has begun).
+    pub fn abandon(&self) -> bool {
+        self.leave_new_state(ABANDONED)
     }
 
-    fn leave_new(&self, state: u8) -> bool {
+    fn leave_new_state(&self, state: u8) -> bool {
         self.state.compare_exchange(NEW, state, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
@@ -45,7 +45,7 @@ impl Worker {
 impl Worker {
     /// Work until the workers are told to stop.
     fn __call__(&self, py: Python<'_>) {
-        if !self.leave_new(RUNNING) {
+        if !self.leave_new_state(RUNNING) {
             return;
         }
         let mut attached =
@@ -59,8 +59,8 @@ impl Worker {
 struct Attached<'a, 'py> {
     py: Python<'py>,
     workers: &'a WorkerThreads,
-    /// Of the loop that has got an outcome: while this thread holds the GIL a woken loop could do
-    /// nothing but wait for it.
+    /// The wake signal of the loop that received the last outcome. Notified after the GIL is
+    /// released: until then a woken loop could only wait for the GIL.
     wake_signal: PendingWake,
 }
 
@@ -70,7 +70,7 @@ impl JobRunner<QueuedJob> for Attached<'_, '_> {
     }
 
     fn run(&mut self, job: QueuedJob) -> bool {
-        // The next job may take long.
+        // The next job may take long: wake the loop first.
         self.wake_signal.notify();
         if let QueuedJob::Call(job) = job {
             self.wake_signal = PendingWake(job.bind(self.py).get().run(self.py, self.workers));
@@ -78,10 +78,10 @@ impl JobRunner<QueuedJob> for Attached<'_, '_> {
         self.workers.is_ours()
     }
 
-    fn pause(&mut self, wait: Wait<'_, QueuedJob>) {
+    fn pause(&mut self, wait: IdleWait<'_, QueuedJob>) {
         let mut detached = Detached(std::mem::take(&mut self.wake_signal));
         self.py.detach(|| {
-            wait.serve(&mut detached);
+            wait.run_detached(&mut detached);
             detached.0.notify();
         });
     }
@@ -89,8 +89,8 @@ impl JobRunner<QueuedJob> for Attached<'_, '_> {
 
 /// A worker without the GIL.
 struct Detached(
-    /// Of the loop that has got an answer: it is woken when this worker counts as idle, so that
-    /// it finds it for the next job.
+    /// The wake signal of the loop that received the last answer. Notified when this worker counts
+    /// as idle, so that it is available for the loop's next job.
     PendingWake,
 );
 
@@ -100,7 +100,7 @@ impl DetachedRunner<QueuedJob> for Detached {
     }
 
     fn run(&mut self, job: QueuedJob) {
-        // The next job may take long.
+        // The next job may take long: wake the loop first.
         self.0.notify();
         if let QueuedJob::DetachedJob(detached_job) = job {
             self.0 = PendingWake(detached_job.run());
@@ -112,7 +112,7 @@ impl DetachedRunner<QueuedJob> for Detached {
     }
 }
 
-/// A loop that has got something and has not been woken yet.
+/// The wake signal of a loop that received something and was not woken yet.
 #[derive(Default)]
 struct PendingWake(Option<Arc<WakeSignal>>);
 

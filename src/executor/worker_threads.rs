@@ -16,13 +16,13 @@ use crate::executor::worker::Worker;
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::sys::fork::Generation;
 
-/// Jobs and their workers in one process. A fork's child has to make a new one.
+/// A queue of jobs and its workers in one process. A forked child must create a new one.
 pub struct WorkerThreads {
     queue: Queue<QueuedJob>,
     generation: Generation,
 }
 
-/// Whether the interpreter has begun to exit: no job is accepted any more.
+/// Whether the interpreter has begun to exit; no job is accepted then.
 static EXITING: AtomicBool = AtomicBool::new(false);
 
 /// Threads to join when the interpreter exits.
@@ -30,26 +30,26 @@ static THREADS: AttachedRefCell<Vec<(Weak<WorkerThreads>, Py<PyAny>)>> =
     AttachedRefCell::new(Vec::new());
 
 impl WorkerThreads {
-    /// Nobody yet; at most `limit` threads.
+    /// No threads yet; at most `limit` threads later.
     pub fn new(limit: usize) -> Self {
         Self { queue: Queue::new(limit), generation: Generation::current() }
     }
 
-    /// Whether this process made it. If not, the queue must not be touched.
+    /// Whether this process created it. If not, the queue must not be touched.
     pub fn is_ours(&self) -> bool {
         self.generation.is_current()
     }
 
-    /// The jobs.
+    /// The queue of jobs.
     pub fn queue(&self) -> &Queue<QueuedJob> {
         &self.queue
     }
 
-    /// Queues `entry`, which is what `job` stands for, and starts a thread if one is needed, whose
-    /// object goes into `threads`.
+    /// Queues `entry`, the queued form of `job`. Starts a thread if the queue asks for one, and
+    /// adds its object to `threads`.
     ///
     /// # Errors
-    /// RuntimeError after a shutdown or if no thread can be started; the job is not queued then.
+    /// RuntimeError after a shutdown, or if a thread cannot be started; the job is withdrawn then.
     pub fn submit(
         self: &Arc<Self>,
         entry: QueuedJob,
@@ -64,17 +64,17 @@ impl WorkerThreads {
             })
         });
         let pushed = pushed.inspect_err(|_| job.get().withdraw(py))?;
-        job.get().set_place(py, self, pushed.ticket);
+        job.get().set_queue_entry(py, self, pushed.ticket);
         let Some(worker) = pushed.new_worker else { return Ok(()) };
         let name = format!("{prefix}_{}", worker.index);
         self.start_thread(py, worker, &name, threads).inspect_err(|_| job.get().withdraw(py))
     }
 
-    /// Starts a thread for the worker and notes it, unless that fails.
+    /// Starts a thread for the worker and records it, unless that fails.
     fn start_thread(
         self: &Arc<Self>,
         py: Python<'_>,
-        ordered: NewWorker,
+        new_worker: NewWorker,
         name: &str,
         threads: &Bound<'_, PySet>,
     ) -> PyResult<()> {
@@ -83,23 +83,23 @@ impl WorkerThreads {
         let thread = match make_thread(&worker, name) {
             Ok(thread) => thread,
             Err(error) => {
-                self.queue.give_up_worker(ordered);
+                self.queue.abandon_worker(new_worker);
                 return Err(error);
             }
         };
         let started = thread.call_method0(intern!(py, "start"));
-        if started.is_err() && worker.get().give_up() {
-            self.queue.give_up_worker(ordered);
+        if started.is_err() && worker.get().abandon() {
+            self.queue.abandon_worker(new_worker);
         } else {
-            remember(self, &thread);
+            join_at_exit(self, &thread);
             threads.add(thread)?;
         }
         started.map(drop)
     }
 
-    /// Refuses new jobs; threads end when the jobs accepted are done.
+    /// Refuses new jobs; threads end when the accepted jobs are done.
     pub fn stop(&self) {
-        // Nothing comes back, as nothing is cancelled.
+        // Returns no jobs, as none is cancelled.
         drop(self.queue.stop(false));
     }
 }
@@ -120,14 +120,14 @@ fn make_thread<'py>(worker: &Bound<'py, Worker>, name: &str) -> PyResult<Bound<'
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "name"), name)?;
     keywords.set_item(intern!(py, "target"), worker)?;
-    // Asked each time, as concurrent.futures does: programs replace it.
+    // Looked up each time, as concurrent.futures does: programs replace it.
     py.import("threading")?.getattr(intern!(py, "Thread"))?.call((), Some(&keywords))
 }
 
-/// Has the thread joined at exit.
-fn remember(workers: &Arc<WorkerThreads>, thread: &Bound<'_, PyAny>) {
+/// Records a thread, to be joined at exit.
+fn join_at_exit(workers: &Arc<WorkerThreads>, thread: &Bound<'_, PyAny>) {
     let entry = (Arc::downgrade(workers), thread.clone().unbind());
-    let forgotten: Vec<_> = THREADS.with(thread.py(), |threads| {
+    let ended: Vec<_> = THREADS.with(thread.py(), |threads| {
         let (alive, ended) = std::mem::take(threads)
             .into_iter()
             .partition(|(workers, _): &(Weak<WorkerThreads>, _)| workers.strong_count() > 0);
@@ -135,10 +135,10 @@ fn remember(workers: &Arc<WorkerThreads>, thread: &Bound<'_, PyAny>) {
         threads.push(entry);
         ended
     });
-    drop(forgotten);
+    drop(ended);
 }
 
-/// Ends all threads and waits for them, before the interpreter joins the others.
+/// Ends and joins all threads, before the interpreter joins the other threads.
 fn exit(py: Python<'_>) -> PyResult<()> {
     EXITING.store(true, Ordering::Relaxed);
     let threads = THREADS.with(py, std::mem::take);
@@ -157,7 +157,8 @@ fn exit(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Where concurrent.futures does the same: early enough that threads can still run Python code.
+/// Registers [`exit`] where concurrent.futures registers its own: early enough for threads to run
+/// Python code.
 pub fn register_exit(py: Python<'_>) -> PyResult<()> {
     let join =
         PyCFunction::new_closure(py, None, None, |arguments, _keywords| exit(arguments.py()))?;

@@ -1,7 +1,7 @@
 //! Decides when to poll for a moment instead of going to sleep at once.
 //!
-//! Falling asleep and being woken costs processor time, and an event that arrives meanwhile waits
-//! for the wake-up. Spinning for at most twice the processor time of a sleep is never much worse
+//! Falling asleep and being woken costs CPU time, and an event that arrives meanwhile waits
+//! for the wake-up. Spinning for at most twice the CPU time of a sleep is never much worse
 //! than the better choice (the ski rental problem). Here it should actually be better, so a loop
 //! spins only while that mostly finds an event. Peers that answer at once (on the same machine, in
 //! another thread) are found this way; an idle loop, or one whose peers are distant, sleeps.
@@ -12,11 +12,11 @@ use std::time::Duration;
 /// Maximum duration of a spin, in nanoseconds.
 const MAXIMUM_SPIN: u64 = 50_000;
 
-/// A sleep counts as short if it took at most this many times its own processor time: an event that
+/// A sleep counts as short if it took at most this many times its own CPU time: an event that
 /// a spin would have found is seen only after two wake-ups, the peer's and the loop's.
 const SHORT_SLEEP_FACTOR: u64 = 8;
 
-/// Consecutive short sleeps after which spinning is tried. The processor time of all but the first
+/// Consecutive short sleeps after which spinning is tried. The CPU time of all but the first
 /// is measured.
 const SHORT_SLEEPS_BEFORE_SPIN: u8 = 4;
 
@@ -37,7 +37,7 @@ const MAXIMUM_BACKOFF: u32 = 8192;
 pub enum WaitStrategy {
     /// Sleep.
     Sleep,
-    /// Sleep, and measure the processor time of the sleep.
+    /// Sleep, and measure the CPU time of the sleep.
     MeasuredSleep,
     /// Poll for this long.
     Spin(Duration),
@@ -46,7 +46,7 @@ pub enum WaitStrategy {
 /// What a loop has learned about its sleeps; see the head of this module.
 #[derive(Clone, Copy, Debug)]
 pub struct AdaptiveSpin {
-    /// Decaying maximum of the processor time of one sleep, in nanoseconds; 0 if unknown.
+    /// Decaying maximum of the CPU time of one sleep, in nanoseconds; 0 if unknown.
     cost: u64,
     /// Consecutive short sleeps.
     short_sleeps: u8,
@@ -75,7 +75,7 @@ impl AdaptiveSpin {
         }
     }
 
-    /// Notes a sleep of `time` nanoseconds, its processor time `cost` in nanoseconds if that was
+    /// Notes a sleep of `time` nanoseconds, its CPU time `cost` in nanoseconds if that was
     /// measured, and whether an `event` ended it.
     pub fn note_sleep(&mut self, time: u64, cost: Option<u64>, event: bool) {
         if let Some(cost) = cost {

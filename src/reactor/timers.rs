@@ -3,7 +3,7 @@
 //! - Entries with equal deadlines are popped in the order in which they were pushed.
 //! - A cancelled entry stays until it reaches the head ([`Timers::pop_cancelled_head`]) or until
 //!   cancelled entries are the majority ([`Timers::purge`]): amortised constant time, and memory
-//!   bounded by twice the live entries. In the usual case, a time-out that was scheduled last and
+//!   bounded by twice the live entries. In the usual case, a timeout that was scheduled last and
 //!   is cancelled first, it is removed at once ([`Timers::take_last_if`]).
 //! - When a large part of the heap is due at once, it is sorted rather than popped
 //!   ([`Timers::take_due_in_bulk`]): in a heap that exceeds the cache, each pop misses on every

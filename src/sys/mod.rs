@@ -14,7 +14,7 @@
 //! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
 //! | `fork` | `pthread_atfork` | the same |
 //! | `process` | `pidfd_open`, `waitid` on it or `waitpid` | `open` fails: a thread waits for each child |
-//! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond time-outs, `eventfd`, `dup3` | nothing: mio alone is used |
+//! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond timeouts, `eventfd`, `dup3` | nothing: mio alone is used |
 #![allow(unsafe_code)]
 
 pub(crate) mod address;

@@ -1,4 +1,4 @@
-//! epoll with nanosecond time-outs (Linux and Android).
+//! epoll with nanosecond timeouts (Linux and Android).
 //!
 //! `epoll_wait` counts in milliseconds, so a wait of 0.3 ms would return at once or 0.7 ms late.
 //! [`wait`] uses `epoll_pwait2` (Linux 5.11) and falls back to `epoll_wait` for the whole
@@ -179,7 +179,7 @@ pub(crate) fn replace(target: RawFd, source: RawFd) -> io::Result<()> {
 
 /// Replaces the contents of `events` by ready events, up to its capacity, which must not be zero
 /// (the kernel answers `EINVAL`). Waits at most `timeout`, without limit if `None`. Returns no
-/// event only after the whole `timeout` has passed (time-outs above 24 days may end early).
+/// event only after the whole `timeout` has passed (timeouts above 24 days may end early).
 ///
 /// # Errors
 /// The kernel's; `EINTR` if a signal handler ran.
@@ -210,7 +210,7 @@ pub(crate) fn wait(
 }
 
 /// As [`wait`], but also returns when `extra` is readable, a descriptor that is not registered with
-/// `epoll`. Answers whether `extra` is readable, or may be: a kernel out of memory cannot tell.
+/// `epoll`. Returns whether `extra` is readable, or may be: a kernel out of memory cannot tell.
 pub(crate) fn wait_with_extra(
     epoll: RawFd,
     extra: RawFd,

@@ -1,33 +1,32 @@
-//! Jobs in the order in which they came, and the few facts about workers that decide when to
-//! start one and whom to wake.
+//! Jobs in FIFO order, and the state of workers that decides when to start one and which to wake.
 //!
 //! Rules:
-//! * A worker is *idle* from its start, or from finding nothing to do, until it takes a job. A
-//!   new worker is asked for when there are more jobs than idle workers, up to the limit: so a
-//!   sequence of jobs runs on one thread, and jobs that overlap run side by side.
-//! * Of the idle workers at most one is *called* at a time. It calls the next when it takes a job
-//!   and leaves others. So a burst of short jobs wakes one worker instead of all, and still no
-//!   job waits behind a long one while a worker is idle. A worker that spins is called by the
-//!   queue's length alone, without a system call.
-//! * Nothing is dropped and nothing foreign is called while the lock is held.
+//! * A worker is *idle* from its start, or from finding nothing to do, until it takes a job. A new
+//!   worker is requested when there are more jobs than idle workers, up to the limit: so a sequence
+//!   of jobs runs on one thread, and overlapping jobs run in parallel.
+//! * At most one idle worker is *signalled* at a time. It signals the next one when it takes a job
+//!   and leaves others. So a burst of short jobs wakes one worker instead of all, and still no job
+//!   waits behind a long one while a worker is idle. A worker that spins is signalled by a flag,
+//!   without a system call.
+//! * While the lock is held, nothing is dropped and no foreign code is called.
 
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-// Not parking_lot's: its table of waiting threads is one for the process, and a child forked while
-// a worker changes it would wait for that worker for ever.
+// Not parking_lot's: its table of waiting threads is global to the process, and a child forked
+// while a worker changes it would wait for that worker forever.
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::executor::queue::spin::Spin;
 
-/// Jobs of type `J` and the workers that do them.
+/// Jobs of type `J` and the workers that run them.
 pub struct Queue<J> {
     state: Mutex<State<J>>,
-    called: Condvar,
-    /// Set when a spinning worker should look at the state: there are jobs, or it must stop.
-    attention: AtomicBool,
+    signalled: Condvar,
+    /// Set when a spinning worker must check the state: there are jobs, or it must stop.
+    stop_spinning: AtomicBool,
     limit: usize,
 }
 
@@ -35,91 +34,92 @@ struct State<J> {
     /// In the order of their tickets.
     jobs: VecDeque<(Ticket, J)>,
     next_ticket: u64,
-    /// Started, or about to be, and not ended.
+    /// Number of workers that were started, or are about to be, and have not ended.
     workers: usize,
-    /// Workers without a job.
+    /// Number of workers without a job.
     idle: usize,
-    /// Idle workers asleep on the condition variable, less those that have been notified.
+    /// Number of idle workers waiting on the condition variable, excluding those that have been
+    /// notified.
     asleep: usize,
-    /// Whether an idle worker spins. It counts as idle, not as asleep.
+    /// Whether an idle worker is spinning. It counts as idle, not as asleep.
     spinning: bool,
-    /// Whether the worker that was called is the spinning one.
-    spinner_called: bool,
-    /// Notified workers that have not woken up yet.
+    /// Whether the signalled worker is the spinning one.
+    spinner_signalled: bool,
+    /// Number of notified workers that have not woken up yet.
     notified: usize,
-    /// Whether a worker was called and has not yet come to take a job.
-    calling: bool,
+    /// Whether a worker was signalled and has not come to take a job yet.
+    signal_pending: bool,
     stopping: bool,
 }
 
-/// Names a job in the queue; later jobs have greater tickets.
+/// Identifies a job in the queue; later jobs have greater tickets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
-/// A job was accepted.
+/// The result of accepting a job.
 #[derive(Debug)]
 pub struct Pushed {
-    /// For [`Queue::remove`].
+    /// The argument of [`Queue::remove`].
     pub ticket: Ticket,
     /// A worker that the caller must start now.
     pub new_worker: Option<NewWorker>,
 }
 
-/// Order to start a worker thread, which is counted already: run [`crate::executor::queue::work`] on it, or tell
-/// [`Queue::give_up_worker`].
+/// A request to start a worker thread, which is counted already: run [`work`](super::work) on it,
+/// or call [`Queue::abandon_worker`].
 #[must_use = "the queue counts on this worker"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct NewWorker {
-    /// Workers before this one.
+    /// The number of workers before this one.
     pub index: usize,
 }
 
-/// The queue is stopping; the job comes back.
+/// The queue is stopping. Contains the rejected job.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Refused<J>(pub J);
+pub struct PushError<J>(pub J);
 
 /// The state of a queue at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Workers started, or about to be, and not ended.
+    /// Number of workers that were started, or are about to be, and have not ended.
     pub workers: usize,
-    /// Workers without a job.
+    /// Number of workers without a job.
     pub idle: usize,
-    /// Jobs that no worker has taken yet.
+    /// Number of jobs that no worker has taken yet.
     pub waiting: usize,
-    /// Jobs accepted since the queue was made.
+    /// Number of jobs accepted since the queue was created.
     pub accepted: u64,
 }
 
-/// A worker's own part of the bookkeeping.
+/// The state that belongs to one worker.
 pub(in crate::executor::queue) struct WorkerSlot {
     /// Whether the queue counts this worker as idle.
     idle: bool,
-    /// Whether this is the worker that was called.
-    called: bool,
+    /// Whether this is the worker that was signalled.
+    signalled: bool,
     spin: Spin,
 }
 
 impl WorkerSlot {
-    /// Of a worker that was just started.
+    /// The state of a worker that has just started.
     pub(in crate::executor::queue) fn new() -> Self {
-        Self { idle: true, called: false, spin: Spin::default() }
+        Self { idle: true, signalled: false, spin: Spin::default() }
     }
 }
 
-/// What a worker gets.
+/// The result of [`Queue::take`].
 pub(in crate::executor::queue) enum Take<J> {
     Job(J),
-    /// The oldest job is not one that the worker can do as it is now.
+    /// The worker cannot run the oldest job in its present state.
     Unsuited,
-    /// Nothing to do now: [`Queue::wait`].
+    /// There is nothing to do now: call [`Queue::wait`].
     Nothing,
-    /// Nothing to do ever: the worker is to [`Queue::leave`] and end.
+    /// There will be nothing to do: call [`Queue::leave`] and end.
     Stop,
 }
 
 impl<J> Queue<J> {
-    /// A panic while the lock is held leaves nothing half done, so poisoning means nothing.
+    /// Ignores poisoning: a panic while the lock is held leaves no update incomplete.
     fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,13 +134,13 @@ impl<J> Queue<J> {
                 idle: 0,
                 asleep: 0,
                 spinning: false,
-                spinner_called: false,
+                spinner_signalled: false,
                 notified: 0,
-                calling: false,
+                signal_pending: false,
                 stopping: false,
             }),
-            called: Condvar::new(),
-            attention: AtomicBool::new(false),
+            signalled: Condvar::new(),
+            stop_spinning: AtomicBool::new(false),
             limit: limit.max(1),
         }
     }
@@ -150,12 +150,12 @@ impl<J> Queue<J> {
         self.limit
     }
 
-    /// Jobs that no worker has taken yet.
+    /// Number of jobs that no worker has taken yet.
     pub fn len(&self) -> usize {
         self.lock().jobs.len()
     }
 
-    /// How many of everything there are now.
+    /// The current counts.
     pub fn counts(&self) -> Counts {
         let state = self.lock();
         Counts {
@@ -171,7 +171,7 @@ impl<J> Queue<J> {
         self.len() == 0
     }
 
-    /// Workers without a job.
+    /// Number of workers without a job.
     pub fn idle_workers(&self) -> usize {
         self.lock().idle
     }
@@ -181,14 +181,14 @@ impl<J> Queue<J> {
         self.lock().stopping
     }
 
-    /// Appends a job. If a new worker should do it, the caller starts one.
+    /// Appends a job. The caller must start the new worker if one is requested.
     ///
     /// # Errors
-    /// The job, if the queue is stopping.
-    pub fn push(&self, job: J) -> Result<Pushed, Refused<J>> {
+    /// Returns the job if the queue is stopping.
+    pub fn push(&self, job: J) -> Result<Pushed, PushError<J>> {
         let mut state = self.lock();
         if state.stopping {
-            return Err(Refused(job));
+            return Err(PushError(job));
         }
         let ticket = Ticket(state.next_ticket);
         state.next_ticket += 1;
@@ -199,56 +199,56 @@ impl<J> Queue<J> {
             state.idle += 1;
             return Ok(Pushed { ticket, new_worker: Some(NewWorker { index }) });
         }
-        self.call_one(&mut state);
+        self.signal_one(&mut state);
         Ok(Pushed { ticket, new_worker: None })
     }
 
-    /// Takes a job out that no worker has taken yet.
+    /// Removes a job, unless a worker has taken it.
     pub fn remove(&self, ticket: Ticket) -> Option<J> {
         let mut state = self.lock();
         let position = state.jobs.binary_search_by_key(&ticket, |&(ticket, _)| ticket).ok()?;
         state.jobs.remove(position).map(|(_, job)| job)
     }
 
-    /// The worker could not be started.
-    pub fn give_up_worker(&self, _worker: NewWorker) {
+    /// Reports that a requested worker could not be started.
+    pub fn abandon_worker(&self, _worker: NewWorker) {
         let mut state = self.lock();
         state.workers -= 1;
         state.idle -= 1;
     }
 
-    /// Refuses new jobs; workers end when the jobs here are done. Returns the jobs not taken yet
-    /// if `cancel`, for the caller to drop.
+    /// Refuses new jobs; workers end when the queued jobs are done. If `cancel`, removes and
+    /// returns the jobs that no worker has taken, for the caller to drop.
     pub fn stop(&self, cancel: bool) -> impl Iterator<Item = J> + use<J> {
         let mut state = self.lock();
         state.stopping = true;
         let cancelled = if cancel { std::mem::take(&mut state.jobs) } else { VecDeque::new() };
-        self.attention.store(true, Ordering::Release);
+        self.stop_spinning.store(true, Ordering::Release);
         state.notified += state.asleep;
         state.asleep = 0;
-        self.called.notify_all();
+        self.signalled.notify_all();
         cancelled.into_iter().map(|(_, job)| job)
     }
 
-    /// Calls one idle worker, unless one has been called and is on its way.
-    fn call_one(&self, state: &mut State<J>) {
-        if state.calling || state.jobs.is_empty() {
+    /// Signals one idle worker, unless one was signalled and has not arrived yet.
+    fn signal_one(&self, state: &mut State<J>) {
+        if state.signal_pending || state.jobs.is_empty() {
             return;
         }
         if state.spinning {
-            state.calling = true;
-            state.spinner_called = true;
-            self.attention.store(true, Ordering::Release);
+            state.signal_pending = true;
+            state.spinner_signalled = true;
+            self.stop_spinning.store(true, Ordering::Release);
         } else if state.asleep > 0 {
-            state.calling = true;
+            state.signal_pending = true;
             state.asleep -= 1;
             state.notified += 1;
-            self.called.notify_one();
+            self.signalled.notify_one();
         }
     }
 
-    /// The oldest job, for a worker that is ready to do it at once, as `suits` says. It must not
-    /// do more than look.
+    /// Takes the oldest job, if the worker can run it at once, which `suits` decides. `suits` must
+    /// only read.
     pub(in crate::executor::queue) fn take(
         &self,
         slot: &mut WorkerSlot,
@@ -256,19 +256,19 @@ impl<J> Queue<J> {
     ) -> Take<J> {
         let mut state = self.lock();
         if state.jobs.front().is_some_and(|(_, job)| !suits(job)) {
-            // If it was called it still is: it will be back for the job.
+            // A signalled worker stays signalled: it will return for the job.
             return Take::Unsuited;
         }
-        if slot.called {
-            slot.called = false;
-            state.calling = false;
+        if slot.signalled {
+            slot.signalled = false;
+            state.signal_pending = false;
         }
         if let Some((_, job)) = state.jobs.pop_front() {
             if slot.idle {
                 slot.idle = false;
                 state.idle -= 1;
             }
-            self.call_one(&mut state);
+            self.signal_one(&mut state);
             return Take::Job(job);
         }
         if !slot.idle {
@@ -278,14 +278,14 @@ impl<J> Queue<J> {
         if state.stopping { Take::Stop } else { Take::Nothing }
     }
 
-    /// A worker that was told to stop ends.
+    /// Reports that a worker ends, after [`Take::Stop`].
     pub(in crate::executor::queue) fn leave(&self, slot: WorkerSlot) {
         let mut state = self.lock();
         state.idle -= usize::from(slot.idle);
         state.workers -= 1;
     }
 
-    /// Waits until there may be something to [`Queue::take`].
+    /// Blocks until there may be something to [`Queue::take`].
     pub(in crate::executor::queue) fn wait(&self, slot: &mut WorkerSlot) {
         let started = Instant::now();
         let mut state = self.lock();
@@ -294,28 +294,28 @@ impl<J> Queue<J> {
         }
         if slot.spin.pays() && !state.spinning {
             state.spinning = true;
-            self.attention.store(false, Ordering::Relaxed);
+            self.stop_spinning.store(false, Ordering::Relaxed);
             drop(state);
-            Spin::until(started, || self.attention.load(Ordering::Acquire));
+            Spin::until(started, || self.stop_spinning.load(Ordering::Acquire));
             state = self.lock();
             state.spinning = false;
-            let called = std::mem::take(&mut state.spinner_called);
+            let signalled = std::mem::take(&mut state.spinner_signalled);
             if !state.jobs.is_empty() || state.stopping {
-                slot.called = called;
+                slot.signalled = signalled;
                 slot.spin.learn(started.elapsed());
                 return;
             }
-            if called {
-                // Another worker was quicker.
-                state.calling = false;
+            if signalled {
+                // Another worker has taken the job.
+                state.signal_pending = false;
             }
         }
         state.asleep += 1;
         while state.notified == 0 {
-            state = self.called.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.signalled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.notified -= 1;
-        slot.called = state.calling;
+        slot.signalled = state.signal_pending;
         drop(state);
         slot.spin.learn(started.elapsed());
     }

@@ -1,15 +1,14 @@
-//! Worker threads behind `run_in_executor`: the job queue and the life of a worker. No Python
-//! here, and no thread is started here either: the owner of a [`Queue`] starts one whenever
-//! [`Queue::push`] asks for it, and lets it run [`work`].
+//! The job queue and the worker loop of the thread pool. Contains no Python and starts no threads:
+//! the owner of a [`Queue`] starts one whenever [`Queue::push`] asks for it, and lets it run
+//! [`work`].
 //!
-//! * `jobs.rs`: who does what: jobs in order, workers on demand, wake-ups kept few;
-//! * `worker_loop.rs`: what a worker thread does from its start to its end, with jobs of two kinds that
-//!   it does in different states;
-//! * `spin.rs`: whether waiting a moment before going to sleep is worth it.
+//! * `jobs.rs`: the queue: jobs in order, workers on demand, few wake-ups;
+//! * `worker_loop.rs`: what a worker thread does from start to end, with two kinds of jobs;
+//! * `spin.rs`: whether spinning before a sleep pays.
 //!
-//! After a fork the child has the queue but no workers, and its lock may be held by one of them
-//! for ever: the owner keeps a `Generation` of `sys::fork` beside the queue and abandons both in
-//! the child.
+//! After a fork the child has the queue but no workers, and a worker of the parent may hold its
+//! lock forever. So the owner keeps a `Generation` of `sys::fork` with the queue and abandons both
+//! in the child.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +19,6 @@ mod tests;
 mod worker_loop;
 
 #[cfg(test)]
-use jobs::Refused;
+use jobs::PushError;
 pub use jobs::{NewWorker, Queue, Ticket};
-pub use worker_loop::{DetachedRunner, JobRunner, Wait, work};
+pub use worker_loop::{DetachedRunner, IdleWait, JobRunner, work};

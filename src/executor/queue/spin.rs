@@ -1,9 +1,9 @@
-//! Whether an idle worker spins for a moment before it goes to sleep.
+//! Decides whether an idle worker spins for a moment before it sleeps.
 //!
-//! Being woken costs two system calls and tens of microseconds. A program that sends one small
-//! job after the other pays that for each; a worker that looks for the next job a little longer
-//! saves it. Spinning is only tried while it pays: after a wait that was shorter than the time
-//! it may take, and never on a machine with one processor.
+//! A wake-up costs two system calls and tens of microseconds. A program that sends small jobs one
+//! after the other pays that for each; a worker that spins a little longer saves it. Spinning is
+//! tried only while it pays: after a wait that was shorter than the limit, and never on a machine
+//! with one processor.
 
 #![forbid(unsafe_code)]
 
@@ -12,43 +12,43 @@ use std::time::{Duration, Instant};
 use once_cell::sync::Lazy;
 
 /// Longest time to spin, and longest wait after which spinning is tried again.
-const LIMIT: Duration = Duration::from_micros(50);
+const MAXIMUM_SPIN: Duration = Duration::from_micros(50);
 
-/// Between two readings of the clock.
-const ROUNDS: u32 = 32;
+/// Rounds between two readings of the clock.
+const ROUNDS_PER_CLOCK_READ: u32 = 32;
 
 static SEVERAL_PROCESSORS: Lazy<bool> =
     Lazy::new(|| std::thread::available_parallelism().is_ok_and(|count| count.get() > 1));
 
-/// What one worker learned from its last wait.
+/// What one worker has learned from its last wait.
 #[derive(Default)]
 pub struct Spin {
     pays: bool,
 }
 
 impl Spin {
-    /// Whether the wait that begins now should begin with spinning.
+    /// Whether to spin at the beginning of the next wait.
     pub fn pays(&self) -> bool {
         self.pays && *SEVERAL_PROCESSORS
     }
 
-    /// Looks at `ready` for at most [`LIMIT`].
+    /// Spins until `ready` returns true, for at most [`MAXIMUM_SPIN`] since `started`.
     pub fn until(started: Instant, ready: impl Fn() -> bool) {
         loop {
-            for _ in 0..ROUNDS {
+            for _ in 0..ROUNDS_PER_CLOCK_READ {
                 if ready() {
                     return;
                 }
                 std::hint::spin_loop();
             }
-            if started.elapsed() >= LIMIT {
+            if started.elapsed() >= MAXIMUM_SPIN {
                 return;
             }
         }
     }
 
-    /// Notes how long the wait was.
+    /// Notes the duration of a wait.
     pub fn learn(&mut self, waited: Duration) {
-        self.pays = waited < LIMIT;
+        self.pays = waited < MAXIMUM_SPIN;
     }
 }

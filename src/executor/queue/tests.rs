@@ -1,4 +1,4 @@
-//! The pool on plain threads.
+//! Tests the queue on plain threads.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{DetachedRunner, JobRunner, NewWorker, Queue, Refused, Ticket, Wait, work};
+use super::{DetachedRunner, IdleWait, JobRunner, NewWorker, PushError, Queue, Ticket, work};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -28,7 +28,7 @@ impl JobRunner<Job> for Plain {
         true
     }
 
-    fn pause(&mut self, wait: Wait<'_, Job>) {
+    fn pause(&mut self, wait: IdleWait<'_, Job>) {
         wait.block();
     }
 }
@@ -96,7 +96,7 @@ fn reuses_an_idle_worker() {
         let (sender, receiver) = mpsc::channel();
         pool.push(move || sender.send(()).unwrap());
         receiver.recv().unwrap();
-        // The worker is idle soon after it has answered.
+        // The worker becomes idle soon after it has answered.
         let end = Instant::now() + Duration::from_secs(5);
         while pool.queue.idle_workers() == 0 {
             assert!(Instant::now() < end);
@@ -184,7 +184,7 @@ fn stopping_finishes_what_was_accepted_and_refuses_the_rest() {
     }
     assert_eq!(pool.queue.stop(false).count(), 0);
     assert!(pool.queue.is_stopping());
-    assert!(matches!(pool.queue.push(Box::new(|| ())), Err(Refused(_))));
+    assert!(matches!(pool.queue.push(Box::new(|| ())), Err(PushError(_))));
     pool.join();
     assert_eq!(done.load(Ordering::Relaxed), 100);
 }
@@ -205,7 +205,7 @@ fn stopping_can_hand_the_jobs_back() {
 fn a_worker_that_cannot_start_is_asked_for_again() {
     let queue = Queue::new(3);
     let pushed = queue.push(1).unwrap();
-    queue.give_up_worker(pushed.new_worker.unwrap());
+    queue.abandon_worker(pushed.new_worker.unwrap());
     assert_eq!(queue.remove(pushed.ticket), Some(1));
     assert!(queue.is_empty());
     let pushed = queue.push(2).unwrap();
@@ -220,7 +220,7 @@ fn a_worker_can_end_without_looking_at_the_queue() {
             self.0 += 1;
             false
         }
-        fn pause(&mut self, _wait: Wait<'_, u8>) {
+        fn pause(&mut self, _wait: IdleWait<'_, u8>) {
             panic!("there were jobs");
         }
     }
@@ -233,7 +233,7 @@ fn a_worker_can_end_without_looking_at_the_queue() {
     assert_eq!((once.0, queue.len()), (1, 2));
 }
 
-/// A worker that does even jobs itself and has odd ones served.
+/// A worker that runs even jobs itself and odd ones detached.
 struct Parity(Arc<Mutex<Vec<(u64, &'static str)>>>);
 
 impl JobRunner<u64> for Parity {
@@ -246,8 +246,8 @@ impl JobRunner<u64> for Parity {
         true
     }
 
-    fn pause(&mut self, wait: Wait<'_, u64>) {
-        wait.serve(&mut Odd(self.0.clone()));
+    fn pause(&mut self, wait: IdleWait<'_, u64>) {
+        wait.run_detached(&mut Odd(self.0.clone()));
     }
 }
 
@@ -310,7 +310,7 @@ fn jobs_of_two_kinds_never_stall() {
     assert_eq!(jobs, (0..5000).collect::<Vec<_>>());
 }
 
-/// A small generator of pseudo-random numbers (xorshift).
+/// A small pseudo-random number generator (xorshift).
 struct Random(u64);
 
 impl Random {
@@ -322,8 +322,8 @@ impl Random {
     }
 }
 
-/// Several threads push, remove and pause at random while jobs of random length run: each job
-/// ends exactly one way, and the pool stops with none left.
+/// Several threads push, remove and pause at random while jobs of random duration run: each job
+/// ends in exactly one way, and the pool stops with none left.
 #[test]
 fn stress() {
     const PUSHERS: u64 = 4;
@@ -380,7 +380,7 @@ fn stress() {
     }
 }
 
-/// One job at a time, as fast as answers come: the worker spins, sleeps and is called in turn.
+/// One job at a time, as fast as answers come: the worker spins, sleeps and is signalled in turn.
 #[test]
 fn ping_pong_never_stalls() {
     let pool = Pool::new(2);

@@ -4,57 +4,58 @@
 
 use crate::executor::queue::jobs::{Queue, Take, WorkerSlot};
 
-/// What the worker needs from those who use the pool.
+/// The environment of a worker.
 ///
-/// The worker calls all methods but `suits` with no lock held. It asks for a job only between
-/// them, so whatever `pause` gives up while it waits (the right to run Python, say) is back when a
-/// job is taken from the queue: a job is never held by a worker that cannot do it yet.
+/// All methods but `suits` are called with no lock held. The worker takes a job only between these
+/// calls, so whatever `pause` releases while it waits (such as the GIL) has been reacquired when a
+/// job is taken: a worker never holds a job that it cannot run yet.
 pub trait JobRunner<J> {
-    /// Whether `run` can do the job; if not, `pause` does it by [`Wait::serve`]. Only looks.
+    /// Whether `run` can run the job; if not, `pause` must do so by [`IdleWait::run_detached`].
+    /// Must only read.
     fn suits(&self, _job: &J) -> bool {
         true
     }
 
-    /// Does a job. False ends the worker at once, without another look at the queue: after a
-    /// fork in the job, this is the child, where the queue is nobody's.
+    /// Runs a job. Returning false ends the worker without touching the queue again: after a fork
+    /// in the job, this is the child, which must not use the queue.
     fn run(&mut self, job: J) -> bool;
 
-    /// Calls a method of `wait`, which blocks until there may be something for `run` to do.
-    fn pause(&mut self, wait: Wait<'_, J>);
+    /// Must call a method of `wait`, which blocks until there may be something for `run` to do.
+    fn pause(&mut self, wait: IdleWait<'_, J>);
 }
 
-/// A worker in another state, where it can do other jobs, or none.
+/// A worker in a state in which it can run other jobs, or none.
 pub trait DetachedRunner<J> {
-    /// Whether this is a job for [`DetachedRunner::run`]. Only looks.
+    /// Whether [`DetachedRunner::run`] can run the job. Must only read.
     fn suits(&self, job: &J) -> bool;
 
-    /// Does a job.
+    /// Runs a job.
     fn run(&mut self, job: J);
 
-    /// There is nothing to do: the worker is about to block.
+    /// Called when there is nothing to do and the worker is about to block.
     fn idle(&mut self);
 }
 
 /// Blocks an idle worker.
-pub struct Wait<'a, J> {
+pub struct IdleWait<'a, J> {
     queue: &'a Queue<J>,
     slot: &'a mut WorkerSlot,
 }
 
-impl<J> Wait<'_, J> {
-    /// Returns when there is a job to try for, or the queue stops.
+impl<J> IdleWait<'_, J> {
+    /// Returns when there may be a job to take, or the queue stops.
     pub fn block(self) {
         self.queue.wait(self.slot);
     }
 
-    /// Has `server` do the jobs that suit it. Returns when the oldest is another one, or the queue
-    /// stops.
-    pub fn serve(self, server: &mut impl DetachedRunner<J>) {
+    /// Runs the jobs that `detached` can run. Returns when the oldest job is another one, or the
+    /// queue stops.
+    pub fn run_detached(self, detached: &mut impl DetachedRunner<J>) {
         loop {
-            match self.queue.take(self.slot, |job| server.suits(job)) {
-                Take::Job(job) => server.run(job),
+            match self.queue.take(self.slot, |job| detached.suits(job)) {
+                Take::Job(job) => detached.run(job),
                 Take::Nothing => {
-                    server.idle();
+                    detached.idle();
                     self.queue.wait(self.slot);
                 }
                 Take::Unsuited | Take::Stop => return,
@@ -63,7 +64,8 @@ impl<J> Wait<'_, J> {
     }
 }
 
-/// Works until the queue stops and is empty. For each [`crate::executor::queue::NewWorker`], on its own thread.
+/// Runs jobs until the queue stops and is empty. To be run once for each
+/// [`NewWorker`](super::NewWorker), on its own thread.
 pub fn work<J>(queue: &Queue<J>, runner: &mut impl JobRunner<J>) {
     let mut slot = WorkerSlot::new();
     loop {
@@ -74,7 +76,7 @@ pub fn work<J>(queue: &Queue<J>, runner: &mut impl JobRunner<J>) {
                 }
             }
             Take::Nothing | Take::Unsuited => {
-                runner.pause(Wait { queue, slot: &mut slot });
+                runner.pause(IdleWait { queue, slot: &mut slot });
             }
             Take::Stop => return queue.leave(slot),
         }

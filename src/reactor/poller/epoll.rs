@@ -73,8 +73,8 @@ impl Poller {
     }
 
     /// Waits until a descriptor is ready, the waker is called or `timeout` has passed: without
-    /// limit if `None`, not at all if zero. Without events it never returns before the time-out,
-    /// except for a signal ([`io::ErrorKind::Interrupted`]) and time-outs above 24 days. After an
+    /// limit if `None`, not at all if zero. Without events it never returns before the timeout,
+    /// except for a signal ([`io::ErrorKind::Interrupted`]) and timeouts above 24 days. After an
     /// error there are no events.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! mio owns the system's selector and the waker. `portable.rs` is the backend for platforms other
 //! than Linux. On Linux (`epoll.rs`) registrations and waits go to mio's epoll descriptor directly,
-//! since mio offers only edge-triggered events and time-outs in milliseconds, while
+//! since mio offers only edge-triggered events and timeouts in milliseconds, while
 //! `loop.add_reader()` is level-triggered and timers are finer. `waker.rs` ends waits, `spin.rs`
 //! polls busily. Both backends offer the same three types:
 //!

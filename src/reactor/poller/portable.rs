@@ -78,8 +78,8 @@ impl Poller {
     }
 
     /// Waits until a descriptor is ready, the waker is called or `timeout` has passed: without
-    /// limit if `None`, not at all if zero. Without events it never returns before the time-out,
-    /// except for a signal ([`io::ErrorKind::Interrupted`]) and time-outs that mio cannot
+    /// limit if `None`, not at all if zero. Without events it never returns before the timeout,
+    /// except for a signal ([`io::ErrorKind::Interrupted`]) and timeouts that mio cannot
     /// represent. After an error there are no events.
     pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.woken = false;

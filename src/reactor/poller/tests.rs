@@ -101,7 +101,7 @@ macro_rules! test_backend {
                 assert_eq!(ready(&mut poller).len(), 1, "more has arrived");
                 assert!(ready(&mut poller).is_empty());
                 registrar.reregister(fd, token(&reader), READ, Trigger::Edge).unwrap();
-                assert_eq!(ready(&mut poller).len(), 1, "registered anew");
+                assert_eq!(ready(&mut poller).len(), 1, "registered again");
             }
 
             #[test]
@@ -312,7 +312,7 @@ macro_rules! test_backend {
             }
 
             /// Threads count up and wake the poller; the polling thread must see every count
-            /// without ever waiting for a time-out.
+            /// without ever waiting for a timeout.
             #[test]
             fn no_wake_is_lost() {
                 const THREADS: usize = 4;
