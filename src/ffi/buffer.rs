@@ -227,3 +227,85 @@ pub fn part<'py>(
     };
     part.ok_or_else(|| Raised::take(py))
 }
+
+#[cfg(test)]
+mod tests {
+    use pyo3::types::PyMemoryView;
+
+    use super::*;
+
+    /// Panics on an exception.
+    fn ok<T>(outcome: PyOutcome<'_, T>) -> T {
+        outcome.unwrap_or_else(|raised| panic!("{}", PyErr::from(raised)))
+    }
+
+    fn filling(content: &[u8]) -> impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        move |room| {
+            for (place, &byte) in room.iter_mut().zip(content) {
+                place.write(byte);
+            }
+            Ok(content.len())
+        }
+    }
+
+    #[test]
+    fn bytes_are_as_long_as_what_was_written() {
+        Python::initialize();
+        Python::attach(|py| {
+            for (capacity, content) in [(2, &b""[..]), (2, b"a"), (2, b"ab"), (200_000, b"abc")] {
+                let bytes = ok(bytes_filled_by(py, capacity, filling(content)));
+                assert_eq!(bytes.expect("no error").as_bytes(), content);
+            }
+            let failed = ok(bytes_filled_by(py, 10, |_| Err(io::ErrorKind::WouldBlock.into())));
+            assert!(failed.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+        });
+    }
+
+    #[test]
+    fn an_array_grows_by_what_was_written() {
+        Python::initialize();
+        Python::attach(|py| {
+            let array = PyByteArray::new(py, b"head");
+            assert_eq!(ok(append_filled_by(&array, 100, filling(b"tail"))).expect("no error"), 4);
+            ok(append(&array, b"!"));
+            assert_eq!(array.to_vec(), b"headtail!");
+            let failed =
+                ok(append_filled_by(&array, 7, |_| Err(io::ErrorKind::Interrupted.into())));
+            assert!(failed.is_err());
+            assert_eq!(array.to_vec(), b"headtail!");
+
+            let view = PyMemoryView::from(&array).expect("a view");
+            assert!(is_exported(&array));
+            assert!(append(&array, b"refused").is_err());
+            drop(view);
+            assert!(!is_exported(&array));
+            assert_eq!(array.to_vec(), b"headtail!");
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "more bytes written than there is room for")]
+    fn a_count_that_cannot_be_is_refused() {
+        Python::initialize();
+        Python::attach(|py| drop(bytes_filled_by(py, 4, |_| Ok(5)).ok()));
+    }
+
+    #[test]
+    fn memory_is_borrowed_from_any_contiguous_object() {
+        Python::initialize();
+        Python::attach(|py| {
+            let array = PyByteArray::new(py, b"abc");
+            let sum =
+                ok(with_bytes(&array, |bytes| bytes.iter().map(|&b| u32::from(b)).sum::<u32>()));
+            assert_eq!(sum, 294);
+            ok(with_writable_bytes(&array, |room| {
+                room[1].write(b'x');
+            }));
+            assert_eq!(array.to_vec(), b"axc");
+            assert!(with_writable_bytes(&PyBytes::new(py, b"constant"), |_| ()).is_err());
+            assert!(with_bytes(&py.None().into_bound(py), |_| ()).is_err());
+            let middle = ok(part(&array, 1..2));
+            assert_eq!(ok(with_bytes(&middle, <[u8]>::to_vec)), b"x");
+        });
+    }
+}

@@ -126,3 +126,38 @@ pub fn write_unraisable(raised: Raised<'_>, object: &Bound<'_, PyAny>) {
     let py = object.py();
     PyErr::from(raised).write_unraisable(py, Some(object));
 }
+
+#[cfg(test)]
+mod tests {
+    use pyo3::exceptions::PyValueError;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_fails_without_an_exception_gives_one() {
+        Python::initialize();
+        Python::attach(|py| {
+            let raised = Raised::take(py);
+            assert!(raised.value().is_instance_of::<PySystemError>());
+            PyValueError::new_err("text").restore(py);
+            let raised = Raised::take(py);
+            assert!(raised.value().is_instance_of::<PyValueError>() && !raised.stops_the_loop());
+            assert!(take_raised(py).is_none(), "it was left behind");
+        });
+    }
+
+    #[test]
+    fn the_handled_exception_is_restored() {
+        Python::initialize();
+        Python::attach(|py| {
+            let handled = || py.import("sys")?.call_method0("exception");
+            let outer = PyValueError::new_err("outer").into_value(py).into_bound(py);
+            let inner = PyValueError::new_err("inner").into_value(py).into_bound(py);
+            handling(&outer, || {
+                assert!(handling(&inner, handled).expect("no error").is(&inner));
+                assert!(handled().expect("no error").is(&outer));
+            });
+            assert!(handled().expect("no error").is_none());
+        });
+    }
+}

@@ -193,3 +193,87 @@ pub fn send_head(
 /// Objects that were sent. Dropping them may run Python code, if they are of subclasses of bytes.
 #[must_use = "drop it where no cell is borrowed"]
 pub struct SentObjects(#[expect(dead_code, reason = "held for its drop")] Vec<Py<PyBytes>>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes `count` bytes at most, and appends them to `sent`.
+    fn take(
+        sent: &mut Vec<u8>,
+        mut count: usize,
+    ) -> impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize> {
+        move |slices| {
+            let before = sent.len();
+            for slice in slices {
+                let part = count.min(slice.len());
+                sent.extend_from_slice(&slice[..part]);
+                count -= part;
+            }
+            Ok(sent.len() - before)
+        }
+    }
+
+    #[test]
+    fn bytes_leave_in_order_whatever_the_pieces() {
+        Python::initialize();
+        Python::attach(|py| {
+            // Sizes around those at which pieces are copied together and chunks are full.
+            let sizes = [1, SMALL, SMALL + 1, 0, 7, CHUNK, 1, CHUNK - 1, 3, SMALL, 100_000];
+            for step in [1, 2047, 2048, 2049, 65_536, usize::MAX] {
+                let (mut queue, mut expected, mut sent) = (WriteQueue::default(), vec![], vec![]);
+                for (number, size) in sizes.into_iter().enumerate() {
+                    let content = vec![number as u8; size];
+                    match number % 2 {
+                        0 if size > 0 => queue.push_object(&PyBytes::new(py, &content), 0),
+                        _ => queue.push_copy(&content),
+                    }
+                    expected.extend(content);
+                    // Some of it leaves between the writes.
+                    drop(queue.send_with(py, take(&mut sent, 100)).expect("no error"));
+                    assert_eq!(queue.len(), expected.len() - sent.len());
+                    assert_eq!(queue.copy(py), expected[sent.len()..]);
+                }
+                while !queue.is_empty() {
+                    drop(queue.send_with(py, take(&mut sent, step)).expect("no error"));
+                    if step == 1 {
+                        break; // each byte by itself takes long
+                    }
+                }
+                assert_eq!(sent, expected[..sent.len()]);
+                assert_eq!(queue.copy(py), expected[sent.len()..]);
+            }
+        });
+    }
+
+    #[test]
+    fn an_error_changes_nothing() {
+        Python::initialize();
+        Python::attach(|py| {
+            let mut queue = WriteQueue::default();
+            queue.push_object(&PyBytes::new(py, b"0123456789"), 4);
+            let refused = queue.send_with(py, |_| Err(io::ErrorKind::WouldBlock.into()));
+            assert!(refused.is_err_and(|error| is_not_ready(&error)));
+            assert_eq!(queue.copy(py), b"456789");
+            let rest = queue.take();
+            assert!(queue.is_empty() && rest.len() == 6);
+        });
+    }
+
+    #[test]
+    fn what_is_not_sent_is_queued() {
+        Python::initialize();
+        Python::attach(|py| {
+            let queue = AttachedRefCell::new(WriteQueue::default());
+            let data = PyBytes::new(py, b"abcdef").into_any();
+            let push = |sent: io::Result<usize>| {
+                send_or_push(&queue, &data, |_| sent).unwrap_or_else(|_| panic!("an exception"))
+            };
+            assert!(push(Ok(6)).expect("no error"));
+            assert!(!push(Ok(4)).expect("no error"));
+            assert!(!push(Err(io::ErrorKind::WouldBlock.into())).expect("no error"));
+            assert!(push(Err(io::ErrorKind::BrokenPipe.into())).is_err());
+            assert_eq!(queue.with(py, |queue| queue.copy(py)), b"efabcdef");
+        });
+    }
+}

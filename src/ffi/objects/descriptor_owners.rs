@@ -88,3 +88,48 @@ impl Default for Owners {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static OWNERS: Owners = Owners::new();
+
+    #[pyclass(frozen)]
+    struct Holder(Ownership);
+
+    fn holder(py: Python<'_>) -> Bound<'_, Holder> {
+        Bound::new(py, Holder(Ownership::new(&OWNERS))).expect("memory for an object")
+    }
+
+    #[test]
+    fn a_descriptor_belongs_to_the_last_claim() {
+        Python::initialize();
+        Python::attach(|py| {
+            let (first, second) = (holder(py), holder(py));
+            let owns = |holder: &Bound<'_, Holder>, fd| {
+                OWNERS.get(py, fd).is_some_and(|owner| owner.is(holder))
+            };
+            first.get().0.claim(&first, 100);
+            assert!(owns(&first, 100));
+
+            // The number is another file's by now: the first owner must not end that claim.
+            second.get().0.claim(&second, 100);
+            first.get().0.release(py);
+            assert!(owns(&second, 100));
+
+            // A claim of another number gives up the former.
+            second.get().0.claim(&second, 101);
+            assert!(OWNERS.get(py, 100).is_none() && owns(&second, 101));
+            drop(second);
+            assert!(OWNERS.get(py, 101).is_none(), "an owner is not kept alive");
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "claims for its own object")]
+    fn a_claim_for_another_object_is_refused() {
+        Python::initialize();
+        Python::attach(|py| Ownership::new(&OWNERS).claim(&holder(py), 102));
+    }
+}

@@ -270,3 +270,87 @@ impl SharedBuffer {
         self.length.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Panics on an exception.
+    fn ok<T>(outcome: PyOutcome<'_, T>) -> T {
+        outcome.unwrap_or_else(|raised| panic!("{}", PyErr::from(raised)))
+    }
+
+    fn fill(lease: &BufferLease<'_>, content: &[u8]) {
+        let filled = ok(lease.fill(content.len(), |memory| {
+            for (place, &byte) in memory.iter_mut().zip(content) {
+                place.write(byte);
+            }
+            Ok(content.len())
+        }));
+        assert_eq!(filled.expect("no system call failed"), content.len());
+    }
+
+    fn seen(lease: &BufferLease<'_>, part: Range<usize>) -> Vec<u8> {
+        lease.lend(part).call_method0("__len__").expect("a length");
+        let bytes = lease.0.py().get_type::<PyBytes>().call1((lease.0.as_any(),));
+        bytes.and_then(|bytes| bytes.extract()).expect("bytes")
+    }
+
+    #[test]
+    fn python_sees_the_part_that_was_lent() {
+        Python::initialize();
+        Python::attach(|py| {
+            let lease = ok(BufferLease::new(py));
+            assert_eq!(lease.capacity(), CAPACITY);
+            fill(&lease, b"0123456789");
+            assert_eq!(seen(&lease, 2..5), b"234");
+            assert_eq!(seen(&lease, 4..4), b"");
+            assert_eq!(ok(lease.to_bytes(8..10)).as_bytes(), b"89");
+            assert_eq!(ok(lease.to_bytes(3..4)).as_bytes(), b"3");
+            assert_eq!(ok(lease.into_bytes(4)).as_bytes(), b"0123");
+        });
+    }
+
+    #[test]
+    fn new_bytes_are_handed_over_without_a_copy() {
+        Python::initialize();
+        Python::attach(|py| {
+            for length in [0, 1, 7, 100] {
+                let lease = ok(BufferLease::of_new_bytes(py, 100));
+                let content: Vec<u8> = (0..length).collect();
+                fill(&lease, &content);
+                let bytes = ok(lease.into_bytes(usize::from(length)));
+                assert_eq!(bytes.as_bytes(), content);
+            }
+        });
+    }
+
+    #[test]
+    fn memory_of_which_a_view_was_kept_is_not_used_again() {
+        Python::initialize();
+        Python::attach(|py| {
+            let lease = ok(BufferLease::new(py));
+            fill(&lease, b"kept");
+            let object = lease.lend(0..4).clone();
+            let view = ok(buffer::view(&object));
+            let refused = lease.with(0..1, |_| ());
+            assert!(refused.is_err_and(|raised| raised.value().is_instance_of::<PyBufferError>()));
+            drop(lease);
+            let next = ok(BufferLease::new(py));
+            assert!(!next.0.is(&object), "the buffer went back to the pool");
+            fill(&next, b"next");
+            let text: Vec<u8> =
+                view.call_method0("tobytes").and_then(|b| b.extract()).expect("bytes");
+            assert_eq!(text, b"kept");
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a part of the window")]
+    fn a_part_outside_is_refused() {
+        Python::initialize();
+        Python::attach(|py| {
+            let _ = ok(BufferLease::new(py)).with(CAPACITY - 1..CAPACITY + 1, |_| ());
+        });
+    }
+}

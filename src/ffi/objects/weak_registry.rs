@@ -133,3 +133,55 @@ impl Default for WeakRegistry {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static REGISTRY: WeakRegistry = WeakRegistry::new();
+
+    #[pyclass(frozen)]
+    struct Member(RegistryEntry);
+
+    fn member(py: Python<'_>) -> Bound<'_, Member> {
+        Bound::new(py, Member(RegistryEntry::new(&REGISTRY))).expect("memory for an object")
+    }
+
+    #[test]
+    fn objects_are_listed_from_registration_to_death() {
+        Python::initialize();
+        Python::attach(|py| {
+            let members = [member(py), member(py), member(py)];
+            for member in &members {
+                member.get().0.register(member);
+                member.get().0.register(member); // a second time changes nothing
+                assert!(member.get().0.is_registered(py));
+            }
+            let listed = |member: &Bound<'_, Member>| {
+                REGISTRY.snapshot(py).iter().filter(|found| found.is(member)).count()
+            };
+            assert!(members.iter().all(|member| listed(member) == 1));
+
+            // The last entry takes the index of the first, and must still find itself.
+            members[0].get().0.unregister(py);
+            members[0].get().0.unregister(py);
+            assert_eq!(members.each_ref().map(listed), [0, 1, 1]);
+            members[2].get().0.unregister(py);
+            assert_eq!(members.each_ref().map(listed), [0, 1, 0]);
+
+            let count = REGISTRY.snapshot(py).len();
+            drop(members);
+            assert_eq!(REGISTRY.snapshot(py).len(), count - 1);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "registers its own object")]
+    fn an_entry_of_another_object_is_refused() {
+        Python::initialize();
+        Python::attach(|py| {
+            let entry = RegistryEntry::new(&REGISTRY);
+            entry.register(&member(py));
+        });
+    }
+}

@@ -88,3 +88,39 @@ impl Traverse for AddressCache {
         contents.objects.values().try_for_each(|object| visit.call(object))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pyo3::types::PyString;
+
+    use super::*;
+
+    fn address(port: u16) -> SocketAddress {
+        SocketAddress::V4 { ip: [127, 0, 0, 1], port }
+    }
+
+    #[test]
+    fn an_address_keeps_its_object_until_the_cache_is_full() {
+        Python::initialize();
+        Python::attach(|py| {
+            let mut cache = AddressCache::default();
+            assert!(cache.object(py, &address(0)).is_none());
+            let objects: Vec<_> =
+                (0..CAPACITY).map(|port| PyString::new(py, &port.to_string()).into_any()).collect();
+            for (port, object) in (0..).zip(&objects) {
+                assert!(cache.remember(address(port), object).is_empty());
+                assert_eq!(cache.address(object), Some(address(port)));
+            }
+            let found = cache.object(py, &address(7)).expect("it is remembered");
+            assert!(found.is(&objects[7]));
+            // Only the address that was handed out last is found by its object.
+            assert_eq!(cache.address(&objects[7]), Some(address(7)));
+            assert_eq!(cache.address(&objects[8]), None);
+
+            let one_more = PyString::new(py, "one more").into_any();
+            assert_eq!(cache.remember(address(9999), &one_more).len(), CAPACITY);
+            assert!(cache.object(py, &address(7)).is_none());
+            assert!(cache.object(py, &address(9999)).is_some_and(|found| found.is(&one_more)));
+        });
+    }
+}
