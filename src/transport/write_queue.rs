@@ -219,7 +219,19 @@ mod tests {
         Python::initialize();
         Python::attach(|py| {
             // Sizes around those at which pieces are copied together and chunks are full.
-            let sizes = [1, SMALL, SMALL + 1, 0, 7, CHUNK, 1, CHUNK - 1, 3, SMALL, 100_000];
+            let sizes = [
+                1,
+                MAX_COPIED,
+                MAX_COPIED + 1,
+                0,
+                7,
+                MAX_CHUNK,
+                1,
+                MAX_CHUNK - 1,
+                3,
+                MAX_COPIED,
+                100_000,
+            ];
             for step in [1, 2047, 2048, 2049, 65_536, usize::MAX] {
                 let (mut queue, mut expected, mut sent) = (WriteQueue::default(), vec![], vec![]);
                 for (number, size) in sizes.into_iter().enumerate() {

@@ -108,7 +108,7 @@ mod tests {
             let objects: Vec<_> =
                 (0..CAPACITY).map(|port| PyString::new(py, &port.to_string()).into_any()).collect();
             for (port, object) in (0..).zip(&objects) {
-                assert!(cache.remember(address(port), object).is_empty());
+                assert!(cache.insert(address(port), object).is_empty());
                 assert_eq!(cache.address(object), Some(address(port)));
             }
             let found = cache.object(py, &address(7)).expect("it is remembered");
@@ -118,7 +118,7 @@ mod tests {
             assert_eq!(cache.address(&objects[8]), None);
 
             let one_more = PyString::new(py, "one more").into_any();
-            assert_eq!(cache.remember(address(9999), &one_more).len(), CAPACITY);
+            assert_eq!(cache.insert(address(9999), &one_more).len(), CAPACITY);
             assert!(cache.object(py, &address(7)).is_none());
             assert!(cache.object(py, &address(9999)).is_some_and(|found| found.is(&one_more)));
         });
