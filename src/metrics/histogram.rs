@@ -67,6 +67,7 @@ impl Histogram {
     }
 
     /// The number of recorded values.
+    #[cfg(test)]
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(Counter::get).sum()
     }

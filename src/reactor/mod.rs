@@ -26,7 +26,7 @@ mod wake_signal;
 pub use mio::Interest;
 
 pub use adaptive_spin::{AdaptiveSpin, WaitStrategy};
-pub use poller::{Poller, Readiness, Registrar, Trigger, Waker};
+pub use poller::{Poller, Readiness, Registrar, Waker};
 pub use registrations::{Registration, Registrations};
 pub use timers::Timers;
 pub use token::Token;

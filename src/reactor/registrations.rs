@@ -68,7 +68,7 @@ impl<P> Registrations<P> {
     }
 
     /// Whether no descriptor is registered.
-    #[inline]
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -113,13 +113,6 @@ impl<P> Registrations<P> {
     #[inline]
     pub fn lookup(&self, token: Token) -> Option<&Registration<P>> {
         self.get(token.fd()).filter(|registration| registration.generation == token.generation())
-    }
-
-    /// As [`Registrations::lookup`], to change its interest or payload.
-    #[inline]
-    pub fn lookup_mut(&mut self, token: Token) -> Option<&mut Registration<P>> {
-        self.get_mut(token.fd())
-            .filter(|registration| registration.generation == token.generation())
     }
 
     /// Removes and returns the registration of `fd`.
@@ -189,7 +182,6 @@ mod tests {
         assert!(table.lookup(old).is_none());
         let new = table.insert(9, READ, 'b').unwrap();
         assert!(table.lookup(old).is_none());
-        assert!(table.lookup_mut(old).is_none());
         assert_eq!(table.lookup(new).unwrap().payload, 'b');
         assert!(table.lookup(Token::WAKER).is_none());
     }
@@ -207,7 +199,7 @@ mod tests {
     fn interest_and_payload_can_change() {
         let mut table = Registrations::new();
         let token = table.insert(5, READ, 1).unwrap();
-        let registration = table.lookup_mut(token).unwrap();
+        let registration = table.get_mut(5).unwrap();
         registration.interest = READ | Interest::WRITABLE;
         registration.payload = 2;
         let registration = table.get(5).unwrap();

@@ -193,11 +193,6 @@ impl Scheduler {
         self.update_instrumented(py);
     }
 
-    /// Whether slow callbacks are reported outside debug mode.
-    pub fn is_timed(&self, py: Python<'_>) -> bool {
-        self.timed.get(py)
-    }
-
     /// Switches the reporting of slow callbacks outside debug mode on or off.
     pub fn set_timed(&self, py: Python<'_>, enabled: bool) {
         self.timed.set(py, enabled);

@@ -9,7 +9,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::Runnable;
-use crate::reactor::{Interest, Readiness, Registrar, Registration, Registrations, Token, Trigger};
+use crate::reactor::{Interest, Readiness, Registrar, Registration, Registrations, Token};
 
 /// A direction of readiness.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,7 +127,7 @@ impl Watches {
         let mut refused = None;
         for entry in self.entries.iter() {
             let fd = entry.fd();
-            match registrar.register(fd, entry.token(), entry.interest, Trigger::Level) {
+            match registrar.register(fd, entry.token(), entry.interest) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::ENOMEM)) => {
@@ -207,7 +207,7 @@ impl Watches {
         if let Some(entry) = self.entries.get_mut(fd) {
             let token = entry.token();
             let interest = entry.interest | direction.interest();
-            return match registrar.reregister(fd, token, interest, Trigger::Level) {
+            return match registrar.reregister(fd, token, interest) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let other = entry.payload.slot(direction.opposite());
                     let ours = other.as_ref().is_none_or(|it| it.object.is(&runnable.object));
@@ -265,7 +265,7 @@ impl Watches {
         if let Some(registrar) = self.registrar.as_ref().filter(|it| !it.is_inherited()) {
             let changed = match left {
                 Some(interest) => registrar
-                    .reregister(fd, entry.token(), interest, Trigger::Level)
+                    .reregister(fd, entry.token(), interest)
                     .or_else(|_| register_exactly(registrar, fd, entry.token(), interest)),
                 None => registrar.deregister(fd),
             };
@@ -375,11 +375,11 @@ fn register_exactly(
     token: Token,
     interest: Interest,
 ) -> io::Result<()> {
-    match registrar.register(fd, token, interest, Trigger::Level) {
+    match registrar.register(fd, token, interest) {
         // The kernel refused to change the registration, or to remove it before.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             registrar.deregister(fd)?;
-            registrar.register(fd, token, interest, Trigger::Level)
+            registrar.register(fd, token, interest)
         }
         other => other,
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 
-pub(crate) use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP};
+pub(crate) use libc::{EPOLLIN, EPOLLOUT};
 
 /// One reported event: `events` is the mask, `u64` the data given at registration.
 pub(crate) type Event = libc::epoll_event;

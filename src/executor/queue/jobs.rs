@@ -146,6 +146,7 @@ impl<J> Queue<J> {
     }
 
     /// Most workers at a time.
+    #[cfg(test)]
     pub fn limit(&self) -> usize {
         self.limit
     }
@@ -172,11 +173,13 @@ impl<J> Queue<J> {
     }
 
     /// Number of workers without a job.
+    #[cfg(test)]
     pub fn idle_workers(&self) -> usize {
         self.lock().idle
     }
 
     /// Whether [`Queue::stop`] was called.
+    #[cfg(test)]
     pub fn is_stopping(&self) -> bool {
         self.lock().stopping
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use mio::Interest;
 
-use super::{Readiness, Trigger, Waker};
+use super::{Readiness, Waker};
 use crate::reactor::Token;
 use crate::sys::fork::OwnerProcess;
-use crate::sys::poll::{self, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, Event};
+use crate::sys::poll::{self, EPOLLIN, EPOLLOUT, Event};
 
 /// Initial number of events that one poll can report.
 const INITIAL_EVENTS: usize = 256;
@@ -128,13 +128,6 @@ impl Poller {
         self.events.len()
     }
 
-    /// Event `index` of the last poll, for callers that cannot keep the poller borrowed while they
-    /// handle an event.
-    #[inline]
-    pub fn event(&self, index: usize) -> Option<(Token, Readiness)> {
-        self.events.get(index).map(|event| (token(event), readiness(event)))
-    }
-
     /// The events of the last poll. The registration of an event may have been removed since.
     #[inline]
     pub fn events(&self) -> impl ExactSizeIterator<Item = (Token, Readiness)> {
@@ -171,25 +164,13 @@ impl Registrar {
     }
 
     /// Starts to watch `fd`.
-    pub fn register(
-        &self,
-        fd: RawFd,
-        token: Token,
-        interest: Interest,
-        trigger: Trigger,
-    ) -> io::Result<()> {
-        poll::add(self.selector.fd(), fd, mask(interest, trigger), token.pack())
+    pub fn register(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        poll::add(self.selector.fd(), fd, mask(interest), token.pack())
     }
 
     /// Changes how `fd` is watched. If it is ready now, that is reported again.
-    pub fn reregister(
-        &self,
-        fd: RawFd,
-        token: Token,
-        interest: Interest,
-        trigger: Trigger,
-    ) -> io::Result<()> {
-        poll::modify(self.selector.fd(), fd, mask(interest, trigger), token.pack())
+    pub fn reregister(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        poll::modify(self.selector.fd(), fd, mask(interest), token.pack())
     }
 
     /// Stops watching `fd`. Call it before closing `fd`, since a duplicate would keep it
@@ -204,19 +185,13 @@ fn token(event: &Event) -> Token {
     Token::unpack(event.u64)
 }
 
-fn mask(interest: Interest, trigger: Trigger) -> i32 {
+fn mask(interest: Interest) -> i32 {
     let mut mask = 0;
     if interest.is_readable() {
         mask |= EPOLLIN;
     }
     if interest.is_writable() {
         mask |= EPOLLOUT;
-    }
-    if trigger == Trigger::Edge {
-        mask |= EPOLLET;
-        if interest.is_readable() {
-            mask |= EPOLLRDHUP;
-        }
     }
     mask
 }
@@ -228,17 +203,8 @@ fn readiness(event: &Event) -> Readiness {
     if mask & !EPOLLOUT != 0 {
         flags |= Readiness::READABLE;
     }
-    if mask & !(EPOLLIN | EPOLLRDHUP) != 0 {
+    if mask & !EPOLLIN != 0 {
         flags |= Readiness::WRITABLE;
-    }
-    if mask & EPOLLERR != 0 {
-        flags |= Readiness::ERROR;
-    }
-    if mask & (EPOLLRDHUP | EPOLLHUP) != 0 {
-        flags |= Readiness::READ_CLOSED;
-    }
-    if mask & EPOLLHUP != 0 {
-        flags |= Readiness::HANG_UP;
     }
     Readiness(flags)
 }

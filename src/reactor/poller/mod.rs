@@ -33,15 +33,6 @@ pub use epoll::{Poller, Registrar};
 pub use portable::{Poller, Registrar};
 pub use waker::Waker;
 
-/// When readiness is reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// By each poll while the descriptor is ready (level-triggered).
-    Level,
-    /// When it begins: at registration, or when more data arrives or drains (edge-triggered).
-    Edge,
-}
-
 /// What an event says about its descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Readiness(u8);
@@ -49,9 +40,6 @@ pub struct Readiness(u8);
 impl Readiness {
     const READABLE: u8 = 1;
     const WRITABLE: u8 = 1 << 1;
-    const ERROR: u8 = 1 << 2;
-    const READ_CLOSED: u8 = 1 << 3;
-    const HANG_UP: u8 = 1 << 4;
 
     /// Reading will not block. As in Python's selectors, true of any event that reports anything
     /// but writability, even if reading was not registered for.
@@ -65,25 +53,5 @@ impl Readiness {
     #[inline]
     pub const fn is_writable(self) -> bool {
         self.0 & Self::WRITABLE != 0
-    }
-
-    /// The descriptor is in an error state, or is a pipe whose reader has gone.
-    #[inline]
-    pub const fn is_error(self) -> bool {
-        self.0 & Self::ERROR != 0
-    }
-
-    /// The peer has shut down its sending direction; data may still be unread. With
-    /// [`Trigger::Edge`] no further event announces the end of stream: read until it, not until a
-    /// short read. With [`Trigger::Level`] this may go unreported.
-    #[inline]
-    pub const fn is_read_closed(self) -> bool {
-        self.0 & Self::READ_CLOSED != 0
-    }
-
-    /// Both directions are shut down, or the other end of a pipe is closed.
-    #[inline]
-    pub const fn is_hang_up(self) -> bool {
-        self.0 & Self::HANG_UP != 0
     }
 }

@@ -15,7 +15,7 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use parking_lot::Mutex;
 
-use super::{Readiness, Trigger, Waker};
+use super::{Readiness, Waker};
 use crate::reactor::Token;
 use crate::sys::fork::Generation;
 
@@ -43,9 +43,9 @@ struct Watched {
     registry: mio::Registry,
     /// The process whose selector it is.
     owner: Generation,
-    /// The level-triggered descriptors. Locked during system calls too, so that the poller does not
+    /// The registered descriptors. Locked during system calls too, so that the poller does not
     /// re-register a descriptor that another thread deregisters at that moment.
-    level: Mutex<HashMap<RawFd, (Token, Interest)>>,
+    registered: Mutex<HashMap<RawFd, (Token, Interest)>>,
 }
 
 impl Poller {
@@ -56,7 +56,7 @@ impl Poller {
         let watched = Arc::new(Watched {
             registry: selector.registry().try_clone()?,
             owner: Generation::current(),
-            level: Mutex::new(HashMap::new()),
+            registered: Mutex::new(HashMap::new()),
         });
         let events = mio::Events::with_capacity(EVENTS);
         Ok(Poller { selector, watched, waker, events, reported: Vec::new(), woken: false })
@@ -123,13 +123,6 @@ impl Poller {
         self.reported.len()
     }
 
-    /// Event `index` of the last poll, for callers that cannot keep the poller borrowed while they
-    /// handle an event.
-    #[inline]
-    pub fn event(&self, index: usize) -> Option<(Token, Readiness)> {
-        self.reported.get(index).copied()
-    }
-
     /// The events of the last poll; one token may have an event each for reading and writing. The
     /// registration of an event may have been removed since.
     #[inline]
@@ -137,17 +130,17 @@ impl Poller {
         self.reported.iter().copied()
     }
 
-    /// Re-registers the level-triggered descriptors that the last poll reported, so that the
+    /// Re-registers the descriptors that the last poll reported, so that the
     /// selector reports those that are still ready.
     fn rearm(&self) -> io::Result<()> {
-        let level = self.watched.level.lock();
+        let registered = self.watched.registered.lock();
         for (token, _) in &self.reported {
-            if let Some((current, interest)) = level.get(&token.fd())
+            if let Some((current, interest)) = registered.get(&token.fd())
                 && current == token
             {
                 let fd = token.fd();
-                let registered = SourceFd(&fd);
-                match self.watched.reregister(registered, *token, *interest) {
+                let source = SourceFd(&fd);
+                match self.watched.reregister(source, *token, *interest) {
                     // The owner closed it without deregistering: the selector has dropped it too.
                     Err(error) if is_gone(&error) => {}
                     result => result?,
@@ -187,51 +180,27 @@ impl Registrar {
     }
 
     /// Starts to watch `fd`.
-    pub fn register(
-        &self,
-        fd: RawFd,
-        token: Token,
-        interest: Interest,
-        trigger: Trigger,
-    ) -> io::Result<()> {
-        let mut level = self.watched.level.lock();
+    pub fn register(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        let mut registered = self.watched.registered.lock();
         self.watched.registry.register(&mut SourceFd(&fd), mio_token(token), interest)?;
-        remember(&mut level, token, interest, trigger);
+        registered.insert(fd, (token, interest));
         Ok(())
     }
 
     /// Changes how `fd` is watched. If it is ready now, that is reported again.
-    pub fn reregister(
-        &self,
-        fd: RawFd,
-        token: Token,
-        interest: Interest,
-        trigger: Trigger,
-    ) -> io::Result<()> {
-        let mut level = self.watched.level.lock();
+    pub fn reregister(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        let mut registered = self.watched.registered.lock();
         self.watched.reregister(SourceFd(&fd), token, interest)?;
-        remember(&mut level, token, interest, trigger);
+        registered.insert(fd, (token, interest));
         Ok(())
     }
 
     /// Stops watching `fd`. Call it before closing `fd`. Events already polled remain.
     pub fn deregister(&self, fd: RawFd) -> io::Result<()> {
-        let mut level = self.watched.level.lock();
-        level.remove(&fd);
+        let mut registered = self.watched.registered.lock();
+        registered.remove(&fd);
         self.watched.registry.deregister(&mut SourceFd(&fd))
     }
-}
-
-fn remember(
-    level: &mut HashMap<RawFd, (Token, Interest)>,
-    token: Token,
-    interest: Interest,
-    trigger: Trigger,
-) {
-    match trigger {
-        Trigger::Level => level.insert(token.fd(), (token, interest)),
-        Trigger::Edge => level.remove(&token.fd()),
-    };
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -250,15 +219,6 @@ fn readiness(event: &Event) -> Readiness {
     }
     if event.is_writable() || event.is_write_closed() || other {
         flags |= Readiness::WRITABLE;
-    }
-    if event.is_error() {
-        flags |= Readiness::ERROR;
-    }
-    if event.is_read_closed() {
-        flags |= Readiness::READ_CLOSED;
-    }
-    if event.is_read_closed() && event.is_write_closed() {
-        flags |= Readiness::HANG_UP;
     }
     Readiness(flags)
 }
