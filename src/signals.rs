@@ -29,8 +29,7 @@ use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
-use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
-use crate::scheduler::{Runnable, RunnableKind, Scheduler, current_thread};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler, current_thread};
 
 /// The value of `signal.set_wakeup_fd()` that means "no descriptor".
 const NO_DESCRIPTOR: RawFd = -1;
@@ -265,14 +264,20 @@ fn pipe_ends(py: Python<'_>) -> PyResult<(RawFd, RawFd)> {
 }
 
 /// Handles readability of the pipe.
-static SIGNALS: RunnableKind = RunnableKind {
-    run: |scheduler, _runnable| handle_signals(scheduler),
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    describe: describe_object,
-    show: nothing_to_note,
-    left_timers: nothing_to_note,
-};
+static SIGNALS: RunnableKind = RunnableKind::of::<SignalNumbers>();
+
+struct SignalNumbers;
+
+impl Queued for SignalNumbers {
+    type Object = PyAny;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        _entry: QueueEntry<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        handle_signals(scheduler)
+    }
+}
 
 fn handle_signals<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();

@@ -18,9 +18,8 @@ use crate::ffi::objects::cell::AttachedCell;
 use crate::handle::{CallbackArguments, HANDLE, Handle};
 use crate::interop::error::os_error;
 use crate::scheduler::report::{call_exception_handler, outcome};
-use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::watch::{Direction, WatchRefused};
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::sys::process;
 
 /// asyncio's exit code for a child whose status is unknown.
@@ -78,19 +77,18 @@ pub fn watch<'py>(
 }
 
 /// Handles readability of the process descriptor.
-static EXIT: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let py = scheduler.py();
-        let watch = runnable.object.into_bound(py).cast_into::<ExitWatch>();
-        let watch = outcome(py, watch.map_err(PyErr::from))?;
-        ended(scheduler, watch.get())
-    },
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    describe: describe_object,
-    show: nothing_to_note,
-    left_timers: nothing_to_note,
-};
+static EXIT: RunnableKind = RunnableKind::of::<ExitWatch>();
+
+impl Queued for ExitWatch {
+    type Object = Self;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Self>,
+    ) -> PyOutcome<'py, ()> {
+        ended(scheduler, entry.object.get())
+    }
+}
 
 /// Reaps the child. Its callback is queued for the next turn, after the data that the child has
 /// written.

@@ -11,34 +11,41 @@ use crate::ffi::call;
 use crate::ffi::exception::PyOutcome;
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
-use crate::scheduler::runnable::{describe_object, nothing_to_note};
-use crate::scheduler::{Runnable, RunnableKind, Scheduler, Timer};
+use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler, Timer};
 
 /// How the ready queue and the timers run a handle of asyncio.
-pub static FOREIGN_HANDLE: RunnableKind = RunnableKind {
-    run,
-    cancelled: |object| is_flag_set(object, "_cancelled"),
-    sets_current_task: false,
-    describe: describe_object,
-    show: nothing_to_note,
-    left_timers: |object| {
-        if is_plain(object) {
-            let unscheduled = object.setattr(intern!(object.py(), "_scheduled"), false);
+pub static FOREIGN_HANDLE: RunnableKind = RunnableKind::of::<ForeignHandle>();
+
+struct ForeignHandle;
+
+impl Queued for ForeignHandle {
+    type Object = PyAny;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = scheduler.py();
+        let handle = entry.object;
+        let is_cancelled =
+            handle.getattr(intern!(py, "_cancelled")).and_then(|cancelled| cancelled.is_truthy());
+        if outcome(py, is_cancelled)? {
+            return Ok(());
+        }
+        let run = outcome(py, handle.getattr(intern!(py, "_run")))?;
+        call::call0(&run).map(drop)
+    }
+
+    fn is_cancelled(handle: &Bound<'_, PyAny>) -> bool {
+        is_flag_set(handle, "_cancelled")
+    }
+
+    fn left_timers(timer: &Bound<'_, PyAny>) {
+        if is_plain(timer) {
+            let unscheduled = timer.setattr(intern!(timer.py(), "_scheduled"), false);
             debug_assert!(unscheduled.is_ok(), "a slot of the class");
         }
-    },
-};
-
-fn run<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
-    let handle = runnable.object.into_bound(py);
-    let is_cancelled =
-        handle.getattr(intern!(py, "_cancelled")).and_then(|cancelled| cancelled.is_truthy());
-    if outcome(py, is_cancelled)? {
-        return Ok(());
     }
-    let run = outcome(py, handle.getattr(intern!(py, "_run")))?;
-    call::call0(&run).map(drop)
 }
 
 /// Whether the class is exactly one of asyncio's, so that its attributes are slots and reading them

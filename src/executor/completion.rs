@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyBaseException;
@@ -18,8 +19,7 @@ use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
 use crate::reactor::WakeSignal;
 use crate::scheduler::report::{call_exception_handler, outcome};
-use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// Queues the outcome for the future; callable from any thread. Returns the wake signal, which the
 /// caller must notify afterwards; `None` if the loop is closed: then the outcome is dropped, as
@@ -62,58 +62,77 @@ fn push<'py>(
     Some(this.wake_signal.clone())
 }
 
-static RESULT: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| run(scheduler, runnable, Future::finish_with_result),
-    ..KIND
-};
+static RESULT: RunnableKind = RunnableKind::of::<JobOutcome<WithResult>>();
+static EXCEPTION: RunnableKind = RunnableKind::of::<JobOutcome<WithException>>();
+static CANCELLATION: RunnableKind = RunnableKind::of::<JobOutcome<WithCancellation>>();
 
-static EXCEPTION: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| run(scheduler, runnable, finish_with_exception),
-    ..KIND
-};
+/// A queued outcome: the future, and what it is finished with as the argument.
+struct JobOutcome<F>(PhantomData<F>);
 
-static CANCELLATION: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        run(scheduler, runnable, |future, _none| Future::cancel(future, None).map(drop))
-    },
-    ..KIND
-};
+/// How the future is finished.
+trait Finish: 'static {
+    fn finish<'py>(future: &Bound<'py, Future>, argument: Bound<'py, PyAny>) -> PyResult<()>;
+}
 
-const KIND: RunnableKind = RunnableKind {
-    run: |_scheduler, _runnable| Ok(()),
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    describe,
-    show: nothing_to_note,
-    left_timers: nothing_to_note,
-};
+struct WithResult;
+struct WithException;
+struct WithCancellation;
 
-#[inline]
-fn run<'py>(
-    scheduler: &Bound<'py, Scheduler>,
-    runnable: Runnable,
-    finish: impl FnOnce(&Bound<'py, Future>, Bound<'py, PyAny>) -> PyResult<()>,
-) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
-    let argument = runnable.argument.unwrap_or_else(|| py.None());
-    finish_unless_done(scheduler, runnable.object, |future| finish(future, argument.into_bound(py)))
+impl Finish for WithResult {
+    fn finish<'py>(future: &Bound<'py, Future>, result: Bound<'py, PyAny>) -> PyResult<()> {
+        Future::finish_with_result(future, result)
+    }
+}
+
+impl Finish for WithException {
+    fn finish<'py>(future: &Bound<'py, Future>, exception: Bound<'py, PyAny>) -> PyResult<()> {
+        finish_with_exception(future, exception)
+    }
+}
+
+impl Finish for WithCancellation {
+    fn finish<'py>(future: &Bound<'py, Future>, _none: Bound<'py, PyAny>) -> PyResult<()> {
+        Future::cancel(future, None).map(drop)
+    }
+}
+
+impl<F: Finish> Queued for JobOutcome<F> {
+    type Object = Future;
+
+    #[inline]
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Future>,
+    ) -> PyOutcome<'py, ()> {
+        let py = scheduler.py();
+        let argument = entry.argument.unwrap_or_else(|| py.None().into_bound(py));
+        finish_unless_done(scheduler, &entry.object, |future| F::finish(future, argument))
+    }
+
+    /// The handle that asyncio would have had in its queue.
+    fn describe<'py>(entry: &QueueEntry<'py, Future>) -> PyResult<Bound<'py, PyAny>> {
+        let future = &entry.object;
+        let set = future.getattr(intern!(future.py(), "set_result"))?;
+        let event_loop = future.get().event_loop(future.py())?;
+        let handle = Handle::create(set, CallbackArguments::Empty, event_loop, None, false)?;
+        Ok(handle.into_any())
+    }
 }
 
 /// Finishes the future, unless it was cancelled while the job ran.
 #[inline]
 fn finish_unless_done<'py>(
     scheduler: &Bound<'py, Scheduler>,
-    future: Py<PyAny>,
+    future: &Bound<'py, Future>,
     finish: impl FnOnce(&Bound<'py, Future>) -> PyResult<()>,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let Ok(future) = future.into_bound(py).cast_into::<Future>() else { return Ok(()) };
     if future.get().is_done(py) {
         return Ok(());
     }
-    match finish(&future) {
+    match finish(future) {
         Ok(()) => Ok(()),
-        Err(error) => outcome(py, report(scheduler, &future, &error)),
+        Err(error) => outcome(py, report(scheduler, future, &error)),
     }
 }
 
@@ -125,7 +144,9 @@ pub(in crate::executor) fn deliver_answer<'py>(
 ) -> PyOutcome<'py, ()> {
     // Convert first: this may run the garbage collector, and a finalizer may cancel the future.
     let answer = answer(scheduler.py());
-    finish_unless_done(scheduler, waiting.object, |future| match answer {
+    let waiting = waiting.object.into_bound(scheduler.py());
+    let Ok(future) = waiting.cast::<Future>() else { return Ok(()) };
+    finish_unless_done(scheduler, future, |future| match answer {
         Ok(result) => Future::finish_with_result(future, result),
         Err(error) => {
             let exception = error.into_value(future.py()).into_bound(future.py());
@@ -144,7 +165,7 @@ pub(in crate::executor) fn cancel<'py>(
 
 /// The runnable that waits for the answer of a detached job.
 pub(in crate::executor) fn waiting_runnable(future: Bound<'_, Future>) -> Runnable {
-    Runnable::new(&KIND, future)
+    Runnable::new(&RESULT, future)
 }
 
 fn finish_with_exception<'py>(
@@ -158,15 +179,6 @@ fn finish_with_exception<'py>(
         future.call_method1(intern!(py, "set_exception"), (exception,))?;
     }
     Ok(())
-}
-
-/// Returns a handle like the one that asyncio would have queued.
-fn describe<'py>(py: Python<'py>, runnable: &Runnable) -> PyResult<Bound<'py, PyAny>> {
-    let future = runnable.object.bind(py).cast::<Future>()?;
-    let set = future.getattr(intern!(py, "set_result"))?;
-    let event_loop = future.get().event_loop(py)?;
-    let handle = Handle::create(set, CallbackArguments::Empty, event_loop, None, false)?;
-    Ok(handle.into_any())
 }
 
 #[cold]
@@ -189,31 +201,36 @@ fn report<'py>(
 pub(in crate::executor) static CANCEL_WATCH: Waiter =
     Waiter { kind: &CANCEL_WATCH_KIND, as_callback };
 
-static CANCEL_WATCH_KIND: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let py = scheduler.py();
-        let Some(future) = &runnable.argument else { return Ok(()) };
-        if let (Ok(job), Ok(future)) =
-            (runnable.object.bind(py).cast::<Job>(), future.bind(py).cast::<Future>())
+static CANCEL_WATCH_KIND: RunnableKind = RunnableKind::of::<CancelWatch>();
+
+struct CancelWatch;
+
+impl Queued for CancelWatch {
+    type Object = Job;
+
+    fn run<'py>(
+        _scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Job>,
+    ) -> PyOutcome<'py, ()> {
+        if let Some(future) = &entry.argument
+            && let Ok(future) = future.cast::<Future>()
         {
-            withdraw_if_cancelled(job, future);
+            withdraw_if_cancelled(&entry.object, future);
         }
         Ok(())
-    },
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    describe: |py, runnable| {
-        let event_loop = match &runnable.argument {
-            Some(future) => future.bind(py).cast::<Future>()?.get().event_loop(py)?,
+    }
+
+    fn describe<'py>(entry: &QueueEntry<'py, Job>) -> PyResult<Bound<'py, PyAny>> {
+        let py = entry.object.py();
+        let event_loop = match &entry.argument {
+            Some(future) => future.cast::<Future>()?.get().event_loop(py)?,
             None => py.None().into_bound(py),
         };
-        let job = runnable.object.bind(py).clone();
+        let job = entry.object.clone().into_any();
         let handle = Handle::create(job, CallbackArguments::Empty, event_loop, None, false)?;
         Ok(handle.into_any())
-    },
-    show: nothing_to_note,
-    left_timers: nothing_to_note,
-};
+    }
+}
 
 fn as_callback<'py>(job: &Bound<'py, PyAny>) -> PyResult<[Bound<'py, PyAny>; 2]> {
     Ok([job.clone(), context::copy_current(job.py())?])

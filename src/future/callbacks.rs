@@ -16,8 +16,7 @@ use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
 use crate::scheduler::patches::must_call_soon;
 use crate::scheduler::report::{outcome, report_raised};
-use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// A native waiter: how it is queued, and how Python sees it.
 pub struct Waiter {
@@ -313,69 +312,64 @@ pub fn is_done_callback(kind: &RunnableKind) -> bool {
 }
 
 /// A done callback: a Python callable, the future, and the context to run in.
-static DONE_CALLBACK: RunnableKind = RunnableKind {
-    run: run_done_callback,
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    describe: describe_done_callback,
-    left_timers: nothing_to_note,
-    show: nothing_to_note,
-};
+static DONE_CALLBACK: RunnableKind = RunnableKind::of::<DoneCallback>();
 
-#[inline]
-fn run_done_callback<'py>(
-    scheduler: &Bound<'py, Scheduler>,
-    runnable: Runnable,
-) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
-    let callable = runnable.object.bind(py);
-    let (Some(future), Some(context)) = (&runnable.argument, &runnable.context) else {
-        return Ok(());
-    };
-    let context = context.bind(py);
-    let result = if context::is_context(context) {
-        context::run_in(context, || call::call1(callable, future.bind(py)))
-    } else {
-        let arguments = outcome(py, (callable, future).into_pyobject(py))?;
-        outcome(py, context.getattr(intern!(py, "run")))
-            .and_then(|run| call::call_tuple(&run, &arguments))
-    };
-    match result {
-        Ok(_) => Ok(()),
-        Err(raised) if raised.stops_the_loop() => Err(raised),
-        Err(raised) => outcome(py, report(scheduler, &runnable, raised)),
+struct DoneCallback;
+
+impl Queued for DoneCallback {
+    type Object = PyAny;
+
+    #[inline]
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = scheduler.py();
+        let callable = &entry.object;
+        let (Some(future), Some(context)) = (&entry.argument, &entry.context) else {
+            return Ok(());
+        };
+        let result = if context::is_context(context) {
+            context::run_in(context, || call::call1(callable, future))
+        } else {
+            let arguments = outcome(py, (callable, future).into_pyobject(py))?;
+            outcome(py, context.getattr(intern!(py, "run")))
+                .and_then(|run| call::call_tuple(&run, &arguments))
+        };
+        match result {
+            Ok(_) => Ok(()),
+            Err(raised) if raised.stops_the_loop() => Err(raised),
+            Err(raised) => outcome(py, report(scheduler, &entry, raised)),
+        }
     }
-}
 
-/// The handle that asyncio would have had in its queue.
-fn describe_done_callback<'py>(
-    py: Python<'py>,
-    runnable: &Runnable,
-) -> PyResult<Bound<'py, PyAny>> {
-    let event_loop = match &runnable.argument {
-        Some(future) => future.bind(py).cast::<Future>()?.get().event_loop(py)?,
-        None => py.None().into_bound(py),
-    };
-    let callable = runnable.object.bind(py).clone();
-    let arguments = match &runnable.argument {
-        Some(future) => CallbackArguments::One(future.clone_ref(py)),
-        None => CallbackArguments::Empty,
-    };
-    let context = runnable.context.as_ref().map(|context| context.bind(py).clone());
-    let handle = Handle::create(callable, arguments, event_loop, context, false)?;
-    Ok(handle.into_any())
+    /// The handle that asyncio would have had in its queue.
+    fn describe<'py>(entry: &QueueEntry<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = entry.object.py();
+        let event_loop = match &entry.argument {
+            Some(future) => future.cast::<Future>()?.get().event_loop(py)?,
+            None => py.None().into_bound(py),
+        };
+        let arguments = match &entry.argument {
+            Some(future) => CallbackArguments::One(future.clone().unbind()),
+            None => CallbackArguments::Empty,
+        };
+        let (callable, context) = (entry.object.clone(), entry.context.clone());
+        let handle = Handle::create(callable, arguments, event_loop, context, false)?;
+        Ok(handle.into_any())
+    }
 }
 
 #[cold]
 fn report<'py>(
     scheduler: &Bound<'py, Scheduler>,
-    runnable: &Runnable,
+    entry: &QueueEntry<'py, PyAny>,
     raised: Raised<'py>,
 ) -> PyResult<()> {
     let py = scheduler.py();
-    let handle = describe_done_callback(py, runnable)?;
-    let source = imports::format_callback_source(py)?
-        .call1((runnable.object.bind(py), handle.getattr("_args")?))?;
+    let handle = DoneCallback::describe(entry)?;
+    let source =
+        imports::format_callback_source(py)?.call1((&entry.object, handle.getattr("_args")?))?;
     let message = PyString::new(py, &format!("Exception in callback {source}"));
     report_raised(
         scheduler,

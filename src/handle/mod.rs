@@ -35,8 +35,7 @@ use crate::ffi::objects::object;
 use crate::interop::imports;
 use crate::scheduler::contexts::{ChosenContext, ContextSlot, ContextState};
 use crate::scheduler::report::{outcome, report_raised, too_late_to_report};
-use crate::scheduler::runnable::{describe_object, nothing_to_note};
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler};
 
 /// Completes the classes. Called once, when the module is initialised.
 pub fn install(py: Python<'_>) {
@@ -44,24 +43,32 @@ pub fn install(py: Python<'_>) {
     instance_pool::install::<TimerHandle>(py);
 }
 
-/// How the ready queue and the timers run a handle.
-pub const HANDLE_KIND: RunnableKind = RunnableKind {
-    run: run_queued,
-    cancelled: |object| {
-        object.cast::<Handle>().is_ok_and(|handle| handle.get().cancelled.get(object.py()))
-    },
-    sets_current_task: false,
-    describe: describe_object,
-    left_timers: nothing_to_note,
-    show: |object| {
-        if let Ok(handle) = object.cast::<Handle>() {
-            Handle::track(handle);
-        }
-    },
-};
+/// How the ready queue runs a handle.
+pub static HANDLE: RunnableKind = RunnableKind::of::<Handle>();
 
-/// The instance of [`HANDLE_KIND`] that runnables refer to.
-pub static HANDLE: RunnableKind = HANDLE_KIND;
+impl Queued for Handle {
+    type Object = Self;
+
+    #[inline(always)]
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Self>,
+    ) -> PyOutcome<'py, ()> {
+        #[cfg(Py_3_14)]
+        if entry.object.get().threadsafe.get(scheduler.py()) {
+            return threadsafe::run(scheduler, &entry.object);
+        }
+        run_owned(scheduler, &entry.object)
+    }
+
+    fn is_cancelled(handle: &Bound<'_, Self>) -> bool {
+        handle.get().cancelled.get(handle.py())
+    }
+
+    fn show(handle: &Bound<'_, Self>) {
+        Handle::track(handle);
+    }
+}
 
 /// Fields that only debug mode sets.
 #[derive(Default)]
@@ -272,18 +279,6 @@ impl DebugInfo {
         let stack = call::call0(imports::extract_stack(py)?)?;
         Ok(Box::new(Self { source_traceback: Some(stack.unbind()), repr: None }))
     }
-}
-
-/// Runs a handle from the queue.
-#[inline(always)]
-fn run_queued<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
-    let handle = outcome(py, object::cast_into::<Handle>(runnable.object.into_bound(py)))?;
-    #[cfg(Py_3_14)]
-    if handle.get().threadsafe.get(py) {
-        return threadsafe::run(scheduler, &handle);
-    }
-    run_owned(scheduler, &handle)
 }
 
 /// Runs a handle that the queue owned. If it has other owners now, the garbage collector must track

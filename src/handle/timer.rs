@@ -8,30 +8,41 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyNotImplemented, PyTuple};
 
-use super::{CallbackArguments, HANDLE_KIND, Handle, POOL_CAPACITY, run_owned};
+use super::{CallbackArguments, Handle, POOL_CAPACITY, run_owned};
 use crate::ffi::call;
+use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::instance_pool::{self, InstancePool, Pooled};
-use crate::ffi::objects::object;
 use crate::interop::imports;
 use crate::scheduler::contexts::ChosenContext;
-use crate::scheduler::report::outcome;
-use crate::scheduler::{RunnableKind, Scheduler, Timer};
+use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler, Timer};
 
 /// How the ready queue and the timers run a timer handle.
-pub static TIMER: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let timer = runnable.object.into_bound(scheduler.py());
-        let timer = outcome(scheduler.py(), object::cast_into::<TimerHandle>(timer))?;
-        run_owned(scheduler, timer.as_super())
-    },
-    left_timers: |object| {
-        if let Ok(timer) = object.cast::<TimerHandle>() {
-            timer.get().scheduled.set(object.py(), false);
-        }
-    },
-    ..HANDLE_KIND
-};
+pub static TIMER: RunnableKind = RunnableKind::of::<TimerHandle>();
+
+impl Queued for TimerHandle {
+    type Object = Self;
+
+    #[inline(always)]
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Self>,
+    ) -> PyOutcome<'py, ()> {
+        run_owned(scheduler, entry.object.as_super())
+    }
+
+    fn is_cancelled(timer: &Bound<'_, Self>) -> bool {
+        Handle::is_cancelled(timer.as_super().get(), timer.py())
+    }
+
+    fn show(timer: &Bound<'_, Self>) {
+        Handle::track(timer.as_super());
+    }
+
+    fn left_timers(timer: &Bound<'_, Self>) {
+        timer.get().scheduled.set(timer.py(), false);
+    }
+}
 
 /// A deadline, kept as the caller gave it: an int remains an int in `when()` and `repr()`.
 pub enum When {

@@ -56,7 +56,7 @@ use deferred::Deferred;
 use inbox::{Inbox, Parked};
 use patches::Patches;
 use ready::ReadyQueue;
-pub use runnable::{Runnable, RunnableKind, Timer};
+pub use runnable::{QueueEntry, Queued, Runnable, RunnableKind, Timer};
 use sleep::Sleeping;
 use waiters::SocketWaiters;
 use watch::Watches;

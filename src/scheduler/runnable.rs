@@ -5,28 +5,98 @@
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::{PyTypeCheck, PyTypeInfo};
 
 use super::Scheduler;
+use super::report::outcome;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::Traverse;
+use crate::ffi::objects::object;
 
-/// The behaviour of all runnables of one kind.
+/// The behaviour of all runnables of one kind: a [`Queued`] whose type is erased.
 pub struct RunnableKind {
+    /// See [`Queued::run`].
+    pub run: for<'py> fn(&Bound<'py, Scheduler>, Runnable) -> PyOutcome<'py, ()>,
+    /// See [`Queued::is_cancelled`].
+    pub cancelled: fn(&Bound<'_, PyAny>) -> bool,
+    /// See [`Queued::SETS_CURRENT_TASK`].
+    pub sets_current_task: bool,
+    /// See [`Queued::describe`].
+    pub describe: for<'py> fn(Python<'py>, &Runnable) -> PyResult<Bound<'py, PyAny>>,
+    /// See [`Queued::show`].
+    pub show: fn(&Bound<'_, PyAny>),
+    /// See [`Queued::left_timers`].
+    pub left_timers: fn(&Bound<'_, PyAny>),
+}
+
+/// How the ready queue and the timers treat entries of one kind. A class that is queued in one way
+/// only implements this itself; for a class that is queued in several ways there is a type for each.
+pub trait Queued: 'static {
+    /// The class of the entry's object.
+    type Object: PyTypeInfo + PyTypeCheck;
+
+    /// Whether it may run while the current task of the previous step is still set, because it
+    /// sets its own.
+    const SETS_CURRENT_TASK: bool = false;
+
     /// Does the work. An error ends `run_forever()`: only KeyboardInterrupt, SystemExit and what a
     /// broken exception handler raises.
-    pub run: for<'py> fn(&Bound<'py, Scheduler>, Runnable) -> PyOutcome<'py, ()>,
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Self::Object>,
+    ) -> PyOutcome<'py, ()>;
+
     /// Whether it was cancelled and will do nothing. Runs no Python code.
-    pub cancelled: fn(&Bound<'_, PyAny>) -> bool,
-    /// Whether it may run while the current task of the previous step is still set, because it sets
-    /// its own.
-    pub sets_current_task: bool,
+    fn is_cancelled(_object: &Bound<'_, Self::Object>) -> bool {
+        false
+    }
+
     /// The object that debug output shows: a handle or a task.
-    pub describe: for<'py> fn(Python<'py>, &Runnable) -> PyResult<Bound<'py, PyAny>>,
+    fn describe<'py>(entry: &QueueEntry<'py, Self::Object>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(entry.object.clone().into_any())
+    }
+
     /// Shows the object to the collector again, if it may be hidden, as handles are while the loop
     /// runs. Runs no Python code.
-    pub show: fn(&Bound<'_, PyAny>),
-    /// Told when a timer leaves the timers, due or cancelled. Runs no Python code.
-    pub left_timers: fn(&Bound<'_, PyAny>),
+    fn show(_object: &Bound<'_, Self::Object>) {}
+
+    /// Called when a timer leaves the timers, due or cancelled. Runs no Python code.
+    fn left_timers(_object: &Bound<'_, Self::Object>) {}
+}
+
+impl RunnableKind {
+    /// The table of `Q`.
+    pub const fn of<Q: Queued>() -> Self {
+        Self {
+            run: |scheduler, runnable| match runnable.into_entry(scheduler.py()) {
+                Ok(entry) => Q::run(scheduler, entry),
+                Err(error) => outcome(scheduler.py(), Err(error)),
+            },
+            cancelled: |object| object.cast().is_ok_and(|object| Q::is_cancelled(object)),
+            sets_current_task: Q::SETS_CURRENT_TASK,
+            describe: |py, runnable| Q::describe(&runnable.clone_ref(py).into_entry(py)?),
+            show: |object| {
+                if let Ok(object) = object.cast() {
+                    Q::show(object);
+                }
+            },
+            left_timers: |object| {
+                if let Ok(object) = object.cast() {
+                    Q::left_timers(object);
+                }
+            },
+        }
+    }
+}
+
+/// A [`Runnable`] as its kind sees it.
+pub struct QueueEntry<'py, T> {
+    /// The object to run.
+    pub object: Bound<'py, T>,
+    /// The argument, for kinds that have one.
+    pub argument: Option<Bound<'py, PyAny>>,
+    /// The context to run in, for kinds whose object does not hold it.
+    pub context: Option<Bound<'py, PyAny>>,
 }
 
 /// An entry of the timers: half the size of the [`Runnable`] that it becomes when due.
@@ -63,15 +133,22 @@ pub struct Runnable {
 }
 
 impl Runnable {
-    /// The context to run in, for kinds whose object does not hold it.
-    pub fn own_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.context.as_ref().map(|context| context.bind(py).clone())
-    }
-
     /// A runnable without argument and context.
     #[inline(always)]
     pub fn new<T>(kind: &'static RunnableKind, object: Bound<'_, T>) -> Self {
         Self { kind, object: object.into_any().unbind(), argument: None, context: None }
+    }
+
+    #[inline(always)]
+    fn into_entry<T: PyTypeInfo + PyTypeCheck>(
+        self,
+        py: Python<'_>,
+    ) -> PyResult<QueueEntry<'_, T>> {
+        Ok(QueueEntry {
+            object: object::cast_into(self.object.into_bound(py))?,
+            argument: self.argument.map(|argument| argument.into_bound(py)),
+            context: self.context.map(|context| context.into_bound(py)),
+        })
     }
 
     /// A second entry for the same work.
@@ -97,16 +174,3 @@ impl Traverse for Option<Runnable> {
         self.as_ref().map_or(Ok(()), |runnable| runnable.traverse(visit))
     }
 }
-
-/// For kinds that cannot be cancelled.
-pub fn never_cancelled(_object: &Bound<'_, PyAny>) -> bool {
-    false
-}
-
-/// For kinds whose object is shown in debug output.
-pub fn describe_object<'py>(py: Python<'py>, runnable: &Runnable) -> PyResult<Bound<'py, PyAny>> {
-    Ok(runnable.object.bind(py).clone())
-}
-
-/// For kinds that are never hidden, or do not care when they leave the timers.
-pub fn nothing_to_note(_object: &Bound<'_, PyAny>) {}

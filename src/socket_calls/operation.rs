@@ -31,10 +31,9 @@ use crate::interop::address;
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::report::{outcome, too_late_to_report};
-use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::waiters::SocketWaiterKind;
 use crate::scheduler::watch::Direction;
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::socket_calls::reader::SocketReader;
 use crate::sys::is_not_ready;
 use crate::sys::socket;
@@ -105,19 +104,18 @@ enum Stage {
     Done,
 }
 
-static WRITABLE: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let py = scheduler.py();
-        let operation = runnable.object.into_bound(py).cast_into::<SocketOperation>();
-        let operation = outcome(py, operation.map_err(PyErr::from))?;
-        SocketOperation::writable(&operation)
-    },
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    show: nothing_to_note,
-    describe: describe_object,
-    left_timers: nothing_to_note,
-};
+static WRITABLE: RunnableKind = RunnableKind::of::<SocketOperation>();
+
+impl Queued for SocketOperation {
+    type Object = Self;
+
+    fn run<'py>(
+        _scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Self>,
+    ) -> PyOutcome<'py, ()> {
+        Self::writable(&entry.object)
+    }
+}
 
 /// The socket was closed while the operation waited.
 static WAITER: SocketWaiterKind = SocketWaiterKind {

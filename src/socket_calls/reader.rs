@@ -10,27 +10,26 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
+use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::interop::error::os_error;
 use crate::scheduler::report::outcome;
-use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::socket_calls::SocketOperation;
 
-static READABLE: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let py = scheduler.py();
-        let reader = runnable.object.into_bound(py).cast_into::<SocketReader>();
-        let reader = outcome(py, reader.map_err(PyErr::from))?;
-        outcome(py, SocketReader::readable(scheduler, &reader))
-    },
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    show: nothing_to_note,
-    describe: describe_object,
-    left_timers: nothing_to_note,
-};
+static READABLE: RunnableKind = RunnableKind::of::<SocketReader>();
+
+impl Queued for SocketReader {
+    type Object = Self;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Self>,
+    ) -> PyOutcome<'py, ()> {
+        outcome(scheduler.py(), Self::readable(scheduler, &entry.object))
+    }
+}
 
 /// Who uses a registered socket.
 #[derive(Default)]

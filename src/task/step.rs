@@ -23,51 +23,55 @@ use crate::handle::CallbackArguments;
 use crate::interop::imports;
 use crate::scheduler::patches::must_call_soon;
 use crate::scheduler::report::{outcome, report_raised};
-use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
-
-/// What queued steps and wake-ups have in common; `run` is never used as it is here.
-const QUEUED: RunnableKind = RunnableKind {
-    run: |_, _| Ok(()),
-    cancelled: never_cancelled,
-    sets_current_task: true,
-    describe: describe_object,
-    left_timers: nothing_to_note,
-    show: nothing_to_note,
-};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// A queued step; its argument, if any, is the exception to throw.
-pub static STEP: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let py = scheduler.py();
-        let task = task_of(py, runnable.object)?;
-        let exception = match runnable.argument {
+pub static STEP: RunnableKind = RunnableKind::of::<QueuedStep>();
+
+struct QueuedStep;
+
+impl Queued for QueuedStep {
+    type Object = Task;
+    const SETS_CURRENT_TASK: bool = true;
+
+    #[inline(always)]
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Task>,
+    ) -> PyOutcome<'py, ()> {
+        let exception = match entry.argument {
             Some(exception) => Some(outcome(
-                py,
-                exception.into_bound(py).cast_into::<PyBaseException>().map_err(PyErr::from),
+                scheduler.py(),
+                exception.cast_into::<PyBaseException>().map_err(PyErr::from),
             )?),
             None => None,
         };
-        queued_step(scheduler, &task, exception)
-    },
-    ..QUEUED
-};
+        queued_step(scheduler, &entry.object, exception)
+    }
+}
 
 /// A queued wake-up; its argument is the future that is done.
-static WAKEUP: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let py = scheduler.py();
-        let task = task_of(py, runnable.object)?;
-        let future = runnable.argument.map(|future| future.into_bound(py));
-        let exception = match &future {
+static WAKEUP: RunnableKind = RunnableKind::of::<QueuedWakeup>();
+
+struct QueuedWakeup;
+
+impl Queued for QueuedWakeup {
+    type Object = Task;
+    const SETS_CURRENT_TASK: bool = true;
+
+    #[inline(always)]
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Task>,
+    ) -> PyOutcome<'py, ()> {
+        let exception = match &entry.argument {
             Some(future) => exception_of(future),
             None => None,
         };
-        drop(future);
-        queued_step(scheduler, &task, exception)
-    },
-    ..QUEUED
-};
+        drop(entry.argument);
+        queued_step(scheduler, &entry.object, exception)
+    }
+}
 
 /// How a task waits for a future of this crate.
 static WAITER: Waiter = Waiter {
@@ -97,11 +101,6 @@ impl BoundCallback for Wakeup {
 pub(super) fn wakeup_callback<'py>(task: &Bound<'py, Task>) -> PyResult<Bound<'py, PyAny>> {
     static DEFINITION: PyOnceLock<CallbackDefinition> = PyOnceLock::new();
     bind_callback::<Wakeup>(task, &DEFINITION)
-}
-
-#[inline(always)]
-fn task_of(py: Python<'_>, object: Py<PyAny>) -> PyOutcome<'_, Bound<'_, Task>> {
-    outcome(py, object.into_bound(py).cast_into::<Task>().map_err(PyErr::from))
 }
 
 /// The exception to throw into a task that waited for a done `future` of this crate.

@@ -11,95 +11,111 @@ use crate::ffi::call;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::future::Future;
-use crate::handle::{self, CallbackArguments, Handle};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::report::outcome;
-use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
+use crate::transport::event::{as_handle, in_context, report_exception_of, report_failure};
 use crate::transport::origin::{self, displayed_method};
 use crate::transport::{Endpoint, NativeProtocol, Transport};
 use crate::write_side::{Close, WriteSide};
 
 /// Calls `protocol.connection_made(transport)`, then starts reading. The argument is the protocol.
-static CONNECTION_MADE: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| connection_made(scheduler, runnable),
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    describe: |py, runnable| {
-        let (protocol, stack) = origin::split(py, runnable.argument.as_ref());
-        let Some(protocol) = protocol else { return describe_object(py, runnable) };
-        let transport = runnable.object.bind(py);
-        let callback = protocol.getattr(intern!(py, "connection_made"))?;
-        as_handle(transport, callback, &[transport], stack, runnable.own_context(py))
-    },
-    left_timers: nothing_to_note,
-    show: nothing_to_note,
-};
+static CONNECTION_MADE: RunnableKind = RunnableKind::of::<ConnectionMade>();
+
+struct ConnectionMade;
+
+impl Queued for ConnectionMade {
+    type Object = Transport;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Transport>,
+    ) -> PyOutcome<'py, ()> {
+        connection_made(scheduler, entry)
+    }
+
+    fn describe<'py>(entry: &QueueEntry<'py, Transport>) -> PyResult<Bound<'py, PyAny>> {
+        let transport = entry.object.as_any();
+        let (protocol, stack) = origin::split(entry.argument.as_ref());
+        let Some(protocol) = protocol else { return Ok(transport.clone()) };
+        let callback = protocol.getattr(intern!(transport.py(), "connection_made"))?;
+        as_handle(transport, callback, &[transport], stack, entry.context.clone())
+    }
+}
 
 /// Finishes the future for which the creator of a transport waits.
-static WAKE_WAITER: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let waiter = runnable.object.into_bound(scheduler.py());
+static WAKE_WAITER: RunnableKind = RunnableKind::of::<CreatorsWaiter>();
+
+struct CreatorsWaiter;
+
+impl Queued for CreatorsWaiter {
+    type Object = PyAny;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, PyAny>,
+    ) -> PyOutcome<'py, ()> {
+        let py = scheduler.py();
+        let waiter = entry.object;
+        let none = py.None().into_bound(py);
         let waking = match waiter.cast::<Future>() {
-            Ok(waiter) if waiter.get().is_cancelled(scheduler.py()) => Ok(()),
-            Ok(waiter) if !waiter.get().is_done(scheduler.py()) => {
-                let none = scheduler.py().None().into_bound(scheduler.py());
-                Future::finish_with_result(waiter, none)
+            Ok(waiter) if waiter.get().is_cancelled(py) => Ok(()),
+            Ok(waiter) if !waiter.get().is_done(py) => {
+                Future::finish_with_result(waiter, none.clone())
             }
             _ => set_foreign_waiter(&waiter),
         };
-        match outcome(scheduler.py(), waking) {
+        match outcome(py, waking) {
             Err(raised) if !raised.stops_the_loop() => {
-                let callback = imports::set_result_unless_cancelled(scheduler.py()).cloned();
-                let callback = outcome(scheduler.py(), callback)?;
-                let none = scheduler.py().None().into_bound(scheduler.py());
+                let callback = outcome(py, imports::set_result_unless_cancelled(py).cloned())?;
                 report_failure(scheduler, callback, &[&waiter, &none], None, raised)
             }
             other => other,
         }
-    },
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    describe: |py, runnable| {
-        let (_, stack) = origin::split(py, runnable.argument.as_ref());
-        let waiter = runnable.object.bind(py);
+    }
+
+    fn describe<'py>(entry: &QueueEntry<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let waiter = &entry.object;
+        let py = waiter.py();
+        let (_, stack) = origin::split(entry.argument.as_ref());
         let callback = imports::set_result_unless_cancelled(py)?.clone();
         let event_loop = waiter.call_method0(intern!(py, "get_loop"))?;
         as_handle(&event_loop, callback, &[waiter, &py.None().into_bound(py)], stack, None)
-    },
-    left_timers: nothing_to_note,
-    show: nothing_to_note,
-};
+    }
+}
 
 /// Calls `transport._call_connection_lost(exception)`. The argument is the exception or None.
-static CONNECTION_LOST: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
+static CONNECTION_LOST: RunnableKind = RunnableKind::of::<ConnectionLost>();
+
+struct ConnectionLost;
+
+impl Queued for ConnectionLost {
+    type Object = Transport;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Transport>,
+    ) -> PyOutcome<'py, ()> {
         let py = scheduler.py();
-        let (argument, _) = origin::split(py, runnable.argument.as_ref());
-        let context = runnable.context.map(|context| context.into_bound(py));
-        let transport = runnable.object.into_bound(py).cast_into::<Transport>();
-        let transport = outcome(py, transport.map_err(PyErr::from))?;
-        let exception = argument.unwrap_or_else(|| py.None().into_bound(py));
-        let result = in_context(context.as_ref(), || {
-            Transport::call_connection_lost(&transport, &exception)
-        });
-        let method = intern!(py, "_call_connection_lost");
-        report_exception_of(scheduler, &transport, method, &[&exception], context.as_ref(), result)
-    },
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    describe: |py, runnable| {
-        let transport = runnable.object.bind(py);
-        let callback = displayed_method(transport, intern!(py, "_call_connection_lost"))?;
-        let (exception, stack) = origin::split(py, runnable.argument.as_ref());
+        let (exception, _) = origin::split(entry.argument.as_ref());
         let exception = exception.unwrap_or_else(|| py.None().into_bound(py));
-        as_handle(transport, callback, &[&exception], stack, runnable.own_context(py))
-    },
-    left_timers: nothing_to_note,
-    show: nothing_to_note,
-};
+        let (transport, context) = (&entry.object, entry.context.as_ref());
+        let result = in_context(context, || Transport::call_connection_lost(transport, &exception));
+        let method = intern!(py, "_call_connection_lost");
+        report_exception_of(scheduler, transport, method, &[&exception], context, result)
+    }
+
+    fn describe<'py>(entry: &QueueEntry<'py, Transport>) -> PyResult<Bound<'py, PyAny>> {
+        let transport = entry.object.as_any();
+        let py = transport.py();
+        let callback = displayed_method(transport, intern!(py, "_call_connection_lost"))?;
+        let (exception, stack) = origin::split(entry.argument.as_ref());
+        let exception = exception.unwrap_or_else(|| py.None().into_bound(py));
+        as_handle(transport, callback, &[&exception], stack, entry.context.clone())
+    }
+}
 
 fn set_foreign_waiter(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = waiter.py();
@@ -107,115 +123,16 @@ fn set_foreign_waiter(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// Runs `body` inside `context`, if there is one.
-#[inline(always)]
-pub fn in_context<'py, R>(
-    context: Option<&Bound<'py, PyAny>>,
-    body: impl FnOnce() -> PyOutcome<'py, R>,
-) -> PyOutcome<'py, R> {
-    match context {
-        Some(context) => context::run_in(context, body),
-        None => body(),
-    }
-}
-
-/// The handle that asyncio would have queued, for debug output and reports. `stack` is where it was
-/// scheduled, `context` the one in which it runs.
-fn as_handle<'py>(
-    event_loop: &Bound<'py, PyAny>,
-    callback: Bound<'py, PyAny>,
-    arguments: &[&Bound<'py, PyAny>],
-    stack: Option<Bound<'py, PyAny>>,
-    context: Option<Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = event_loop.py();
-    let arguments = CallbackArguments::from_tuple(PyTuple::new(py, arguments)?);
-    // A transport without a loop represents itself.
-    let event_loop = match event_loop.cast::<Transport>() {
-        Ok(transport) => match transport.get().scheduler(py) {
-            Some(scheduler) => scheduler.into_any(),
-            None => return Ok(event_loop.clone()),
-        },
-        Err(_) => event_loop.clone(),
-    };
-    let handle = Handle::create(callback, arguments, event_loop, context, false)?;
-    if let Some(stack) = stack {
-        handle.get().set_source_traceback(stack);
-    }
-    Ok(handle.into_any())
-}
-
-/// The handle that represents a read or write event in debug output.
-pub fn describe_event<'py>(
-    py: Python<'py>,
-    runnable: &Runnable,
-    method: &Bound<'py, PyString>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let transport = runnable.object.bind(py);
-    let (_, stack) = origin::split(py, runnable.argument.as_ref());
-    as_handle(transport, displayed_method(transport, method)?, &[], stack, runnable.own_context(py))
-}
-
-/// Reports an exception of a callback as a handle does: the exception handler runs in the
-/// callback's context.
-fn report_failure<'py>(
-    scheduler: &Bound<'py, Scheduler>,
-    callback: Bound<'py, PyAny>,
-    arguments: &[&Bound<'py, PyAny>],
-    context: Option<&Bound<'py, PyAny>>,
-    raised: Raised<'py>,
-) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
-    let stack = outcome(py, current_stack(scheduler))?;
-    let handle =
-        outcome(py, as_handle(scheduler.as_any(), callback, arguments, stack, context.cloned()))?;
-    match handle.cast_into::<Handle>() {
-        Ok(handle) => outcome(py, handle::report_exception(&handle, raised)),
-        Err(_) => Err(raised),
-    }
-}
-
-/// The stack where the current callback was scheduled, which only debug mode keeps.
-fn current_stack<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let py = scheduler.py();
-    if !scheduler.get().debug.get(py) {
-        return Ok(None);
-    }
-    let current = scheduler.getattr(intern!(py, "_current_handle"))?;
-    Ok(current.cast::<Handle>().ok().and_then(|handle| handle.get().source_traceback(py)))
-}
-
-/// Reports an exception as a failure of `method`, unless it stops the loop: then it is returned.
-#[inline(always)]
-pub fn report_exception_of<'py, T: pyo3::PyClass>(
-    scheduler: &Bound<'py, Scheduler>,
-    transport: &Bound<'py, T>,
-    method: &Bound<'py, PyString>,
-    arguments: &[&Bound<'py, PyAny>],
-    context: Option<&Bound<'py, PyAny>>,
-    result: PyOutcome<'py, ()>,
-) -> PyOutcome<'py, ()> {
-    match result {
-        Err(raised) if !raised.stops_the_loop() => {
-            let callback = outcome(scheduler.py(), displayed_method(transport.as_any(), method))?;
-            report_failure(scheduler, callback, arguments, context, raised)
-        }
-        other => other,
-    }
-}
-
 fn connection_made<'py>(
     scheduler: &Bound<'py, Scheduler>,
-    runnable: Runnable,
+    entry: QueueEntry<'py, Transport>,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let (protocol, _) = origin::split(py, runnable.argument.as_ref());
-    let (Some(protocol), Some(context)) = (protocol, runnable.context) else {
+    let (protocol, _) = origin::split(entry.argument.as_ref());
+    let (Some(protocol), Some(context)) = (protocol, entry.context) else {
         return Ok(());
     };
-    let context = context.into_bound(py);
-    let transport = runnable.object.into_bound(py).cast_into::<Transport>();
-    let transport = outcome(py, transport.map_err(PyErr::from))?;
+    let transport = entry.object;
     let reading_context = match transport.get().context.get_bound(py) {
         Some(own) => own,
         // Copied before the call: the reading callbacks do not see the variables that it sets, as
@@ -325,8 +242,8 @@ impl Transport {
         let scheduler = scheduler.get();
         scheduler.check_open(py)?;
         let kind = match direction {
-            Direction::Read => this.kind.on_read,
-            Direction::Write => this.kind.on_write,
+            Direction::Read => &this.kind.on_read,
+            Direction::Write => &this.kind.on_write,
         };
         let runnable = Runnable {
             kind,
@@ -474,7 +391,7 @@ impl Transport {
             _ => Ok(()),
         };
         let closed = outcome(py, Self::release_resources(slf));
-        let after = outcome(py, (this.kind.lost)(slf));
+        let after = outcome(py, (this.kind.on_lost)(slf));
         notified.and(closed).and(after)
     }
 

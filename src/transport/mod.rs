@@ -1,6 +1,7 @@
 //! Transports move bytes between descriptors and protocols.
 //!
-//! [`Transport`] is what all kinds share; a [`TransportKind`] is what differs.
+//! [`Transport`] is what all kinds share; a [`TransportKind`] is what differs
+//! (`kind.rs`).
 //!
 //! * `lifecycle.rs`: opening, closing, `connection_lost()`;
 //! * `writing.rs`: runs the commands of the write side (`src/write_side`);
@@ -32,6 +33,7 @@ mod event;
 mod finalizer;
 mod flow_control;
 mod information;
+mod kind;
 mod lifecycle;
 mod methods;
 mod native_protocol;
@@ -52,20 +54,20 @@ use pyo3::types::PyDict;
 
 pub use datagram::DatagramTransport;
 pub use endpoint::Endpoint;
+use kind::TransportKind;
 pub use native_protocol::{NativeProtocol, NativeProtocolKind};
 pub use pipe::{ReadPipeTransport, WritePipeTransport};
 pub use reader_feed::Feed;
 pub use stream::{ListenOptions, Listener, ServeMode, StreamTransport};
 
-use crate::ffi::exception::PyOutcome;
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::descriptor_owners::{Owners, Ownership};
 use crate::ffi::objects::slots;
-use crate::metrics::{OpenGuard, TransportClass};
-use crate::scheduler::{RunnableKind, Scheduler};
+use crate::metrics::OpenGuard;
+use crate::scheduler::Scheduler;
 use crate::sys::address::SocketAddress;
-use crate::write_side::{ResumeAt, WriteSide};
+use crate::write_side::WriteSide;
 
 /// Completes the classes. Called once, when the module is made.
 pub fn install(py: Python<'_>) {
@@ -78,34 +80,6 @@ pub fn install(py: Python<'_>) {
 
 /// The open transports, by descriptor.
 pub static OWNERS: Owners = Owners::new();
-
-/// What differs between the kinds of transports.
-pub struct TransportKind {
-    /// asyncio's class, which `__class__` returns.
-    pub class: fn(Python<'_>) -> PyResult<&Bound<'_, PyAny>>,
-    /// Its class in the loop's metrics.
-    pub counted_as: TransportClass,
-    /// Whether asyncio treats it as a socket: it has names, and owns its descriptor exclusively.
-    pub is_socket: bool,
-    /// Queued when something can be read.
-    pub on_read: &'static RunnableKind,
-    /// Queued when something can be written.
-    pub on_write: &'static RunnableKind,
-    /// When a paused protocol is resumed.
-    pub resume_at: ResumeAt,
-    /// The message for a failed write.
-    pub write_failed: &'static str,
-    /// Sends as much of the queue as the system accepts; an error closes the connection.
-    pub send: for<'py> fn(&Bound<'py, Transport>) -> PyOutcome<'py, ()>,
-    /// The number of bytes in the queue. Runs no Python code.
-    pub queue_size: for<'py> fn(&Bound<'py, Transport>) -> usize,
-    /// Drops the queue.
-    pub clear_queue: for<'py> fn(&Bound<'py, Transport>),
-    /// Called when the queue has become empty.
-    pub all_sent: for<'py> fn(&Bound<'py, Transport>) -> PyResult<()>,
-    /// Called after the protocol's `connection_lost()`.
-    pub lost: for<'py> fn(&Bound<'py, Transport>) -> PyResult<()>,
-}
 
 /// The state of reading and of the protocol. [`WriteSide`] has that of writing and closing.
 #[derive(Clone, Copy, Default)]

@@ -57,13 +57,15 @@ fn capture_stack<'py>(py: Python<'py>, argument: Option<Bound<'py, PyAny>>) -> P
 
 /// The actual argument of a runnable, and its stack.
 pub fn split<'py>(
-    py: Python<'py>,
-    argument: Option<&Py<PyAny>>,
+    argument: Option<&Bound<'py, PyAny>>,
 ) -> (Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>) {
     let Some(argument) = argument else { return (None, None) };
-    match argument.bind(py).cast::<Origin>() {
-        Ok(origin) => (origin.get().argument.get_bound(py), origin.get().stack.get_bound(py)),
-        Err(_) => (Some(argument.bind(py).clone()), None),
+    match argument.cast::<Origin>() {
+        Ok(origin) => {
+            let (py, origin) = (argument.py(), origin.get());
+            (origin.argument.get_bound(py), origin.stack.get_bound(py))
+        }
+        Err(_) => (Some(argument.clone()), None),
     }
 }
 

@@ -58,7 +58,7 @@ impl Transport {
             Command::Watch => Self::watch_for_writing(slf),
             Command::Unwatch => {
                 this.unwatch(slf, Direction::Write);
-                if this.is_lost(py) { Ok(()) } else { outcome(py, (this.kind.all_sent)(slf)) }
+                if this.is_lost(py) { Ok(()) } else { outcome(py, (this.kind.on_all_sent)(slf)) }
             }
             Command::Pause => Self::call_protocol(
                 slf,

@@ -13,12 +13,12 @@ use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 
 use crate::api::futures::coroutine::running_loop;
+use crate::ffi::exception::PyOutcome;
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::future::{Callback, Future, Waiter};
 use crate::interop::imports;
-use crate::scheduler::RunnableKind;
-use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
+use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler};
 use crate::task::as_exact_future;
 
 /// A Python awaitable as a Rust future, made by [`into_future`].
@@ -173,17 +173,16 @@ static COMPLETION: Waiter = Waiter {
     as_callback: |completion| Ok([completion.clone(), context::copy_current(completion.py())?]),
 };
 
-static WAKE_RUST_FUTURE: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let py = scheduler.py();
-        if let Ok(completion) = runnable.object.bind(py).cast::<Completion>() {
-            completion.get().wake(py);
-        }
+static WAKE_RUST_FUTURE: RunnableKind = RunnableKind::of::<Completion>();
+
+impl Queued for Completion {
+    type Object = Self;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Self>,
+    ) -> PyOutcome<'py, ()> {
+        entry.object.get().wake(scheduler.py());
         Ok(())
-    },
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    show: nothing_to_note,
-    describe: describe_object,
-    left_timers: nothing_to_note,
-};
+    }
+}

@@ -25,6 +25,7 @@ use pyo3::types::PyTuple;
 
 use crate::api::futures::arena::{FutureSlot, LocalFuture};
 use crate::api::futures::waker::FutureWaker;
+use crate::ffi::exception::PyOutcome;
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
@@ -32,8 +33,7 @@ use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting};
 use crate::future::{Future, FutureIterator, new_object};
 use crate::interop::imports;
 use crate::scheduler::report::{outcome, too_late_to_report};
-use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// The states of a coroutine.
 #[derive(Clone, Copy, PartialEq)]
@@ -75,22 +75,25 @@ impl Recycled for RustCoroutine {
 }
 
 /// Queued by a wake-up: finishes the waiter.
-static WAKE_WAITER: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
+static WAKE_WAITER: RunnableKind = RunnableKind::of::<WakeWaiter>();
+
+struct WakeWaiter;
+
+impl Queued for WakeWaiter {
+    type Object = Future;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Future>,
+    ) -> PyOutcome<'py, ()> {
         let py = scheduler.py();
-        let waiter = runnable.object.into_bound(py).cast_into::<Future>().map_err(PyErr::from);
-        let waiter = outcome(py, waiter)?;
+        let waiter = entry.object;
         if waiter.get().is_done(py) {
             return Ok(()); // cancelled
         }
         outcome(py, Future::finish_with_result(&waiter, py.None().into_bound(py)))
-    },
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    show: nothing_to_note,
-    describe: describe_object,
-    left_timers: nothing_to_note,
-};
+    }
+}
 
 impl RustCoroutine {
     /// A coroutine that has not started. It will run on the loop that first resumes it, which must

@@ -12,9 +12,9 @@ use std::{error, fmt};
 use pyo3::prelude::*;
 
 use crate::api::futures::coroutine::running_loop;
+use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
-use crate::scheduler::runnable::{describe_object, nothing_to_note};
-use crate::scheduler::{RunnableKind, Scheduler, Timer, turn};
+use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler, Timer, turn};
 
 /// Waits for a duration, made by [`sleep`].
 pub struct Sleep {
@@ -121,32 +121,35 @@ struct SleepTimer {
     state: AttachedCell<TimerState>,
 }
 
-static WAKE_SLEEPER: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let py = scheduler.py();
-        if let Ok(timer) = runnable.object.bind(py).cast::<SleepTimer>()
-            && timer.get().state.get(py) == TimerState::Expired
-            && let Some(waker) = timer.get().waker.take(py)
+static WAKE_SLEEPER: RunnableKind = RunnableKind::of::<SleepTimer>();
+
+impl Queued for SleepTimer {
+    type Object = Self;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Self>,
+    ) -> PyOutcome<'py, ()> {
+        let (py, timer) = (scheduler.py(), entry.object.get());
+        if timer.state.get(py) == TimerState::Expired
+            && let Some(waker) = timer.waker.take(py)
         {
             waker.wake();
         }
         Ok(())
-    },
-    cancelled: |object| {
-        let timer = object.cast::<SleepTimer>();
-        timer.is_ok_and(|timer| timer.get().state.get(object.py()) == TimerState::Cancelled)
-    },
-    sets_current_task: false,
-    show: nothing_to_note,
-    describe: describe_object,
-    left_timers: |object| {
-        if let Ok(timer) = object.cast::<SleepTimer>()
-            && timer.get().state.get(object.py()) == TimerState::Scheduled
-        {
-            timer.get().state.set(object.py(), TimerState::Expired);
+    }
+
+    fn is_cancelled(timer: &Bound<'_, Self>) -> bool {
+        timer.get().state.get(timer.py()) == TimerState::Cancelled
+    }
+
+    fn left_timers(timer: &Bound<'_, Self>) {
+        let state = &timer.get().state;
+        if state.get(timer.py()) == TimerState::Scheduled {
+            state.set(timer.py(), TimerState::Expired);
         }
-    },
-};
+    }
+}
 
 /// The future of a [`timeout`] was not done in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

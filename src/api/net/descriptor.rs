@@ -17,9 +17,8 @@ use pyo3::prelude::*;
 use crate::api::futures::running_loop;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
-use crate::scheduler::runnable::{describe_object, never_cancelled, nothing_to_note};
 pub use crate::scheduler::watch::Direction;
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// A descriptor whose readiness can be awaited on the loop of this thread.
 ///
@@ -241,33 +240,45 @@ impl DescriptorWakers {
     }
 }
 
-const READABLE: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| run(scheduler, &runnable, Direction::Read),
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    show: nothing_to_note,
-    describe: describe_object,
-    left_timers: nothing_to_note,
-};
+static READABLE: RunnableKind = RunnableKind::of::<Readable>();
+static WRITABLE: RunnableKind = RunnableKind::of::<Writable>();
 
-const WRITABLE: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| run(scheduler, &runnable, Direction::Write),
-    ..READABLE
-};
+struct Readable;
+struct Writable;
 
-fn run<'py>(
-    scheduler: &Bound<'py, Scheduler>,
-    runnable: &Runnable,
-    direction: Direction,
-) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
-    let Ok(wakers) = runnable.object.bind(py).cast::<DescriptorWakers>() else { return Ok(()) };
-    let side = wakers.get().side(direction);
-    side.notifications.set(py, side.notifications.get(py).wrapping_add(1));
-    match side.waker.take(py) {
-        Some(waker) => waker.wake(),
-        // Level-triggered: otherwise it would be queued in every turn.
-        None => DescriptorWakers::unwatch(wakers, scheduler.get(), direction),
+impl Queued for Readable {
+    type Object = DescriptorWakers;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, DescriptorWakers>,
+    ) -> PyOutcome<'py, ()> {
+        DescriptorWakers::notify(&entry.object, scheduler.get(), Direction::Read);
+        Ok(())
     }
-    Ok(())
+}
+
+impl Queued for Writable {
+    type Object = DescriptorWakers;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, DescriptorWakers>,
+    ) -> PyOutcome<'py, ()> {
+        DescriptorWakers::notify(&entry.object, scheduler.get(), Direction::Write);
+        Ok(())
+    }
+}
+
+impl DescriptorWakers {
+    fn notify(slf: &Bound<'_, Self>, scheduler: &Scheduler, direction: Direction) {
+        let py = slf.py();
+        let side = slf.get().side(direction);
+        side.notifications.set(py, side.notifications.get(py).wrapping_add(1));
+        match side.waker.take(py) {
+            Some(waker) => waker.wake(),
+            // Level-triggered: otherwise it would be queued in every turn.
+            None => Self::unwatch(slf, scheduler, direction),
+        }
+    }
 }

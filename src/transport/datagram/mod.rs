@@ -26,16 +26,13 @@ use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::interop::error::raised_by_system;
 use crate::interop::{address, imports};
 use crate::metrics::TransportClass;
-use crate::scheduler::RunnableKind;
 use crate::scheduler::report::outcome;
 use crate::sys::address::SocketAddress;
 use crate::sys::is_not_ready;
 use crate::sys::socket;
 use crate::transport::datagram::address_cache::AddressCache;
-use crate::transport::event::{EVENT, run_event};
-use crate::transport::lifecycle::describe_event;
+use crate::transport::kind::ConcreteTransport;
 use crate::transport::{Transport, TransportKind, TransportParts, receive};
-use crate::write_side::ResumeAt;
 
 /// The maximum size of a datagram over IP, in bytes; it fits into the shared receive buffer.
 const MAX_SIZE_OVER_IP: usize = 64 * 1024;
@@ -48,48 +45,36 @@ const HEADER_SIZE: usize = if cfg!(Py_3_13) { 8 } else { 0 };
 
 pub(in crate::transport) const WRITE_FAILED: &str = "Fatal write error on datagram transport";
 
-static KIND: TransportKind = TransportKind {
-    class: imports::datagram_transport,
-    counted_as: TransportClass::Datagram,
-    is_socket: true,
-    on_read: &ON_READ,
-    on_write: &ON_WRITE,
-    resume_at: ResumeAt::LowWater,
-    write_failed: WRITE_FAILED,
-    send: |transport| match transport.cast::<DatagramTransport>() {
-        Ok(datagrams) => DatagramTransport::send_queue(datagrams),
-        Err(_) => Ok(()),
-    },
-    queue_size: |transport| {
-        let datagrams = transport.cast::<DatagramTransport>();
-        datagrams.map_or(0, |datagrams| datagrams.get().queued_bytes.get(datagrams.py()))
-    },
-    all_sent: |_| Ok(()),
-    clear_queue: |transport| {
-        if let Ok(datagrams) = transport.cast::<DatagramTransport>() {
-            let py = datagrams.py();
-            datagrams.get().queued_bytes.set(py, 0);
-            drop(datagrams.get().queue.with(py, std::mem::take));
-        }
-    },
-    lost: |_| Ok(()),
-};
+static KIND: TransportKind = TransportKind::of::<DatagramTransport>();
 
-static ON_READ: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_read_ready", DatagramTransport::read_ready)
-    },
-    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
-    ..EVENT
-};
+impl ConcreteTransport for DatagramTransport {
+    const COUNTED_AS: TransportClass = TransportClass::Datagram;
+    const IS_SOCKET: bool = true;
+    const WRITE_FAILED: &'static str = WRITE_FAILED;
+    const WRITE_METHOD: &'static str = "_sendto_ready";
 
-static ON_WRITE: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_sendto_ready", Transport::write_ready)
-    },
-    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_sendto_ready")),
-    ..EVENT
-};
+    fn asyncio_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+        imports::datagram_transport(py)
+    }
+
+    fn on_readable<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        Self::read_ready(slf)
+    }
+
+    fn send<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        Self::send_queue(slf)
+    }
+
+    fn queue_size(slf: &Bound<'_, Self>) -> usize {
+        slf.get().queued_bytes.get(slf.py())
+    }
+
+    fn clear_queue(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        slf.get().queued_bytes.set(py, 0);
+        drop(slf.get().queue.with(py, std::mem::take));
+    }
+}
 
 /// A queued datagram and its destination.
 pub struct Datagram {

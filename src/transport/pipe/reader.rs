@@ -20,44 +20,35 @@ use crate::interop::error::os_error;
 use crate::interop::error::raised_by_system;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
-use crate::scheduler::RunnableKind;
 use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::is_not_ready;
 use crate::sys::pipe::{self, FileKind};
-use crate::transport::event::{EVENT, NEVER, run_event};
-use crate::transport::lifecycle::describe_event;
+use crate::transport::kind::ConcreteTransport;
 use crate::transport::pipe::FullStreak;
 use crate::transport::reader_feed::Feed;
 use crate::transport::receive::ReadSize;
 use crate::transport::{Transport, TransportKind, TransportParts};
-use crate::write_side::{ResumeAt, WriteSide};
+use crate::write_side::WriteSide;
 
 const READ_FAILED: &str = "Fatal read error on pipe transport";
 
-static KIND: TransportKind = TransportKind {
-    class: imports::read_pipe_transport,
-    counted_as: TransportClass::Pipe,
-    is_socket: false,
-    on_read: &ON_READ,
-    on_write: &NEVER,
-    // Irrelevant: this end does not write.
-    resume_at: ResumeAt::LowWater,
-    write_failed: READ_FAILED,
-    send: |_| Ok(()),
-    queue_size: |_| 0,
-    clear_queue: |_| {},
-    all_sent: |_| Ok(()),
-    lost: |_| Ok(()),
-};
+static KIND: TransportKind = TransportKind::of::<ReadPipeTransport>();
 
-static ON_READ: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_read_ready", ReadPipeTransport::read_ready)
-    },
-    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
-    ..EVENT
-};
+impl ConcreteTransport for ReadPipeTransport {
+    const COUNTED_AS: TransportClass = TransportClass::Pipe;
+    const IS_SOCKET: bool = false;
+    // Nothing is written.
+    const WRITE_FAILED: &'static str = READ_FAILED;
+
+    fn asyncio_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+        imports::read_pipe_transport(py)
+    }
+
+    fn on_readable<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        Self::read_ready(slf)
+    }
+}
 
 /// The reading end of a pipe and its protocol.
 ///

@@ -20,13 +20,11 @@ use crate::interop::error::os_error;
 use crate::interop::error::raised_by_system;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
-use crate::scheduler::RunnableKind;
 use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::pipe::{self, FileKind};
 use crate::transport::data::is_data;
-use crate::transport::event::{EVENT, run_event};
-use crate::transport::lifecycle::describe_event;
+use crate::transport::kind::ConcreteTransport;
 use crate::transport::pipe::FullStreak;
 use crate::transport::write_queue::{self, WriteQueue};
 use crate::transport::writing::LOG_THRESHOLD_FOR_CONNLOST_WRITES;
@@ -38,48 +36,36 @@ const WRITE_FAILED: &str = "Fatal write error on pipe transport";
 /// On AIX only a socket becomes readable when the reading end is closed.
 const FIFO_REPORTS_CLOSED_READER: bool = !cfg!(target_os = "aix");
 
-static KIND: TransportKind = TransportKind {
-    class: imports::write_pipe_transport,
-    counted_as: TransportClass::Pipe,
-    is_socket: false,
-    on_read: &ON_READ,
-    on_write: &ON_WRITE,
-    // asyncio's pipes ignore the low-water mark.
-    resume_at: ResumeAt::Empty,
-    write_failed: WRITE_FAILED,
-    send: |transport| match transport.cast::<WritePipeTransport>() {
-        Ok(writer) => WritePipeTransport::send_queue(writer),
-        Err(_) => Ok(()),
-    },
-    queue_size: |transport| {
-        let writer = transport.cast::<WritePipeTransport>();
-        writer.map_or(0, |writer| writer.get().queue.with(writer.py(), |queue| queue.len()))
-    },
-    clear_queue: |transport| {
-        if let Ok(writer) = transport.cast::<WritePipeTransport>() {
-            let queue = writer.get().queue.with(writer.py(), WriteQueue::take);
-            drop(queue);
-        }
-    },
-    all_sent: |_| Ok(()),
-    lost: |_| Ok(()),
-};
+static KIND: TransportKind = TransportKind::of::<WritePipeTransport>();
 
-static ON_READ: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_read_ready", WritePipeTransport::reader_gone)
-    },
-    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
-    ..EVENT
-};
+impl ConcreteTransport for WritePipeTransport {
+    const COUNTED_AS: TransportClass = TransportClass::Pipe;
+    const IS_SOCKET: bool = false;
+    // asyncio's pipes have no use for the low-water mark.
+    const RESUME_AT: ResumeAt = ResumeAt::Empty;
+    const WRITE_FAILED: &'static str = WRITE_FAILED;
 
-static ON_WRITE: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_write_ready", Transport::write_ready)
-    },
-    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
-    ..EVENT
-};
+    fn asyncio_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+        imports::write_pipe_transport(py)
+    }
+
+    fn on_readable<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        Self::reader_gone(slf)
+    }
+
+    fn send<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        Self::send_queue(slf)
+    }
+
+    fn queue_size(slf: &Bound<'_, Self>) -> usize {
+        slf.get().queue.with(slf.py(), |queue| queue.len())
+    }
+
+    fn clear_queue(slf: &Bound<'_, Self>) {
+        let queue = slf.get().queue.with(slf.py(), WriteQueue::take);
+        drop(queue);
+    }
+}
 
 /// The writing end of a pipe and its protocol.
 ///

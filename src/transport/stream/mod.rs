@@ -29,75 +29,57 @@ use crate::ffi::{buffer, call};
 use crate::interop::error::raised_by_system;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
-use crate::scheduler::RunnableKind;
 use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::{is_not_ready, socket};
-use crate::transport::event::{EVENT, run_event};
-use crate::transport::lifecycle::describe_event;
+use crate::transport::kind::ConcreteTransport;
 use crate::transport::native_protocol::NativeProtocol;
 use crate::transport::reader_feed::Feed;
 use crate::transport::receive::{MAX_SIZE, ReadSize};
 use crate::transport::write_queue::WriteQueue;
 use crate::transport::{Transport, TransportKind, TransportParts};
-use crate::write_side::ResumeAt;
 
 const READ_FAILED: &str = "Fatal read error on socket transport";
 const DELIVERY_FAILED: &str = "Fatal error: protocol.data_received() call failed.";
 pub(in crate::transport) const WRITE_FAILED: &str = "Fatal write error on socket transport";
 
-static KIND: TransportKind = TransportKind {
-    class: imports::socket_transport,
-    counted_as: TransportClass::Stream,
-    is_socket: true,
-    on_read: &ON_READ,
-    on_write: &ON_WRITE,
-    resume_at: ResumeAt::LowWater,
-    write_failed: WRITE_FAILED,
-    send: |transport| match transport.cast::<StreamTransport>() {
-        Ok(stream) => StreamTransport::send_queue(stream),
-        Err(_) => Ok(()),
-    },
-    queue_size: |transport| {
-        let stream = transport.cast::<StreamTransport>();
-        stream.map_or(0, |stream| stream.get().queue.with(stream.py(), |queue| queue.len()))
-    },
-    clear_queue: |transport| {
-        if let Ok(stream) = transport.cast::<StreamTransport>() {
-            let queue = stream.get().queue.with(stream.py(), WriteQueue::take);
-            drop(queue);
-        }
-    },
-    all_sent: |transport| match transport.cast::<StreamTransport>() {
-        Ok(stream) => stream.get().wake_empty_waiter(stream.py()),
-        Err(_) => Ok(()),
-    },
-    lost: |transport| match transport.cast::<StreamTransport>() {
-        Ok(stream) => stream.get().fail_empty_waiter(
-            PyConnectionError::new_err("Connection is closed by peer")
-                .into_value(stream.py())
-                .bind(stream.py())
-                .as_any(),
-        ),
-        Err(_) => Ok(()),
-    },
-};
+static KIND: TransportKind = TransportKind::of::<StreamTransport>();
 
-static ON_READ: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_read_ready", StreamTransport::read_ready)
-    },
-    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_read_ready")),
-    ..EVENT
-};
+impl ConcreteTransport for StreamTransport {
+    const COUNTED_AS: TransportClass = TransportClass::Stream;
+    const IS_SOCKET: bool = true;
+    const WRITE_FAILED: &'static str = WRITE_FAILED;
 
-static ON_WRITE: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        run_event(scheduler, runnable, "_write_ready", Transport::write_ready)
-    },
-    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
-    ..EVENT
-};
+    fn asyncio_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+        imports::socket_transport(py)
+    }
+
+    fn on_readable<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        Self::read_ready(slf)
+    }
+
+    fn send<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+        Self::send_queue(slf)
+    }
+
+    fn queue_size(slf: &Bound<'_, Self>) -> usize {
+        slf.get().queue.with(slf.py(), |queue| queue.len())
+    }
+
+    fn clear_queue(slf: &Bound<'_, Self>) {
+        let queue = slf.get().queue.with(slf.py(), WriteQueue::take);
+        drop(queue);
+    }
+
+    fn on_all_sent(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().wake_empty_waiter(slf.py())
+    }
+
+    fn on_lost(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let error = PyConnectionError::new_err("Connection is closed by peer");
+        slf.get().fail_empty_waiter(error.into_value(slf.py()).bind(slf.py()).as_any())
+    }
+}
 
 /// A connected stream socket and its protocol.
 ///

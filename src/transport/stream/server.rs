@@ -24,44 +24,42 @@ use crate::interop::address;
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::report::{call_exception_handler, outcome, report_raised};
-use crate::scheduler::runnable::{never_cancelled, nothing_to_note};
 use crate::scheduler::watch::Direction;
-use crate::scheduler::{Runnable, RunnableKind, Scheduler};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::sys::address::SocketAddress;
 use crate::sys::is_not_ready;
 use crate::sys::socket;
 use crate::transport::endpoint::{BareSocket, Endpoint};
-use crate::transport::lifecycle::{in_context, report_exception_of};
+use crate::transport::event::run_event;
 use crate::transport::origin;
 use crate::transport::{StreamTransport, TransportParts};
 
-static ON_CONNECTION: RunnableKind = RunnableKind {
-    run: |scheduler, runnable| {
-        let py = scheduler.py();
-        let listener = runnable.object.into_bound(py).cast_into::<Listener>();
-        let listener = outcome(py, listener.map_err(PyErr::from))?;
-        let context = runnable.context.map(|context| context.into_bound(py));
-        let result = in_context(context.as_ref(), || listener.get().accept_waiting(scheduler));
-        let method = intern!(py, "_accept_connection");
-        report_exception_of(scheduler, &listener, method, &[], context.as_ref(), result)
-    },
-    cancelled: never_cancelled,
-    sets_current_task: false,
-    describe: |py, runnable| {
-        let listener = runnable.object.bind(py).cast::<Listener>()?;
-        let callback = listener.as_any().getattr(intern!(py, "_accept_connection"))?;
-        let event_loop = listener.get().event_loop(py);
+static ON_CONNECTION: RunnableKind = RunnableKind::of::<Listener>();
+
+impl Queued for Listener {
+    type Object = Self;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        entry: QueueEntry<'py, Self>,
+    ) -> PyOutcome<'py, ()> {
+        run_event(scheduler, entry, "_accept_connection", |listener| {
+            listener.get().accept_waiting(scheduler)
+        })
+    }
+
+    fn describe<'py>(entry: &QueueEntry<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let listener = &entry.object;
+        let callback = listener.as_any().getattr(intern!(listener.py(), "_accept_connection"))?;
+        let event_loop = listener.get().event_loop(listener.py());
         let none = CallbackArguments::Empty;
-        let context = runnable.own_context(py);
-        let handle = Handle::create(callback, none, event_loop, context, false)?;
-        if let (_, Some(stack)) = origin::split(py, runnable.argument.as_ref()) {
+        let handle = Handle::create(callback, none, event_loop, entry.context.clone(), false)?;
+        if let (_, Some(stack)) = origin::split(entry.argument.as_ref()) {
             handle.get().set_source_traceback(stack);
         }
         Ok(handle.into_any())
-    },
-    left_timers: nothing_to_note,
-    show: nothing_to_note,
-};
+    }
+}
 
 /// A listening socket, and how its connections are served.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]

@@ -5,7 +5,6 @@
 
 use std::io;
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -15,30 +14,39 @@ use crate::ffi::layout::context;
 use crate::interop::error::raised_by_system;
 use crate::reactor::clock;
 use crate::scheduler::report::outcome;
-use crate::scheduler::{Runnable, RunnableKind};
+use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::sys::socket;
 use crate::transport::Transport;
-use crate::transport::event::{EVENT, run_event};
-use crate::transport::lifecycle::describe_event;
+use crate::transport::event::{describe_event, run_event};
 use crate::transport::stream::{StreamTransport, WRITE_FAILED};
 use crate::transport::write_queue::{self, WriteQueue};
 use crate::write_side::{BULK_THRESHOLD, Callback, Hold, Write, WriteSide};
 
 /// Queued when the callback that wrote has returned.
-static FLUSH: RunnableKind = RunnableKind {
-    run: |scheduler, mut runnable| {
-        let context = runnable.context.take().map(|context| context.into_bound(scheduler.py()));
-        let flush =
-            || run_event(scheduler, runnable, "_write_ready", StreamTransport::callback_over);
+static FLUSH: RunnableKind = RunnableKind::of::<Flush>();
+
+struct Flush;
+
+impl Queued for Flush {
+    type Object = StreamTransport;
+    const SETS_CURRENT_TASK: bool = true;
+
+    fn run<'py>(
+        scheduler: &Bound<'py, Scheduler>,
+        mut entry: QueueEntry<'py, StreamTransport>,
+    ) -> PyOutcome<'py, ()> {
+        let context = entry.context.take();
+        let flush = || run_event(scheduler, entry, "_write_ready", StreamTransport::callback_over);
         match context {
             Some(context) => context::run_in_it_or_copy(&context, flush),
             None => flush(),
         }
-    },
-    sets_current_task: true,
-    describe: |py, runnable| describe_event(py, runnable, intern!(py, "_write_ready")),
-    ..EVENT
-};
+    }
+
+    fn describe<'py>(entry: &QueueEntry<'py, StreamTransport>) -> PyResult<Bound<'py, PyAny>> {
+        describe_event(entry, "_write_ready")
+    }
+}
 
 impl StreamTransport {
     #[inline(always)]
