@@ -231,7 +231,7 @@ impl EventLoop {
             return Ok(Some(made));
         }
         Self::_ensure_fd_no_transport(slf, &rawsock)?;
-        let tls = TlsProtocol::create(tls::Parts {
+        let tls = TlsProtocol::create(tls::TlsParts {
             scheduler: slf.as_super().clone(),
             protocol,
             context: sslcontext,

@@ -1,4 +1,4 @@
-//! Plaintext that waits to be encrypted, and ciphertext that waits for the transport below.
+//! Queues: plaintext to be encrypted, and ciphertext to be sent by the underlying transport.
 
 #![forbid(unsafe_code)]
 
@@ -13,21 +13,21 @@ use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::scheduler::report::outcome;
 
-/// What was given to `write()` or `writelines()`.
+/// Data of `write()` or `writelines()`.
 struct Piece {
-    /// Bytes, or what has no contiguous bytes: the SSL object is to refuse that.
+    /// Bytes, or an object without contiguous bytes, for which the SSL object will raise.
     data: Py<PyAny>,
     length: usize,
 }
 
 impl Piece {
-    /// `length` bytes, or `len()` of what has none.
+    /// A piece for `data`. Its length is 0 if `data` has no contiguous bytes.
     fn of<'py>(data: &Bound<'py, PyAny>) -> PyOutcome<'py, Self> {
         let py = data.py();
         if let Ok(bytes) = data.cast::<PyBytes>() {
             return Ok(Self { data: data.clone().unbind(), length: bytes.as_bytes().len() });
         }
-        // A copy, since the owner may change it.
+        // Copied, since the program may change the data.
         if let Ok(copy) = buffer::with_bytes(data, |bytes| PyBytes::new(py, bytes)) {
             let length = copy.as_bytes().len();
             return Ok(Self { data: copy.into_any().unbind(), length });
@@ -40,36 +40,36 @@ impl Piece {
     }
 }
 
-/// Plaintext that waits to be encrypted.
+/// Plaintext to be encrypted.
 #[derive(Default)]
 pub struct Backlog {
     pieces: VecDeque<Piece>,
-    /// Bytes of the first piece that are done.
+    /// The number of bytes of the first piece that are encrypted.
     start: usize,
     size: usize,
 }
 
-/// The first of what waits.
-pub struct First<'py> {
-    /// Bytes, or what the SSL object is to refuse.
+/// The first piece of the backlog.
+pub struct FirstPiece<'py> {
+    /// Bytes, or an object for which the SSL object will raise.
     pub data: Bound<'py, PyAny>,
-    /// Bytes of it that are done.
+    /// The number of its bytes that are encrypted.
     pub start: usize,
-    /// Bytes of it that are not done.
-    pub rest: usize,
-    /// It is bytes.
+    /// The number of its bytes that are not encrypted.
+    pub remaining: usize,
+    /// Whether `data` is bytes.
     pub is_bytes: bool,
-    /// Nothing else waits.
+    /// Whether it is the only piece.
     pub is_last: bool,
 }
 
 impl Backlog {
-    /// Number of bytes.
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.size
     }
 
-    /// Whether nothing waits.
+    /// Whether the backlog is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
@@ -80,27 +80,28 @@ impl Backlog {
         self.pieces.push_back(piece);
     }
 
-    /// Puts a piece, of which `start` bytes are done, before all others, none of which has begun.
-    fn unshift(&mut self, piece: Piece, start: usize) {
-        debug_assert!(self.start == 0, "only the first piece can be partly done");
+    /// Prepends a piece of which `start` bytes are encrypted. No other piece may be partly
+    /// encrypted.
+    fn push_front(&mut self, piece: Piece, start: usize) {
+        debug_assert!(self.start == 0, "only the first piece can be partly encrypted");
         self.size += piece.length - start;
         self.start = start;
         self.pieces.push_front(piece);
     }
 
     /// The first piece.
-    pub fn first<'py>(&self, py: Python<'py>) -> Option<First<'py>> {
+    pub fn first<'py>(&self, py: Python<'py>) -> Option<FirstPiece<'py>> {
         let piece = self.pieces.front()?;
-        Some(First {
+        Some(FirstPiece {
             data: piece.data.bind(py).clone(),
             start: self.start,
-            rest: piece.length - self.start,
+            remaining: piece.length - self.start,
             is_bytes: piece.bytes(py).is_some(),
             is_last: self.pieces.len() == 1,
         })
     }
 
-    /// Copies pieces into `room` until it is full; how many bytes.
+    /// Copies pieces into `room` until it is full; returns the number of bytes.
     pub fn copy_into(&self, py: Python<'_>, room: &mut [u8]) -> usize {
         let mut filled = 0;
         let mut start = self.start;
@@ -118,20 +119,21 @@ impl Backlog {
         filled
     }
 
-    /// Forgets the first `length` bytes, or as many as there are. Returns what is done with.
-    #[must_use = "drop it where no cell is lent"]
+    /// Removes the first `length` bytes, or all if there are fewer. Returns the objects that are
+    /// removed, for the caller to drop.
+    #[must_use = "drop them where no cell is borrowed"]
     pub fn advance(&mut self, length: usize) -> Vec<Py<PyAny>> {
         let mut done = Vec::new();
         let mut left = length.min(self.size);
         self.size -= left;
         while left > 0 {
             let Some(piece) = self.pieces.front() else { break };
-            let rest = piece.length - self.start;
-            if left < rest {
+            let remaining = piece.length - self.start;
+            if left < remaining {
                 self.start += left;
                 break;
             }
-            left -= rest;
+            left -= remaining;
             self.start = 0;
             done.extend(self.pieces.pop_front().map(|piece| piece.data));
         }
@@ -141,13 +143,13 @@ impl Backlog {
         done
     }
 
-    /// Reports to the cyclic collector.
+    /// Visits the pieces for the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.pieces.iter().try_for_each(|piece| visit.call(&piece.data))
     }
 
-    /// Forgets the first piece. Returns it.
-    #[must_use = "drop it where no cell is lent"]
+    /// Removes the first piece and returns it.
+    #[must_use = "drop it where no cell is borrowed"]
     pub fn skip_first(&mut self) -> Option<Py<PyAny>> {
         let piece = self.pieces.pop_front()?;
         self.size -= piece.length - self.start;
@@ -156,11 +158,12 @@ impl Backlog {
     }
 }
 
-/// Appends `data` to what waits.
+/// Appends `data` to the backlog.
 ///
 /// # Errors
-/// Those of `len()` for what has no contiguous bytes; it waits nevertheless, as in asyncio.
-pub fn put_off<'py>(
+/// Those of `len()` for an object without contiguous bytes, which is appended nevertheless, as in
+/// asyncio.
+pub fn append<'py>(
     backlog: &AttachedRefCell<Backlog>,
     data: &Bound<'py, PyAny>,
 ) -> PyOutcome<'py, ()> {
@@ -175,8 +178,8 @@ pub fn put_off<'py>(
     outcome(py, length)
 }
 
-/// Puts `data`, of which `start` bytes are done, before all that waits.
-pub fn put_back<'py>(
+/// Prepends `data`, of which `start` bytes are encrypted, to the backlog.
+pub fn prepend<'py>(
     backlog: &AttachedRefCell<Backlog>,
     data: &Bound<'py, PyAny>,
     start: usize,
@@ -185,21 +188,21 @@ pub fn put_back<'py>(
     let piece = Piece::of(data)?;
     if piece.length > start || piece.bytes(py).is_none() {
         let start = start.min(piece.length);
-        backlog.with(py, |backlog| backlog.unshift(piece, start));
+        backlog.with(py, |backlog| backlog.push_front(piece, start));
     }
     Ok(())
 }
 
-/// Ciphertext that the transport below did not want yet, taken out of the BIO: a BIO never gives
-/// back the memory that it has once needed.
+/// Ciphertext that waits while the underlying transport has paused writing. It is moved out of the
+/// BIO since a BIO never frees its memory.
 #[derive(Default)]
-pub struct Sealed {
+pub struct PendingCiphertext {
     pieces: VecDeque<Py<PyBytes>>,
     size: usize,
 }
 
-impl Sealed {
-    /// Number of bytes.
+impl PendingCiphertext {
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.size
     }
@@ -210,11 +213,11 @@ impl Sealed {
         self.pieces.push_back(piece.clone().unbind());
     }
 
-    /// Takes the first piece out.
+    /// Removes the first piece and returns it.
     #[inline]
     pub fn pop<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         let Some(piece) = self.pieces.pop_front() else {
-            // An idle connection keeps no memory for it.
+            // Frees the memory: the connection may be idle for long.
             if self.pieces.capacity() > 0 {
                 self.pieces = VecDeque::new();
             }

@@ -1,4 +1,4 @@
-//! Water marks of application data: one pair for what is to be sent, one for what has come.
+//! Flow control of application data, with one pair of water marks for writing and one for reading.
 
 #![forbid(unsafe_code)]
 
@@ -13,20 +13,20 @@ use crate::scheduler::report::outcome;
 
 /// A pair of water marks, in bytes.
 #[derive(Clone, Copy)]
-pub struct Limits {
-    /// From this many bytes on the producer is paused.
+pub struct WaterMarks {
+    /// The high-water mark: with this many bytes or more the producer is paused.
     pub high: usize,
-    /// At this many bytes or fewer it is resumed.
+    /// The low-water mark: with this many bytes or fewer the producer is resumed.
     pub low: usize,
 }
 
-impl Limits {
-    /// asyncio's default for a number of KiB.
+impl WaterMarks {
+    /// A high-water mark in KiB, with asyncio's default for the low-water mark.
     pub const fn of_kibibytes(high: usize) -> Self {
         Self { high: high * 1024, low: high * 1024 / 4 }
     }
 
-    /// What `set_..._buffer_limits(high, low)` means; `default` is in KiB.
+    /// The water marks that `set_..._buffer_limits(high, low)` sets; `default` is in KiB.
     ///
     /// # Errors
     /// ValueError unless `high >= low >= 0`.
@@ -42,7 +42,7 @@ impl Limits {
     }
 }
 
-/// A number of bytes; no buffer reaches what is out of range.
+/// A number of bytes. Numbers out of range become the largest one, which no buffer reaches.
 fn bytes(number: &Bound<'_, PyAny>) -> usize {
     match number.extract::<usize>() {
         Ok(number) => number,
@@ -54,11 +54,12 @@ impl TlsProtocol {
     /// `get_write_buffer_size()`.
     pub fn write_buffer_size(&self, py: Python<'_>) -> PyResult<usize> {
         let waiting = self.backlog.with(py, |backlog| backlog.len())
-            + self.sealed.with(py, |sealed| sealed.len());
+            + self.pending_ciphertext.with(py, |pending_ciphertext| pending_ciphertext.len());
         Ok(self.session.outgoing_size(py)? + waiting)
     }
 
-    /// Tells the application to stop or to go on writing. Runs Python code.
+    /// Calls the application's `pause_writing()` or `resume_writing()`, if the buffer has passed a
+    /// water mark. May run Python code.
     pub fn control_app_writing<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
@@ -73,10 +74,10 @@ impl TlsProtocol {
             return Ok(());
         };
         this.update(py, |status| status.app_writing_paused = !paused);
-        Self::tell_application(slf, method, failure)
+        Self::call_application(slf, method, failure)
     }
 
-    /// [`Self::control_app_writing`] where everything has just gone to the transport below.
+    /// [`Self::control_app_writing`] if everything was just passed to the underlying transport.
     #[inline]
     pub fn control_app_writing_when_empty<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
@@ -88,7 +89,7 @@ impl TlsProtocol {
         Self::control_app_writing(slf)
     }
 
-    fn tell_application<'py>(
+    fn call_application<'py>(
         slf: &Bound<'py, Self>,
         method: &Bound<'py, PyString>,
         failure: &str,
@@ -105,7 +106,8 @@ impl TlsProtocol {
         }
     }
 
-    /// Stops or resumes the transport below, by what the application has not taken yet.
+    /// Pauses or resumes reading of the underlying transport, if the amount of data that the
+    /// application has not read has passed a water mark.
     pub fn control_reading<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
@@ -120,6 +122,6 @@ impl TlsProtocol {
             return Ok(());
         };
         this.update(py, |status| status.reading_paused = !paused);
-        this.tell_below(py, method)
+        this.call_underlying(py, method)
     }
 }

@@ -1,4 +1,4 @@
-//! From `connection_made()` of the transport below to `connection_made()` of the application.
+//! The handshake, from `connection_made()` of the underlying transport to that of the application.
 
 #![forbid(unsafe_code)]
 
@@ -14,17 +14,17 @@ use crate::metrics::TransportClass;
 use crate::scheduler::report::outcome;
 
 impl TlsProtocol {
-    /// The transport below is connected: starts the handshake.
-    pub fn lower_made<'py>(
+    /// Called when the underlying transport is connected: starts the handshake.
+    pub fn underlying_connected<'py>(
         slf: &Bound<'py, Self>,
-        lower: &Bound<'py, PyAny>,
+        underlying: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        this.lower.store(py, Some(lower.clone()));
+        this.underlying.store(py, Some(underlying.clone()));
         let open = this.scheduler.get().metrics.opened(TransportClass::Tls);
         drop(this.open.replace(py, Some(open)));
-        // What came before TLS may have been put into the BIO already.
+        // `start_tls()` may have written data to the BIO that was received before.
         if outcome(py, this.session.incoming_size(py))? > 0 {
             this.session.stop_counting(py);
         }
@@ -42,7 +42,7 @@ impl TlsProtocol {
         self.event_loop(py).call_method0(intern!(py, "time"))?.extract()
     }
 
-    /// The time for the handshake is over.
+    /// Called when the handshake's time-out expires.
     pub fn check_handshake_timeout<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         if slf.get().phase(py) != Phase::Handshake {
@@ -62,7 +62,7 @@ impl TlsProtocol {
         let object = slf.get().session.object(py);
         match call::call_method(&object, intern!(py, "do_handshake"), []) {
             Ok(_) => Self::handshake_complete(slf),
-            Err(raised) if outcome(py, modules::asks_for_more(&raised))? => {
+            Err(raised) if outcome(py, modules::wants_more(&raised))? => {
                 Self::process_outgoing(slf)
             }
             Err(raised) if outcome(py, modules::is_ssl_error(&raised))? => {
@@ -77,10 +77,10 @@ impl TlsProtocol {
         let this = slf.get();
         cancel_timer(py, &this.handshake_timer)?;
         this.set_phase(py, Phase::Wrapped);
-        outcome(py, this.session.lose_count(py))?;
+        outcome(py, this.session.forget_count(py))?;
         let object = this.session.object(py);
-        // What it raises fails the handshake: a certificate that Python cannot decode, or one that
-        // an overridden method refuses.
+        // An exception fails the handshake: Python may be unable to decode the certificate, or an
+        // overridden method may reject it.
         let certificate = match call::call_method(&object, intern!(py, "getpeercert"), []) {
             Ok(certificate) => certificate,
             Err(raised) => return Self::handshake_failed(slf, raised),
@@ -116,8 +116,8 @@ impl TlsProtocol {
         }
         outcome(py, Self::wake_waiter(slf, None))?;
         Self::do_read(slf)?;
-        // A protocol that does not read must not keep from the peer the end of the handshake, nor
-        // what was written before.
+        // Even if the protocol has paused reading, the peer needs the end of the handshake and the
+        // data written before.
         if this.status.inspect(py, |status| status.app_reading_paused)
             && this.phase(py) == Phase::Wrapped
         {
@@ -126,7 +126,7 @@ impl TlsProtocol {
         Ok(())
     }
 
-    /// The handshake failed: closes, and tells whoever waits.
+    /// Called when the handshake has failed: closes the connection and fails the waiter.
     pub fn handshake_failed<'py>(
         slf: &Bound<'py, Self>,
         raised: Raised<'py>,
@@ -150,7 +150,7 @@ impl TlsProtocol {
         outcome(py, Self::wake_waiter(slf, Some(raised.value().as_any())))
     }
 
-    /// Tells whoever waits for the handshake, once.
+    /// Finishes the future of the task that waits for the handshake, once.
     pub fn wake_waiter<'py>(
         slf: &Bound<'py, Self>,
         exception: Option<&Bound<'py, PyAny>>,

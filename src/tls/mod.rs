@@ -1,20 +1,23 @@
-//! TLS between a transport and the protocol of the user.
+//! TLS between a transport and the application's protocol.
 //!
-//! [`TlsProtocol`] is the protocol of the transport below, [`TlsTransport`] the transport that the
-//! user's protocol sees. Both behave as asyncio's `SSLProtocol` and `_SSLProtocolTransport`, whose
-//! states and names they have; `ssl.SSLContext` stays the authority for everything in TLS.
+//! [`TlsProtocol`] is the protocol of the underlying transport, [`TlsTransport`] the transport of
+//! the application's protocol. They behave like asyncio's `SSLProtocol` and
+//! `_SSLProtocolTransport`, with the same states and names. `ssl.SSLContext` decides everything
+//! about TLS.
 //!
-//! * `session.rs`: the SSL object and its memory BIOs; `records.rs`: when there is something to
-//!   read; `modules.rs`: the names of `ssl`;
-//! * `handshake.rs`, `shutdown.rs`: how the connection begins and ends;
+//! * `session.rs`: the SSL object and its memory BIOs; `records.rs`: counts whole records;
+//!   `modules.rs`: names of `ssl`; `native.rs`: methods of `_ssl`;
+//! * `handshake.rs`, `shutdown.rs`: the beginning and the end of the connection;
 //! * `reading.rs`, `writing.rs`, `backlog.rs`: application data; `flow_control.rs`: water marks;
-//! * `protocol_methods.rs`, `transport.rs`: what Python sees of the two;
+//! * `protocol_methods.rs`, `transport.rs`: the Python methods of the protocol and the transport.
 //!
-//! Ciphertext goes from the receive buffer that all connections share into the BIO, and decrypted
-//! records into another shared buffer, out of which the protocol gets one bytes object for all
-//! that came in a turn; much at once is decrypted into that object itself. An idle connection owns no buffer but OpenSSL's.
+//! Ciphertext is copied from the receive buffer, which all connections share, into the BIO. Records
+//! are decrypted into another shared buffer, from which the protocol gets one bytes object for all
+//! data of a turn; a large amount is decrypted into the bytes object directly. An idle connection
+//! owns no buffer but OpenSSL's.
 //!
-//! Invariants: as `transport/`: all on the loop's thread, nothing lent while Python code runs.
+//! Invariants, as in `transport/`: everything happens on the loop's thread; no cell is borrowed
+//! while Python code runs.
 
 #![forbid(unsafe_code)]
 
@@ -38,8 +41,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use backlog::{Backlog, Sealed};
-use flow_control::Limits;
+use backlog::{Backlog, PendingCiphertext};
+use flow_control::WaterMarks;
 use session::Session;
 pub use transport::TlsTransport;
 
@@ -53,10 +56,10 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::report::{outcome, report_raised};
 use crate::transport::{NativeProtocol, NativeProtocolKind, StreamTransport, Transport};
 
-/// Prepares the classes; called once, when the module is made.
+/// Completes the classes. Called once, when the module is made.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     slots::install_finalizer::<TlsTransport>(py);
-    // What asyncio calls the callbacks in reports and in the debug log.
+    // asyncio's name for the callbacks, in reports and in the debug log.
     py.get_type::<TlsProtocol>().setattr("__qualname__", "SSLProtocol")
 }
 
@@ -79,32 +82,32 @@ enum AppState {
     Lost,
 }
 
-/// How far a connection is.
+/// The state of a connection.
 #[derive(Clone, Copy)]
 struct Status {
     phase: Phase,
     app: AppState,
-    /// Counts writes once the connection is lost, to warn of them.
+    /// The number of writes after the connection was lost.
     lost: u32,
-    /// The transport below has ended.
+    /// The underlying transport has reached end of stream.
     eof_received: bool,
-    /// The application does not want data.
+    /// The application has paused reading.
     app_reading_paused: bool,
-    /// The application was told to stop writing.
+    /// The application's `pause_writing()` was called.
     app_writing_paused: bool,
-    /// The transport below was told to stop reading.
+    /// Reading of the underlying transport is paused.
     reading_paused: bool,
-    /// The transport below does not want data.
+    /// The underlying transport has paused writing.
     writing_paused: bool,
     /// The application's protocol is a BufferedProtocol.
     buffered: bool,
-    /// Something is being encrypted or sent.
-    busy: bool,
-    /// More was wanted meanwhile.
-    again: bool,
+    /// A caller is encrypting or sending.
+    sending: bool,
+    /// Another caller wanted to send meanwhile.
+    send_again: bool,
 }
 
-/// TLS, as the protocol of a transport. The parameters are those of asyncio's `SSLProtocol`.
+/// The TLS protocol of a transport. The parameters are those of asyncio's `SSLProtocol`.
 ///
 /// See `asyncio/sslproto.py` of the running version.
 #[pyclass(frozen, extends = NativeProtocol, weakref, module = "ferroloop._ferroloop")]
@@ -116,64 +119,64 @@ pub struct TlsProtocol {
     server_hostname: Option<Py<PyAny>>,
     handshake_timeout: Py<PyAny>,
     shutdown_timeout: Py<PyAny>,
-    /// The transport below.
-    lower: AttachedCell<Option<Py<PyAny>>>,
+    /// The underlying transport.
+    underlying: AttachedCell<Option<Py<PyAny>>>,
     app_protocol: AttachedCell<Option<Py<PyAny>>>,
     app_transport: AttachedCell<Option<Py<TlsTransport>>>,
     waiter: AttachedCell<Option<Py<PyAny>>>,
     handshake_timer: AttachedCell<Option<Py<PyAny>>>,
     shutdown_timer: AttachedCell<Option<Py<PyAny>>>,
     handshake_start: AttachedCell<Option<f64>>,
-    /// Bytes that were not sent when the shutdown was complete but for them.
-    left_at_shutdown: AttachedCell<Option<usize>>,
-    /// What `get_extra_info()` answers, once the handshake is complete.
+    /// The number of bytes that were not sent when the shutdown was otherwise complete.
+    unsent_at_shutdown: AttachedCell<Option<usize>>,
+    /// The values of `get_extra_info()`, once the handshake is complete.
     extra: AttachedCell<Option<Py<PyDict>>>,
     status: AttachedCell<Status>,
-    write_limits: AttachedCell<Limits>,
-    read_limits: AttachedCell<Limits>,
+    write_limits: AttachedCell<WaterMarks>,
+    read_limits: AttachedCell<WaterMarks>,
     backlog: AttachedRefCell<Backlog>,
-    sealed: AttachedRefCell<Sealed>,
-    /// Counts it as open while there is a transport below.
+    pending_ciphertext: AttachedRefCell<PendingCiphertext>,
+    /// Counts the connection as open while there is an underlying transport.
     open: AttachedCell<Option<OpenGuard>>,
-    /// Lent to a transport that is not ours and asked for a buffer.
-    lent: AttachedCell<Option<Py<PyAny>>>,
+    /// The buffer of an underlying transport that is not ours and has called `get_buffer()`.
+    receive_buffer: AttachedCell<Option<Py<PyAny>>>,
 }
 
 static KIND: NativeProtocolKind = NativeProtocolKind {
-    received: |protocol, window, length| match protocol.cast::<TlsProtocol>() {
-        Ok(protocol) => TlsProtocol::received_lease(protocol, window, length),
+    received: |protocol, lease, length| match protocol.cast::<TlsProtocol>() {
+        Ok(protocol) => TlsProtocol::received_lease(protocol, lease, length),
         Err(_) => Ok(()),
     },
 };
 
-/// What a TLS connection is made of.
-pub struct Parts<'py> {
+/// The parts of a new TLS connection.
+pub struct TlsParts<'py> {
     /// The loop.
     pub scheduler: Bound<'py, Scheduler>,
-    /// The protocol of the user.
+    /// The application's protocol.
     pub protocol: Bound<'py, PyAny>,
     /// The `ssl.SSLContext`; a false value means the default one.
     pub context: Bound<'py, PyAny>,
-    /// Told when the handshake has ended.
+    /// The future that is finished when the handshake has ended.
     pub waiter: Option<Bound<'py, PyAny>>,
-    /// Whether it is the server's side.
+    /// Whether this is the server's side.
     pub server_side: bool,
-    /// The name that the peer's certificate must have.
+    /// The name for which the peer's certificate must be valid.
     pub server_hostname: Option<Bound<'py, PyAny>>,
-    /// Whether the protocol is to be told of the connection.
+    /// Whether to call the protocol's `connection_made()`.
     pub call_connection_made: bool,
-    /// Seconds.
+    /// In seconds; asyncio's default if None.
     pub handshake_timeout: Option<Bound<'py, PyAny>>,
-    /// Seconds.
+    /// In seconds; asyncio's default if None.
     pub shutdown_timeout: Option<Bound<'py, PyAny>>,
 }
 
 impl TlsProtocol {
-    /// A TLS protocol and its transport, which wait for `connection_made()`.
+    /// Creates a TLS protocol and its transport. The handshake starts with `connection_made()`.
     ///
     /// # Errors
-    /// ValueError for a time-out that is not positive; those of the context.
-    pub fn create(parts: Parts<'_>) -> PyResult<Bound<'_, Self>> {
+    /// ValueError for a time-out that is not positive; exceptions of the context.
+    pub fn create(parts: TlsParts<'_>) -> PyResult<Bound<'_, Self>> {
         let py = parts.scheduler.py();
         let handshake_timeout = timeout(parts.handshake_timeout, py, "handshake")?;
         let shutdown_timeout = timeout(parts.shutdown_timeout, py, "shutdown")?;
@@ -201,8 +204,8 @@ impl TlsProtocol {
             reading_paused: false,
             writing_paused: false,
             buffered: false,
-            busy: false,
-            again: false,
+            sending: false,
+            send_again: false,
         };
         let protocol = Self {
             scheduler: parts.scheduler.unbind(),
@@ -212,22 +215,22 @@ impl TlsProtocol {
             server_hostname: server_hostname.map(Bound::unbind),
             handshake_timeout: handshake_timeout.unbind(),
             shutdown_timeout: shutdown_timeout.unbind(),
-            lower: AttachedCell::new(None),
+            underlying: AttachedCell::new(None),
             app_protocol: AttachedCell::new(None),
             app_transport: AttachedCell::new(None),
             waiter: AttachedCell::new(parts.waiter.map(Bound::unbind)),
             handshake_timer: AttachedCell::new(None),
             shutdown_timer: AttachedCell::new(None),
             handshake_start: AttachedCell::new(None),
-            left_at_shutdown: AttachedCell::new(None),
+            unsent_at_shutdown: AttachedCell::new(None),
             extra: AttachedCell::new(None),
             status: AttachedCell::new(status),
-            write_limits: AttachedCell::new(Limits::of_kibibytes(512)),
-            read_limits: AttachedCell::new(Limits::of_kibibytes(256)),
+            write_limits: AttachedCell::new(WaterMarks::of_kibibytes(512)),
+            read_limits: AttachedCell::new(WaterMarks::of_kibibytes(256)),
             backlog: AttachedRefCell::default(),
-            sealed: AttachedRefCell::default(),
+            pending_ciphertext: AttachedRefCell::default(),
             open: AttachedCell::new(None),
-            lent: AttachedCell::new(None),
+            receive_buffer: AttachedCell::new(None),
         };
         protocol.bind_app_protocol(parts.protocol)?;
         let base = PyClassInitializer::from(NativeProtocol::new(&KIND));
@@ -237,7 +240,7 @@ impl TlsProtocol {
         Ok(protocol)
     }
 
-    /// The transport for the user's protocol, until the connection is lost.
+    /// The transport for the application's protocol, until the connection is lost.
     pub fn transport<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, TlsTransport>> {
         slf.get().app_transport.get_bound(slf.py())
     }
@@ -266,10 +269,10 @@ impl TlsProtocol {
         self.status.set(py, status);
     }
 
-    /// Sets the protocol of the user.
+    /// Sets the application's protocol.
     fn bind_app_protocol(&self, protocol: Bound<'_, PyAny>) -> PyResult<()> {
         let py = protocol.py();
-        // Our own takes data as it comes, although it looks like asyncio's, which is buffered.
+        // A TlsProtocol is a native protocol, although it poses as asyncio's, which is buffered.
         let buffered = !protocol.is_instance_of::<NativeProtocol>()
             && protocol.hasattr(intern!(py, "get_buffer"))?
             && protocol.is_instance(imports::buffered_protocol(py)?)?;
@@ -278,57 +281,58 @@ impl TlsProtocol {
         Ok(())
     }
 
-    /// Gives ciphertext to the transport below.
-    fn send_below<'py>(&self, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
+    /// Passes ciphertext to the underlying transport.
+    fn send_to_underlying<'py>(&self, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
         let py = data.py();
-        let Some(lower) = self.lower.get_bound(py) else { return Ok(()) };
-        if is_exactly::<StreamTransport>(&lower)
-            && let Ok(stream) = lower.cast::<StreamTransport>()
+        let Some(underlying) = self.underlying.get_bound(py) else { return Ok(()) };
+        if is_exactly::<StreamTransport>(&underlying)
+            && let Ok(stream) = underlying.cast::<StreamTransport>()
         {
             return StreamTransport::write_checked(stream, data);
         }
-        crate::ffi::call::call_method(&lower, intern!(py, "write"), [data]).map(drop)
+        crate::ffi::call::call_method(&underlying, intern!(py, "write"), [data]).map(drop)
     }
 
-    /// Calls a method of the transport below, if there is one.
-    fn tell_below<'py>(
+    /// Calls a method of the underlying transport, if there is one.
+    fn call_underlying<'py>(
         &self,
         py: Python<'py>,
         method: &Bound<'py, PyString>,
     ) -> PyOutcome<'py, ()> {
-        match self.lower.get_bound(py) {
-            Some(lower) => crate::ffi::call::call_method(&lower, method, []).map(drop),
+        match self.underlying.get_bound(py) {
+            Some(underlying) => crate::ffi::call::call_method(&underlying, method, []).map(drop),
             None => Ok(()),
         }
     }
 
-    /// Closes the transport below at once.
-    fn force_close_below<'py>(
+    /// Closes the underlying transport at once.
+    fn force_close_underlying<'py>(
         &self,
         py: Python<'py>,
         exception: Option<&Bound<'py, PyAny>>,
     ) -> PyOutcome<'py, ()> {
-        let Some(lower) = self.lower.get_bound(py) else { return Ok(()) };
-        if is_exactly::<StreamTransport>(&lower)
-            && let Ok(stream) = lower.cast::<StreamTransport>()
+        let Some(underlying) = self.underlying.get_bound(py) else { return Ok(()) };
+        if is_exactly::<StreamTransport>(&underlying)
+            && let Ok(stream) = underlying.cast::<StreamTransport>()
         {
             return outcome(py, Transport::force_close(stream.as_super(), exception.cloned()));
         }
         let called = match exception {
-            Some(exception) => lower.call_method1(intern!(py, "_force_close"), (exception,)),
-            None => lower.call_method0(intern!(py, "abort")),
+            Some(exception) => underlying.call_method1(intern!(py, "_force_close"), (exception,)),
+            None => underlying.call_method0(intern!(py, "abort")),
         };
         outcome(py, called.map(drop))
     }
 
-    /// Marks the transport as closed, so that it does not complain when it goes away.
+    /// Marks the transport as closed, so that deallocating it does not warn.
     fn mark_transport_closed(&self, py: Python<'_>) {
         if let Some(transport) = self.app_transport.get_bound(py) {
             transport.get().mark_closed(py);
         }
     }
 
-    /// asyncio's `_fatal_error()`: closes, and reports what is not the network's business.
+    /// asyncio's `_fatal_error()`: closes the connection and reports the exception, unless it is an
+    /// OSError, which is expected on a network, or a cancellation.
     fn fatal_error<'py>(
         slf: &Bound<'py, Self>,
         raised: &Raised<'py>,
@@ -337,18 +341,18 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         let exception = raised.value();
-        this.force_close_below(py, Some(exception.as_any()))?;
+        this.force_close_underlying(py, Some(exception.as_any()))?;
         let reported = if exception.is_instance_of::<PyOSError>() {
             this.debug_log(slf, "%r: %s", &[PyString::new(py, message).as_any()], Some(raised))
         } else if outcome(py, exception.is_instance(outcome(py, imports::cancelled_error(py))?))? {
             Ok(())
         } else {
-            Self::report(slf, message, raised, this.lower.get_bound(py).as_ref())
+            Self::report(slf, message, raised, this.underlying.get_bound(py).as_ref())
         };
         outcome(py, reported)
     }
 
-    /// Hands an exception to the loop's exception handler.
+    /// Passes an exception to the loop's exception handler.
     fn report<'py>(
         slf: &Bound<'py, Self>,
         message: &str,
@@ -370,7 +374,7 @@ impl TlsProtocol {
         )
     }
 
-    /// A line in asyncio's log, in debug mode.
+    /// Logs a message with asyncio's logger, in debug mode.
     fn debug_log<'py>(
         &self,
         slf: &Bound<'py, Self>,
@@ -393,7 +397,7 @@ impl TlsProtocol {
         Ok(())
     }
 
-    /// `loop.call_soon(self.method)`.
+    /// Calls `loop.call_soon(self.method)`.
     fn call_soon<'py>(slf: &Bound<'py, Self>, method: &Bound<'py, PyString>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let queued = slf.as_any().getattr(method).and_then(|method| {
@@ -402,7 +406,7 @@ impl TlsProtocol {
         outcome(py, queued.map(drop))
     }
 
-    /// `loop.call_later(seconds, self.method)`; none for a time that is not a number.
+    /// Calls `loop.call_later(seconds, self.method)`; returns None, and does nothing, for NaN.
     fn call_later<'py>(
         slf: &Bound<'py, Self>,
         seconds: &Py<PyAny>,
@@ -423,7 +427,7 @@ impl TlsProtocol {
         visit.call(&self.context)?;
         self.session.traverse(visit)?;
         visit.call(&self.server_hostname)?;
-        self.lower.visit(visit)?;
+        self.underlying.visit(visit)?;
         self.app_protocol.visit(visit)?;
         self.app_transport.visit(visit)?;
         self.waiter.visit(visit)?;
@@ -431,7 +435,7 @@ impl TlsProtocol {
         self.shutdown_timer.visit(visit)?;
         self.extra.visit(visit)?;
         self.backlog.traverse(|backlog| backlog.traverse(visit))?;
-        self.lent.visit(visit)
+        self.receive_buffer.visit(visit)
     }
 }
 
@@ -446,12 +450,12 @@ fn cancel_timer<'py>(
     }
 }
 
-/// Whether asyncio's code would catch it by `except Exception`.
+/// Whether `except Exception` in asyncio's code would catch the exception.
 fn is_ordinary(raised: &Raised<'_>) -> bool {
     raised.value().is_instance_of::<PyException>()
 }
 
-/// A time-out as given, or asyncio's.
+/// The given time-out, or asyncio's default.
 fn timeout<'py>(
     given: Option<Bound<'py, PyAny>>,
     py: Python<'py>,

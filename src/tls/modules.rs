@@ -1,4 +1,4 @@
-//! Names of the module `ssl`, found when TLS is first used: an interpreter may be without it.
+//! Names of the module `ssl`, imported when TLS is first used: an interpreter may lack it.
 
 #![forbid(unsafe_code)]
 
@@ -33,8 +33,9 @@ names! {
     timeout_error = "asyncio.exceptions": "TimeoutError";
 }
 
-/// Whether a transport counts as closing with the one below it, as in later versions of asyncio.
-pub fn closing_follows_the_lower_transport(py: Python<'_>) -> PyResult<bool> {
+/// Whether a transport counts as closing together with the underlying one, as in later versions of
+/// asyncio.
+pub fn closing_follows_underlying(py: Python<'_>) -> PyResult<bool> {
     static CELL: PyOnceLock<bool> = PyOnceLock::new();
     CELL.get_or_try_init(py, || {
         let class = crate::interop::imports::ssl_protocol(py)?;
@@ -43,8 +44,8 @@ pub fn closing_follows_the_lower_transport(py: Python<'_>) -> PyResult<bool> {
     .copied()
 }
 
-/// Whether an SSL object raised to say that it needs more from the other side.
-pub fn asks_for_more(raised: &Raised<'_>) -> PyResult<bool> {
+/// Whether the exception means that the SSL object needs more data from the peer.
+pub fn wants_more(raised: &Raised<'_>) -> PyResult<bool> {
     let value = raised.value();
     let py = value.py();
     if value.get_type().is(want_read_error(py)?) {
@@ -53,7 +54,7 @@ pub fn asks_for_more(raised: &Raised<'_>) -> PyResult<bool> {
     Ok(value.is_instance(want_read_error(py)?)? || value.is_instance(syscall_error(py)?)?)
 }
 
-/// Whether an SSL object raised because TLS itself failed.
+/// Whether the exception is an error of TLS.
 pub fn is_ssl_error(raised: &Raised<'_>) -> PyResult<bool> {
     raised.value().is_instance(ssl_error(raised.value().py())?)
 }

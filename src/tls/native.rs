@@ -1,5 +1,5 @@
-//! Methods of the C classes of `_ssl`, looked up once: these classes can't be changed and their
-//! instances have no attributes of their own, so that a method stays what it is.
+//! Methods of the C classes of `_ssl`, looked up once: these classes are immutable and their
+//! instances have no attributes, so their methods cannot be replaced.
 
 #![forbid(unsafe_code)]
 
@@ -32,26 +32,26 @@ impl NativeClass {
         Ok(Some(Self { class: class.unbind(), read: read.unbind(), write: write.unbind() }))
     }
 
-    /// `_ssl.MemoryBIO`; `None` if its methods may change.
+    /// `_ssl.MemoryBIO`; `None` if its methods may be replaced.
     pub fn memory_bio(py: Python<'_>) -> Option<&Self> {
         static CELL: PyOnceLock<Option<NativeClass>> = PyOnceLock::new();
         CELL.get_or_init(py, || Self::find(py, "MemoryBIO").unwrap_or(None)).as_ref()
     }
 
-    /// `_ssl._SSLSocket`; `None` if its methods may change.
+    /// `_ssl._SSLSocket`; `None` if its methods may be replaced.
     pub fn ssl_socket(py: Python<'_>) -> Option<&Self> {
         static CELL: PyOnceLock<Option<NativeClass>> = PyOnceLock::new();
         CELL.get_or_init(py, || Self::find(py, "_SSLSocket").unwrap_or(None)).as_ref()
     }
 
-    /// The class, if `object` is an instance of this very class.
+    /// The class, if it is exactly that of `object`.
     #[inline]
     fn of<'a>(class: Option<&'a Self>, object: &Bound<'_, PyAny>) -> Option<&'a Self> {
         class.filter(|class| object.get_type_ptr().cast() == class.class.as_ptr())
     }
 }
 
-/// `object.read(*arguments)`, by the method of `class` if that made it.
+/// Calls `object.read(*arguments)`, by the cached method if `object` is of exactly `class`.
 #[inline]
 pub fn read<'py, const N: usize>(
     class: Option<&NativeClass>,
@@ -62,7 +62,7 @@ pub fn read<'py, const N: usize>(
     call(known, object, intern!(object.py(), "read"), arguments)
 }
 
-/// `object.write(*arguments)`, by the method of `class` if that made it.
+/// Calls `object.write(*arguments)`, by the cached method if `object` is of exactly `class`.
 #[inline]
 pub fn write<'py, const N: usize>(
     class: Option<&NativeClass>,
@@ -73,7 +73,7 @@ pub fn write<'py, const N: usize>(
     call(known, object, intern!(object.py(), "write"), arguments)
 }
 
-/// Calls the known method or, without one, what `object` has under the name.
+/// Calls the known method or, without one, the attribute of `object`.
 #[inline]
 fn call<'py, const N: usize>(
     known: Option<&Py<PyAny>>,

@@ -1,4 +1,5 @@
-//! What Python sees of [`TlsProtocol`]: the calls of the transport below, and asyncio's names.
+//! The Python methods of [`TlsProtocol`]: those that the underlying transport calls, and asyncio's
+//! private names.
 
 #![forbid(unsafe_code)]
 
@@ -9,13 +10,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMemoryView};
 
 use super::backlog::{self, Backlog};
-use super::{AppState, Parts, Phase, TlsProtocol, TlsTransport, modules};
+use super::{AppState, Phase, TlsParts, TlsProtocol, TlsTransport, modules};
 use crate::ffi::buffer;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 
-/// Bytes that a transport which is not ours may receive at once.
-const LENT: usize = 64 * 1024;
+/// The size of the buffer for an underlying transport that is not ours, in bytes.
+const RECEIVE_BUFFER_SIZE: usize = 64 * 1024;
 
 impl TlsProtocol {
     /// `get_extra_info()` of the transport.
@@ -28,15 +29,15 @@ impl TlsProtocol {
         if let Some(own) = self.own_extra(name)? {
             return Ok(Some(own));
         }
-        match self.lower.get_bound(py) {
-            Some(lower) => {
-                lower.call_method1(intern!(py, "get_extra_info"), (name, default)).map(Some)
+        match self.underlying.get_bound(py) {
+            Some(underlying) => {
+                underlying.call_method1(intern!(py, "get_extra_info"), (name, default)).map(Some)
             }
             None => Ok(default),
         }
     }
 
-    /// What TLS itself knows.
+    /// The extra information of TLS itself.
     fn own_extra<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = name.py();
         if let Some(extra) = self.extra.get_bound(py) {
@@ -82,7 +83,7 @@ impl TlsProtocol {
         ssl_handshake_timeout: Option<Bound<'py, PyAny>>,
         ssl_shutdown_timeout: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
-        Self::create(Parts {
+        Self::create(TlsParts {
             scheduler: r#loop,
             protocol: app_protocol,
             context: sslcontext,
@@ -105,61 +106,61 @@ impl TlsProtocol {
         format!("<asyncio.sslproto.SSLProtocol object at {:#x}>", slf.as_ptr() as usize)
     }
 
-    /// The transport below is connected: starts the handshake.
+    /// Called by the underlying transport when it is connected: starts the handshake.
     fn connection_made(slf: &Bound<'_, Self>, transport: &Bound<'_, PyAny>) -> PyResult<()> {
-        Self::lower_made(slf, transport).map_err(PyErr::from)
+        Self::underlying_connected(slf, transport).map_err(PyErr::from)
     }
 
-    /// The transport below is closed.
+    /// Called by the underlying transport when it is closed.
     fn connection_lost<'py>(
         slf: &Bound<'py, Self>,
         exc: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         drop(slf.get().open.take(slf.py()));
         let exception = exc.unwrap_or_else(|| slf.py().None().into_bound(slf.py()));
-        Self::lower_lost(slf, &exception).map_err(PyErr::from)
+        Self::underlying_lost(slf, &exception).map_err(PyErr::from)
     }
 
-    /// Ciphertext has come.
+    /// Called by the underlying transport with received ciphertext.
     fn data_received(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         Self::received_object(slf, data).map_err(PyErr::from)
     }
 
-    /// A buffer for ciphertext, valid until `buffer_updated()`.
+    /// Return a buffer for ciphertext, valid until `buffer_updated()`.
     fn get_buffer<'py>(&self, py: Python<'py>, _sizehint: isize) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(lent) = self.lent.get_bound(py) {
-            return Ok(lent);
+        if let Some(receive_buffer) = self.receive_buffer.get_bound(py) {
+            return Ok(receive_buffer);
         }
         let room = pyo3::types::PyByteArray::new(py, &[]);
-        room.resize(LENT)?;
+        room.resize(RECEIVE_BUFFER_SIZE)?;
         let view = PyMemoryView::from(room.as_any())?.into_any();
-        self.lent.store(py, Some(view.clone()));
+        self.receive_buffer.store(py, Some(view.clone()));
         Ok(view)
     }
 
-    /// Ciphertext has come, into the buffer that was lent.
+    /// Called by the underlying transport when it has received ciphertext into the buffer.
     fn buffer_updated(slf: &Bound<'_, Self>, nbytes: usize) -> PyResult<()> {
         let py = slf.py();
-        let Some(lent) = slf.get().lent.get_bound(py) else {
+        let Some(receive_buffer) = slf.get().receive_buffer.get_bound(py) else {
             return Err(PyRuntimeError::new_err("buffer_updated() without get_buffer()"));
         };
-        let received = buffer::part(&lent, 0..nbytes)?;
+        let received = buffer::part(&receive_buffer, 0..nbytes)?;
         Self::received_object(slf, &received).map_err(PyErr::from)
     }
 
-    /// The peer of the transport below is done sending.
+    /// Called by the underlying transport at end of stream.
     fn eof_received(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        Self::lower_eof(slf).map_err(PyErr::from)
+        Self::underlying_eof_received(slf).map_err(PyErr::from)
     }
 
-    /// The transport below wants no more for now.
+    /// Called by the underlying transport when its buffer is above the high-water mark.
     fn pause_writing(&self, py: Python<'_>) {
-        self.pause_below(py);
+        self.pause_sending(py);
     }
 
-    /// The transport below wants more.
+    /// Called by the underlying transport when its buffer has drained to the low-water mark.
     fn resume_writing(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::resume_below(slf).map_err(PyErr::from)
+        Self::resume_sending(slf).map_err(PyErr::from)
     }
 
     fn _check_handshake_timeout(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -220,7 +221,7 @@ impl TlsProtocol {
 
     #[getter(_transport)]
     fn transport_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.lower.get_bound(py)
+        self.underlying.get_bound(py)
     }
 
     #[getter(_waiter)]
@@ -299,9 +300,9 @@ impl TlsProtocol {
         self.extra_dict(py)
     }
 
-    /// Queues data without sending it; for CPython's tests.
+    /// Queue data without sending it, for CPython's tests.
     fn _append_write_backlog(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        backlog::put_off(&self.backlog, data).map_err(PyErr::from)
+        backlog::append(&self.backlog, data).map_err(PyErr::from)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -311,7 +312,7 @@ impl TlsProtocol {
     fn __clear__(&self) {
         Python::attach(|py| {
             drop((
-                self.lower.take(py),
+                self.underlying.take(py),
                 self.app_protocol.take(py),
                 self.app_transport.take(py),
                 self.waiter.take(py),
@@ -320,7 +321,7 @@ impl TlsProtocol {
                 self.handshake_timer.take(py),
                 self.shutdown_timer.take(py),
                 self.extra.take(py),
-                self.lent.take(py),
+                self.receive_buffer.take(py),
                 self.backlog.with(py, std::mem::take::<Backlog>),
             ));
         });

@@ -1,4 +1,4 @@
-//! Application data on its way in.
+//! Receives application data.
 
 #![forbid(unsafe_code)]
 
@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PySlice};
 
-use super::session::{RECORD, Read};
+use super::session::{RECORD_SIZE, Read};
 use super::{AppState, Phase, TlsProtocol};
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::objects::shared_buffer::{BufferLease, CAPACITY};
@@ -15,18 +15,19 @@ use crate::interop::imports;
 use crate::scheduler::report::outcome;
 use crate::transport::{Feed, NativeProtocol};
 
-/// Ciphertext that is fed at a time: it stays in the processor's cache, and a BIO never shrinks.
-const STEP: usize = 64 * 1024;
+/// The maximum amount of ciphertext fed to the BIO at a time, in bytes, so that it stays in the
+/// processor's cache and the BIO, which never shrinks, stays small.
+const MAX_FEED: usize = 64 * 1024;
 
-/// Ciphertext of this size is decrypted into new objects.
-const LARGE: usize = 32 * 1024;
+/// Ciphertext of this size, in bytes, or more is decrypted directly into new bytes objects.
+const LARGE_INPUT: usize = 32 * 1024;
 
-/// What asyncio asks an SSL object for.
+/// The size, in bytes, that asyncio passes to the SSL object's `read()`.
 const MAX_SIZE: usize = 256 * 1024;
 
-/// Ciphertext that is to be fed.
+/// Ciphertext that is not fed yet: the bytes from `next` to `end` of the buffer.
 struct Input<'a, 'py> {
-    window: &'a BufferLease<'py>,
+    lease: &'a BufferLease<'py>,
     next: usize,
     end: usize,
 }
@@ -37,13 +38,13 @@ enum Stopped<'py> {
     Drained,
     /// The buffer is full.
     Full,
-    /// The peer has closed its side.
+    /// The peer has sent close_notify.
     Closed,
-    /// The SSL object raised.
+    /// The SSL object has raised.
     Failed(Raised<'py>),
 }
 
-/// The chunks as one object: the only one as it is, as in asyncio.
+/// Joins the chunks. A single one is returned unchanged, as in asyncio.
 fn joined<'py>(
     py: Python<'py>,
     mut chunks: Vec<Bound<'py, PyAny>>,
@@ -55,23 +56,23 @@ fn joined<'py>(
 }
 
 impl TlsProtocol {
-    /// Ciphertext has come, in a window.
+    /// Called with ciphertext in the first `length` bytes of a shared buffer.
     pub fn received_lease<'py>(
         slf: &Bound<'py, Self>,
-        window: &BufferLease<'py>,
+        lease: &BufferLease<'py>,
         length: usize,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let status = slf.get().status.get(py);
         if status.phase == Phase::Wrapped && !status.app_reading_paused && !status.buffered {
-            let mut input = Input { window, next: 0, end: length };
+            let mut input = Input { lease, next: 0, end: length };
             return Self::read_guarded(slf, Some(&mut input));
         }
-        slf.get().session.feed_lease(py, window, 0..length)?;
+        slf.get().session.feed_lease(py, lease, 0..length)?;
         Self::received_in_phase(slf)
     }
 
-    /// Ciphertext has come, in an object.
+    /// Called with ciphertext in an object.
     pub fn received_object<'py>(
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
@@ -80,7 +81,7 @@ impl TlsProtocol {
         Self::received_in_phase(slf)
     }
 
-    /// asyncio's `buffer_updated()` after it has fed the BIO.
+    /// The rest of asyncio's `buffer_updated()`, after it has fed the BIO.
     pub fn received_in_phase<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         match slf.get().phase(slf.py()) {
             Phase::Handshake => Self::do_handshake(slf),
@@ -121,7 +122,7 @@ impl TlsProtocol {
                 Self::read_and_deliver(slf, input)?;
             } else {
                 if let Some(input) = input {
-                    this.session.feed_lease(py, input.window, input.next..input.end)?;
+                    this.session.feed_lease(py, input.lease, input.next..input.end)?;
                     input.next = input.end;
                 }
                 Self::read_by_object(slf)?;
@@ -132,21 +133,21 @@ impl TlsProtocol {
                 Self::process_outgoing(slf)?;
             }
         } else if status.phase == Phase::Wrapped && waits() {
-            // A handshake holds the data back, and may have gone on.
+            // The data had to wait for a handshake, which may be complete now.
             Self::do_write(slf)?;
         }
-        // Less than a record is left unless the application has paused.
+        // Less than a record is left, unless the application has paused reading.
         let status = this.status.get(py);
         if status.app_reading_paused
             || status.reading_paused
-            || this.read_limits.inspect(py, |limits| limits.high <= 2 * RECORD)
+            || this.read_limits.inspect(py, |limits| limits.high <= 2 * RECORD_SIZE)
         {
             return Self::control_reading(slf);
         }
         Ok(())
     }
 
-    /// Decrypts all that has come and gives it to a protocol in one piece, if it fits.
+    /// Decrypts all received ciphertext and delivers it to the protocol in one piece, if it fits.
     fn read_and_deliver<'py>(
         slf: &Bound<'py, Self>,
         mut input: Option<&mut Input<'_, 'py>>,
@@ -155,10 +156,10 @@ impl TlsProtocol {
         let this = slf.get();
         loop {
             let plaintext = match &input {
-                // Plaintext is shorter than its ciphertext, and room for less than a record is
-                // not used. Less is copied for less than it takes to cut a large object.
-                Some(Input { next, end, .. }) if end - next >= LARGE => {
-                    BufferLease::of_new_bytes(py, (end - next + 2 * RECORD).min(CAPACITY))?
+                // Plaintext is shorter than its ciphertext, and room for less than a record is not
+                // used. For a smaller amount copying is cheaper than shrinking a large object.
+                Some(Input { next, end, .. }) if end - next >= LARGE_INPUT => {
+                    BufferLease::of_new_bytes(py, (end - next + 2 * RECORD_SIZE).min(CAPACITY))?
                 }
                 _ => BufferLease::new(py)?,
             };
@@ -173,11 +174,11 @@ impl TlsProtocol {
                         let end = input.next
                             + this.session.whole_records(
                                 py,
-                                input.window,
+                                input.lease,
                                 input.next..input.end,
-                                STEP,
+                                MAX_FEED,
                             )?;
-                        this.session.feed_lease(py, input.window, input.next..end)?;
+                        this.session.feed_lease(py, input.lease, input.next..end)?;
                         input.next = end;
                     }
                     _ => break Stopped::Drained,
@@ -190,12 +191,12 @@ impl TlsProtocol {
                 Stopped::Closed => return Self::peer_closed(slf),
                 Stopped::Failed(raised) => return Err(raised),
             }
-            // The application may have paused, closed, or become another protocol.
+            // The application may have paused reading, closed, or set another protocol.
             let status = this.status.get(py);
             let reads = matches!(status.phase, Phase::Wrapped | Phase::Flushing);
             if !reads || status.app_reading_paused || status.buffered {
                 if let Some(input) = &mut input {
-                    this.session.feed_lease(py, input.window, input.next..input.end)?;
+                    this.session.feed_lease(py, input.lease, input.next..input.end)?;
                     input.next = input.end;
                 }
                 if reads && status.buffered && !status.app_reading_paused {
@@ -206,19 +207,19 @@ impl TlsProtocol {
         }
     }
 
-    /// Decrypts whole records into `window`, from `filled` on.
+    /// Decrypts whole records into `lease`, from `filled` on.
     fn decrypt<'py>(
         &self,
         py: Python<'py>,
-        window: &BufferLease<'py>,
+        lease: &BufferLease<'py>,
         filled: &mut usize,
     ) -> Stopped<'py> {
         while self.session.has_unread(py) {
-            let capacity = window.capacity();
-            if capacity - *filled < RECORD {
+            let capacity = lease.capacity();
+            if capacity - *filled < RECORD_SIZE {
                 return Stopped::Full;
             }
-            match self.session.read(capacity - *filled, window.lend(*filled..capacity)) {
+            match self.session.read(capacity - *filled, lease.lend(*filled..capacity)) {
                 Ok(Read::Data(count)) => *filled += count,
                 Ok(Read::Drained) => return Stopped::Drained,
                 Ok(Read::Closed) => return Stopped::Closed,
@@ -228,7 +229,7 @@ impl TlsProtocol {
         Stopped::Drained
     }
 
-    /// As [`Self::read_and_deliver`], if `read()` of the SSL object was replaced: it is called as
+    /// Like [`Self::read_and_deliver`], if `read()` of the SSL object is replaced: it is called as
     /// asyncio calls it.
     fn read_by_object<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
@@ -277,7 +278,7 @@ impl TlsProtocol {
         call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]).map(drop)
     }
 
-    /// As `deliver()`, for the protocol of asyncio's streams.
+    /// Like `deliver()`, for the protocol of asyncio's streams.
     fn feed_stream<'py>(
         feed: Feed<'py>,
         plaintext: BufferLease<'py>,
@@ -289,7 +290,7 @@ impl TlsProtocol {
         outcome(py, feed.notify_reader())
     }
 
-    /// Decrypts into the buffer of a BufferedProtocol: one buffer, and the rest in the next turn.
+    /// Decrypts into the buffer of a BufferedProtocol: one buffer now, the rest in the next turn.
     fn read_into_protocol<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         while Self::fill_protocol(slf)? {
@@ -297,12 +298,12 @@ impl TlsProtocol {
             if status.phase != Phase::Flushing || status.app_reading_paused {
                 return Self::call_soon(slf, intern!(py, "_do_read"));
             }
-            // The connection is about to end: there may be no next turn.
+            // The connection is closing: there may be no next turn.
         }
         Ok(())
     }
 
-    /// Fills the protocol's buffer once; answers whether more may be there.
+    /// Fills the protocol's buffer once; returns whether there may be more data.
     fn fill_protocol<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
         let py = slf.py();
         let this = slf.get();
@@ -351,8 +352,8 @@ impl TlsProtocol {
         }
     }
 
-    /// As [`Self::fill_protocol`], if `read()` of the SSL object was replaced. What that says is
-    /// handed on as it is: the memory is the protocol's.
+    /// Like [`Self::fill_protocol`], if `read()` of the SSL object is replaced. The count that it
+    /// returns is passed on unchecked: the memory is the protocol's.
     fn fill_protocol_by_object<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
         let py = slf.py();
         let this = slf.get();
@@ -397,13 +398,13 @@ impl TlsProtocol {
         }
     }
 
-    /// The peer has sent its close_notify.
+    /// Called when the peer has sent close_notify.
     fn peer_closed<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         Self::call_eof_received(slf)?;
         Self::start_shutdown(slf)
     }
 
-    /// Tells the application, once, that nothing more will come.
+    /// Calls the application's `eof_received()`, once.
     pub fn call_eof_received<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
@@ -412,9 +413,9 @@ impl TlsProtocol {
         }
         this.update(py, |status| status.app = AppState::Eof);
         let Some(protocol) = this.app_protocol.get_bound(py) else { return Ok(()) };
-        let told = call::call_method(&protocol, intern!(py, "eof_received"), [])
-            .and_then(|keep_open| outcome(py, keep_open.is_truthy()));
-        match told {
+        let keep_open = call::call_method(&protocol, intern!(py, "eof_received"), [])
+            .and_then(|value| outcome(py, value.is_truthy()));
+        match keep_open {
             Ok(false) => Ok(()),
             Ok(true) => {
                 let text =
@@ -433,7 +434,7 @@ impl TlsProtocol {
         self.update(py, |status| status.app_reading_paused = true);
     }
 
-    /// `resume_reading()` of the transport: goes on in the next turn.
+    /// `resume_reading()` of the transport: continues in the next turn.
     pub fn resume_app_reading<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
@@ -444,7 +445,7 @@ impl TlsProtocol {
         Self::call_soon(slf, intern!(py, "_resume"))
     }
 
-    /// What was put off while the application did not read.
+    /// Continues after the application has resumed reading.
     pub fn resume<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         match slf.get().phase(slf.py()) {
             Phase::Wrapped => Self::do_read(slf),

@@ -1,27 +1,27 @@
-//! Counting the records of a TLS stream.
+//! Counts the records of a TLS stream.
 //!
 //! Reading from an SSL object that has no whole record raises, which costs more than decrypting a
-//! small message. All ciphertext passes through here, and the length of each record is in its
-//! header (RFC 8446, 5.1), so we know when there is something to read. The count may be too high
-//! (a record need not carry application data), never too low; where the stream does not look like
-//! TLS we stop counting and OpenSSL is always asked.
+//! small message. All ciphertext passes through here, and each record's header has its length
+//! (RFC 8446, 5.1), so it is known when there is something to read. The count may be too high (a
+//! record need not contain application data), but never too low. If the stream does not look like
+//! TLS, counting stops and the SSL object is always read.
 
 #![forbid(unsafe_code)]
 
-/// Type, version, length.
+/// The length of a header: type, version, length.
 const HEADER: usize = 5;
-/// Content types from change_cipher_spec to heartbeat.
+/// The content types, from change_cipher_spec to heartbeat.
 const TYPES: std::ops::RangeInclusive<u8> = 20..=24;
-/// Largest body of a record: 16 KiB and what TLS 1.2 may add.
-const LARGEST_BODY: usize = 16 * 1024 + 2048;
-/// Not known how many; also that counting was given up.
+/// The maximum size of a record's body, in bytes: 16 KiB and the expansion that TLS 1.2 allows.
+const MAX_BODY: usize = 16 * 1024 + 2048;
+/// The number of records is unknown, or counting has stopped.
 const UNKNOWN: u32 = u32::MAX;
 
-/// Whole records that were fed and not read yet.
+/// The number of whole records that were fed and not read yet.
 #[derive(Clone, Copy)]
 pub struct Records {
     unread: u32,
-    /// Bytes of the body that are still to come.
+    /// The number of bytes missing from the current record's body.
     body_left: u32,
     header: [u8; HEADER],
     header_length: u8,
@@ -36,7 +36,7 @@ impl Default for Records {
 }
 
 impl Records {
-    /// More of the stream has come.
+    /// Counts the records of the next part of the stream.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while self.plausible && !bytes.is_empty() {
             if self.body_left > 0 {
@@ -60,7 +60,8 @@ impl Records {
         }
     }
 
-    /// How much of `bytes`, at most `most` if a record fits into that, ends where a record ends.
+    /// The length of the longest prefix of `bytes` that ends at the end of a record and is not
+    /// longer than `most`, unless the first record is.
     pub fn whole_records(mut self, bytes: &[u8], most: usize) -> usize {
         let mut whole = 0;
         while whole < bytes.len() {
@@ -74,7 +75,8 @@ impl Records {
         whole
     }
 
-    /// Bytes until the record that has begun ends, or the next one; all if that can't be told.
+    /// The number of bytes to the end of the current record, or else of the next one; all if that
+    /// is unknown.
     fn rest_of_record(&self, bytes: &[u8]) -> usize {
         let have = usize::from(self.header_length);
         let rest = if !self.plausible {
@@ -95,8 +97,8 @@ impl Records {
     fn begin_body(&mut self) {
         let [kind, major, _, high, low] = self.header;
         let length = usize::from(u16::from_be_bytes([high, low]));
-        if !TYPES.contains(&kind) || major != 3 || length > LARGEST_BODY {
-            return self.give_up();
+        if !TYPES.contains(&kind) || major != 3 || length > MAX_BODY {
+            return self.stop_counting();
         }
         self.body_left = length as u32;
         if length == 0 {
@@ -104,26 +106,26 @@ impl Records {
         }
     }
 
-    /// Not all of the stream passes through here: OpenSSL must be asked.
-    pub fn give_up(&mut self) {
+    /// Stops counting, since parts of the stream do not pass through here.
+    pub fn stop_counting(&mut self) {
         self.plausible = false;
         self.unread = UNKNOWN;
     }
 
-    /// Records were read elsewhere, by a handshake: `some` tells whether anything is left.
-    pub fn lose_count(&mut self, some: bool) {
+    /// Called when a handshake has read an unknown number of records; `some`: whether data is left.
+    pub fn forget_count(&mut self, some: bool) {
         if self.plausible {
             self.unread = if some { UNKNOWN } else { 0 };
         }
     }
 
-    /// Whether reading may give something.
+    /// Whether reading may return data.
     #[inline(always)]
     pub fn has_unread(&self) -> bool {
         self.unread > 0
     }
 
-    /// A read has taken a whole record, or more.
+    /// Called when a whole record was read.
     #[inline(always)]
     pub fn note_read(&mut self) {
         if self.unread != UNKNOWN {
@@ -131,7 +133,7 @@ impl Records {
         }
     }
 
-    /// A read had nothing left to give.
+    /// Called when there was nothing left to read.
     pub fn note_drained(&mut self) {
         if self.plausible {
             self.unread = 0;
@@ -208,7 +210,7 @@ mod tests {
     #[test]
     fn an_unknown_number_lasts_until_drained() {
         let mut records = Records::default();
-        records.lose_count(true);
+        records.forget_count(true);
         records.note_read();
         records.feed(&record(3));
         assert!(records.has_unread());
@@ -216,7 +218,7 @@ mod tests {
         assert!(!records.has_unread());
         records.feed(&record(3));
         assert!(records.has_unread());
-        records.lose_count(false);
+        records.forget_count(false);
         assert!(!records.has_unread());
     }
 }

@@ -1,9 +1,9 @@
 //! The SSL object of one connection and its two memory BIOs.
 //!
-//! The context that the user made decides everything; we move bytes. Where the methods of the object
-//! are the standard library's, reading and writing skip its Python wrapper. That is looked at each
-//! time: programs replace these methods, on the class or on one object, before or after a connection
-//! is made. Only the C object inside is believed when it says how much it read.
+//! The program's context decides everything; this code moves bytes. Reading and writing bypass the
+//! object's Python wrapper while its methods are the standard library's. That is checked each time:
+//! programs replace these methods, on the class or on one object, before or after a connection is
+//! made. Only the count that the C object returns is trusted.
 
 #![forbid(unsafe_code)]
 
@@ -23,32 +23,32 @@ use crate::ffi::objects::cell::AttachedRefCell;
 use crate::ffi::objects::shared_buffer::BufferLease;
 use crate::scheduler::report::outcome;
 
-/// Plaintext of one record.
-pub const RECORD: usize = 16 * 1024;
+/// The maximum size of a record's plaintext, in bytes.
+pub const RECORD_SIZE: usize = 16 * 1024;
 
 /// An SSL object between two memory BIOs.
 pub struct Session {
-    /// What `wrap_bio()` gave.
+    /// The result of `wrap_bio()`.
     object: Py<PyAny>,
-    /// The C object inside, if there is one.
+    /// The C object that it wraps, if it is the standard library's.
     inner: Option<Py<PyAny>>,
     incoming: Py<PyAny>,
     outgoing: Py<PyAny>,
     records: AttachedRefCell<Records>,
 }
 
-/// What became of a read.
+/// The result of a read.
 pub enum Read {
-    /// So many bytes.
+    /// The number of bytes read.
     Data(usize),
-    /// Nothing until more ciphertext comes.
+    /// There is nothing to read until more ciphertext is received.
     Drained,
-    /// The peer has closed its side in an orderly way.
+    /// The peer has sent close_notify.
     Closed,
 }
 
 impl Session {
-    /// Makes the SSL object by `context.wrap_bio()`.
+    /// Creates the SSL object by `context.wrap_bio()`.
     ///
     /// # Errors
     /// Those of the context.
@@ -69,7 +69,9 @@ impl Session {
             Some(&keywords),
         )?;
         Ok(Self {
-            inner: Stock::get(py).and_then(|stock| stock.inner(&object)).map(Bound::unbind),
+            inner: OriginalMethods::get(py)
+                .and_then(|original| original.inner(&object))
+                .map(Bound::unbind),
             object: object.unbind(),
             incoming: incoming.unbind(),
             outgoing: outgoing.unbind(),
@@ -82,41 +84,41 @@ impl Session {
         self.object.bind(py).clone()
     }
 
-    /// The BIO that is fed with ciphertext.
+    /// The BIO for received ciphertext.
     pub fn incoming<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.incoming.bind(py).clone()
     }
 
-    /// The BIO that ciphertext comes out of.
+    /// The BIO for ciphertext to be sent.
     pub fn outgoing<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.outgoing.bind(py).clone()
     }
 
-    /// Feeds ciphertext from a window.
+    /// Feeds ciphertext from `part` of a shared buffer.
     pub fn feed_lease<'py>(
         &self,
         py: Python<'py>,
-        window: &BufferLease<'py>,
+        lease: &BufferLease<'py>,
         part: std::ops::Range<usize>,
     ) -> PyOutcome<'py, ()> {
-        window.with(part.clone(), |bytes| {
+        lease.with(part.clone(), |bytes| {
             self.records.with(py, |records| records.feed(bytes));
         })?;
         let incoming = self.incoming.bind(py);
-        native::write(NativeClass::memory_bio(py), incoming, [window.lend(part)]).map(drop)
+        native::write(NativeClass::memory_bio(py), incoming, [lease.lend(part)]).map(drop)
     }
 
-    /// How much of `part` to feed at a time: whole records, so that the BIO keeps none back, which
-    /// it would move at the next write; `most` bytes, so that they stay in the processor's cache.
+    /// How much of `part` to feed at a time: whole records, since the BIO would move the rest of
+    /// one at the next write, and at most `most` bytes, so that they stay in the processor's cache.
     pub fn whole_records<'py>(
         &self,
         py: Python<'py>,
-        window: &BufferLease<'py>,
+        lease: &BufferLease<'py>,
         part: std::ops::Range<usize>,
         most: usize,
     ) -> PyOutcome<'py, usize> {
         let records = self.records.with(py, |records| *records);
-        window.with(part, |bytes| records.whole_records(bytes, most))
+        lease.with(part, |bytes| records.whole_records(bytes, most))
     }
 
     /// Feeds ciphertext from any object with the buffer protocol.
@@ -128,29 +130,29 @@ impl Session {
         native::write(NativeClass::memory_bio(py), self.incoming.bind(py), [data]).map(drop)
     }
 
-    /// Bytes that were fed and that the SSL object has not taken.
+    /// The number of bytes that were fed and that the SSL object has not read.
     pub fn incoming_size(&self, py: Python<'_>) -> PyResult<usize> {
         self.incoming.bind(py).getattr(intern!(py, "pending"))?.extract()
     }
 
-    /// Ciphertext that was not taken out yet.
+    /// The number of bytes of ciphertext in the outgoing BIO.
     pub fn outgoing_size(&self, py: Python<'_>) -> PyResult<usize> {
         self.outgoing.bind(py).getattr(intern!(py, "pending"))?.extract()
     }
 
-    /// Someone fed the BIO behind our back.
+    /// Stops counting records, since other code has written to the BIO.
     pub fn stop_counting(&self, py: Python<'_>) {
-        self.records.with(py, Records::give_up);
+        self.records.with(py, Records::stop_counting);
     }
 
-    /// A handshake has read records.
-    pub fn lose_count(&self, py: Python<'_>) -> PyResult<()> {
+    /// Called when a handshake has read records.
+    pub fn forget_count(&self, py: Python<'_>) -> PyResult<()> {
         let some = self.incoming_size(py)? > 0;
-        self.records.with(py, |records| records.lose_count(some));
+        self.records.with(py, |records| records.forget_count(some));
         Ok(())
     }
 
-    /// Whether reading may give something.
+    /// Whether reading may return data.
     #[inline]
     pub fn has_unread(&self, py: Python<'_>) -> bool {
         self.records.with(py, |records| records.has_unread())
@@ -160,8 +162,8 @@ impl Session {
     #[inline]
     pub fn reads_directly(&self, py: Python<'_>) -> bool {
         self.inner.is_some()
-            && Stock::get(py).is_some_and(|stock| {
-                has_method(self.object.bind(py), intern!(py, "read"), stock.read.bind(py))
+            && OriginalMethods::get(py).is_some_and(|original| {
+                has_method(self.object.bind(py), intern!(py, "read"), original.read.bind(py))
             })
     }
 
@@ -169,8 +171,8 @@ impl Session {
     #[inline]
     pub fn writes_directly(&self, py: Python<'_>) -> bool {
         self.inner.is_some()
-            && Stock::get(py).is_some_and(|stock| {
-                has_method(self.object.bind(py), intern!(py, "write"), stock.write.bind(py))
+            && OriginalMethods::get(py).is_some_and(|original| {
+                has_method(self.object.bind(py), intern!(py, "write"), original.write.bind(py))
             })
     }
 
@@ -178,7 +180,8 @@ impl Session {
         self.inner.as_ref().unwrap_or(&self.object).bind(py)
     }
 
-    /// `read(size, target)` of the C object: one record, or as much of it as fits.
+    /// Calls `read(size, target)` of the C object, which reads one record, or as much of it as
+    /// fits.
     pub fn read<'py>(&self, size: usize, target: &Bound<'py, PyAny>) -> PyOutcome<'py, Read> {
         let py = target.py();
         let wanted = outcome(py, size.into_pyobject(py).map_err(PyErr::from))?;
@@ -189,13 +192,13 @@ impl Session {
                 if count == 0 {
                     return Ok(Read::Closed);
                 }
-                // A read that filled its target may have left a part of the record.
+                // A read that has filled its target may have left part of the record.
                 if count < size {
                     self.records.with(py, Records::note_read);
                 }
                 Ok(Read::Data(count.min(size)))
             }
-            Err(raised) if outcome(py, modules::asks_for_more(&raised))? => {
+            Err(raised) if outcome(py, modules::wants_more(&raised))? => {
                 self.records.with(py, Records::note_drained);
                 Ok(Read::Drained)
             }
@@ -203,8 +206,8 @@ impl Session {
         }
     }
 
-    /// `read(*arguments)` of an object that has its own `read()`: what it answers, or `None` if it
-    /// asks for more.
+    /// Calls `read(*arguments)` of an object that has its own `read()`. Returns its result, or
+    /// `None` if it needs more data.
     pub fn read_by_object<'py, const N: usize>(
         &self,
         py: Python<'py>,
@@ -212,13 +215,13 @@ impl Session {
     ) -> PyOutcome<'py, Option<Bound<'py, PyAny>>> {
         match call::call_method(self.object.bind(py), intern!(py, "read"), arguments) {
             Ok(answer) => Ok(Some(answer)),
-            Err(raised) if outcome(py, modules::asks_for_more(&raised))? => Ok(None),
+            Err(raised) if outcome(py, modules::wants_more(&raised))? => Ok(None),
             Err(raised) => Err(raised),
         }
     }
 
-    /// `write(data)`, of the C object if `direct`: how many bytes became records; `None` if a
-    /// handshake must go on first.
+    /// Calls `write(data)`, of the C object if `direct`. Returns the number of bytes encrypted, or
+    /// `None` if a handshake must be continued first.
     pub fn write<'py>(
         &self,
         data: &Bound<'py, PyAny>,
@@ -229,24 +232,24 @@ impl Session {
         match native::write(NativeClass::ssl_socket(py), object, [data]) {
             Ok(count) => match count.extract() {
                 Ok(count) => Ok(Some(count)),
-                // More than there can be: all of it, as asyncio takes any such number.
+                // A number out of range means all of it, as in asyncio.
                 Err(_) if count.is_instance_of::<PyInt>() && outcome(py, count.gt(0))? => {
                     Ok(Some(usize::MAX))
                 }
                 Err(error) => outcome(py, Err(error)),
             },
-            Err(raised) if outcome(py, modules::asks_for_more(&raised))? => Ok(None),
+            Err(raised) if outcome(py, modules::wants_more(&raised))? => Ok(None),
             Err(raised) => Err(raised),
         }
     }
 
-    /// Takes the ciphertext out.
+    /// Removes all ciphertext from the outgoing BIO and returns it.
     pub fn take_outgoing<'py>(&self, py: Python<'py>) -> PyOutcome<'py, Bound<'py, PyBytes>> {
         let data = native::read(NativeClass::memory_bio(py), self.outgoing.bind(py), [])?;
         outcome(py, data.cast_into().map_err(PyErr::from))
     }
 
-    /// Reports the objects to the cyclic collector.
+    /// Visits the objects for the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.object)?;
         visit.call(&self.inner)?;
@@ -256,24 +259,24 @@ impl Session {
 }
 
 /// The standard library's methods.
-struct Stock {
+struct OriginalMethods {
     read: Py<PyAny>,
     write: Py<PyAny>,
-    /// Class of the C object.
+    /// The class of the C object.
     inner: Py<PyAny>,
 }
 
-impl Stock {
-    /// `None` if a program had replaced one of them before it used TLS.
+impl OriginalMethods {
+    /// `None` if the program had replaced one of them before it first used TLS.
     fn get(py: Python<'_>) -> Option<&Self> {
-        static STOCK: PyOnceLock<Option<Stock>> = PyOnceLock::new();
-        STOCK.get_or_init(py, || Self::find(py).unwrap_or(None)).as_ref()
+        static ORIGINAL: PyOnceLock<Option<OriginalMethods>> = PyOnceLock::new();
+        ORIGINAL.get_or_init(py, || Self::find(py).unwrap_or(None)).as_ref()
     }
 
     #[cold]
     fn find(py: Python<'_>) -> PyResult<Option<Self>> {
         let class = modules::ssl_object(py)?;
-        // Not `ssl.__file__`, which is another file in a frozen program.
+        // Not `ssl.__file__`, which differs in a frozen program.
         let file = modules::pem_function(py)?.getattr("__code__")?.getattr("co_filename")?;
         let read = class.getattr("read")?;
         let write = class.getattr("write")?;
@@ -287,7 +290,7 @@ impl Stock {
         Ok(Some(Self { read: read.unbind(), write: write.unbind(), inner: inner.unbind() }))
     }
 
-    /// The C object that `object` wraps, if its class has one of the methods.
+    /// The C object that `object` wraps, if its class has at least one of the original methods.
     fn inner<'py>(&self, object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
         let py = object.py();
         let has = |name: &Bound<'py, PyString>, method: &Py<PyAny>| {

@@ -1,4 +1,4 @@
-//! How a TLS connection ends: flushed, with close_notify exchanged, at once, or by its peer.
+//! The end of a TLS connection: flushing and exchanging close_notify, aborting, or end of stream.
 
 #![forbid(unsafe_code)]
 
@@ -12,13 +12,14 @@ use crate::ffi::exception::{PyOutcome, Raised};
 use crate::scheduler::report::outcome;
 
 impl TlsProtocol {
-    /// `close()` of the transport, or the peer has closed its side.
+    /// Starts the shutdown: `close()` of the transport was called, or the peer has sent
+    /// close_notify.
     pub fn start_shutdown<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
         match this.phase(py) {
-            Phase::Flushing if this.waits_for_a_reader(py) => {
-                // After the end of the stream the application does not read what is left.
+            Phase::Flushing if this.has_unread_at_eof(py) => {
+                // After end of stream the application does not read the remaining data.
                 this.mark_transport_closed(py);
                 Self::do_flush(slf)
             }
@@ -35,14 +36,15 @@ impl TlsProtocol {
         }
     }
 
-    /// Whether the stream has ended and the application has paused reading before all was read.
-    fn waits_for_a_reader(&self, py: Python<'_>) -> bool {
+    /// Whether the stream has ended and the application has paused reading before reading all of
+    /// it.
+    fn has_unread_at_eof(&self, py: Python<'_>) -> bool {
         self.status.inspect(py, |status| status.eof_received && status.app_reading_paused)
             && !self.shutdown_timer.is_some(py)
     }
 
-    /// Starts the timer of the shutdown, once.
-    fn limit_shutdown<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    /// Starts the timer of the shutdown, unless it is running.
+    fn start_shutdown_timer<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
         if this.shutdown_timer.is_some(py) {
@@ -54,44 +56,45 @@ impl TlsProtocol {
         Ok(())
     }
 
-    /// The time for the shutdown is over.
+    /// Called when the shutdown's time-out expires.
     ///
-    /// Once close_notify is exchanged or the peer has sent its end of the stream, only a peer that
-    /// takes nothing of what is left is given up: asyncio would wait for it for ever.
+    /// Once close_notify is exchanged or the stream has ended, the connection is closed only if the
+    /// peer has received nothing of the remaining data meanwhile. asyncio would wait for such a
+    /// peer forever.
     pub fn check_shutdown_timeout<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
         if !matches!(this.phase(py), Phase::Flushing | Phase::Shutdown) {
             return Ok(());
         }
-        if let Some(before) = this.left_at_shutdown.get(py) {
-            let left = outcome(py, this.left_below(py))?;
+        if let Some(before) = this.unsent_at_shutdown.get(py) {
+            let left = outcome(py, this.unsent_bytes(py))?;
             if left < before {
-                this.left_at_shutdown.set(py, Some(left));
+                this.unsent_at_shutdown.set(py, Some(left));
                 drop(this.shutdown_timer.take(py));
-                return Self::limit_shutdown(slf);
+                return Self::start_shutdown_timer(slf);
             }
         }
         let error = modules::timeout_error(py)
             .and_then(|class| class.call1((intern!(py, "SSL shutdown timed out"),)));
-        let Some(lower) = this.lower.get_bound(py) else { return Ok(()) };
+        let Some(underlying) = this.underlying.get_bound(py) else { return Ok(()) };
         let closed =
-            error.and_then(|error| lower.call_method1(intern!(py, "_force_close"), (error,)));
+            error.and_then(|error| underlying.call_method1(intern!(py, "_force_close"), (error,)));
         outcome(py, closed.map(drop))
     }
 
-    /// Reads what is left, sends what is left, then says goodbye.
+    /// Reads and sends the remaining data, then exchanges close_notify.
     pub fn do_flush<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        if this.status.inspect(py, |status| status.busy) {
-            // Called out of a write, which goes on here.
-            this.update(py, |status| status.again = true);
+        if this.status.inspect(py, |status| status.sending) {
+            // Called during a write, which continues here afterwards.
+            this.update(py, |status| status.send_again = true);
             return Ok(());
         }
-        Self::limit_shutdown(slf)?;
+        Self::start_shutdown_timer(slf)?;
         Self::do_read(slf)?;
-        // The application may have ended the connection, or this very step have been taken.
+        // The application may have closed the connection, or a nested call have made this step.
         if this.phase(py) != Phase::Flushing {
             return Ok(());
         }
@@ -105,7 +108,7 @@ impl TlsProtocol {
         Self::do_shutdown(slf)
     }
 
-    /// Exchanges close_notify, unless the peer is gone already.
+    /// Exchanges close_notify, unless the stream has ended already.
     pub fn do_shutdown<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
@@ -113,7 +116,7 @@ impl TlsProtocol {
             let object = this.session.object(py);
             match call::call_method(&object, intern!(py, "unwrap"), []) {
                 Ok(_) => {}
-                Err(raised) if outcome(py, modules::asks_for_more(&raised))? => {
+                Err(raised) if outcome(py, modules::wants_more(&raised))? => {
                     return Self::process_outgoing(slf);
                 }
                 Err(raised) if outcome(py, modules::is_ssl_error(&raised))? => {
@@ -125,24 +128,24 @@ impl TlsProtocol {
         }
         Self::process_outgoing(slf)?;
         Self::call_eof_received(slf)?;
-        match outcome(py, this.left_below(py))? {
+        match outcome(py, this.unsent_bytes(py))? {
             0 => cancel_timer(py, &this.shutdown_timer)?,
-            // The timer goes on: it may be more than the peer will ever take.
-            left => this.left_at_shutdown.set(py, Some(left)),
+            // The timer keeps running, since the peer may never receive the remaining data.
+            left => this.unsent_at_shutdown.set(py, Some(left)),
         }
-        let Some(lower) = this.lower.get_bound(py) else { return Ok(()) };
-        let queued = lower
+        let Some(underlying) = this.underlying.get_bound(py) else { return Ok(()) };
+        let queued = underlying
             .getattr(intern!(py, "close"))
             .and_then(|close| this.event_loop(py).call_method1(intern!(py, "call_soon"), (close,)));
         outcome(py, queued.map(drop))
     }
 
-    /// Bytes that the transport below has not sent.
-    fn left_below(&self, py: Python<'_>) -> PyResult<usize> {
-        let Some(lower) = self.lower.get_bound(py) else { return Ok(0) };
-        let below: usize = match lower.call_method0(intern!(py, "get_write_buffer_size")) {
+    /// The number of bytes that are not sent, including those of the underlying transport.
+    fn unsent_bytes(&self, py: Python<'_>) -> PyResult<usize> {
+        let Some(underlying) = self.underlying.get_bound(py) else { return Ok(0) };
+        let buffered: usize = match underlying.call_method0(intern!(py, "get_write_buffer_size")) {
             Ok(size) => size.extract()?,
-            // A transport that is not ours, and has no buffer.
+            // A foreign transport without a buffer.
             Err(error)
                 if error.is_instance_of::<PyAttributeError>(py)
                     || error.is_instance_of::<PyNotImplementedError>(py) =>
@@ -151,33 +154,33 @@ impl TlsProtocol {
             }
             Err(error) => return Err(error),
         };
-        Ok(below.saturating_add(self.write_buffer_size(py)?))
+        Ok(buffered.saturating_add(self.write_buffer_size(py)?))
     }
 
-    /// Ends the connection at once.
+    /// Closes the connection at once.
     pub fn abort<'py>(
         &self,
         py: Python<'py>,
         exception: Option<&Bound<'py, PyAny>>,
     ) -> PyOutcome<'py, ()> {
         self.set_phase(py, Phase::Unwrapped);
-        self.force_close_below(py, exception)
+        self.force_close_underlying(py, exception)
     }
 
-    /// The transport below has reached its end. Answers whether it shall stay open.
-    pub fn lower_eof<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
+    /// Called at end of stream of the underlying transport. Returns whether it must stay open.
+    pub fn underlying_eof_received<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
         let py = slf.py();
         slf.get().update(py, |status| status.eof_received = true);
-        match Self::end_by_phase(slf) {
+        match Self::eof_in_phase(slf) {
             Err(raised) if is_ordinary(&raised) => {
-                slf.get().tell_below(py, intern!(py, "close"))?;
+                slf.get().call_underlying(py, intern!(py, "close"))?;
                 Err(raised)
             }
             other => other,
         }
     }
 
-    fn end_by_phase<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
+    fn eof_in_phase<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
         let py = slf.py();
         let this = slf.get();
         outcome(py, this.debug_log(slf, "%r received EOF", &[], None))?;
@@ -207,8 +210,8 @@ impl TlsProtocol {
         Ok(false)
     }
 
-    /// The transport below is closed.
-    pub fn lower_lost<'py>(
+    /// Called when the underlying transport is closed.
+    pub fn underlying_lost<'py>(
         slf: &Bound<'py, Self>,
         exception: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
@@ -218,8 +221,8 @@ impl TlsProtocol {
         this.update(py, |status| status.lost = status.lost.saturating_add(1));
         this.mark_transport_closed(py);
         let status = this.status.get(py);
-        let told = matches!(status.app, AppState::Made | AppState::Eof);
-        if status.phase != Phase::Handshake && told {
+        let was_connected = matches!(status.app, AppState::Made | AppState::Eof);
+        if status.phase != Phase::Handshake && was_connected {
             this.update(py, |status| status.app = AppState::Lost);
             if let Some(protocol) = this.app_protocol.get_bound(py) {
                 let queued = protocol.getattr(intern!(py, "connection_lost")).and_then(|lost| {
@@ -231,10 +234,10 @@ impl TlsProtocol {
         }
         this.set_phase(py, Phase::Unwrapped);
         let released = (
-            this.lower.take(py),
+            this.underlying.take(py),
             this.app_transport.take(py),
             this.app_protocol.take(py),
-            this.lent.take(py),
+            this.receive_buffer.take(py),
         );
         drop(released);
         let reason = Some(exception).filter(|exception| !exception.is_none());

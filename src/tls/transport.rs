@@ -1,4 +1,4 @@
-//! What the user's protocol sees of a TLS connection: asyncio's `_SSLProtocolTransport`.
+//! The transport of the application's protocol: asyncio's `_SSLProtocolTransport`.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::TlsProtocol;
-use super::flow_control::Limits;
+use super::flow_control::WaterMarks;
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::slots::Finalize;
@@ -19,15 +19,15 @@ use crate::interop::imports;
 use crate::interop::warning::resource_warning;
 use crate::scheduler::Scheduler;
 
-/// The transport of a TLS connection. Not for direct use: the loop makes transports.
+/// The transport of a TLS connection. Not for direct use: the loop creates transports.
 ///
 /// See <https://docs.python.org/3/library/asyncio-protocol.html#transports>.
 #[pyclass(frozen, weakref, dict, module = "ferroloop._ferroloop")]
 pub struct TlsTransport {
-    /// `None` once it was closed twice, as in asyncio: a protocol that keeps its transport is then
-    /// no cycle.
+    /// `None` once it was closed twice, as in asyncio, so that a protocol that keeps its transport
+    /// is no longer a reference cycle.
     protocol: AttachedCell<Option<Py<TlsProtocol>>>,
-    /// Not closed yet, so that going away deserves a warning.
+    /// Whether it is not closed yet, so that deallocating it warns.
     open: AttachedCell<bool>,
 }
 
@@ -40,7 +40,7 @@ impl TlsTransport {
         }
     }
 
-    /// It is closed, or about to be.
+    /// Marks the transport as closing or closed.
     pub fn mark_closed(&self, py: Python<'_>) {
         self.open.set(py, false);
     }
@@ -85,7 +85,8 @@ impl TlsTransport {
         imports::sendfile_mode(py)?.getattr("FALLBACK")
     }
 
-    /// asyncio's class of such transports, so that `isinstance(t, asyncio.Transport)` holds.
+    /// asyncio's class for this kind of transport, so that `isinstance(t, asyncio.Transport)`
+    /// holds.
     #[getter(__class__)]
     fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         imports::ssl_transport(slf.py()).cloned()
@@ -96,7 +97,7 @@ impl TlsTransport {
     }
 
     /// Return optional information about the transport: "sslcontext", "ssl_object", "peercert",
-    /// "cipher", "compression", and what the transport below knows.
+    /// "cipher", "compression", and that of the underlying transport.
     #[pyo3(signature = (name, default=None))]
     fn get_extra_info<'py>(
         &self,
@@ -127,11 +128,11 @@ impl TlsTransport {
         if !self.open.get(py) {
             return Ok(true);
         }
-        if !super::modules::closing_follows_the_lower_transport(py)? {
+        if !super::modules::closing_follows_underlying(py)? {
             return Ok(false);
         }
-        match self.protocol(py).and_then(|protocol| protocol.get().lower.get_bound(py)) {
-            Some(lower) => lower.call_method0(intern!(py, "is_closing"))?.is_truthy(),
+        match self.protocol(py).and_then(|protocol| protocol.get().underlying.get_bound(py)) {
+            Some(underlying) => underlying.call_method0(intern!(py, "is_closing"))?.is_truthy(),
             None => Ok(false),
         }
     }
@@ -191,7 +192,7 @@ impl TlsTransport {
         low: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        let limits = Limits::of(py, high, low, 512)?;
+        let limits = WaterMarks::of(py, high, low, 512)?;
         let Some(protocol) = slf.get().protocol(py) else { return Ok(()) };
         protocol.get().write_limits.set(py, limits);
         TlsProtocol::control_app_writing(&protocol).map_err(PyErr::from)
@@ -200,11 +201,11 @@ impl TlsTransport {
     /// Return the low and the high water mark for writing.
     fn get_write_buffer_limits(&self, py: Python<'_>) -> (usize, usize) {
         let limits = self.protocol(py).map(|protocol| protocol.get().write_limits.get(py));
-        let limits = limits.unwrap_or(Limits::of_kibibytes(512));
+        let limits = limits.unwrap_or(WaterMarks::of_kibibytes(512));
         (limits.low, limits.high)
     }
 
-    /// Return the number of bytes that wait to be written.
+    /// Return the number of bytes that are buffered for writing.
     fn get_write_buffer_size(&self, py: Python<'_>) -> PyResult<usize> {
         self.protocol(py).map_or(Ok(0), |protocol| protocol.get().write_buffer_size(py))
     }
@@ -220,7 +221,7 @@ impl TlsTransport {
         low: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        let limits = Limits::of(py, high, low, 256)?;
+        let limits = WaterMarks::of(py, high, low, 256)?;
         let Some(protocol) = slf.get().protocol(py) else { return Ok(()) };
         protocol.get().read_limits.set(py, limits);
         TlsProtocol::control_reading(&protocol).map_err(PyErr::from)
@@ -229,16 +230,16 @@ impl TlsTransport {
     /// Return the low and the high water mark for reading.
     fn get_read_buffer_limits(&self, py: Python<'_>) -> (usize, usize) {
         let limits = self.protocol(py).map(|protocol| protocol.get().read_limits.get(py));
-        let limits = limits.unwrap_or(Limits::of_kibibytes(256));
+        let limits = limits.unwrap_or(WaterMarks::of_kibibytes(256));
         (limits.low, limits.high)
     }
 
-    /// Return the number of bytes that came and were not decrypted yet.
+    /// Return the number of bytes that were received and are not decrypted yet.
     fn get_read_buffer_size(&self, py: Python<'_>) -> PyResult<usize> {
         self.protocol(py).map_or(Ok(0), |protocol| protocol.get().session.incoming_size(py))
     }
 
-    /// Write some data. Does not block: what is not sent at once is buffered.
+    /// Write some data. Does not block: data that is not sent at once is buffered.
     ///
     /// Raises:
     ///     TypeError: data is not bytes, a bytearray or a memoryview.
@@ -257,7 +258,7 @@ impl TlsTransport {
         TlsProtocol::write_application_data(&protocol, data).map_err(PyErr::from)
     }
 
-    /// Write a list of data, as if joined.
+    /// Write a list of data, as if it was joined.
     fn writelines(&self, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
         let Some(protocol) = self.protocol(list_of_data.py()) else { return Ok(()) };
         TlsProtocol::write_pieces(&protocol, list_of_data).map_err(PyErr::from)
@@ -271,7 +272,7 @@ impl TlsTransport {
         Err(PyNotImplementedError::new_err(()))
     }
 
-    /// Return False: TLS cannot close the write end alone.
+    /// Return False: TLS has no half-close.
     fn can_write_eof(&self) -> bool {
         false
     }
@@ -318,7 +319,7 @@ impl TlsTransport {
     }
 }
 
-/// What `write()` takes, by asyncio's rules.
+/// Checks the type of the data for `write()`, by asyncio's rules.
 fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
     if data.is_instance_of::<PyBytes>()
         || data.is_instance_of::<PyByteArray>()

@@ -1,13 +1,12 @@
-//! Application data on its way out.
+//! Sends application data.
 //!
-//! What is written becomes records at once, and goes to the transport below unless that has told us
-//! to stop, as in asyncio: buffer sizes and the moments at which the application is paused are
-//! asyncio's. Of a large write the transport below gets a burst at a time, so that the BIO
-//! stays small.
+//! Written data is encrypted at once and passed to the underlying transport unless that has paused
+//! writing, as in asyncio: buffer sizes, and the moments at which the application is paused, are
+//! asyncio's. A large write is passed on in bursts, so that the BIO stays small.
 //!
-//! The SSL object and a transport that is not ours may run any code, which may write, close or
-//! abort. Only one caller encrypts and sends at a time (`Status::busy`); what is written meanwhile
-//! waits in the backlog, and the one who is at work goes on with it.
+//! The SSL object and a foreign transport may run any code, which may write, close or abort. Only
+//! one caller encrypts and sends at a time (`Status::sending`). Data that is written meanwhile
+//! waits in the backlog, and that caller sends it afterwards.
 
 #![forbid(unsafe_code)]
 
@@ -15,8 +14,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::backlog::{self, Backlog, First, Sealed};
-use super::session::RECORD;
+use super::backlog::{self, Backlog, FirstPiece, PendingCiphertext};
+use super::session::RECORD_SIZE;
 use super::{Phase, TlsProtocol, is_ordinary};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::object::is_exactly;
@@ -26,20 +25,20 @@ use crate::interop::imports;
 use crate::scheduler::report::outcome;
 use crate::transport::StreamTransport;
 
-/// Writes to a closed connection that are forgiven before a warning.
-const FORGIVEN_WRITES: u32 = 5;
+/// Writes after connection loss that are ignored before a warning, as in asyncio.
+const LOG_THRESHOLD_FOR_CONNLOST_WRITES: u32 = 5;
 
-/// Plaintext that is encrypted before it is sent: below 128 KiB, from where on glibc maps each
-/// block anew in a young process.
-const BURST: usize = 7 * RECORD;
+/// The amount of plaintext that is encrypted before it is sent, in bytes: below 128 KiB, from which
+/// size on glibc maps and unmaps each block, until its threshold has adapted.
+const BURST: usize = 7 * RECORD_SIZE;
 
 /// Why encrypting stopped.
 enum Progress {
-    /// Nothing waits.
+    /// The backlog is empty.
     Done,
-    /// A burst is encrypted, and more waits.
+    /// A burst is encrypted, and the backlog is not empty.
     Burst,
-    /// The SSL object takes nothing now.
+    /// The SSL object accepts no data now.
     Blocked,
 }
 
@@ -49,24 +48,24 @@ impl TlsProtocol {
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
-        if !Self::may_write(slf)? {
+        if !Self::check_writable(slf)? {
             return Ok(());
         }
         let this = slf.get();
         let status = this.status.get(slf.py());
         if status.phase != Phase::Wrapped {
-            return backlog::put_off(&this.backlog, data);
+            return backlog::append(&this.backlog, data);
         }
         Self::guarded(slf, || {
-            if status.busy {
-                return backlog::put_off(&this.backlog, data);
+            if status.sending {
+                return backlog::append(&this.backlog, data);
             }
             let direct = this.session.writes_directly(slf.py());
             let idle = this.backlog.with(slf.py(), |backlog| backlog.is_empty());
-            if idle && (!direct || buffer::with_bytes(data, <[u8]>::len)? <= RECORD) {
+            if idle && (!direct || buffer::with_bytes(data, <[u8]>::len)? <= RECORD_SIZE) {
                 return Self::write_now(slf, data, direct);
             }
-            backlog::put_off(&this.backlog, data)?;
+            backlog::append(&this.backlog, data)?;
             Self::do_write(slf)
         })
     }
@@ -77,11 +76,11 @@ impl TlsProtocol {
         pieces: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
-        if !Self::may_write(slf)? {
+        if !Self::check_writable(slf)? {
             return Ok(());
         }
         for piece in outcome(py, pieces.try_iter())? {
-            backlog::put_off(&slf.get().backlog, &outcome(py, piece)?)?;
+            backlog::append(&slf.get().backlog, &outcome(py, piece)?)?;
         }
         if slf.get().phase(py) == Phase::Wrapped {
             return Self::guarded(slf, || Self::do_write(slf));
@@ -89,7 +88,7 @@ impl TlsProtocol {
         Ok(())
     }
 
-    /// Ends the connection if `body` raises.
+    /// Calls `body`; closes the connection if it raises.
     pub fn guarded<'py>(
         slf: &Bound<'py, Self>,
         body: impl FnOnce() -> PyOutcome<'py, ()>,
@@ -102,15 +101,15 @@ impl TlsProtocol {
         }
     }
 
-    /// Whether writing is possible; counts the attempts and warns of them if it is not.
-    fn may_write<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
+    /// Whether writing is possible; if not, counts the attempt and warns of repeated ones.
+    fn check_writable<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
         let py = slf.py();
         let this = slf.get();
         let status = this.status.get(py);
         if matches!(status.phase, Phase::Handshake | Phase::Wrapped) {
             return Ok(true);
         }
-        if status.lost >= FORGIVEN_WRITES {
+        if status.lost >= LOG_THRESHOLD_FOR_CONNLOST_WRITES {
             let text = intern!(py, "SSL connection is closed");
             let warned = imports::logger(py)
                 .and_then(|logger| logger.call_method1(intern!(py, "warning"), (text,)));
@@ -120,17 +119,18 @@ impl TlsProtocol {
         Ok(false)
     }
 
-    /// Runs `body` as the only one who encrypts and sends, then what was wanted meanwhile.
-    fn alone<'py>(
+    /// Calls `body` as the only caller that encrypts and sends, then does what others have
+    /// requested meanwhile.
+    fn send_exclusively<'py>(
         slf: &Bound<'py, Self>,
         body: impl FnOnce() -> PyOutcome<'py, ()>,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        this.update(py, |status| status.busy = true);
+        this.update(py, |status| status.sending = true);
         let result = body();
-        let again = this.status.inspect(py, |status| status.again);
-        this.update(py, |status| (status.busy, status.again) = (false, false));
+        let again = this.status.inspect(py, |status| status.send_again);
+        this.update(py, |status| (status.sending, status.send_again) = (false, false));
         result?;
         if !again {
             return Self::control_after_sending(slf);
@@ -141,7 +141,7 @@ impl TlsProtocol {
         }
     }
 
-    /// Encrypts `data` while nothing waits, and sends it.
+    /// Encrypts `data`, while the backlog is empty, and sends it.
     fn write_now<'py>(
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
@@ -149,7 +149,7 @@ impl TlsProtocol {
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        Self::alone(slf, || {
+        Self::send_exclusively(slf, || {
             let written = this.session.write(data, direct);
             match &written {
                 Ok(Some(count)) => {
@@ -158,20 +158,20 @@ impl TlsProtocol {
                         Err(_) => data.len().ok(),
                     };
                     if length.is_some_and(|length| *count < length) {
-                        backlog::put_back(&this.backlog, data, *count)?;
+                        backlog::prepend(&this.backlog, data, *count)?;
                     }
                 }
-                Ok(None) | Err(_) => backlog::put_back(&this.backlog, data, 0)?,
+                Ok(None) | Err(_) => backlog::prepend(&this.backlog, data, 0)?,
             }
             let open = !this.status.inspect(py, |status| status.writing_paused);
             match written {
-                Ok(Some(0) | None) => this.hand_down(py, open),
+                Ok(Some(0) | None) => this.flush_ciphertext(py, open),
                 Ok(Some(_)) => {
                     let idle = || this.backlog.with(py, |backlog| backlog.is_empty());
                     if idle() {
-                        this.hand_down(py, open)?;
+                        this.flush_ciphertext(py, open)?;
                     }
-                    // The rest, and what the application wrote meanwhile.
+                    // The remaining data, and what the application has written meanwhile.
                     if idle() { Ok(()) } else { Self::write_backlog(slf, open) }
                 }
                 Err(raised) => Err(raised),
@@ -179,18 +179,18 @@ impl TlsProtocol {
         })
     }
 
-    /// Encrypts what waits and sends it, unless the transport below wants nothing.
+    /// Encrypts the backlog and sends it, unless the underlying transport has paused writing.
     pub fn do_write<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let status = slf.get().status.get(slf.py());
-        if status.busy {
-            slf.get().update(slf.py(), |status| status.again = true);
+        if status.sending {
+            slf.get().update(slf.py(), |status| status.send_again = true);
             return Ok(());
         }
-        Self::alone(slf, || Self::write_backlog(slf, !status.writing_paused))
+        Self::send_exclusively(slf, || Self::write_backlog(slf, !status.writing_paused))
     }
 
-    /// Encrypts what waits; if the transport below is `open`, gives it all to that, also if it asks
-    /// us to stop meanwhile: asyncio gives all of it at once.
+    /// Encrypts the backlog. If the underlying transport is `open`, passes all of it on, even if
+    /// the transport pauses writing meanwhile: asyncio passes it on in one piece.
     fn write_backlog<'py>(slf: &Bound<'py, Self>, open: bool) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
@@ -200,18 +200,18 @@ impl TlsProtocol {
             } else {
                 Progress::Done
             };
-            // A transport that is not ours gets everything at once.
-            if matches!(progress, Progress::Burst) && !this.is_over_ours(py) {
+            // A foreign transport gets everything in one piece.
+            if matches!(progress, Progress::Burst) && !this.is_over_stream_transport(py) {
                 continue;
             }
-            this.hand_down(py, open)?;
+            this.flush_ciphertext(py, open)?;
             let idle = || this.backlog.with(py, |backlog| backlog.is_empty());
             match progress {
                 Progress::Blocked => return Ok(()),
                 Progress::Done if idle() || this.phase(py) != Phase::Wrapped => return Ok(()),
                 Progress::Done | Progress::Burst => {}
             }
-            if this.lower_is_lost(py) {
+            if this.is_underlying_lost(py) {
                 return Ok(());
             }
         }
@@ -235,7 +235,7 @@ impl TlsProtocol {
                 drop(done);
                 continue;
             }
-            // An overridden `write()` may say anything.
+            // An overridden `write()` may return any number.
             let count = count.min(given);
             if count == 0 {
                 return Ok(Progress::Blocked);
@@ -247,86 +247,94 @@ impl TlsProtocol {
         Ok(Progress::Burst)
     }
 
-    /// Encrypts the first piece, a record of it, or a record of several pieces: how much was given
-    /// to the SSL object, and how much it took.
+    /// Encrypts the first piece, one record of it, or one record of several pieces. Returns the
+    /// number of bytes passed to the SSL object, and the number that it has accepted.
     fn write_first<'py>(
         &self,
         py: Python<'py>,
-        first: &First<'py>,
+        first: &FirstPiece<'py>,
         open: bool,
     ) -> PyOutcome<'py, (usize, Option<usize>)> {
-        let First { ref data, start, rest, is_last, .. } = *first;
+        let FirstPiece { ref data, start, remaining, is_last, .. } = *first;
         if !self.session.writes_directly(py) {
-            // As asyncio calls it.
+            // The arguments are those of asyncio's call.
             let piece = match data.cast::<PyBytes>() {
                 Ok(bytes) if start > 0 => PyBytes::new(py, &bytes.as_bytes()[start..]).into_any(),
                 _ => data.clone(),
             };
-            return Ok((rest, self.session.write(&piece, false)?));
+            return Ok((remaining, self.session.write(&piece, false)?));
         }
-        if rest >= RECORD || is_last || !open {
-            let given = rest.min(RECORD);
-            let part = if start == 0 && given == rest {
+        if remaining >= RECORD_SIZE || is_last || !open {
+            let given = remaining.min(RECORD_SIZE);
+            let part = if start == 0 && given == remaining {
                 data.clone()
             } else {
                 buffer::part(data, start..start + given)?
             };
             return Ok((given, self.session.write(&part, true)?));
         }
-        // Small pieces share a record. While the transport below is paused they do not, as the
-        // size of the buffer would differ from asyncio's.
-        let window = BufferLease::new(py)?;
-        let given = window
-            .with(0..RECORD, |room| self.backlog.with(py, |backlog| backlog.copy_into(py, room)))?;
-        Ok((given, self.session.write(window.lend(0..given), true)?))
+        // Small pieces share a record, but not while the underlying transport has paused writing:
+        // the buffer size would differ from asyncio's.
+        let lease = BufferLease::new(py)?;
+        let given = lease.with(0..RECORD_SIZE, |room| {
+            self.backlog.with(py, |backlog| backlog.copy_into(py, room))
+        })?;
+        Ok((given, self.session.write(lease.lend(0..given), true)?))
     }
 
-    /// Whether the transport below is the loop's own.
-    fn is_over_ours(&self, py: Python<'_>) -> bool {
-        self.lower.get_bound(py).is_some_and(|lower| is_exactly::<StreamTransport>(&lower))
+    /// Whether the underlying transport is a [`StreamTransport`].
+    fn is_over_stream_transport(&self, py: Python<'_>) -> bool {
+        self.underlying
+            .get_bound(py)
+            .is_some_and(|underlying| is_exactly::<StreamTransport>(&underlying))
     }
 
-    /// Whether the transport below takes no more.
-    fn lower_is_lost(&self, py: Python<'_>) -> bool {
-        let Some(lower) = self.lower.get_bound(py) else { return true };
-        is_exactly::<StreamTransport>(&lower)
-            && lower
+    /// Whether the underlying transport discards what is written.
+    fn is_underlying_lost(&self, py: Python<'_>) -> bool {
+        let Some(underlying) = self.underlying.get_bound(py) else { return true };
+        is_exactly::<StreamTransport>(&underlying)
+            && underlying
                 .cast::<StreamTransport>()
                 .is_ok_and(|stream| stream.as_super().get().is_lost(py))
     }
 
-    /// Gives what is encrypted to the transport below if that is `open`; else keeps it.
-    fn hand_down<'py>(&self, py: Python<'py>, open: bool) -> PyOutcome<'py, ()> {
+    /// Passes the ciphertext to the underlying transport if that is `open`; keeps it otherwise.
+    fn flush_ciphertext<'py>(&self, py: Python<'py>, open: bool) -> PyOutcome<'py, ()> {
         if !open {
-            // A transport that is not ours gets it in one piece.
-            if self.is_over_ours(py) && outcome(py, self.session.outgoing_size(py))? >= BURST {
+            // A foreign transport gets it in one piece.
+            if self.is_over_stream_transport(py)
+                && outcome(py, self.session.outgoing_size(py))? >= BURST
+            {
                 buffer::prepare_allocator();
                 let piece = self.session.take_outgoing(py)?;
-                self.sealed.with(py, |sealed| sealed.push(&piece));
+                self.pending_ciphertext
+                    .with(py, |pending_ciphertext| pending_ciphertext.push(&piece));
             }
             return Ok(());
         }
-        while let Some(piece) = self.sealed.with(py, |sealed| sealed.pop(py)) {
-            if !self.lower_is_lost(py) {
-                self.send_below(piece.as_any())?;
+        while let Some(piece) =
+            self.pending_ciphertext.with(py, |pending_ciphertext| pending_ciphertext.pop(py))
+        {
+            if !self.is_underlying_lost(py) {
+                self.send_to_underlying(piece.as_any())?;
             }
         }
         let data = self.session.take_outgoing(py)?;
-        if data.as_bytes().is_empty() { Ok(()) } else { self.send_below(data.as_any()) }
+        if data.as_bytes().is_empty() { Ok(()) } else { self.send_to_underlying(data.as_any()) }
     }
 
     /// asyncio's `_process_outgoing()`.
     pub fn process_outgoing<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let status = slf.get().status.get(py);
-        if status.busy {
-            slf.get().update(py, |status| status.again = true);
+        if status.sending {
+            slf.get().update(py, |status| status.send_again = true);
             return Ok(());
         }
-        Self::alone(slf, || slf.get().hand_down(py, !status.writing_paused))
+        Self::send_exclusively(slf, || slf.get().flush_ciphertext(py, !status.writing_paused))
     }
 
-    /// Stops or resumes the application after something was sent, or was not.
+    /// Pauses or resumes writing of the application after an attempt to send.
     #[inline]
     fn control_after_sending<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
@@ -338,22 +346,22 @@ impl TlsProtocol {
         Self::control_app_writing_when_empty(slf)
     }
 
-    /// The transport below wants no more.
-    pub fn pause_below(&self, py: Python<'_>) {
+    /// Called when the underlying transport pauses writing.
+    pub fn pause_sending(&self, py: Python<'_>) {
         self.update(py, |status| status.writing_paused = true);
     }
 
-    /// The transport below wants more.
-    pub fn resume_below<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    /// Called when the underlying transport resumes writing.
+    pub fn resume_sending<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         slf.get().update(slf.py(), |status| status.writing_paused = false);
         Self::process_outgoing(slf)
     }
 
-    /// Drops what was not sent.
+    /// Discards all data that is not sent.
     pub fn discard_outgoing<'py>(&self, py: Python<'py>) -> PyOutcome<'py, ()> {
         let dropped = (
             self.backlog.with(py, std::mem::take::<Backlog>),
-            self.sealed.with(py, std::mem::take::<Sealed>),
+            self.pending_ciphertext.with(py, std::mem::take::<PendingCiphertext>),
         );
         drop(dropped);
         let outgoing = self.session.outgoing(py);
