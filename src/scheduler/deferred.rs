@@ -140,3 +140,97 @@ impl Deferred {
         runnables
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::exception::PyOutcome;
+    use crate::scheduler::runnable::{QueueEntry, Queued};
+    use crate::scheduler::{RunnableKind, Scheduler};
+
+    struct Flush;
+
+    impl Queued for Flush {
+        type Object = PyAny;
+
+        fn run<'py>(
+            _scheduler: &Bound<'py, Scheduler>,
+            _entry: QueueEntry<'py, PyAny>,
+        ) -> PyOutcome<'py, ()> {
+            unreachable!("only deferred here")
+        }
+    }
+
+    static FLUSH: RunnableKind = RunnableKind::of::<Flush>();
+
+    fn defer(py: Python<'_>, deferred: &Deferred) {
+        deferred.begin_callback(py);
+        assert!(deferred.callback(py).is_some());
+        deferred.push(py, Runnable::new(&FLUSH, py.None().into_bound(py)));
+        deferred.end_callback(py);
+        assert!(deferred.callback(py).is_none());
+    }
+
+    #[test]
+    fn work_waits_for_the_end_of_the_callback_or_of_a_busy_turn() {
+        Python::initialize();
+        Python::attach(|py| {
+            let deferred = Deferred::default();
+            deferred.begin_turn(py, BUSY_TURN_CALLBACKS - 1);
+            defer(py, &deferred);
+            assert!(deferred.has_after_callback(py));
+            assert_eq!(deferred.take_after_callback(py).len(), 1);
+            assert!(!deferred.has_after_callback(py) && !deferred.end_turn(py));
+
+            deferred.begin_turn(py, BUSY_TURN_CALLBACKS);
+            defer(py, &deferred);
+            assert!(!deferred.has_after_callback(py) && deferred.is_busy_turn(py));
+            std::thread::sleep(std::time::Duration::from_nanos(MAXIMUM_DELAY));
+            assert!(deferred.is_due(py));
+            defer(py, &deferred);
+            assert_eq!(deferred.take_after_turn(py).len(), 2);
+            assert!(!deferred.is_due(py) && !deferred.end_turn(py));
+        });
+    }
+
+    #[test]
+    fn turns_that_defer_in_quick_succession_suspend_it() {
+        Python::initialize();
+        Python::attach(|py| {
+            let deferred = Deferred::default();
+            // Many entries at once: on average less than the spacing apart, however slow this is.
+            deferred.begin_turn(py, BUSY_TURN_CALLBACKS);
+            deferred.begin_callback(py);
+            let count = 500_000;
+            for _ in 0..count {
+                deferred.push(py, Runnable::new(&FLUSH, py.None().into_bound(py)));
+            }
+            deferred.end_callback(py);
+            assert!(deferred.end_turn(py));
+            assert_eq!(deferred.take_after_turn(py).len(), count);
+            for _ in 0..SUSPENDED_TURNS {
+                deferred.begin_turn(py, BUSY_TURN_CALLBACKS - 1);
+                assert!(!deferred.is_busy_turn(py), "a turn that is not busy does not count");
+                deferred.begin_turn(py, BUSY_TURN_CALLBACKS);
+                assert!(!deferred.is_busy_turn(py));
+            }
+            deferred.begin_turn(py, BUSY_TURN_CALLBACKS);
+            assert!(deferred.is_busy_turn(py));
+        });
+    }
+
+    #[test]
+    fn callbacks_are_told_apart() {
+        Python::initialize();
+        Python::attach(|py| {
+            let deferred = Deferred::default();
+            let number = || {
+                deferred.begin_callback(py);
+                let number = deferred.callback(py);
+                deferred.end_callback(py);
+                number.expect("a callback runs")
+            };
+            assert_ne!(number(), number());
+        });
+    }
+}

@@ -77,3 +77,84 @@ impl Drop for ReadyQueue {
         self.0.get_mut().drain(..).map(ManuallyDrop::into_inner).for_each(drop);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pyo3::types::PyInt;
+
+    use super::*;
+    use crate::ffi::exception::PyOutcome;
+    use crate::scheduler::runnable::{QueueEntry, Queued};
+    use crate::scheduler::{RunnableKind, Scheduler};
+
+    struct Number;
+
+    impl Queued for Number {
+        type Object = PyInt;
+
+        fn run<'py>(
+            _scheduler: &Bound<'py, Scheduler>,
+            _entry: QueueEntry<'py, PyInt>,
+        ) -> PyOutcome<'py, ()> {
+            unreachable!("only queued here")
+        }
+    }
+
+    static NUMBER: RunnableKind = RunnableKind::of::<Number>();
+
+    fn entry(py: Python<'_>, number: usize) -> Runnable {
+        Runnable::new(&NUMBER, number.into_pyobject(py).expect("memory for an int"))
+    }
+
+    fn number(py: Python<'_>, entry: &Runnable) -> usize {
+        entry.object.extract(py).expect("an int")
+    }
+
+    #[test]
+    fn entries_leave_in_the_order_in_which_they_came() {
+        Python::initialize();
+        Python::attach(|py| {
+            let queue = ReadyQueue::default();
+            let (mut pushed, mut popped) = (0, 0);
+            // More come than go, so that the ring wraps and grows at different places.
+            for round in 0..200 {
+                for _ in 0..round % 7 + 2 {
+                    queue.push(py, entry(py, pushed));
+                    pushed += 1;
+                }
+                for _ in 0..round % 5 {
+                    queue.prefetch(py);
+                    let first = queue.pop(py).expect("more were pushed than popped");
+                    assert_eq!(number(py, &first), popped);
+                    popped += 1;
+                }
+                assert_eq!(queue.len(py), pushed - popped);
+            }
+            let mut seen = vec![];
+            queue.for_each(py, |entry| seen.push(number(py, entry)));
+            let left: Vec<_> = queue.take(py).iter().map(|entry| number(py, entry)).collect();
+            assert_eq!(seen, left);
+            assert_eq!(left, (popped..pushed).collect::<Vec<_>>());
+            assert!(queue.pop(py).is_none());
+        });
+    }
+
+    #[test]
+    fn a_queue_that_is_dropped_drops_its_entries() {
+        Python::initialize();
+        Python::attach(|py| {
+            let object = 1_000_000_007_usize.into_pyobject(py).expect("memory for an int");
+            let count = || -> PyResult<usize> {
+                py.import("sys")?.getattr("getrefcount")?.call1((&object,))?.extract()
+            };
+            let before = count().expect("a count");
+            let queue = ReadyQueue::default();
+            for _ in 0..10 {
+                queue.push(py, Runnable::new(&NUMBER, object.clone()));
+            }
+            drop(queue.pop(py));
+            drop(queue);
+            assert_eq!(count().expect("a count"), before);
+        });
+    }
+}

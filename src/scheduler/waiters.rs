@@ -133,3 +133,71 @@ pub fn end_closed<'py>(
     }
     Ok(Some(timeout.map_or(MAXIMUM_SLEEP, |timeout| timeout.min(MAXIMUM_SLEEP))))
 }
+
+#[cfg(test)]
+mod tests {
+    use pyo3::types::{PyList, PyListMethods};
+
+    use super::*;
+
+    /// A list stands for an operation, and is not empty once its socket is closed.
+    static LISTS: SocketWaiterKind = SocketWaiterKind {
+        is_closed: |object| object.cast::<PyList>().is_ok_and(|list| !list.is_empty()),
+        end: |_| Ok(()),
+    };
+
+    fn close(operation: &Bound<'_, PyAny>) {
+        operation.call_method1("append", (1,)).expect("a list");
+    }
+
+    #[test]
+    fn every_closed_socket_is_found_in_a_full_round_of_checks() {
+        Python::initialize();
+        Python::attach(|py| {
+            for count in [1, CHECKS_PER_SLEEP, CHECKS_PER_SLEEP + 1, 300] {
+                for closed in [0, count / 2, count - 1] {
+                    let mut waiters = SocketWaiters::default();
+                    let operations: Vec<_> =
+                        (0..count).map(|_| PyList::empty(py).into_any()).collect();
+                    let slots: Vec<_> =
+                        operations.iter().map(|one| waiters.add(one, &LISTS)).collect();
+                    close(&operations[closed]);
+                    assert!(waiters.check_next(py).is_empty(), "no callback has run");
+                    waiters.note_callbacks();
+                    let mut found = vec![];
+                    for _ in 0..count.div_ceil(CHECKS_PER_SLEEP) {
+                        found.extend(waiters.check_next(py));
+                    }
+                    assert_eq!(waiters.unchecked, 0);
+                    assert!(matches!(&found[..], [one] if one.object.is(&operations[closed])));
+                    // It was removed, and its slot may have another user.
+                    assert!(waiters.remove(slots[closed], &operations[closed]).is_none());
+                    let next = PyList::empty(py).into_any();
+                    waiters.add(&next, &LISTS);
+                    assert!(waiters.remove(slots[closed], &operations[closed]).is_none());
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn slots_are_used_again() {
+        Python::initialize();
+        Python::attach(|py| {
+            let mut waiters = SocketWaiters::default();
+            let operations = [(); 3].map(|()| PyList::empty(py).into_any());
+            for _ in 0..100 {
+                let slots = operations.each_ref().map(|one| waiters.add(one, &LISTS));
+                for (slot, operation) in slots.into_iter().zip(&operations) {
+                    assert!(
+                        waiters.remove(slot, operation).is_some_and(|w| w.object.is(operation))
+                    );
+                }
+            }
+            assert!(waiters.slots.len() <= operations.len());
+            waiters.add(&operations[0], &LISTS);
+            assert_eq!(waiters.take_all().into_iter().flatten().count(), 1);
+            assert!(waiters.take_all().is_empty());
+        });
+    }
+}
