@@ -16,7 +16,7 @@ use crate::handle::{CallbackArguments, HANDLE, Handle};
 use crate::interop::error::os_error;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{Runnable, RunnableKind};
-use crate::socket_calls::is_parked;
+use crate::socket_calls::is_idle_reader;
 
 /// The descriptor of an int or of an object with `fileno()`; the errors are those of Python's
 /// `selectors`.
@@ -83,7 +83,7 @@ impl EventLoop {
             }
         };
         let removed = this.watches.with(py, |watches| watches.unset(fd, direction));
-        let was_set = removed.as_ref().is_some_and(|runnable| !is_parked(py, runnable));
+        let was_set = removed.as_ref().is_some_and(|runnable| !is_idle_reader(py, runnable));
         cancel(py, removed)?;
         Ok(was_set)
     }

@@ -27,7 +27,7 @@ impl NoArguments for CreateFuture {
 
     #[inline(always)]
     fn call<'py>(slf: &Bound<'py, EventLoop>) -> PyResult<Bound<'py, PyAny>> {
-        Ok(new_object(slf.py(), Future::on(slf.as_super())?)?.into_any())
+        Ok(new_object(slf.py(), Future::for_loop(slf.as_super())?)?.into_any())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::executor::detached_job::MakeResult;
 use crate::ffi::call;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::layout::context;
-use crate::future::{Future, Waiter};
+use crate::future::{Future, NativeCallback};
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
 use crate::reactor::WakeSignal;
@@ -198,8 +198,8 @@ fn report<'py>(
 }
 
 /// The done callback by which a job learns that its future was cancelled.
-pub(in crate::executor) static CANCEL_WATCH: Waiter =
-    Waiter { kind: &CANCEL_WATCH_KIND, as_callback };
+pub(in crate::executor) static CANCEL_WATCH: NativeCallback =
+    NativeCallback { kind: &CANCEL_WATCH_KIND, as_callback };
 
 static CANCEL_WATCH_KIND: RunnableKind = RunnableKind::of::<CancelWatch>();
 

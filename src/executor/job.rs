@@ -107,7 +107,7 @@ impl Job {
         scheduler: &Bound<'py, Scheduler>,
         call: Call,
     ) -> PyResult<(Bound<'py, Self>, Bound<'py, Future>)> {
-        let future = Bound::new(scheduler.py(), Future::on(scheduler)?)?;
+        let future = Bound::new(scheduler.py(), Future::for_loop(scheduler)?)?;
         let job =
             Self::watching(&future, Work::Call(call, Receiver::Loop(future.clone().unbind())))?;
         Ok((job, future))
@@ -121,7 +121,7 @@ impl Job {
     ) -> PyResult<(Bound<'py, Self>, DetachedJob, Bound<'py, Future>)> {
         let py = scheduler.py();
         let this = scheduler.get();
-        let future = Bound::new(py, Future::on(scheduler)?)?;
+        let future = Bound::new(py, Future::for_loop(scheduler)?)?;
         let waiting = completion::waiting_runnable(future.clone());
         let key = this.parked.with(py, |parked| parked.await_reply(waiting));
         let job = Self::watching(&future, Work::DetachedJob(scheduler.clone().unbind(), key))?;

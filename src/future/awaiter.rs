@@ -1,9 +1,10 @@
 //! `await future`.
 //!
-//! The interpreter's `await` gets the future itself as awaiter (no allocation): awaiting has no
-//! state besides the future's. Futures of subclasses, and those with attributes that the interpreter
-//! would take for an awaiter's, get an iterator, too. An explicit `future.__await__()` or `iter(future)` gives a
-//! [`FutureIterator`] with `send`, `throw` and `close`, as asyncio's.
+//! The interpreter's `await` uses the future itself as the awaiter, without an allocation: awaiting
+//! has no state but the future's. An iterator is created only for futures of subclasses, and for
+//! those with attributes that the interpreter would take for the awaiter's. An explicit
+//! `future.__await__()` or `iter(future)` returns a [`FutureIterator`] with `send`, `throw` and
+//! `close`, like asyncio's.
 
 #![forbid(unsafe_code)]
 
@@ -36,7 +37,7 @@ impl SelfAwaiting for Future {
             this.set_blocking(py, true);
             return Resumed::Yield(slf.clone().into_any());
         }
-        match this.retrieve(py) {
+        match this.retrieve_result(py) {
             Ok(Ok(value)) => Resumed::Return(value),
             Ok(Err(exception)) => Resumed::Raise(exception),
             Err(error) => raise(py, error),
@@ -53,14 +54,14 @@ impl SelfAwaiting for Future {
     }
 }
 
-/// Whether `object` is exactly a `T`, for a subclass may have a method `close`, and has no attributes
-/// of its own that the interpreter would call.
+/// Whether the class of `object` is exactly `T` (a subclass may have a method `close`), and it has
+/// no attributes of its own, which the interpreter might call.
 #[inline(always)]
 pub fn is_its_own_awaiter<T: PyTypeInfo>(object: &Bound<'_, T>) -> bool {
     object::is_exactly::<T>(object.as_any()) && object::instance_dict(object).is_none()
 }
 
-/// The iterator of what is not its own awaiter.
+/// The iterator for an object that is not its own awaiter; `None` if it can be its own, after all.
 #[cold]
 pub fn separate_awaiter<'py, T: PyTypeInfo>(
     object: &Bound<'py, T>,
@@ -75,21 +76,21 @@ pub fn separate_awaiter<'py, T: PyTypeInfo>(
     Some(Bound::new(future.py(), FutureIterator::new(future)).map(Bound::into_any))
 }
 
-/// The attribute by which the interpreter sends a value other than None into an awaiter, or throws
-/// into one (3.11), which it finds by name. No future of asyncio's has such an attribute, for there
-/// awaiters are objects of their own, so the program finds none.
+/// An attribute that the interpreter looks up by name, to send a value other than None into an
+/// awaiter, or to throw into one (3.11). asyncio's futures do not have it, since their awaiters are
+/// separate objects, so it is hidden from the program.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "AwaiterAttribute")]
 pub struct AwaiterAttribute {
     name: &'static str,
     is_for_the_interpreter: fn(Python<'_>) -> PyResult<bool>,
 }
 
-/// The class that has them.
+/// The class that has these attributes.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "AwaiterAttributes")]
 pub struct AwaiterAttributes;
 
 impl AwaiterAttributes {
-    /// Lets instances of `T` find the attributes.
+    /// Makes instances of `T` inherit the attributes.
     pub fn install<T: PyTypeInfo>(py: Python<'_>) -> PyResult<()> {
         instruction::learn(py)?;
         let class = py.get_type::<Self>();
@@ -100,7 +101,7 @@ impl AwaiterAttributes {
         class.setattr(send.name, Bound::new(py, send)?)?;
         #[cfg(not(Py_3_12))]
         {
-            // 3.11 leaves the `await` behind before it raises, but only if the awaiter has it.
+            // 3.11 leaves the `await` before it raises, but only if the awaiter has this attribute.
             let throw = AwaiterAttribute {
                 name: "throw",
                 is_for_the_interpreter: |py| Ok(crate::ffi::coroutine::is_throwing(py)),
@@ -143,7 +144,7 @@ fn raise(py: Python<'_>, error: PyErr) -> Resumed<'_> {
 const THROW_SIGNATURE: &CStr = c"the (type, exc, tb) signature of throw() is deprecated, \
     use the single-arg signature instead.";
 
-/// Iterator behind an explicit `future.__await__()`.
+/// The iterator that an explicit `future.__await__()` returns.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "FutureIter")]
 pub struct FutureIterator {
     future: AttachedCell<Option<Py<Future>>>,
@@ -155,7 +156,7 @@ impl FutureIterator {
         Self { future: AttachedCell::new(Some(future.clone().unbind())) }
     }
 
-    /// An iterator of no future, which can be thrown into.
+    /// An iterator without a future, for its `throw()`.
     pub fn detached() -> Self {
         Self { future: AttachedCell::new(None) }
     }
@@ -188,7 +189,7 @@ impl FutureIterator {
         }
     }
 
-    /// Resume; the value sent is ignored.
+    /// Resume the iterator; the value sent is ignored.
     fn send<'py>(&self, py: Python<'py>, _value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.__next__(py)
     }
@@ -245,7 +246,7 @@ impl FutureIterator {
         Err(PyErr::from_value(exception))
     }
 
-    /// Forget the future.
+    /// Release the future.
     fn close(&self, py: Python<'_>) {
         self.finish(py);
     }

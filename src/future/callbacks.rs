@@ -1,4 +1,4 @@
-//! Who is told when a future is done.
+//! The done callbacks of a future.
 
 #![forbid(unsafe_code)]
 
@@ -18,20 +18,20 @@ use crate::scheduler::patches::must_call_soon;
 use crate::scheduler::report::{outcome, report_raised};
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
-/// A native waiter: how it is queued, and how Python sees it.
-pub struct Waiter {
-    /// Queued with the waiter as object and the future as argument.
+/// The kind of a native done callback.
+pub struct NativeCallback {
+    /// How it is queued, with the callback's object as object and the future as argument.
     pub kind: &'static RunnableKind,
-    /// The `(callback, context)` pair that `future._callbacks` shows for it.
+    /// The `(callback, context)` pair in `future._callbacks`.
     pub as_callback: for<'py> fn(&Bound<'py, PyAny>) -> PyResult<[Bound<'py, PyAny>; 2]>,
 }
 
-/// One entry.
+/// A done callback.
 pub enum Callback {
     /// A Python callable and the context to call it in.
     Python(Py<PyAny>, Py<PyAny>),
-    /// Something of this crate that is queued without any Python call.
-    Native(Py<PyAny>, &'static Waiter),
+    /// An object of this crate that is queued without a Python call.
+    Native(Py<PyAny>, &'static NativeCallback),
 }
 
 impl Callback {
@@ -40,7 +40,7 @@ impl Callback {
             Self::Python(callable, context) => {
                 Self::Python(callable.clone_ref(py), context.clone_ref(py))
             }
-            Self::Native(object, waiter) => Self::Native(object.clone_ref(py), waiter),
+            Self::Native(object, native) => Self::Native(object.clone_ref(py), native),
         }
     }
 
@@ -55,7 +55,7 @@ impl Callback {
             Self::Python(callable, context) => {
                 Ok([callable.bind(py).clone(), context.bind(py).clone()])
             }
-            Self::Native(object, waiter) => (waiter.as_callback)(object.bind(py)),
+            Self::Native(object, native) => (native.as_callback)(object.bind(py)),
         }
     }
 
@@ -70,20 +70,20 @@ impl Callback {
     }
 }
 
-/// All entries, in the order in which they were added. Most futures have one.
+/// All done callbacks, in the order in which they were added. Most futures have one.
 ///
 /// The layout makes zeroed memory `None`: see [`Future`].
 #[derive(Default)]
 #[repr(C, u64)]
 pub enum Callbacks {
-    /// Nobody waits.
+    /// No callback.
     #[default]
     None = 0,
     /// One [`Callback::Python`].
     Python(Py<PyAny>, Py<PyAny>),
     /// One [`Callback::Native`].
-    Native(Py<PyAny>, &'static Waiter),
-    /// Several wait.
+    Native(Py<PyAny>, &'static NativeCallback),
+    /// Several callbacks.
     #[expect(clippy::box_collection, reason = "keeps every future 16 bytes smaller")]
     Many(Box<Vec<Callback>>),
 }
@@ -93,7 +93,7 @@ impl Callbacks {
         match self {
             Self::None => Vec::new(),
             Self::Python(callable, context) => vec![Callback::Python(callable, context)],
-            Self::Native(object, waiter) => vec![Callback::Native(object, waiter)],
+            Self::Native(object, native) => vec![Callback::Native(object, native)],
             Self::Many(callbacks) => *callbacks,
         }
     }
@@ -127,7 +127,7 @@ impl Callbacks {
             Self::Python(callable, context) => {
                 vec![Callback::Python(callable.clone_ref(py), context.clone_ref(py))]
             }
-            Self::Native(object, waiter) => vec![Callback::Native(object.clone_ref(py), waiter)],
+            Self::Native(object, native) => vec![Callback::Native(object.clone_ref(py), native)],
             Self::Many(callbacks) => callbacks.iter().map(|one| one.clone_ref(py)).collect(),
         }
     }
@@ -138,7 +138,7 @@ impl From<Callback> for Callbacks {
     fn from(callback: Callback) -> Self {
         match callback {
             Callback::Python(callable, context) => Self::Python(callable, context),
-            Callback::Native(object, waiter) => Self::Native(object, waiter),
+            Callback::Native(object, native) => Self::Native(object, native),
         }
     }
 }
@@ -158,7 +158,7 @@ impl Traverse for Callbacks {
 }
 
 impl Future {
-    /// Adds an entry to a pending future, or queues it at once.
+    /// Adds a callback; queues it at once if the future is done.
     #[inline(always)]
     pub fn add_callback(slf: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
         let py = slf.py();
@@ -166,21 +166,21 @@ impl Future {
         if this.is_done(py) {
             return Self::schedule(slf, this.scheduler(py).as_ref(), callback);
         }
-        // Moving the list out and in runs no Python code: nothing is dropped.
+        // Moving the list out and back runs no Python code, since nothing is dropped.
         let callbacks = this.callbacks.take(py).pushed(callback);
         drop(this.callbacks.replace(py, callbacks));
         Ok(())
     }
 
-    /// Queues all entries and forgets them.
+    /// Removes all callbacks and queues them.
     #[inline(always)]
     pub(super) fn schedule_callbacks(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         match this.callbacks.take(py) {
             Callbacks::None => Ok(()),
-            Callbacks::Native(object, waiter) => {
-                let callback = Callback::Native(object, waiter);
+            Callbacks::Native(object, native) => {
+                let callback = Callback::Native(object, native);
                 Self::schedule(slf, this.scheduler(py).as_ref(), callback)
             }
             Callbacks::Python(callable, context) => {
@@ -215,8 +215,8 @@ impl Future {
         this.push(
             py,
             match callback {
-                Callback::Native(object, waiter) => {
-                    Runnable { kind: waiter.kind, object, argument, context: None }
+                Callback::Native(object, native) => {
+                    Runnable { kind: native.kind, object, argument, context: None }
                 }
                 Callback::Python(object, context) => {
                     Runnable { kind: &DONE_CALLBACK, object, argument, context: Some(context) }
@@ -226,7 +226,8 @@ impl Future {
         Ok(())
     }
 
-    /// With `call_soon()`'s checks: of a closed loop and, in debug mode, of the thread.
+    /// Queues a callback after the checks of `call_soon()`: that the loop is open and, in debug
+    /// mode, that this is its thread.
     #[cold]
     fn schedule_checked(
         slf: &Bound<'_, Self>,
@@ -235,10 +236,10 @@ impl Future {
     ) -> PyResult<()> {
         let py = slf.py();
         match callback {
-            Callback::Native(object, waiter) => {
+            Callback::Native(object, native) => {
                 scheduler.get().check_usable(py)?;
                 let argument = Some(slf.clone().into_any().unbind());
-                let runnable = Runnable { kind: waiter.kind, object, argument, context: None };
+                let runnable = Runnable { kind: native.kind, object, argument, context: None };
                 scheduler.get().push(py, runnable);
                 Ok(())
             }
@@ -246,7 +247,7 @@ impl Future {
         }
     }
 
-    /// `loop.call_soon(callback, self, context=context)`.
+    /// Calls `loop.call_soon(callback, self, context=context)`.
     #[cold]
     fn schedule_on_foreign_loop(slf: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
         let py = slf.py();
@@ -275,27 +276,27 @@ impl Future {
         Ok(Some(list))
     }
 
-    /// Removes the entries equal to `callable`, as `==` sees it; returns how many.
+    /// Removes the callbacks that compare equal to `callable`; returns their number.
     pub(super) fn remove_callbacks(
         &self,
         py: Python<'_>,
         callable: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
-        // `==` may run Python code that changes the list, so decide on a copy and then remove
-        // by identity what is still there.
-        let mut doomed = Vec::new();
+        // `==` may run Python code that changes the list, so a copy is compared, and the matching
+        // callbacks that are still in the list are then removed by identity.
+        let mut matching = Vec::new();
         for callback in self.snapshot(py) {
             let [candidate, _context] = callback.as_pair(py)?;
             if candidate.eq(callable)? {
-                doomed.push(callback);
+                matching.push(callback);
             }
         }
-        if doomed.is_empty() {
+        if matching.is_empty() {
             return Ok(0);
         }
         let (removed, kept): (Vec<_>, Vec<_>) =
             self.callbacks.take(py).into_vec().into_iter().partition(|callback| {
-                doomed.iter().any(|other| other.object().as_ptr() == callback.object().as_ptr())
+                matching.iter().any(|other| other.object().as_ptr() == callback.object().as_ptr())
             });
         drop(self.callbacks.replace(py, Callbacks::from_vec(kept)));
         Ok(removed.len())
@@ -306,12 +307,12 @@ impl Future {
     }
 }
 
-/// Whether what is queued is a done callback, whose description can be run in its place.
+/// Whether this is the kind of Python done callbacks, whose description can be run instead.
 pub fn is_done_callback(kind: &RunnableKind) -> bool {
     std::ptr::eq(kind, &DONE_CALLBACK)
 }
 
-/// A done callback: a Python callable, the future, and the context to run in.
+/// A Python done callback: the callable, the future as argument, and the context to run in.
 static DONE_CALLBACK: RunnableKind = RunnableKind::of::<DoneCallback>();
 
 struct DoneCallback;
@@ -343,7 +344,7 @@ impl Queued for DoneCallback {
         }
     }
 
-    /// The handle that asyncio would have had in its queue.
+    /// The handle that asyncio would have queued.
     fn describe<'py>(entry: &QueueEntry<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = entry.object.py();
         let event_loop = match &entry.argument {

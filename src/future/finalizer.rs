@@ -1,4 +1,4 @@
-//! The report of an exception that nobody retrieved, when the future goes away.
+//! Reports an exception that was never retrieved, when the future is deallocated.
 
 #![forbid(unsafe_code)]
 
@@ -38,7 +38,7 @@ impl Finalize for Future {
 }
 
 impl Future {
-    /// Lets go of what nearly all futures hold in the end.
+    /// Releases the fields that nearly all futures have set when they are deallocated.
     #[inline(always)]
     pub fn release(&self, py: Python<'_>) {
         let event_loop = self.event_loop.take(py).map(|event_loop| event_loop.into_bound(py));

@@ -1,4 +1,4 @@
-//! `Future` as Python sees it.
+//! The Python methods of `Future`.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,7 @@ use crate::ffi::objects::slots::{self, Finalize};
 use crate::future::AwaiterAttributes;
 use crate::interop::imports;
 
-/// Puts the hand-written methods into the class.
+/// Completes the class, with the hand-written methods.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     freelist::install::<Future>(py);
     slots::install_self_awaiting::<Future>(py);
@@ -107,7 +107,7 @@ impl Future {
     ) -> PyResult<()> {
         if let Some(others) = others {
             others.set_item(intern!(slf.py(), "loop"), r#loop)?;
-            return refused_by(imports::asyncio_future(slf.py())?, (), Some(others));
+            return raise_for_keywords(imports::asyncio_future(slf.py())?, (), Some(others));
         }
         Self::initialise(slf, r#loop)
     }
@@ -119,7 +119,7 @@ impl Future {
     ///     InvalidStateError: the future is not done.
     fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.event_loop(py).map_err(|_| uninitialised_state(py))?;
-        self.retrieve(py)?.map_err(|exception| PyErr::from_value(exception.into_any()))
+        self.retrieve_result(py)?.map_err(|exception| PyErr::from_value(exception.into_any()))
     }
 
     /// Return the exception of a done future, None if it has a result.
@@ -154,7 +154,7 @@ impl Future {
         }
         let exception = if exception.is_instance_of::<PyType>() {
             let made = exception.call0()?;
-            // Making it ran Python code.
+            // The constructor has run Python code.
             if this.is_done(py) {
                 return Err(invalid_state(py, "invalid state"));
             }
@@ -191,7 +191,7 @@ impl Future {
         Self::add_callback(slf, Callback::Python(r#fn.unbind(), context.unbind()))
     }
 
-    /// Remove all callbacks equal to `fn`; return how many there were.
+    /// Remove all callbacks equal to `fn`; return their number.
     #[pyo3(signature = (r#fn, /))]
     fn remove_done_callback(&self, py: Python<'_>, r#fn: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.event_loop(py)?;
@@ -244,7 +244,7 @@ impl Future {
     #[getter(__class__)]
     fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        shown_class(slf, imports::names_in_futures(py)?, intern!(py, "Future"), || {
+        reported_class(slf, imports::names_in_futures(py)?, intern!(py, "Future"), || {
             imports::asyncio_future(py)
         })
     }
@@ -307,8 +307,8 @@ impl Future {
 
     /// The tasks that await this future, for call graphs; None if there are none.
     ///
-    /// asyncio notes in C, for its own types only, who waits by `gather()`, `wait()` or a task
-    /// group; for ours it is found out when someone asks.
+    /// asyncio's C code records the tasks that wait by `gather()`, `wait()` or a task group, but
+    /// only for its own types; for ours they are determined on demand.
     #[cfg(Py_3_14)]
     #[getter(_asyncio_awaited_by)]
     fn awaited_by<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
@@ -345,8 +345,8 @@ impl Future {
 
     #[getter(_cancelled_exc)]
     fn cancelled_exception<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBaseException>> {
-        self.extras.inspect(py, |extras| {
-            extras.as_ref()?.cancelled_exception.as_ref().map(|e| e.bind(py).clone())
+        self.rare_fields.inspect(py, |rare_fields| {
+            rare_fields.as_ref()?.cancelled_exception.as_ref().map(|e| e.bind(py).clone())
         })
     }
 
@@ -374,28 +374,29 @@ impl Future {
         self.event_loop.visit(&visit)?;
         self.outcome.visit_with(&visit)?;
         self.callbacks.visit_with(&visit)?;
-        self.extras.visit_with(&visit)
+        self.rare_fields.visit_with(&visit)
     }
 
     fn __clear__(&self) {
         Python::attach(|py| {
             let event_loop = self.event_loop.take(py);
-            // Stays done if it was: a cleared future must not look pending.
+            // A cleared future must not look pending if it was done.
             let done = self.is_done(py);
             let outcome =
                 self.outcome.replace(py, if done { Outcome::Cancelled } else { Outcome::Pending });
             let callbacks = self.callbacks.replace(py, Callbacks::None);
-            let extras = self.extras.take(py);
+            let rare_fields = self.rare_fields.take(py);
             self.log_traceback.set(py, false);
-            drop((event_loop, outcome, callbacks, extras));
+            drop((event_loop, outcome, callbacks, rare_fields));
         });
     }
 }
 
-/// What `__class__` is: the class of asyncio, for code that asks by `isinstance()`. Instances of a
-/// Python subclass show theirs to Python code that reads the attribute, since class attributes and
-/// constructors are used that way; `isinstance()` with asyncio's class would be false by it.
-pub fn shown_class<'py, T: PyTypeInfo>(
+/// The value of `__class__`: asyncio's class, so that `isinstance()` holds. For instances of a
+/// Python subclass, Python code that reads the attribute gets the subclass, since it may use the
+/// class attributes or the constructor; `isinstance()`, which reads it natively, gets asyncio's
+/// class.
+pub fn reported_class<'py, T: PyTypeInfo>(
     object: &Bound<'py, T>,
     names: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
@@ -407,14 +408,14 @@ pub fn shown_class<'py, T: PyTypeInfo>(
     {
         return Ok(object.as_any().get_type().into_any());
     }
-    // Programs replace it, as nest_asyncio does, and then ask for theirs.
+    // Programs such as nest_asyncio replace the name, and then test for their own class.
     match names.cast::<PyDict>()?.get_item(name)? {
         Some(class) if class.is_instance_of::<PyType>() => Ok(class),
         _ => own().cloned(),
     }
 }
 
-/// `object.__class__ = class`.
+/// Does `object.__class__ = class`.
 pub fn set_class(object: &Bound<'_, PyAny>, class: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = object.py();
     let attributes = imports::object_class(py)?.getattr(intern!(py, "__dict__"))?;
@@ -422,9 +423,9 @@ pub fn set_class(object: &Bound<'_, PyAny>, class: &Bound<'_, PyAny>) -> PyResul
     attribute.call_method1(intern!(py, "__set__"), (object, class)).map(drop)
 }
 
-/// Has asyncio's class refuse keywords that it does not know, in the words of the running version.
+/// Raises for unknown keywords by calling asyncio's class: the message depends on the version.
 #[cold]
-pub fn refused_by<'py>(
+pub fn raise_for_keywords<'py>(
     class: &Bound<'py, PyAny>,
     arguments: impl PyCallArgs<'py>,
     keywords: Option<&Bound<'py, PyDict>>,
@@ -433,7 +434,7 @@ pub fn refused_by<'py>(
     Err(PyTypeError::new_err("unexpected keyword arguments"))
 }
 
-/// What asyncio raises for `del` of an attribute that can be set.
+/// asyncio's error for `del` of an attribute that can be set.
 pub fn cannot_delete(class: &str, attribute: &str) -> PyErr {
     if cfg!(Py_3_14) {
         let text = format!("attribute '{attribute}' of '{class}' objects cannot be deleted");
@@ -442,24 +443,25 @@ pub fn cannot_delete(class: &str, attribute: &str) -> PyErr {
     PyAttributeError::new_err("cannot delete attribute")
 }
 
-/// What asyncio raises for a future whose `__init__` has not run.
+/// asyncio's error for a future whose `__init__` has not run.
 fn uninitialised_state(py: Python<'_>) -> PyErr {
     invalid_state(py, "Future object is not initialized.")
 }
 
-/// What asyncio makes of it: some releases wrap it in RuntimeError, some refuse it.
+/// The exception that asyncio stores for StopIteration: some releases wrap it in RuntimeError,
+/// others raise.
 fn wrap_stop_iteration<'py>(
     future: &Future,
     exception: Bound<'py, PyBaseException>,
 ) -> PyResult<Bound<'py, PyBaseException>> {
     let py = exception.py();
     let keywords = [("loop", future.event_loop(py)?)].into_py_dict(py)?;
-    let model = imports::asyncio_future(py)?.call((), Some(&keywords))?;
-    model.call_method1(intern!(py, "set_exception"), (exception,))?;
-    Ok(model.call_method0(intern!(py, "exception"))?.cast_into()?)
+    let asyncio_future = imports::asyncio_future(py)?.call((), Some(&keywords))?;
+    asyncio_future.call_method1(intern!(py, "set_exception"), (exception,))?;
+    Ok(asyncio_future.call_method0(intern!(py, "exception"))?.cast_into()?)
 }
 
-/// asyncio's own repr function; subclasses show their own name.
+/// The repr of asyncio's own function, with the name of a subclass.
 pub fn repr_with<'py>(
     object: &Bound<'py, PyAny>,
     function: &Bound<'py, PyAny>,

@@ -1,10 +1,10 @@
-//! `Future`: a result that is not there yet.
+//! `Future`: a result that is not available yet.
 //!
-//! * `mod.rs`: the state and its transitions, for the crate;
-//! * `methods.rs`: what Python sees;
-//! * `callbacks.rs`: who is told when it is done;
+//! * `mod.rs`: the state and its transitions;
+//! * `methods.rs`: the Python methods;
+//! * `callbacks.rs`: done callbacks;
 //! * `awaiter.rs`: `await`;
-//! * `finalizer.rs`: the report of an exception that nobody retrieved.
+//! * `finalizer.rs`: reports an exception that was never retrieved.
 
 #![forbid(unsafe_code)]
 
@@ -20,8 +20,10 @@ use pyo3::prelude::*;
 use pyo3::{PyClass, PyClassInitializer};
 
 pub use awaiter::{AwaiterAttributes, FutureIterator, is_its_own_awaiter, separate_awaiter};
-pub use callbacks::{Callback, Callbacks, Waiter, is_done_callback};
-pub use methods::{cannot_delete, install, refused_by, repr_with, set_class, shown_class};
+pub use callbacks::{Callback, Callbacks, NativeCallback, is_done_callback};
+pub use methods::{
+    cannot_delete, install, raise_for_keywords, reported_class, repr_with, set_class,
+};
 
 use crate::ffi::call;
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
@@ -30,7 +32,7 @@ use crate::ffi::objects::object;
 use crate::interop::imports;
 use crate::scheduler::{Scheduler, USUAL_LOOP};
 
-/// How far a future is.
+/// The outcome of a future.
 ///
 /// The layout makes zeroed memory `Pending`: see [`Future`].
 #[repr(C, u64)]
@@ -55,58 +57,59 @@ impl Traverse for Outcome {
     }
 }
 
-/// What few futures need, kept apart so that the many stay small.
+/// Fields that few futures need, in a box of their own so that most futures stay small.
 #[derive(Default)]
-pub struct Extras {
-    /// Stack of the creator, in debug mode.
+pub struct RareFields {
+    /// The stack of the creator, in debug mode.
     pub source_traceback: Option<Py<PyAny>>,
-    /// Argument of `cancel()`.
+    /// The argument of `cancel()`.
     pub cancel_message: Option<Py<PyAny>>,
-    /// The CancelledError that ended a task, raised once more to the first who asks.
+    /// The CancelledError that ended a task. The first call of `result()` or `exception()` raises
+    /// it.
     pub cancelled_exception: Option<Py<PyBaseException>>,
-    /// Traceback of the exception when it was set; later raises must not lengthen it.
+    /// The traceback of the exception when it was set; raising it later must not lengthen it.
     pub exception_traceback: Option<Py<PyAny>>,
 }
 
-impl Traverse for Option<Box<Extras>> {
+impl Traverse for Option<Box<RareFields>> {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(extras) = self else { return Ok(()) };
-        visit.call(&extras.source_traceback)?;
-        visit.call(&extras.cancel_message)?;
-        visit.call(&extras.cancelled_exception)?;
-        visit.call(&extras.exception_traceback)
+        let Some(rare_fields) = self else { return Ok(()) };
+        visit.call(&rare_fields.source_traceback)?;
+        visit.call(&rare_fields.cancel_message)?;
+        visit.call(&rare_fields.cancelled_exception)?;
+        visit.call(&rare_fields.exception_traceback)
     }
 }
 
-/// Which event loop a future belongs to.
+/// The kind of event loop that a future belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LoopKind {
     /// `__init__` has not run.
     None = 0,
-    /// A loop of this crate: work goes straight to its ready queue.
+    /// A loop of this crate: callbacks are pushed to its ready queue.
     Native,
-    /// Any other: work goes through `loop.call_soon(..., context=...)`.
+    /// Any other loop: callbacks are scheduled by `loop.call_soon(..., context=...)`.
     Foreign,
 }
 
-/// A result that will be there later; awaiting it waits for it.
+/// A result that will be available later; `await` waits for it.
 ///
-/// Not thread-safe. Callbacks are called through the loop's `call_soon()`.
+/// Not thread-safe. Callbacks are scheduled by the loop's `call_soon()`.
 ///
 /// Args:
-///     loop: the event loop; the current one by default.
+///     loop: the event loop, by default the current one.
 ///
 /// See <https://docs.python.org/3/library/asyncio-future.html>.
-// On 3.11 and 3.12 the interpreter makes the `__dict__` of a new object before PyO3 has moved the
-// Rust value in, and a collection started by that sees zeroed memory: what `__traverse__` looks at
-// must be valid, and empty, when all zero.
+// On 3.11 and 3.12 the interpreter creates the `__dict__` of a new object before PyO3 has moved the
+// Rust value in, and a garbage collection started by that visits zeroed memory: the fields that
+// `__traverse__` reads must be valid, and empty, if they are zeroed.
 #[pyclass(frozen, subclass, weakref, dict, module = "ferroloop", name = "Future")]
 pub struct Future {
     event_loop: AttachedCell<Option<Py<PyAny>>>,
     outcome: AttachedCell<Outcome>,
     callbacks: AttachedCell<Callbacks>,
-    extras: AttachedCell<Option<Box<Extras>>>,
+    rare_fields: AttachedCell<Option<Box<RareFields>>>,
     loop_kind: AttachedCell<LoopKind>,
     log_traceback: AttachedCell<bool>,
     blocking: AttachedCell<bool>,
@@ -126,7 +129,7 @@ impl Future {
             event_loop: AttachedCell::new(None),
             outcome: AttachedCell::new(Outcome::Pending),
             callbacks: AttachedCell::new(Callbacks::None),
-            extras: AttachedCell::new(None),
+            rare_fields: AttachedCell::new(None),
             loop_kind: AttachedCell::new(LoopKind::None),
             log_traceback: AttachedCell::new(false),
             blocking: AttachedCell::new(false),
@@ -135,22 +138,22 @@ impl Future {
 
     /// A pending future of a loop of this crate. In debug mode it keeps the caller's stack.
     #[inline(always)]
-    pub fn on(scheduler: &Bound<'_, Scheduler>) -> PyResult<Self> {
+    pub fn for_loop(scheduler: &Bound<'_, Scheduler>) -> PyResult<Self> {
         let py = scheduler.py();
-        let extras =
-            if scheduler.get().debug.get(py) { Some(Extras::of_caller(py)?) } else { None };
+        let rare_fields =
+            if scheduler.get().debug.get(py) { Some(RareFields::of_caller(py)?) } else { None };
         Ok(Self {
             event_loop: AttachedCell::new(Some(scheduler.clone().into_any().unbind())),
-            extras: AttachedCell::new(extras),
+            rare_fields: AttachedCell::new(rare_fields),
             loop_kind: AttachedCell::new(LoopKind::Native),
             ..Self::uninitialised()
         })
     }
 
-    /// What `__init__` does: binds to `event_loop` or the current one.
+    /// Does the work of `__init__`: binds the future to `event_loop` or the current loop.
     ///
     /// # Errors
-    /// RuntimeError from 3.15 on if it was done before; what `get_event_loop()` raises.
+    /// RuntimeError from 3.15 on if it is bound already; exceptions of `get_event_loop()`.
     pub fn initialise<'py>(
         slf: &Bound<'py, Self>,
         event_loop: Option<Bound<'py, PyAny>>,
@@ -175,13 +178,13 @@ impl Future {
         };
         this.loop_kind.set(py, kind);
         this.event_loop.store(py, Some(event_loop));
-        // A second `__init__` starts afresh, as asyncio's does before 3.15.
+        // A second `__init__` resets the future, as in asyncio before 3.15.
         drop(this.outcome.replace(py, Outcome::Pending));
         drop(this.callbacks.replace(py, Callbacks::None));
         this.log_traceback.set(py, false);
         this.blocking.set(py, false);
-        let extras = if debug { Some(Extras::of_caller(py)?) } else { None };
-        drop(this.extras.replace(py, extras));
+        let rare_fields = if debug { Some(RareFields::of_caller(py)?) } else { None };
+        drop(this.rare_fields.replace(py, rare_fields));
         Ok(())
     }
 
@@ -212,7 +215,7 @@ impl Future {
         self.event_loop.holds(py, event_loop)
     }
 
-    /// Whether there is an outcome.
+    /// Whether it has an outcome.
     #[inline(always)]
     pub fn is_done(&self, py: Python<'_>) -> bool {
         self.outcome.inspect(py, |outcome| !matches!(outcome, Outcome::Pending))
@@ -223,7 +226,7 @@ impl Future {
         self.outcome.inspect(py, |outcome| matches!(outcome, Outcome::Cancelled))
     }
 
-    /// Ends a pending future with a value and schedules its callbacks.
+    /// Finishes a pending future with a value and schedules its callbacks.
     #[inline(always)]
     pub fn finish_with_result(slf: &Bound<'_, Self>, value: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
@@ -231,7 +234,7 @@ impl Future {
         Self::schedule_callbacks(slf)
     }
 
-    /// Ends a pending future with an exception and schedules its callbacks.
+    /// Finishes a pending future with an exception and schedules its callbacks.
     pub fn finish_with_exception(
         slf: &Bound<'_, Self>,
         exception: Bound<'_, PyBaseException>,
@@ -240,8 +243,8 @@ impl Future {
         let this = slf.get();
         let traceback = exception.getattr(intern!(py, "__traceback__"))?;
         if !traceback.is_none() {
-            this.update_extras(py, |extras| {
-                extras.exception_traceback.replace(traceback.unbind());
+            this.update_rare_fields(py, |rare_fields| {
+                rare_fields.exception_traceback.replace(traceback.unbind());
             });
         }
         this.finish(py, Outcome::Exception(exception.unbind()));
@@ -250,7 +253,7 @@ impl Future {
         scheduled
     }
 
-    /// `Future.cancel()`: ends a pending future as cancelled; false if it was done.
+    /// `Future.cancel()`: cancels a pending future; returns false if it was done.
     pub fn cancel(slf: &Bound<'_, Self>, message: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
         let py = slf.py();
         let this = slf.get();
@@ -270,8 +273,8 @@ impl Future {
         self.outcome.inspect(py, |outcome| matches!(outcome, Outcome::Result(_)))
     }
 
-    /// The finalizer has nothing to report any more.
-    pub fn forget_traceback(&self, py: Python<'_>) {
+    /// Marks the exception as retrieved, so that the finalizer does not report it.
+    pub fn mark_retrieved(&self, py: Python<'_>) {
         self.log_traceback.set(py, false);
     }
 
@@ -282,63 +285,64 @@ impl Future {
         drop(before);
     }
 
-    /// The value, or the exception that `result()` raises.
+    /// The value, or the exception that `result()` raises, which is then marked as retrieved.
     ///
-    /// Retrieving an exception silences the report of the finalizer.
+    /// # Errors
+    /// InvalidStateError if the future is pending.
     #[inline(always)]
-    pub fn retrieve<'py>(
+    pub fn retrieve_result<'py>(
         &self,
         py: Python<'py>,
     ) -> PyResult<Result<Bound<'py, PyAny>, Bound<'py, PyBaseException>>> {
-        enum Found<'py> {
+        enum Snapshot<'py> {
             Pending,
             Cancelled,
             Result(Bound<'py, PyAny>),
             Exception(Bound<'py, PyBaseException>),
         }
-        let found = self.outcome.inspect(py, |outcome| match outcome {
-            Outcome::Pending => Found::Pending,
-            Outcome::Cancelled => Found::Cancelled,
-            Outcome::Result(value) => Found::Result(value.bind(py).clone()),
-            Outcome::Exception(exception) => Found::Exception(exception.bind(py).clone()),
+        let snapshot = self.outcome.inspect(py, |outcome| match outcome {
+            Outcome::Pending => Snapshot::Pending,
+            Outcome::Cancelled => Snapshot::Cancelled,
+            Outcome::Result(value) => Snapshot::Result(value.bind(py).clone()),
+            Outcome::Exception(exception) => Snapshot::Exception(exception.bind(py).clone()),
         });
-        match found {
-            Found::Result(value) => Ok(Ok(value)),
-            Found::Exception(exception) => {
+        match snapshot {
+            Snapshot::Result(value) => Ok(Ok(value)),
+            Snapshot::Exception(exception) => {
                 self.log_traceback.set(py, false);
                 self.reset_traceback(&exception)?;
                 Ok(Err(exception))
             }
-            Found::Cancelled => Ok(Err(self.make_cancelled_error(py)?)),
-            Found::Pending => Err(invalid_state(py, "Result is not set.")),
+            Snapshot::Cancelled => Ok(Err(self.make_cancelled_error(py)?)),
+            Snapshot::Pending => Err(invalid_state(py, "Result is not set.")),
         }
     }
 
-    /// Gives the exception the traceback that it had when it was set.
+    /// Restores the traceback that the exception had when it was set.
     fn reset_traceback(&self, exception: &Bound<'_, PyBaseException>) -> PyResult<()> {
         let py = exception.py();
-        let traceback = self.extras.inspect(py, |extras| {
-            extras.as_ref()?.exception_traceback.as_ref().map(|tb| tb.bind(py).clone())
+        let traceback = self.rare_fields.inspect(py, |rare_fields| {
+            rare_fields.as_ref()?.exception_traceback.as_ref().map(|tb| tb.bind(py).clone())
         });
         let traceback = traceback.unwrap_or_else(|| py.None().into_bound(py));
         exception.setattr(intern!(py, "__traceback__"), traceback)
     }
 
-    /// The CancelledError to raise: the one that ended the task the first time, later a new one.
+    /// The CancelledError to raise: the first time the one that ended the task, then a new one.
     pub fn make_cancelled_error<'py>(
         &self,
         py: Python<'py>,
     ) -> PyResult<Bound<'py, PyBaseException>> {
-        let (kept, message) = self.extras.inspect(py, |extras| match extras {
-            Some(extras) => (
-                extras.cancelled_exception.as_ref().map(|e| e.bind(py).clone()),
-                extras.cancel_message.as_ref().map(|m| m.bind(py).clone()),
+        let (kept, message) = self.rare_fields.inspect(py, |rare_fields| match rare_fields {
+            Some(rare_fields) => (
+                rare_fields.cancelled_exception.as_ref().map(|e| e.bind(py).clone()),
+                rare_fields.cancel_message.as_ref().map(|m| m.bind(py).clone()),
             ),
             None => (None, None),
         });
         if let Some(kept) = kept {
-            self.update_extras(py, |extras| {
-                extras.cancelled_exception.take();
+            self.update_rare_fields(py, |rare_fields| {
+                rare_fields.cancelled_exception.take();
             });
             return Ok(kept);
         }
@@ -350,46 +354,46 @@ impl Future {
         Ok(error.cast_into()?)
     }
 
-    /// Argument of `cancel()`.
+    /// The argument of `cancel()`.
     pub fn cancel_message<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.extras.inspect(py, |extras| {
-            extras.as_ref()?.cancel_message.as_ref().map(|message| message.bind(py).clone())
+        self.rare_fields.inspect(py, |rare_fields| {
+            rare_fields.as_ref()?.cancel_message.as_ref().map(|message| message.bind(py).clone())
         })
     }
 
-    /// Keeps the argument of `cancel()`; None counts as no argument.
+    /// Sets the argument of `cancel()`; None counts as no argument.
     pub fn set_cancel_message(&self, py: Python<'_>, message: Option<Bound<'_, PyAny>>) {
         let message = message.filter(|message| !message.is_none());
-        if message.is_some() || self.extras.inspect(py, Option::is_some) {
-            self.update_extras(py, |extras| {
-                extras.cancel_message = message.map(Bound::unbind);
+        if message.is_some() || self.rare_fields.inspect(py, Option::is_some) {
+            self.update_rare_fields(py, |rare_fields| {
+                rare_fields.cancel_message = message.map(Bound::unbind);
             });
         }
     }
 
     /// Keeps the CancelledError that ended a task.
     pub fn keep_cancelled_exception(&self, exception: Bound<'_, PyBaseException>) {
-        self.update_extras(exception.py(), |extras| {
-            extras.cancelled_exception.replace(exception.clone().unbind());
+        self.update_rare_fields(exception.py(), |rare_fields| {
+            rare_fields.cancelled_exception.replace(exception.clone().unbind());
         });
     }
 
-    /// Stack of the creator, in debug mode.
+    /// The stack of the creator, in debug mode.
     pub fn source_traceback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.extras.inspect(py, |extras| {
-            extras.as_ref()?.source_traceback.as_ref().map(|stack| stack.bind(py).clone())
+        self.rare_fields.inspect(py, |rare_fields| {
+            rare_fields.as_ref()?.source_traceback.as_ref().map(|stack| stack.bind(py).clone())
         })
     }
 
-    /// Changes the extras, which are out of the cell meanwhile, so that what is dropped may run
-    /// Python code.
-    pub fn update_extras(&self, py: Python<'_>, update: impl FnOnce(&mut Extras)) {
-        let mut extras = self.extras.take(py).unwrap_or_default();
-        update(&mut extras);
-        drop(self.extras.replace(py, Some(extras)));
+    /// Updates the rare fields, which are moved out of the cell meanwhile, since dropping a
+    /// replaced object may run Python code.
+    pub fn update_rare_fields(&self, py: Python<'_>, update: impl FnOnce(&mut RareFields)) {
+        let mut rare_fields = self.rare_fields.take(py).unwrap_or_default();
+        update(&mut rare_fields);
+        drop(self.rare_fields.replace(py, Some(rare_fields)));
     }
 
-    /// Sets whether the next resumption of an awaiting coroutine yields this future.
+    /// Sets `_asyncio_future_blocking`.
     #[inline(always)]
     pub fn set_blocking(&self, py: Python<'_>, blocking: bool) {
         self.blocking.set(py, blocking);
@@ -402,7 +406,7 @@ impl Future {
     }
 }
 
-impl Extras {
+impl RareFields {
     #[cold]
     fn of_caller(py: Python<'_>) -> PyResult<Box<Self>> {
         let stack = call::call0(imports::extract_whole_stack(py)?)?;
@@ -410,7 +414,7 @@ impl Extras {
     }
 }
 
-/// Moves a future (or, with a subclass initializer, a task) into a new Python object.
+/// Creates the Python object of a future (or, with a subclass initializer, of a task).
 #[inline(always)]
 pub fn new_object<'py, T: PyClass>(
     py: Python<'py>,
@@ -421,7 +425,7 @@ pub fn new_object<'py, T: PyClass>(
     Ok(object)
 }
 
-/// InvalidStateError with a text.
+/// InvalidStateError with a message.
 #[cold]
 pub fn invalid_state(py: Python<'_>, message: &str) -> PyErr {
     match imports::invalid_state_error(py).and_then(|class| class.call1((message,))) {

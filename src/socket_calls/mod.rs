@@ -1,6 +1,6 @@
-//! `loop.sock_recv()` and the other calls on a socket that the program keeps.
+//! `loop.sock_recv()` and the other `sock_*()` methods, on sockets that the program owns.
 //!
-//! * `operation.rs`: one call that waits until its socket is ready;
+//! * `operation.rs`: one call, which waits until its socket is ready;
 //! * `reader.rs`: the reader that stays registered between two calls on one socket.
 
 #![forbid(unsafe_code)]
@@ -9,7 +9,7 @@ mod operation;
 mod reader;
 
 pub use operation::{Action, SocketOperation};
-pub use reader::is_parked;
+pub use reader::is_idle_reader;
 
 use pyo3::prelude::*;
 

@@ -1,9 +1,9 @@
-//! `loop.sock_recv()` and its like: one system call, and a wait only if that would block.
+//! The operations of the `sock_*()` methods: one system call, and a wait only if it would block.
 //!
-//! The object is what asyncio's coroutine is to its callers: it can be awaited, made a task of,
-//! thrown into and closed, and nothing happens before it is first resumed. Reading happens when
-//! the awaiting task runs, not when the socket becomes readable, so that cancelling a task in
-//! between loses nothing.
+//! The object behaves like asyncio's coroutine: it can be awaited, wrapped in a task, thrown into
+//! and closed, and it does not start before it is first resumed. Reading happens when the awaiting
+//! task runs, not when the socket becomes readable, so that cancelling the task in between loses no
+//! data.
 
 #![forbid(unsafe_code)]
 
@@ -41,7 +41,7 @@ use crate::transport::endpoint::BareSocket;
 use crate::transport::receive;
 use crate::transport::{OWNERS, Transport};
 
-/// What is to be done with the socket.
+/// The call to make on the socket.
 pub enum Action {
     /// `sock_recv(sock, n)`.
     Receive(usize),
@@ -53,11 +53,11 @@ pub enum Action {
     ReceiveFromInto(Py<PyAny>, usize),
     /// `sock_accept(sock)`.
     Accept,
-    /// `sock_sendall(sock, data)`; so many bytes are sent.
+    /// `sock_sendall(sock, data)`, and the number of bytes sent so far.
     SendAll(Py<PyAny>, usize),
     /// `sock_sendto(sock, data, address)`.
     SendTo(Py<PyAny>, Py<PyAny>),
-    /// `sock_connect(sock, address)`; whether the attempt is under way.
+    /// `sock_connect(sock, address)`, and whether connecting is in progress.
     Connect(Py<PyAny>, bool),
 }
 
@@ -96,9 +96,9 @@ impl Traverse for Action {
     }
 }
 
-/// How far an operation is.
+/// The states of an operation.
 #[derive(Clone, Copy, PartialEq)]
-enum Stage {
+enum OperationState {
     New,
     Waiting,
     Done,
@@ -118,7 +118,7 @@ impl Queued for SocketOperation {
 }
 
 /// The socket was closed while the operation waited.
-static WAITER: SocketWaiterKind = SocketWaiterKind {
+static SOCKET_WAITER: SocketWaiterKind = SocketWaiterKind {
     is_closed: |object| {
         object
             .cast::<SocketOperation>()
@@ -131,7 +131,7 @@ static WAITER: SocketWaiterKind = SocketWaiterKind {
     },
 };
 
-/// An operation on a socket: a coroutine, made by the loop's `sock_*` methods.
+/// An operation on a socket: a coroutine, made by the loop's `sock_*()` methods.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct SocketOperation {
     scheduler: Py<Scheduler>,
@@ -139,16 +139,16 @@ pub struct SocketOperation {
     action: AttachedCell<Action>,
     future: AttachedCell<Option<Py<Future>>>,
     reader: AttachedCell<Option<Py<SocketReader>>>,
-    stage: AttachedCell<Stage>,
-    /// What it waits for, and its place among the loop's waiters.
+    state: AttachedCell<OperationState>,
+    /// The descriptor that it waits for, and its slot among the loop's waiters.
     waiting: AttachedCell<Option<(RawFd, usize)>>,
 }
 
-/// A value, or nothing if the call would block.
-type Attempt<'py> = Option<Bound<'py, PyAny>>;
+/// The value of a call, `None` if it would block.
+type ReadyValue<'py> = Option<Bound<'py, PyAny>>;
 
 impl SocketOperation {
-    /// An operation that has not begun.
+    /// An operation that has not started.
     pub fn new(scheduler: &Bound<'_, Scheduler>, socket: PythonSocket, action: Action) -> Self {
         Self {
             scheduler: scheduler.clone().unbind(),
@@ -156,12 +156,12 @@ impl SocketOperation {
             action: AttachedCell::new(action),
             future: AttachedCell::new(None),
             reader: AttachedCell::new(None),
-            stage: AttachedCell::new(Stage::New),
+            state: AttachedCell::new(OperationState::New),
             waiting: AttachedCell::new(None),
         }
     }
 
-    fn begin(&self, py: Python<'_>) -> PyResult<()> {
+    fn check_non_blocking(&self, py: Python<'_>) -> PyResult<()> {
         if self.scheduler.get().debug.get(py) {
             let timeout = self.socket.object().call_method0(py, intern!(py, "gettimeout"))?;
             if !timeout.bind(py).eq(0)? {
@@ -172,18 +172,18 @@ impl SocketOperation {
     }
 
     /// Counts bytes received.
-    fn note_received(&self, length: usize) {
+    fn count_received(&self, length: usize) {
         self.scheduler.get().metrics.bytes_received.add(length as u64);
     }
 
     /// Counts bytes sent.
-    fn note_sent(&self, length: usize) {
+    fn count_sent(&self, length: usize) {
         self.scheduler.get().metrics.bytes_sent.add(length as u64);
     }
 
-    /// Makes the system call once.
-    fn attempt<'py>(&self, py: Python<'py>) -> PyOutcome<'py, Attempt<'py>> {
-        enum Plan<'py> {
+    /// Makes the call once.
+    fn try_call<'py>(&self, py: Python<'py>) -> PyOutcome<'py, ReadyValue<'py>> {
+        enum BoundAction<'py> {
             Receive(usize),
             ReceiveInto(Bound<'py, PyAny>),
             ReceiveFrom(usize),
@@ -193,62 +193,66 @@ impl SocketOperation {
             SendTo(Bound<'py, PyAny>, Bound<'py, PyAny>),
             Connect(Bound<'py, PyAny>, bool),
         }
-        let plan = self.action.inspect(py, |action| match action {
-            Action::Receive(size) => Plan::Receive(*size),
-            Action::ReceiveInto(target) => Plan::ReceiveInto(target.bind(py).clone()),
-            Action::ReceiveFrom(size) => Plan::ReceiveFrom(*size),
+        let action = self.action.inspect(py, |action| match action {
+            Action::Receive(size) => BoundAction::Receive(*size),
+            Action::ReceiveInto(target) => BoundAction::ReceiveInto(target.bind(py).clone()),
+            Action::ReceiveFrom(size) => BoundAction::ReceiveFrom(*size),
             Action::ReceiveFromInto(target, size) => {
-                Plan::ReceiveFromInto(target.bind(py).clone(), *size)
+                BoundAction::ReceiveFromInto(target.bind(py).clone(), *size)
             }
-            Action::Accept => Plan::Accept,
-            Action::SendAll(data, sent) => Plan::SendAll(data.bind(py).clone(), *sent),
-            Action::SendTo(data, to) => Plan::SendTo(data.bind(py).clone(), to.bind(py).clone()),
-            Action::Connect(to, begun) => Plan::Connect(to.bind(py).clone(), *begun),
+            Action::Accept => BoundAction::Accept,
+            Action::SendAll(data, sent) => BoundAction::SendAll(data.bind(py).clone(), *sent),
+            Action::SendTo(data, to) => {
+                BoundAction::SendTo(data.bind(py).clone(), to.bind(py).clone())
+            }
+            Action::Connect(to, in_progress) => {
+                BoundAction::Connect(to.bind(py).clone(), *in_progress)
+            }
         });
-        match plan {
-            Plan::Receive(size) => {
+        match action {
+            BoundAction::Receive(size) => {
                 let received = receive::at_most(py, self.socket.descriptor(), size)?;
-                let received = ready(py, received)?;
+                let received = none_if_not_ready(py, received)?;
                 if let Some(data) = &received {
-                    self.note_received(data.as_bytes().len());
+                    self.count_received(data.as_bytes().len());
                 }
                 Ok(received.map(Bound::into_any))
             }
-            Plan::ReceiveInto(target) => {
+            BoundAction::ReceiveInto(target) => {
                 let fd = self.socket.descriptor();
                 match buffer::with_writable_bytes(&target, |b| socket::receive(fd, b)) {
                     Ok(received) => {
-                        self.note_received(*received.as_ref().unwrap_or(&0));
+                        self.count_received(*received.as_ref().unwrap_or(&0));
                         number(py, received)
                     }
-                    // Python's own method has the words for what is wrong with the buffer.
+                    // Python's own method raises the error for an unsuitable buffer.
                     Err(_) => {
                         let socket = self.socket.object().bind(py);
                         call::call_method(socket, intern!(py, "recv_into"), [&target]).map(Some)
                     }
                 }
             }
-            Plan::ReceiveFrom(size) => {
+            BoundAction::ReceiveFrom(size) => {
                 let received = receive::datagram(py, self.socket.descriptor(), size)?;
-                match ready(py, received)? {
+                match none_if_not_ready(py, received)? {
                     Some((data, sender)) => {
-                        self.note_received(data.as_bytes().len());
+                        self.count_received(data.as_bytes().len());
                         let sender = outcome(py, address::to_python(py, &sender))?;
                         outcome(py, pair(py, data.into_any(), sender))
                     }
                     None => Ok(None),
                 }
             }
-            Plan::ReceiveFromInto(target, size) => {
+            BoundAction::ReceiveFromInto(target, size) => {
                 let fd = self.socket.descriptor();
                 let receive = |room: &mut [MaybeUninit<u8>]| {
                     let size = if size == 0 { room.len() } else { size.min(room.len()) };
                     socket::receive_from(fd, &mut room[..size])
                 };
                 let received = buffer::with_writable_bytes(&target, receive)?;
-                match ready(py, received)? {
+                match none_if_not_ready(py, received)? {
                     Some((length, sender)) => {
-                        self.note_received(length);
+                        self.count_received(length);
                         let sender = outcome(py, address::to_python(py, &sender))?;
                         let length = outcome(py, length.into_pyobject(py).map_err(PyErr::from))?;
                         outcome(py, pair(py, length.into_any(), sender))
@@ -256,16 +260,17 @@ impl SocketOperation {
                     None => Ok(None),
                 }
             }
-            Plan::Accept => self.accept(py),
-            Plan::SendAll(data, sent) => self.send_all(&data, sent),
-            Plan::SendTo(data, to) => self.send_to(&data, &to),
-            Plan::Connect(to, false) => self.connect(&to),
-            Plan::Connect(to, true) => self.connected(&to),
+            BoundAction::Accept => self.accept(py),
+            BoundAction::SendAll(data, sent) => self.send_all(&data, sent),
+            BoundAction::SendTo(data, to) => self.send_to(&data, &to),
+            BoundAction::Connect(to, false) => self.connect(&to),
+            BoundAction::Connect(to, true) => self.connect_result(&to),
         }
     }
 
-    fn accept<'py>(&self, py: Python<'py>) -> PyOutcome<'py, Attempt<'py>> {
-        let Some((fd, peer)) = ready(py, socket::accept(self.socket.descriptor()))? else {
+    fn accept<'py>(&self, py: Python<'py>) -> PyOutcome<'py, ReadyValue<'py>> {
+        let Some((fd, peer)) = none_if_not_ready(py, socket::accept(self.socket.descriptor()))?
+        else {
             return Ok(None);
         };
         let connection = || -> PyResult<_> {
@@ -281,65 +286,70 @@ impl SocketOperation {
         outcome(py, connection())
     }
 
-    fn send_all<'py>(&self, data: &Bound<'py, PyAny>, sent: usize) -> PyOutcome<'py, Attempt<'py>> {
+    fn send_all<'py>(
+        &self,
+        data: &Bound<'py, PyAny>,
+        sent: usize,
+    ) -> PyOutcome<'py, ReadyValue<'py>> {
         let py = data.py();
         let fd = self.socket.descriptor();
         let result = buffer::with_bytes(data, |bytes| {
             let rest = bytes.get(sent..).unwrap_or_default();
             socket::send(fd, rest).map(|more| {
-                self.note_sent(more);
+                self.count_sent(more);
                 (sent + more, more >= rest.len())
             })
         })?;
-        match ready(py, result)? {
+        match none_if_not_ready(py, result)? {
             Some((_, true)) => Ok(Some(py.None().into_bound(py))),
-            Some((sent, false)) => self.send_rest_later(data, sent),
-            None => self.send_rest_later(data, sent),
+            Some((sent, false)) => self.wait_to_send_rest(data, sent),
+            None => self.wait_to_send_rest(data, sent),
         }
     }
 
-    /// Keeps a view of the data from the first wait to the end, as asyncio does: its owner cannot
-    /// resize or close it meanwhile.
-    fn send_rest_later<'py>(
+    /// Keeps a view of the data until the operation ends, as asyncio does, so that the program
+    /// cannot resize or close it meanwhile.
+    fn wait_to_send_rest<'py>(
         &self,
         data: &Bound<'py, PyAny>,
         sent: usize,
-    ) -> PyOutcome<'py, Attempt<'py>> {
+    ) -> PyOutcome<'py, ReadyValue<'py>> {
         let py = data.py();
-        let view = match self.stage.get(py) {
-            Stage::New => buffer::view(data)?,
+        let view = match self.state.get(py) {
+            OperationState::New => buffer::view(data)?,
             _ => data.clone(),
         };
         drop(self.action.replace(py, Action::SendAll(view.unbind(), sent)));
         Ok(None)
     }
 
-    /// By the socket object, which knows all kinds of addresses.
+    /// Calls the socket object's method, which accepts all kinds of addresses.
     fn send_to<'py>(
         &self,
         data: &Bound<'py, PyAny>,
         to: &Bound<'py, PyAny>,
-    ) -> PyOutcome<'py, Attempt<'py>> {
+    ) -> PyOutcome<'py, ReadyValue<'py>> {
         let py = data.py();
         let socket = self.socket.object().bind(py);
-        let sent = unless_blocking(call::call_method(socket, intern!(py, "sendto"), [data, to]))?;
+        let sent =
+            none_if_would_block(call::call_method(socket, intern!(py, "sendto"), [data, to]))?;
         if let Some(sent) = &sent {
-            self.note_sent(sent.extract().unwrap_or(0));
+            self.count_sent(sent.extract().unwrap_or(0));
         }
         Ok(sent)
     }
 
-    /// By the socket object as well: it raises the audit event.
-    fn connect<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, Attempt<'py>> {
+    /// Calls the socket object's method, which raises the audit event.
+    fn connect<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, ReadyValue<'py>> {
         let py = to.py();
-        let begun = Action::Connect(to.clone().unbind(), true);
-        drop(self.action.replace(py, begun));
+        let in_progress = Action::Connect(to.clone().unbind(), true);
+        drop(self.action.replace(py, in_progress));
         let socket = self.socket.object().bind(py);
-        unless_blocking(call::call_method(socket, intern!(py, "connect"), [to]))
+        none_if_would_block(call::call_method(socket, intern!(py, "connect"), [to]))
     }
 
-    /// What has come of the attempt to connect.
-    fn connected<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, Attempt<'py>> {
+    /// The result of connecting.
+    fn connect_result<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, ReadyValue<'py>> {
         let py = to.py();
         let failure = outcome(
             py,
@@ -355,15 +365,15 @@ impl SocketOperation {
         }
     }
 
-    /// Arranges to be woken; returns the future to wait for.
+    /// Watches the socket; returns the future to await.
     fn wait<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Future>> {
         let py = slf.py();
         let this = slf.get();
         let scheduler = this.scheduler.bind(py);
         scheduler.get().check_open(py)?;
         let fd = this.socket.descriptor();
-        this.refuse_transports(py, fd)?;
-        let future = Bound::new(py, Future::on(scheduler)?)?;
+        this.check_no_transport(py, fd)?;
+        let future = Bound::new(py, Future::for_loop(scheduler)?)?;
         this.future.store(py, Some(future.clone()));
         let socket = this.socket.object().bind(py);
         if this.action.inspect(py, Action::writes) {
@@ -378,12 +388,13 @@ impl SocketOperation {
             let reader = SocketReader::wait(scheduler, socket, fd, slf)?;
             this.reader.store(py, Some(reader));
         }
-        let place = scheduler.get().waiters.with(py, |waiters| waiters.add(slf.as_any(), &WAITER));
-        this.waiting.set(py, Some((fd, place)));
+        let slot =
+            scheduler.get().waiters.with(py, |waiters| waiters.add(slf.as_any(), &SOCKET_WAITER));
+        this.waiting.set(py, Some((fd, slot)));
         Ok(future)
     }
 
-    fn refuse_transports(&self, py: Python<'_>, fd: i32) -> PyResult<()> {
+    fn check_no_transport(&self, py: Python<'_>, fd: i32) -> PyResult<()> {
         let Some(owner) = OWNERS.get(py, fd) else { return Ok(()) };
         let Ok(transport) = owner.cast_into::<Transport>() else { return Ok(()) };
         let is_ours =
@@ -397,7 +408,7 @@ impl SocketOperation {
         )))
     }
 
-    /// The socket can be read.
+    /// Called when the socket is readable.
     pub fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         match slf.get().future.get_bound(py) {
@@ -408,7 +419,8 @@ impl SocketOperation {
         }
     }
 
-    /// The socket takes more. Sending goes on here, as what was sent cannot be taken back.
+    /// Called when the socket is writable. Data is sent here, not when the task runs, since a send
+    /// cannot be undone.
     fn writable<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
@@ -416,7 +428,7 @@ impl SocketOperation {
         if future.get().is_done(py) {
             return Ok(());
         }
-        let done = match this.attempt(py) {
+        let done = match this.try_call(py) {
             Ok(None) => return Ok(()),
             Ok(Some(value)) => Future::finish_with_result(&future, value),
             Err(raised) if raised.stops_the_loop() => return Err(raised),
@@ -426,7 +438,7 @@ impl SocketOperation {
         outcome(py, done)
     }
 
-    /// The call ends as on any closed socket.
+    /// Called when the socket was closed during the wait: the call fails as on any closed socket.
     fn socket_closed<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         if slf.get().action.inspect(py, Action::writes) {
@@ -443,8 +455,8 @@ impl SocketOperation {
         if let Some(reader) = self.reader.take(py) {
             reader.get().release(slf);
         }
-        let Some((fd, place)) = self.waiting.take(py) else { return };
-        let waiter = scheduler.waiters.with(py, |waiters| waiters.remove(place, slf.as_any()));
+        let Some((fd, slot)) = self.waiting.take(py) else { return };
+        let waiter = scheduler.waiters.with(py, |waiters| waiters.remove(slot, slf.as_any()));
         drop(waiter);
         if self.action.inspect(py, |action| matches!(action, Action::SendAll(..))) {
             drop(self.action.replace(py, Action::SendAll(py.None(), 0)));
@@ -458,48 +470,48 @@ impl SocketOperation {
 
     fn finish(slf: &Bound<'_, Self>) {
         let this = slf.get();
-        this.stage.set(slf.py(), Stage::Done);
+        this.state.set(slf.py(), OperationState::Done);
         this.release(slf);
         drop(this.future.take(slf.py()));
     }
 
-    fn advance<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, Step<'py>> {
+    fn advance<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, Resumption<'py>> {
         let py = slf.py();
         let this = slf.get();
-        match this.stage.get(py) {
-            Stage::Done => {
+        match this.state.get(py) {
+            OperationState::Done => {
                 let error = PyRuntimeError::new_err("cannot reuse already awaited coroutine");
                 return outcome(py, Err(error));
             }
-            Stage::New => outcome(py, this.begin(py))?,
-            Stage::Waiting => {
+            OperationState::New => outcome(py, this.check_non_blocking(py))?,
+            OperationState::Waiting => {
                 let Some(future) = this.future.get_bound(py) else {
                     return outcome(py, Err(PyRuntimeError::new_err("nothing to wait for")));
                 };
                 match Future::resume(&future) {
-                    Resumed::Yield(future) => return Ok(Step::Wait(future)),
+                    Resumed::Yield(future) => return Ok(Resumption::Wait(future)),
                     Resumed::Raise(exception) => return Err(Raised::from(exception)),
                     Resumed::Return(value) if this.action.inspect(py, Action::writes) => {
-                        return Ok(Step::Done(value));
+                        return Ok(Resumption::Done(value));
                     }
                     Resumed::Return(_) => {}
                 }
             }
         }
-        if let Some(value) = this.attempt(py)? {
-            return Ok(Step::Done(value));
+        if let Some(value) = this.try_call(py)? {
+            return Ok(Resumption::Done(value));
         }
         let future = outcome(py, Self::wait(slf))?;
-        this.stage.set(py, Stage::Waiting);
+        this.state.set(py, OperationState::Waiting);
         match Future::resume(&future) {
-            Resumed::Yield(future) => Ok(Step::Wait(future)),
-            Resumed::Return(value) => Ok(Step::Done(value)),
+            Resumed::Yield(future) => Ok(Resumption::Wait(future)),
+            Resumed::Return(value) => Ok(Resumption::Done(value)),
             Resumed::Raise(exception) => Err(Raised::from(exception)),
         }
     }
 }
 
-enum Step<'py> {
+enum Resumption<'py> {
     Wait(Bound<'py, PyAny>),
     Done(Bound<'py, PyAny>),
 }
@@ -507,8 +519,8 @@ enum Step<'py> {
 impl SelfAwaiting for SocketOperation {
     fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py> {
         match Self::advance(slf) {
-            Ok(Step::Wait(future)) => Resumed::Yield(future),
-            Ok(Step::Done(value)) => {
+            Ok(Resumption::Wait(future)) => Resumed::Yield(future),
+            Ok(Resumption::Done(value)) => {
                 Self::finish(slf);
                 Resumed::Return(value)
             }
@@ -528,13 +540,13 @@ impl Finalize for SocketOperation {
 
     #[inline(always)]
     fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
-        slf.get().stage.get(slf.py()) == Stage::New
+        slf.get().state.get(slf.py()) == OperationState::New
     }
 
-    /// Warns as for any coroutine that nobody awaited.
+    /// Warns, as the interpreter does for a coroutine that was never awaited.
     fn finalize(slf: &Bound<'_, Self>) {
         let py = slf.py();
-        slf.get().stage.set(py, Stage::Done);
+        slf.get().state.set(py, OperationState::Done);
         if too_late_to_report(py) {
             return;
         }
@@ -548,8 +560,10 @@ impl Finalize for SocketOperation {
     }
 }
 
-/// The value of a call of a Python method, `None` if it would block.
-fn unless_blocking<'py>(called: PyOutcome<'py, Bound<'py, PyAny>>) -> PyOutcome<'py, Attempt<'py>> {
+/// The value of a call of a Python method; `None` if it would block.
+fn none_if_would_block<'py>(
+    called: PyOutcome<'py, Bound<'py, PyAny>>,
+) -> PyOutcome<'py, ReadyValue<'py>> {
     match called {
         Ok(value) => Ok(Some(value)),
         Err(raised)
@@ -562,8 +576,8 @@ fn unless_blocking<'py>(called: PyOutcome<'py, Bound<'py, PyAny>>) -> PyOutcome<
     }
 }
 
-/// The value of a call, `None` if it would block.
-fn ready<T>(py: Python<'_>, result: io::Result<T>) -> PyOutcome<'_, Option<T>> {
+/// The value of a system call; `None` if it would block.
+fn none_if_not_ready<T>(py: Python<'_>, result: io::Result<T>) -> PyOutcome<'_, Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if is_not_ready(&error) => Ok(None),
@@ -571,8 +585,8 @@ fn ready<T>(py: Python<'_>, result: io::Result<T>) -> PyOutcome<'_, Option<T>> {
     }
 }
 
-fn number(py: Python<'_>, result: io::Result<usize>) -> PyOutcome<'_, Attempt<'_>> {
-    match ready(py, result)? {
+fn number(py: Python<'_>, result: io::Result<usize>) -> PyOutcome<'_, ReadyValue<'_>> {
+    match none_if_not_ready(py, result)? {
         Some(number) => {
             let number = outcome(py, number.into_pyobject(py).map_err(PyErr::from))?;
             Ok(Some(number.into_any()))
@@ -585,7 +599,7 @@ fn pair<'py>(
     py: Python<'py>,
     first: Bound<'py, PyAny>,
     second: Bound<'py, PyAny>,
-) -> PyResult<Attempt<'py>> {
+) -> PyResult<ReadyValue<'py>> {
     Ok(Some(PyTuple::new(py, [first, second])?.into_any()))
 }
 
@@ -619,7 +633,7 @@ impl SocketOperation {
         slf.clone()
     }
 
-    /// Resume; the value sent is ignored.
+    /// Resume the coroutine; the value sent is ignored.
     fn send<'py>(slf: &Bound<'py, Self>, _value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         match Self::resume(slf) {
             Resumed::Yield(future) => Ok(future),
@@ -639,7 +653,7 @@ impl SocketOperation {
         let py = slf.py();
         let future = match slf.get().future.get_bound(py) {
             Some(future) => future,
-            None => Bound::new(py, Future::on(slf.get().scheduler.bind(py))?)?,
+            None => Bound::new(py, Future::for_loop(slf.get().scheduler.bind(py))?)?,
         };
         Self::finish(slf);
         let raising = Bound::new(py, FutureIterator::new(&future))?;
@@ -652,7 +666,7 @@ impl SocketOperation {
         }
     }
 
-    /// Stop waiting and do nothing more.
+    /// Stop waiting and end the operation.
     fn close(slf: &Bound<'_, Self>) {
         Self::finish(slf);
     }

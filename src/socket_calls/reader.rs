@@ -1,8 +1,9 @@
-//! Readiness of a socket for `loop.sock_recv()` and its like.
+//! Readiness of a socket for reading, for `sock_recv()` and the other receiving operations.
 //!
-//! A descriptor stays registered from one operation to the next, which spares two system calls a
-//! message. It is let go when something arrives that nobody waits for. A program may close its
-//! socket in between and the number may come back as another socket: a weak reference tells.
+//! A descriptor stays registered from one operation to the next, which saves two system calls per
+//! message. It is deregistered when data arrives while no operation waits. The program may close
+//! its socket in between and another socket may reuse the number: a weak reference to the socket
+//! object detects that.
 
 #![forbid(unsafe_code)]
 
@@ -31,10 +32,10 @@ impl Queued for SocketReader {
     }
 }
 
-/// Who uses a registered socket.
+/// The operation that uses a registered socket.
 #[derive(Default)]
-enum User {
-    /// Nobody at the moment.
+enum CurrentOperation {
+    /// No operation uses the socket.
     #[default]
     None,
     /// An operation that waits.
@@ -43,7 +44,7 @@ enum User {
     Woken(Py<SocketOperation>),
 }
 
-impl Traverse for User {
+impl Traverse for CurrentOperation {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::None => Ok(()),
@@ -57,20 +58,21 @@ impl Traverse for User {
 pub struct SocketReader {
     socket: Py<PyWeakrefReference>,
     fd: i32,
-    user: AttachedCell<User>,
+    operation: AttachedCell<CurrentOperation>,
 }
 
-/// Whether a watch is only kept for the next operation, so that Python sees none.
-pub fn is_parked(py: Python<'_>, runnable: &Runnable) -> bool {
-    runnable
-        .object
-        .bind(py)
-        .cast::<SocketReader>()
-        .is_ok_and(|reader| reader.get().user.inspect(py, |user| !matches!(user, User::Waiting(_))))
+/// Whether a watch is only kept for the next operation, so that it is invisible to the program.
+pub fn is_idle_reader(py: Python<'_>, runnable: &Runnable) -> bool {
+    runnable.object.bind(py).cast::<SocketReader>().is_ok_and(|reader| {
+        reader
+            .get()
+            .operation
+            .inspect(py, |current| !matches!(current, CurrentOperation::Waiting(_)))
+    })
 }
 
 impl SocketReader {
-    /// Has `operation` woken when its socket, with the descriptor `fd`, is readable.
+    /// Arranges for `operation` to be woken when its socket, with the descriptor `fd`, is readable.
     pub fn wait<'py>(
         scheduler: &Bound<'py, Scheduler>,
         socket: &Bound<'py, PyAny>,
@@ -83,20 +85,20 @@ impl SocketReader {
             let runnable = watches.get(fd, Direction::Read)?;
             Some(runnable.object.bind(py).clone())
         });
-        let waiting = User::Waiting(operation.clone().unbind());
+        let waiting = CurrentOperation::Waiting(operation.clone().unbind());
         let current = current.and_then(|object| object.cast_into::<Self>().ok());
         if let Some(current) = &current
             && current.get().socket.bind(py).upgrade().is_some_and(|known| known.is(socket))
         {
-            // Another operation on the same socket is forgotten, as in asyncio.
-            let before = current.get().user.replace(py, waiting);
+            // Another operation that waits on the same socket is never woken, as in asyncio.
+            let before = current.get().operation.replace(py, waiting);
             drop(before);
             return Ok(current.clone());
         }
         let reader = Self {
             socket: PyWeakrefReference::new(socket)?.unbind(),
             fd,
-            user: AttachedCell::new(waiting),
+            operation: AttachedCell::new(waiting),
         };
         let reader = Bound::new(py, reader)?;
         let runnable = Runnable::new(&READABLE, reader.clone());
@@ -105,7 +107,7 @@ impl SocketReader {
             .map_err(|refused| os_error(py, &refused.error))?;
         drop(replaced);
         if let Some(current) = current {
-            // Its socket was closed under the operation that waits: let that see for itself.
+            // The socket of the waiting operation was closed: its call will fail.
             Self::wake(&current)?;
         }
         Ok(reader)
@@ -113,8 +115,9 @@ impl SocketReader {
 
     fn readable(scheduler: &Bound<'_, Scheduler>, slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        let is_used = slf.get().user.inspect(py, |user| !matches!(user, User::None));
-        if is_used {
+        let has_operation =
+            slf.get().operation.inspect(py, |current| !matches!(current, CurrentOperation::None));
+        if has_operation {
             return Self::wake(slf);
         }
         let fd = slf.get().fd;
@@ -126,29 +129,31 @@ impl SocketReader {
 
     fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        match slf.get().user.take(py) {
-            User::None => Ok(()),
-            User::Waiting(operation) => {
+        match slf.get().operation.take(py) {
+            CurrentOperation::None => Ok(()),
+            CurrentOperation::Waiting(operation) => {
                 let woken = SocketOperation::wake(operation.bind(py));
-                drop(slf.get().user.replace(py, User::Woken(operation)));
+                drop(slf.get().operation.replace(py, CurrentOperation::Woken(operation)));
                 woken
             }
-            woken @ User::Woken(_) => {
-                drop(slf.get().user.replace(py, woken));
+            woken @ CurrentOperation::Woken(_) => {
+                drop(slf.get().operation.replace(py, woken));
                 Ok(())
             }
         }
     }
 
-    /// `operation` waits no longer.
+    /// Called when `operation` no longer waits.
     pub fn release(&self, operation: &Bound<'_, SocketOperation>) {
         let py = operation.py();
-        let is_user = self.user.inspect(py, |user| match user {
-            User::None => false,
-            User::Waiting(user) | User::Woken(user) => user.is(operation),
+        let is_current = self.operation.inspect(py, |current| match current {
+            CurrentOperation::None => false,
+            CurrentOperation::Waiting(current) | CurrentOperation::Woken(current) => {
+                current.is(operation)
+            }
         });
-        if is_user {
-            drop(self.user.take(py));
+        if is_current {
+            drop(self.operation.take(py));
         }
     }
 }
@@ -157,10 +162,10 @@ impl SocketReader {
 impl SocketReader {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.socket)?;
-        self.user.visit_with(&visit)
+        self.operation.visit_with(&visit)
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.user.take(py)));
+        Python::attach(|py| drop(self.operation.take(py)));
     }
 }

@@ -11,17 +11,17 @@ use super::Task;
 use crate::ffi::objects::object;
 use crate::future::Future;
 
-/// What the interpreter says when asyncio's `cancel()` calls itself too often.
-const TOO_DEEP: &str = "maximum recursion depth exceeded while calling a Python object";
+/// The interpreter's message when the recursion of asyncio's `cancel()` is too deep.
+const RECURSION_MESSAGE: &str = "maximum recursion depth exceeded while calling a Python object";
 
 impl Task {
-    /// `Task.cancel()`: asks what the task awaits to be cancelled, or has CancelledError thrown
-    /// into the coroutine at its next step. False if the task is done.
+    /// `Task.cancel()`: cancels the awaited future, or else throws CancelledError into the
+    /// coroutine at its next step. Returns false if the task is done.
     ///
-    /// A chain of tasks that await each other is walked in a loop: its length is unbounded.
+    /// A chain of tasks that await each other is walked iteratively, since its length is unbounded.
     ///
     /// # Errors
-    /// RecursionError if the chain leads back to itself; what a foreign `cancel()` raises.
+    /// RecursionError if the chain is a cycle; exceptions of a foreign `cancel()`.
     pub fn request_cancel<'py>(
         slf: &Bound<'py, Self>,
         message: Option<Bound<'py, PyAny>>,
@@ -29,12 +29,13 @@ impl Task {
         let py = slf.py();
         let mut task = slf.clone();
         let mut parent: Option<Bound<'py, Self>> = None;
-        // Brent's algorithm: the task met after 1, 2, 4, 8 ... steps is met again in a cycle.
+        // Brent's algorithm: in a cycle the task reached after 1, 2, 4, 8 ... steps is reached
+        // again.
         let (mut mark, mut steps, mut limit) = (slf.clone(), 0_usize, 1_usize);
         loop {
             let this = task.get();
             let future = task.as_super().get();
-            future.forget_traceback(py);
+            future.mark_retrieved(py);
             if future.is_done(py) {
                 return Ok(parent.is_some_and(|parent| parent.cancel_at_next_step(&message)));
             }
@@ -49,7 +50,7 @@ impl Task {
                 return Ok(task.cancel_at_next_step(&message));
             };
             if next.is(&mark) {
-                return Err(PyRecursionError::new_err(TOO_DEEP));
+                return Err(PyRecursionError::new_err(RECURSION_MESSAGE));
             }
             steps += 1;
             if steps == limit {
@@ -60,7 +61,7 @@ impl Task {
     }
 }
 
-/// `awaited` as a task whose `cancel()` is [`Task::request_cancel`]: not if a subclass or the
+/// `awaited` as a task whose `cancel()` is [`Task::request_cancel`]; `None` if a subclass or the
 /// instance replaces the method.
 fn as_task<'py>(awaited: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Task>>> {
     let Ok(task) = awaited.cast::<Task>() else { return Ok(None) };
@@ -78,7 +79,7 @@ fn as_task<'py>(awaited: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Task>
 }
 
 trait CancelAtNextStep<'py> {
-    /// Always true: the step is queued already.
+    /// Returns true: the next step, which is queued already, will throw CancelledError.
     fn cancel_at_next_step(&self, message: &Option<Bound<'py, PyAny>>) -> bool;
 }
 
@@ -91,7 +92,7 @@ impl<'py> CancelAtNextStep<'py> for Bound<'py, Task> {
     }
 }
 
-/// `awaited.cancel(msg=message)`.
+/// Calls `awaited.cancel(msg=message)`.
 pub(super) fn cancel_awaited<'py>(
     awaited: &Bound<'py, PyAny>,
     message: Option<Bound<'py, PyAny>>,

@@ -1,12 +1,12 @@
 //! `asyncio.current_task()` and `asyncio.all_tasks()`.
 //!
-//! asyncio keeps the current task of each loop in a dict (to 3.13) or in the thread's state
-//! (3.14). Steps of our tasks on our loop set it and do not reset it: as long as only task steps
-//! follow, each overwrites the one before. The scheduler resets it before anything else runs, and
-//! when a turn ends with nothing left to run.
+//! asyncio stores the current task of each loop in a dict (up to 3.13) or in the thread state (from
+//! 3.14 on). Steps of our tasks on our loop set it and do not reset it: consecutive task steps
+//! overwrite it. The scheduler resets it before anything else runs, and at the end of a turn if the
+//! ready queue is empty.
 //!
-//! All tasks: a `WeakSet` entry costs more than a task, so tasks are listed in [`TASKS`]; the
-//! Python package makes asyncio's own set iterate over it, too.
+//! A `WeakSet` entry costs more than a task, so all tasks are listed in [`TASKS`]; the Python
+//! package makes asyncio's own set iterate over it as well.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +23,7 @@ pub static TASKS: WeakRegistry = WeakRegistry::new();
 
 #[cfg(not(Py_3_14))]
 mod storage {
-    //! A dict from loop to task, which asyncio's C code reads too.
+    //! A dict from loop to task, which asyncio's C code reads as well.
 
     use pyo3::exceptions::PyRuntimeError;
     use pyo3::prelude::*;
@@ -38,12 +38,12 @@ mod storage {
     }
 
     pub fn enter(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        let held = dict_set_default(current_tasks(event_loop.py())?, event_loop, task)?;
-        if held.is(task) { Ok(()) } else { Err(occupied(task, &held)) }
+        let current = dict_set_default(current_tasks(event_loop.py())?, event_loop, task)?;
+        if current.is(task) { Ok(()) } else { Err(other_task_error(task, &current)) }
     }
 
     #[cold]
-    fn occupied(task: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyErr {
+    fn other_task_error(task: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyErr {
         let text = || -> PyResult<String> {
             Ok(format!(
                 "Cannot enter into task {} while another task {} is being executed.",
@@ -60,7 +60,7 @@ mod storage {
     }
 
     pub fn clear(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
-        // Code that runs a nested step may have cleared it already.
+        // Code that runs nested steps may have cleared it already.
         dict_discard(current_tasks(event_loop.py())?, event_loop)
     }
 
@@ -71,7 +71,7 @@ mod storage {
 
 #[cfg(Py_3_14)]
 mod storage {
-    //! The thread's state, reached through asyncio's functions where it cannot be reached directly.
+    //! The thread state, accessed through asyncio's functions where direct access is impossible.
 
     use pyo3::prelude::*;
 
@@ -130,14 +130,14 @@ pub fn enter(scheduler: &Bound<'_, Scheduler>, task: &Bound<'_, PyAny>) -> PyRes
 fn leave(scheduler: &Bound<'_, Scheduler>) {
     if let Err(error) = storage::clear(scheduler) {
         let py = scheduler.py();
-        report_not_left(scheduler, Raised::from(error.into_value(py).into_bound(py)));
+        report_leave_failure(scheduler, Raised::from(error.into_value(py).into_bound(py)));
     }
 }
 
-/// Reports that no task can be left, as from 3.14 on in a child that was forked inside of a callback:
-/// in the words in which asyncio reports it of the wake-up that was run.
+/// Reports a failure to leave a task, as happens from 3.14 on in a child that was forked inside of
+/// a callback. The message is asyncio's, whose wake-up callback fails then.
 #[cold]
-fn report_not_left<'py>(scheduler: &Bound<'py, Scheduler>, raised: Raised<'py>) {
+fn report_leave_failure<'py>(scheduler: &Bound<'py, Scheduler>, raised: Raised<'py>) {
     let py = scheduler.py();
     let message = intern!(py, "Exception in callback Task.task_wakeup()");
     let entries =
@@ -147,9 +147,9 @@ fn report_not_left<'py>(scheduler: &Bound<'py, Scheduler>, raised: Raised<'py>) 
     }
 }
 
-/// Runs `body` with `task` as the current one, then puts the previous one back: for tasks that
-/// start eagerly inside another and for loops that are not ours.
-pub fn scoped<'py>(
+/// Runs `body` with `task` as the current one, then restores the previous one: for tasks that start
+/// eagerly inside another, and for foreign loops.
+pub fn run_as_current<'py>(
     event_loop: &Bound<'py, PyAny>,
     task: &Bound<'py, PyAny>,
     nested: bool,

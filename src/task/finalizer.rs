@@ -1,4 +1,4 @@
-//! Reports when a task is dropped: that it was still pending, or failed unnoticed.
+//! Reports tasks that are deallocated while pending, or with an exception that was never retrieved.
 
 #![forbid(unsafe_code)]
 
@@ -54,7 +54,7 @@ impl Finalize for Task {
 fn report_pending(slf: &Bound<'_, Task>) -> PyResult<()> {
     let py = slf.py();
     let future = slf.as_super().get();
-    // As with asyncio's weak set, all_tasks() does not show it even if the handler keeps it.
+    // As with asyncio's weak set, all_tasks() omits it even if the handler keeps a reference.
     slf.get().registry_entry.unregister(py);
     let stack = future.source_traceback(py);
     let message = intern!(py, "Task was destroyed but it is pending!");

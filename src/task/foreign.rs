@@ -1,4 +1,4 @@
-//! Awaiting futures that are not ours.
+//! Awaiting futures of other classes.
 
 #![forbid(unsafe_code)]
 
@@ -8,13 +8,13 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use super::Task;
-use super::step::{misuse, throw_later, wait_on, wakeup_callback};
+use super::step::{record_awaited, throw_in_next_step, throw_invalid_await, wakeup_callback};
 use crate::ffi::call;
 use crate::ffi::exception::Raised;
 use crate::ffi::layout::c_future::CFutureClass;
 use crate::interop::imports;
 
-/// The general protocol: any object with `_asyncio_future_blocking`.
+/// Waits for any object with `_asyncio_future_blocking`, by asyncio's general protocol.
 pub(super) fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResult<()> {
     let py = task.py();
     if let Some(class) = class_of(&awaited)? {
@@ -31,23 +31,23 @@ pub(super) fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>)
         } else {
             format!("Task got bad yield: {}", awaited.repr()?)
         };
-        return throw_later(task, text);
+        return throw_in_next_step(task, text);
     };
     let own = task.as_super().get().event_loop(py)?;
     let same_loop = loop_of(&awaited)?.is(&own);
     let blocking = blocking.is_truthy()?;
     if !same_loop || !blocking || awaited.is(task) {
-        return misuse(task, &awaited, same_loop, blocking);
+        return throw_invalid_await(task, &awaited, same_loop, blocking);
     }
     awaited.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
     let wakeup = wakeup_callback(task)?;
     let context = task.get().context_slot().expose(py)?;
     let context = context.unwrap_or_else(|| py.None().into_bound(py));
     call::call_method_in_context(&awaited, intern!(py, "add_done_callback"), &wakeup, &context)?;
-    wait_on(task, awaited)
+    record_awaited(task, awaited)
 }
 
-/// The same for asyncio's own Future and Task.
+/// Waits for an instance of asyncio's own Future or Task.
 fn wait_for_known<'py>(
     task: &Bound<'py, Task>,
     awaited: Bound<'py, PyAny>,
@@ -58,17 +58,17 @@ fn wait_for_known<'py>(
     let same_loop = class.event_loop(&awaited)?.is(&own);
     let blocking = class.is_blocking(&awaited)?;
     if !same_loop || !blocking {
-        return misuse(task, &awaited, same_loop, blocking);
+        return throw_invalid_await(task, &awaited, same_loop, blocking);
     }
     class.set_not_blocking(&awaited)?;
     let wakeup = wakeup_callback(task)?;
     let context = task.get().context_slot().expose(py)?;
     let context = context.unwrap_or_else(|| py.None().into_bound(py));
     class.add_done_callback(&awaited, &wakeup, &context)?;
-    wait_on(task, awaited)
+    record_awaited(task, awaited)
 }
 
-/// The exception of a future that is done, if it has one.
+/// The exception of a done future, if it has one.
 pub(super) fn exception_of<'py>(
     future: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyBaseException>>> {
@@ -80,7 +80,7 @@ pub(super) fn exception_of<'py>(
     Ok(result.err().map(Raised::into_value))
 }
 
-/// asyncio's own Task or Future, if `future` is exactly one.
+/// The class of `future`, if that is exactly asyncio's own Task or Future.
 #[inline(always)]
 fn class_of<'py>(future: &Bound<'py, PyAny>) -> PyResult<Option<&'py CFutureClass>> {
     static CLASSES: PyOnceLock<[Option<CFutureClass>; 2]> = PyOnceLock::new();
@@ -94,7 +94,7 @@ fn class_of<'py>(future: &Bound<'py, PyAny>) -> PyResult<Option<&'py CFutureClas
     Ok(classes.iter().flatten().find(|class| class.is_class_of(future)))
 }
 
-/// The loop of a duck-typed future: `get_loop()`, or `_loop` of old ones.
+/// The loop of a duck-typed future: `get_loop()`, or `_loop` for old ones.
 fn loop_of<'py>(future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = future.py();
     match future.getattr_opt(intern!(py, "get_loop"))? {

@@ -1,4 +1,4 @@
-//! `Task` as Python sees it.
+//! The Python methods of `Task`.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,9 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use super::{Task, TaskOptions};
 use crate::ffi::objects::slots::Finalize;
-use crate::future::{Future, cannot_delete, refused_by, repr_with, set_class, shown_class};
+use crate::future::{
+    Future, cannot_delete, raise_for_keywords, reported_class, repr_with, set_class,
+};
 use crate::interop::imports;
 
 impl Task {
@@ -62,7 +64,7 @@ impl Task {
         others: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<()> {
         if others.is_some() {
-            return refused_by(imports::asyncio_task(slf.py())?, (coro,), others);
+            return raise_for_keywords(imports::asyncio_task(slf.py())?, (coro,), others);
         }
         Future::initialise(slf.as_super(), r#loop)?;
         let eager_start = eager_start.map_or(Ok(false), |eager| eager.is_truthy())?;
@@ -80,7 +82,7 @@ impl Task {
         others: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<()> {
         if others.is_some() {
-            return refused_by(imports::asyncio_task(slf.py())?, (coro,), others);
+            return raise_for_keywords(imports::asyncio_task(slf.py())?, (coro,), others);
         }
         Future::initialise(slf.as_super(), r#loop)?;
         Self::begin(slf, coro, TaskOptions { name, context, ..TaskOptions::default() })
@@ -96,12 +98,12 @@ impl Task {
         Self::request_cancel(slf, msg.filter(|msg| !msg.is_none()))
     }
 
-    /// Return the number of cancellation requests that were not taken back by `uncancel()`.
+    /// Return the number of cancellation requests that `uncancel()` has not undone.
     fn cancelling(&self, py: Python<'_>) -> u32 {
         self.cancel_requests.get(py)
     }
 
-    /// Take one cancellation request back; return how many are left.
+    /// Undo one cancellation request; return the number of remaining ones.
     fn uncancel(&self, py: Python<'_>) -> u32 {
         let requests = self.cancel_requests.get(py);
         if requests > 0 {
@@ -193,7 +195,7 @@ impl Task {
     #[getter(__class__)]
     fn asyncio_class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        shown_class(slf, imports::names_in_tasks(py)?, intern!(py, "Task"), || {
+        reported_class(slf, imports::names_in_tasks(py)?, intern!(py, "Task"), || {
             imports::asyncio_task(py)
         })
     }
@@ -208,7 +210,7 @@ impl Task {
         self.coroutine.get_bound(py)
     }
 
-    /// greenback puts another coroutine in place of the one that the task runs.
+    /// greenback replaces the coroutine of the running task.
     #[setter(_coro)]
     fn set_coroutine_py(&self, py: Python<'_>, value: Bound<'_, PyAny>) {
         self.coroutine.store(py, Some(value));

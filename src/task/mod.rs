@@ -1,15 +1,16 @@
-//! `Task`: a coroutine that the event loop drives.
+//! `Task`: a coroutine that the event loop runs.
 //!
 //! * `mod.rs`: the state;
-//! * `step.rs`: the hot path: resume the coroutine, look at what it awaits;
-//! * `foreign.rs`: awaiting futures that are not ours;
-//! * `start.rs`: making a task, lazily or eagerly started;
+//! * `step.rs`: the hot path: resumes the coroutine and handles what it awaits;
+//! * `foreign.rs`: awaits futures of other classes;
+//! * `start.rs`: creates a task, with or without eager start;
 //! * `cancel.rs`: cancellation requests;
 //! * `current.rs`: `current_task()` and `all_tasks()` of asyncio;
-//! * `methods.rs`: what Python sees; `finalizer.rs`: reports when a task is dropped.
+//! * `methods.rs`: the Python methods; `finalizer.rs`: reports pending or failed tasks that are
+//!   deallocated.
 //!
-//! A task that is not done is in one of three states: it waits (`fut_waiter` is a pending
-//! future, one of whose callbacks is our wake-up), it is queued, or it is running.
+//! A task that is not done is in one of three states: it waits (`fut_waiter` is a pending future
+//! that has the task's wake-up as a callback), it is queued, or it is running.
 
 #![forbid(unsafe_code)]
 
@@ -43,11 +44,11 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     AwaiterAttributes::install::<Task>(py)
 }
 
-/// Name of a task; most are never asked for, so the text is made on demand.
+/// The name of a task. Most names are never read, so the text is created on demand.
 enum Name {
     /// `Task-N`.
     Number(u64),
-    /// Set by the user, a str.
+    /// Set by the program, a str.
     Given(Py<PyAny>),
 }
 
@@ -55,10 +56,10 @@ enum Name {
 ///
 /// Args:
 ///     coro: the coroutine.
-///     loop: the event loop; the current one by default.
-///     name: any object, shown by `str()`; `Task-N` by default.
-///     context: the `contextvars.Context` to run in; a copy of the current one by default.
-///     eager_start: start at once if the loop runs (3.12 and later).
+///     loop: the event loop, by default the current one.
+///     name: any object, converted by `str()`; by default `Task-N`.
+///     context: the `contextvars.Context` to run in, by default a copy of the current one.
+///     eager_start: start at once if the loop is running (3.12 and later).
 ///
 /// See <https://docs.python.org/3/library/asyncio-task.html#task-object>.
 #[pyclass(frozen, extends = Future, subclass, module = "ferroloop", name = "Task")]
@@ -98,12 +99,12 @@ impl Task {
         }
     }
 
-    /// Whether `all_tasks()` shows it.
+    /// Whether `all_tasks()` lists it.
     pub fn is_listed(&self, py: Python<'_>) -> bool {
         self.registry_entry.is_registered(py)
     }
 
-    /// Has `all_tasks()` show it, or not.
+    /// Sets whether `all_tasks()` lists it.
     pub fn set_listed(slf: &Bound<'_, Self>, listed: bool) {
         if listed {
             slf.get().registry_entry.register(slf);
@@ -118,20 +119,20 @@ impl Task {
     }
 
     fn name_text<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        enum Found<'py> {
+        enum Snapshot<'py> {
             Number(u64),
             Given(Bound<'py, PyAny>),
             None,
         }
-        let found = self.name.inspect(py, |name| match name {
-            Some(Name::Number(number)) => Found::Number(*number),
-            Some(Name::Given(text)) => Found::Given(text.bind(py).clone()),
-            None => Found::None,
+        let snapshot = self.name.inspect(py, |name| match name {
+            Some(Name::Number(number)) => Snapshot::Number(*number),
+            Some(Name::Given(text)) => Snapshot::Given(text.bind(py).clone()),
+            None => Snapshot::None,
         });
-        match found {
-            Found::Number(number) => PyString::new(py, &format!("Task-{number}")).into_any(),
-            Found::Given(text) => text,
-            Found::None => py.None().into_bound(py),
+        match snapshot {
+            Snapshot::Number(number) => PyString::new(py, &format!("Task-{number}")).into_any(),
+            Snapshot::Given(text) => text,
+            Snapshot::None => py.None().into_bound(py),
         }
     }
 
@@ -164,12 +165,12 @@ impl SelfAwaiting for Task {
     }
 }
 
-/// The future inside `object` if it is exactly a Future or a Task of this crate.
+/// The future of `object`, if that is exactly a Future or a Task of this crate.
 ///
-/// Python subclasses may override anything, so they take the general protocol.
+/// Python subclasses may override any method, so the general protocol is used for them.
 #[inline(always)]
 pub fn as_exact_future<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, Future>> {
-    // Each cast finds the very class, and need not look for a base.
+    // Both casts succeed by comparing the class alone, without a search of its bases.
     if object::is_exactly::<Future>(object) {
         object.cast::<Future>().ok()
     } else if object::is_exactly::<Task>(object) {

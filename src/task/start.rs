@@ -1,4 +1,4 @@
-//! Making a task, started by the loop or eagerly.
+//! Creates tasks, with or without eager start.
 
 #![forbid(unsafe_code)]
 
@@ -15,25 +15,25 @@ use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::scheduler::contexts::ChosenContext;
 
-/// What `create_task()` and `Task()` take besides the coroutine.
+/// The parameters of `create_task()` and `Task()` in addition to the coroutine.
 #[derive(Default)]
 pub struct TaskOptions<'py> {
-    /// Name; `None` numbers the task.
+    /// The name; by default `Task-N`.
     pub name: Option<Bound<'py, PyAny>>,
-    /// Context; `None` copies the current one.
+    /// The context; by default a copy of the current one.
     pub context: Option<Bound<'py, PyAny>>,
-    /// Start at once if the loop runs.
+    /// Whether to start at once if the loop is running.
     pub eager_start: bool,
-    /// The caller knows that it is a coroutine.
+    /// Whether the caller has checked that it is a coroutine.
     pub is_coroutine: bool,
 }
 
 impl Task {
-    /// A task on a loop of this crate, queued for its first step (or started).
+    /// Creates a task on a loop of this crate and queues its first step, or runs it (eager start).
     ///
     /// # Errors
-    /// TypeError for what is not a coroutine; RuntimeError for a closed loop, or in debug mode
-    /// for the wrong thread; what an eager start raises beyond the task.
+    /// TypeError if the object is not a coroutine; RuntimeError if the loop is closed or, in debug
+    /// mode, if this is not its thread; KeyboardInterrupt and SystemExit of an eager start.
     #[inline]
     pub fn start<'py>(
         scheduler: &Bound<'py, Scheduler>,
@@ -41,14 +41,14 @@ impl Task {
         options: TaskOptions<'py>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = scheduler.py();
-        let future = Future::on(scheduler)?;
+        let future = Future::for_loop(scheduler)?;
         let task = PyClassInitializer::from(future).add_subclass(Self::uninitialised());
         let task = new_object(py, task)?;
         Self::begin(&task, coroutine, options)?;
         Ok(task)
     }
 
-    /// The part of `__init__` after the future's: checks the coroutine and queues the first step.
+    /// The task's part of `__init__`: checks the coroutine and queues the first step.
     #[inline]
     pub(super) fn begin<'py>(
         slf: &Bound<'py, Self>,
@@ -61,7 +61,7 @@ impl Task {
             && !object::is_native_coroutine(&coroutine)
             && !imports::iscoroutine(py)?.call1((&coroutine,))?.is_truthy()?
         {
-            // Nothing to report about a task that never was one.
+            // A task that never started must not be reported.
             this.log_destroy_pending.set(py, false);
             let text = format!("a coroutine was expected, got {}", coroutine.repr()?);
             return Err(PyTypeError::new_err(text));
@@ -100,18 +100,18 @@ impl Task {
         Ok(())
     }
 
-    /// Runs the first step now, inside whatever is running.
+    /// Runs the first step at once, inside the current callback or task.
     fn start_eagerly(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         let event_loop = slf.as_super().get().event_loop(py)?;
         let Some(context) = this.context_slot().expose(py)? else { return Ok(()) };
         this.registry_entry.register(slf);
-        let result = current::scoped(&event_loop, slf, true, || {
+        let result = current::run_as_current(&event_loop, slf, true, || {
             context::run_in(&context, || step::resume(slf, None))
         });
         if cfg!(Py_3_15) && result.is_err() {
-            // Its creator is told, and nothing else knows it.
+            // The error is raised to the creator, and nothing else has a reference to the task.
             this.log_destroy_pending.set(py, false);
         }
         if slf.as_super().get().is_done(py) {

@@ -1,4 +1,4 @@
-//! One step of a task: resume the coroutine, then act on what it awaits, returns or raises.
+//! One step of a task: resumes the coroutine, then handles what it awaits, returns or raises.
 
 #![forbid(unsafe_code)]
 
@@ -18,14 +18,14 @@ use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::method::{BoundCallback, CallbackDefinition, bind_callback};
 use crate::ffi::objects::cell::AttachedCell;
-use crate::future::{Callback, Future, Waiter, invalid_state};
+use crate::future::{Callback, Future, NativeCallback, invalid_state};
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
 use crate::scheduler::patches::must_call_soon;
 use crate::scheduler::report::{outcome, report_raised};
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
-/// A queued step; its argument, if any, is the exception to throw.
+/// A queued step. Its argument, if any, is the exception to throw.
 pub static STEP: RunnableKind = RunnableKind::of::<QueuedStep>();
 
 struct QueuedStep;
@@ -50,7 +50,7 @@ impl Queued for QueuedStep {
     }
 }
 
-/// A queued wake-up; its argument is the future that is done.
+/// A queued wake-up. Its argument is the future that is done.
 static WAKEUP: RunnableKind = RunnableKind::of::<QueuedWakeup>();
 
 struct QueuedWakeup;
@@ -73,8 +73,8 @@ impl Queued for QueuedWakeup {
     }
 }
 
-/// How a task waits for a future of this crate.
-static WAITER: Waiter = Waiter {
+/// The callback by which a future of this crate wakes a task.
+static WAKE_TASK: NativeCallback = NativeCallback {
     kind: &WAKEUP,
     as_callback: |task| {
         let context = task.getattr(intern!(task.py(), "_context"))?;
@@ -82,7 +82,7 @@ static WAITER: Waiter = Waiter {
     },
 };
 
-/// The wake-up as a Python callable, for futures that are not ours.
+/// The wake-up as a Python callable, for foreign futures.
 struct Wakeup;
 
 impl BoundCallback for Wakeup {
@@ -103,7 +103,7 @@ pub(super) fn wakeup_callback<'py>(task: &Bound<'py, Task>) -> PyResult<Bound<'p
     bind_callback::<Wakeup>(task, &DEFINITION)
 }
 
-/// The exception to throw into a task that waited for a done `future` of this crate.
+/// The exception to throw into a task that has waited for `future`, which is of this crate.
 #[inline(always)]
 fn exception_of<'py>(future: &Bound<'py, PyAny>) -> Option<Bound<'py, PyBaseException>> {
     let py = future.py();
@@ -114,11 +114,11 @@ fn exception_of<'py>(future: &Bound<'py, PyAny>) -> Option<Bound<'py, PyBaseExce
     }
 }
 
-/// The exception of `future`, or the one that `future.result()` raises, as of a future that was
-/// initialised anew since it was done: the task learns of it, not the loop.
+/// The exception of `future`, or that of `future.result()`, which raises if the future was
+/// initialised again after it was done: it is thrown into the task and not raised to the loop.
 fn retrieved_exception<'py>(future: &Bound<'py, Future>) -> Option<Bound<'py, PyBaseException>> {
     let py = future.py();
-    match future.get().retrieve(py) {
+    match future.get().retrieve_result(py) {
         Ok(result) => result.err(),
         Err(error) => Some(error.into_value(py).into_bound(py)),
     }
@@ -142,7 +142,7 @@ fn queued_step<'py>(
             resume(task, exception)
         })
     } else {
-        // Let the object's own `run` decide, as `Handle` would.
+        // Calls the object's own `run()`, as `Handle` does.
         let step = outcome(py, Bound::new(py, TaskStep::new(task, exception)))?;
         call::call_method(&context, intern!(py, "run"), [step.as_any()]).map(drop)
     };
@@ -156,8 +156,8 @@ fn queued_step<'py>(
     }
 }
 
-/// A step called through Python, by the handle of another loop or another kind of future: the
-/// context is entered already.
+/// A step called from Python, by the handle of a foreign loop or by a foreign future, which has
+/// entered the context.
 pub fn called_step<'py>(
     task: &Bound<'py, Task>,
     exception: Option<Bound<'py, PyBaseException>>,
@@ -165,10 +165,10 @@ pub fn called_step<'py>(
     let py = task.py();
     let exception = prepare(task, exception)?;
     let event_loop = outcome(py, task.as_super().get().event_loop(py))?;
-    current::scoped(&event_loop, task, false, || resume(task, exception))
+    current::run_as_current(&event_loop, task, false, || resume(task, exception))
 }
 
-/// Errors of the machinery itself, which asyncio would see in the handle of the step.
+/// Reports an error of the step itself, which asyncio's handle of the step would report.
 #[cold]
 fn report<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -236,7 +236,7 @@ fn already_done<'py>(
     Raised::from(error.into_value(py).into_bound(py))
 }
 
-/// Resumes the coroutine and handles the outcome.
+/// Resumes the coroutine and handles its outcome.
 #[inline(always)]
 pub(super) fn resume<'py>(
     task: &Bound<'py, Task>,
@@ -261,7 +261,7 @@ fn finish<'py>(task: &Bound<'py, Task>, value: Bound<'py, PyAny>) -> PyResult<()
     let this = task.get();
     let future = task.as_super();
     if this.must_cancel.get(py) {
-        // Cancelled right before it returned.
+        // It was cancelled during its last step.
         this.must_cancel.set(py, false);
         let message = future.get().cancel_message(py);
         Future::cancel(future, message)?;
@@ -280,7 +280,7 @@ fn fail<'py>(task: &Bound<'py, Task>, raised: Raised<'py>) -> PyOutcome<'py, ()>
     let exception = raised.into_value();
     let ended = || -> PyResult<()> {
         if exception.is_instance(imports::cancelled_error(py)?)? {
-            // Kept, so that whoever awaits the task sees where it was cancelled.
+            // Kept, so that its traceback shows the awaiting code where the task was cancelled.
             future.get().keep_cancelled_exception(exception.clone());
             Future::cancel(future, None)?;
         } else {
@@ -293,7 +293,7 @@ fn fail<'py>(task: &Bound<'py, Task>, raised: Raised<'py>) -> PyOutcome<'py, ()>
     if stops { Err(Raised::from(exception)) } else { Ok(()) }
 }
 
-/// Acts on what the coroutine awaits.
+/// Handles the object that the coroutine awaits.
 #[inline(always)]
 fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResult<()> {
     let py = task.py();
@@ -305,11 +305,11 @@ fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResul
             this.set_blocking(py, false);
             Future::add_callback(
                 future,
-                Callback::Native(task.clone().into_any().unbind(), &WAITER),
+                Callback::Native(task.clone().into_any().unbind(), &WAKE_TASK),
             )?;
-            return wait_on(task, awaited);
+            return record_awaited(task, awaited);
         }
-        return misuse(task, &awaited, same_loop, this.is_blocking(py));
+        return throw_invalid_await(task, &awaited, same_loop, this.is_blocking(py));
     }
     if awaited.is_none() {
         return schedule(task, None);
@@ -317,9 +317,12 @@ fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResul
     foreign::wait_for(task, awaited)
 }
 
-/// Remembers what is awaited and passes a cancellation on that came before it could be.
+/// Records the awaited object, and cancels it if the task was cancelled before.
 #[inline(always)]
-pub(super) fn wait_on<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResult<()> {
+pub(super) fn record_awaited<'py>(
+    task: &Bound<'py, Task>,
+    awaited: Bound<'py, PyAny>,
+) -> PyResult<()> {
     let py = task.py();
     let this = task.get();
     this.fut_waiter.store(py, Some(awaited.clone()));
@@ -332,9 +335,9 @@ pub(super) fn wait_on<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) 
     Ok(())
 }
 
-/// Wrong use of a future: thrown into the coroutine by the next step, as asyncio does.
+/// Reports an invalid await: the next step throws RuntimeError into the coroutine, as in asyncio.
 #[cold]
-pub(super) fn misuse<'py>(
+pub(super) fn throw_invalid_await<'py>(
     task: &Bound<'py, Task>,
     awaited: &Bound<'py, PyAny>,
     same_loop: bool,
@@ -351,11 +354,11 @@ pub(super) fn misuse<'py>(
             awaited.repr()?
         )
     };
-    throw_later(task, text)
+    throw_in_next_step(task, text)
 }
 
 #[cold]
-pub(super) fn throw_later(task: &Bound<'_, Task>, text: String) -> PyResult<()> {
+pub(super) fn throw_in_next_step(task: &Bound<'_, Task>, text: String) -> PyResult<()> {
     let py = task.py();
     let error = PyRuntimeError::new_err(text).into_value(py).into_bound(py);
     schedule(task, Some(error))
@@ -387,17 +390,17 @@ pub(super) fn schedule<'py>(
     Ok(())
 }
 
-/// A queued step as a callback.
+/// A queued step as a Python callback.
 pub struct StepCallback<'py> {
-    /// Bound to the task.
+    /// The callable, bound to the task.
     pub callback: Bound<'py, PyAny>,
-    /// The future that is done, for a wake-up.
+    /// For a wake-up, the future that is done.
     pub arguments: CallbackArguments,
-    /// The task's.
+    /// The task's context.
     pub context: Option<Bound<'py, PyAny>>,
 }
 
-/// A queued step or wake-up as asyncio would have queued it.
+/// The callback that asyncio would have queued for a step or wake-up.
 pub fn step_as_callback<'py>(
     py: Python<'py>,
     runnable: &Runnable,
@@ -419,7 +422,7 @@ pub fn step_as_callback<'py>(
     Ok(Some(StepCallback { callback, arguments, context }))
 }
 
-/// A step as a Python callable, for loops that are not ours.
+/// A step as a Python callable, for foreign loops.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "TaskStepMethWrapper")]
 pub struct TaskStep {
     task: AttachedCell<Option<Py<Task>>>,
@@ -442,13 +445,13 @@ impl TaskStep {
         called_step(&task, self.exception.get_bound(py)).map_err(PyErr::from)
     }
 
-    /// The task: debug output shows it instead of the callable.
+    /// The task, which debug output shows instead of the callable.
     #[getter]
     fn __self__<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Task>> {
         self.task.get_bound(py)
     }
 
-    /// Name of the coroutine.
+    /// The name of the coroutine.
     #[getter]
     fn __qualname__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let coroutine = self.task.get_bound(py).and_then(|task| task.get().coroutine.get_bound(py));

@@ -16,7 +16,7 @@ use crate::api::futures::coroutine::running_loop;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
-use crate::future::{Callback, Future, Waiter};
+use crate::future::{Callback, Future, NativeCallback};
 use crate::interop::imports;
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler};
 use crate::task::as_exact_future;
@@ -71,7 +71,7 @@ impl PythonFuture {
             if !future.get().is_done(py) {
                 return None;
             }
-            return Some(future.get().retrieve(py).and_then(|found| match found {
+            return Some(future.get().retrieve_result(py).and_then(|found| match found {
                 Ok(value) => Ok(value.unbind()),
                 Err(exception) => Err(raise(&exception)),
             }));
@@ -168,7 +168,7 @@ impl Completion {
     }
 }
 
-static COMPLETION: Waiter = Waiter {
+static COMPLETION: NativeCallback = NativeCallback {
     kind: &WAKE_RUST_FUTURE,
     as_callback: |completion| Ok([completion.clone(), context::copy_current(completion.py())?]),
 };

@@ -209,7 +209,7 @@ impl RustCoroutine {
             return Ok(Resumption::Wait(py.None().into_bound(py)));
         }
         let scheduler = binding.scheduler.bind(py);
-        let waiter = new_object(py, Future::on(scheduler)?)?;
+        let waiter = new_object(py, Future::for_loop(scheduler)?)?;
         self.waiter.store(py, Some(waiter.clone()));
         let runnable = Runnable::new(&WAKE_WAITER, waiter.clone());
         let key = binding.future_waker.key();
