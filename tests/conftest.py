@@ -1,4 +1,4 @@
-"""Runs every test that asks for a loop on each flavour, and looks for leaks after it."""
+"""Runs every test that asks for a loop on each flavour, and checks for leaks afterwards."""
 
 import asyncio
 import gc
@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from .support.flavours import Flavour, flavours
-from .support.leaks import LogCatcher, Picture, watched_classes
+from .support.leaks import LogCatcher, Snapshot, watched_classes
 
 LOOPS = ("asyncio", "ferroloop")
 WAS_PASSED = pytest.StashKey[bool]()
@@ -18,8 +18,8 @@ FINISHED = itertools.count(1)
 
 
 def pytest_configure():
-    # A shell starts what runs in the background with SIGINT ignored, which children inherit; tests
-    # send it to theirs.
+    # A shell starts background jobs with SIGINT ignored, and children inherit that; some tests send
+    # SIGINT to their children.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -39,8 +39,8 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(items):
-    """A test marked `only("ferroloop")` or `only("asyncio")` runs on that one alone;
-    `mode("plain")` or `mode("debug")` limits the mode."""
+    """A test marked `only("ferroloop")` or `only("asyncio")` runs on that implementation only;
+    `mode("plain")` or `mode("debug")` restricts the mode."""
     kept = []
     for item in items:
         flavour = getattr(item, "callspec", None) and item.callspec.params.get("flavour")
@@ -54,23 +54,22 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish(session):
-    # What a loop makes once for the whole process is made before any test looks.
+    # Create per-process singletons before the first leak check.
     for flavour in flavours(session.config.getoption("--loops").split(",")):
         flavour.run(asyncio.sleep(0.001))
-    look_no_further_back()
+    freeze_live_objects()
 
 
-def look_no_further_back():
-    """Let the collector and the leak check pass over what is alive now: before the tests all that
-    was imported and collected, later pytest's reports, which would slow down every test a bit
-    more than the one before."""
+def freeze_live_objects():
+    """Exempt everything alive now from garbage collection and leak checks. Otherwise pytest's
+    accumulated reports would make each test slower than the last."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_runtest_logfinish():
     if next(FINISHED) % 50 == 0:
-        look_no_further_back()
+        freeze_live_objects()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -83,8 +82,8 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(autouse=True)
 def leak_check(request):
-    """Nothing may outlive a test that passed: see support/leaks.py. The value is the
-    catcher of what is logged to the `asyncio` logger."""
+    """Nothing may outlive a test that passed: see support/leaks.py. The value is the handler
+    that catches records of the `asyncio` logger."""
     names = request.config.getoption("--loops").split(",")
     classes = watched_classes(__import__(name) for name in names)
     catcher = LogCatcher()
@@ -93,7 +92,7 @@ def leak_check(request):
     logger.propagate = False
     logger.addHandler(catcher)
     gc.collect()
-    before = Picture(classes)
+    before = Snapshot(classes)
     try:
         yield catcher
     finally:
@@ -102,7 +101,7 @@ def leak_check(request):
         asyncio._set_running_loop(None)
         if passed:
             assert running is None, f"{running!r} still counts as the running loop"
-            request.node.funcargs.clear()  # fixtures that are finished and still referenced
+            request.node.funcargs.clear()  # finalized fixtures that are still referenced
             found = before.leaks() + catcher.unexpected()
         logger.removeHandler(catcher)
         logger.setLevel(level)
@@ -113,7 +112,7 @@ def leak_check(request):
 
 @pytest.fixture
 def log(leak_check) -> LogCatcher:
-    """What is logged to the `asyncio` logger; what is not taken fails the test."""
+    """Catches records of the `asyncio` logger; any record the test does not take fails it."""
     return leak_check
 
 
@@ -125,7 +124,7 @@ def flavour(request) -> Flavour:
 
 @pytest.fixture
 def loop(flavour):
-    """A fresh loop, not current for anybody; closed after the test."""
+    """A fresh loop that is not set as any thread's current loop; closed after the test."""
     loop = flavour.new_loop()
     try:
         yield loop
@@ -139,13 +138,13 @@ def loop(flavour):
 
 @pytest.fixture
 def run(flavour):
-    """Runs a coroutine as asyncio.run() does."""
+    """A function that runs a coroutine as asyncio.run() does."""
     return flavour.run
 
 
 @pytest.fixture
 def unraisable(monkeypatch):
-    """What goes to sys.unraisablehook, as (object, exception) pairs."""
+    """The calls of sys.unraisablehook, as (object, exception) pairs."""
     found = []
     monkeypatch.setattr(
         sys, "unraisablehook", lambda args: found.append((args.object, args.exc_value))

@@ -1,8 +1,8 @@
 """Random sequences in which protocols act inside their callbacks, on asyncio and on ferroloop.
 
-They write, close, abort and pause where the transport calls them, on several transports of one
-loop, which reuse each other's descriptor numbers. After every step the poller must have
-registered what the transports want and nothing else. See support/reactions.py.
+Protocols write, close, abort and pause inside callbacks, on several transports of one loop that
+reuse each other's descriptor numbers. After every step the poller must have registered exactly what
+the transports want. See support/reactions.py.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ..support.reactions import Link, Reacting
 from ..support.registrations import Registrations, assert_sleeps
-from ..support.sequences import asyncio_can, compare, known_defect, on
+from ..support.sequences import asyncio_is_reference, compare, known_defect, on
 
 small = [
     ("write", 100),
@@ -29,13 +29,13 @@ others = [
     *[("write", 0), ("limits", 0), ("limits", 3000), ("limits", 400_000), ("set_protocol", 0)],
     *[("pause_reading", 0), ("resume_reading", 0), ("write_eof", 0), ("close", 0), ("abort", 0)],
 ]
-# No more than fits into one read in all: how much that is each loop decides.
+# Together no more than fits into one read, whose size differs between the loops.
 peers = [
     *[("peer_send", 1), ("peer_send", 3000), ("peer_send", 4000), ("peer_read", 3000)],
     *[("peer_read", 70_000), ("peer_read", 400_000), ("peer_shutdown", 0), ("peer_close", 0)],
 ]
 
-# What makes a transport full, and empty again, is more likely than all the rest.
+# Actions that fill and drain a transport are more likely than all others.
 actions = st.one_of(*map(st.sampled_from, [small, small, large, others]))
 several = st.lists(st.lists(actions, min_size=1, max_size=4), min_size=1, max_size=3)
 reactions = st.fixed_dictionaries(
@@ -50,7 +50,7 @@ plans = st.tuples(reactions, st.booleans())
 
 
 async def open_pair(reactions, keep_open):
-    """A link over a socket pair, whose buffers always hold the same."""
+    """A link over a socket pair, whose buffers always have the same size."""
     ours, peer = socket.socketpair()
     for end in (ours, peer):
         end.setblocking(False)
@@ -100,7 +100,7 @@ def test_callbacks_may_act(log):
     patiently=st.booleans(),
 )
 def check_over_tcp(log, factory, first, plans, steps, patiently):
-    assume(factory is not asyncio.SelectorEventLoop or asyncio_can(first, plans))
+    assume(factory is not asyncio.SelectorEventLoop or asyncio_is_reference(first, plans))
     seen, faults = on(factory, log, open_connection, first, plans, steps, patiently, 0.001)
     assert not faults or (factory is asyncio.SelectorEventLoop and known_defect(seen, faults))
 
@@ -108,13 +108,13 @@ def check_over_tcp(log, factory, first, plans, steps, patiently):
 @pytest.mark.mode("plain")
 @pytest.mark.timeout(180)
 def test_callbacks_may_act_over_tcp(flavour, log):
-    """Where new connections have the numbers of those that were closed."""
+    """New connections reuse the descriptor numbers of closed ones."""
     factory = asyncio.SelectorEventLoop if flavour.is_asyncio else flavour.new_loop
     check_over_tcp(log, factory)
 
 
 class Producer(asyncio.Protocol):
-    """Writes pieces until it is told to pause, and goes on when it is told to."""
+    """Writes pieces until it is paused, and continues when it is resumed."""
 
     PIECE = 20_000
 
@@ -162,7 +162,7 @@ class Pair:
         return self
 
     async def receive(self, size):
-        """Up to `size` bytes of what the producer writes; fewer at the end."""
+        """Receive up to `size` bytes of what the producer writes; fewer at the end."""
         received = 0
         while received < size and (data := await self.loop.sock_recv(self.peer, 1 << 20)):
             received += len(data)
@@ -175,7 +175,7 @@ class Pair:
 
 
 async def connects(server):
-    """Whether connections can be made, by transports and by sockets, and carry data both ways."""
+    """Whether connections can be made, with transports and sockets, and carry data both ways."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(10):
         reader, writer = await asyncio.open_connection(*server.getsockname())
@@ -212,10 +212,10 @@ def test_the_loop_sleeps_when_a_producer_is_done(run, server):
     run(main())
 
 
-# asyncio forgets from 3.12 on how to go on writing after close(), if resume_writing() finds nothing
-# left to send and writes more than the socket takes.
+# From 3.12 on asyncio stops writing after close() if resume_writing() is called with an empty
+# buffer and writes more than the socket accepts.
 @pytest.mark.only("ferroloop")
-def test_close_while_a_producer_goes_on(run, server):
+def test_close_while_a_producer_keeps_writing(run, server):
     async def main():
         async with Pair(server) as pair:
             pair.transport.close()
@@ -232,7 +232,7 @@ HOWS = ["abort", pytest.param("close", marks=pytest.mark.only("ferroloop"))]
 
 @pytest.mark.parametrize("received", [0, 100_000, Pair.SIZE])
 @pytest.mark.parametrize("how", HOWS)
-def test_numbers_of_ended_connections_can_be_used_anew(run, server, how, received):
+def test_descriptor_numbers_of_closed_connections_can_be_reused(run, server, how, received):
     async def main():
         registrations = await Registrations.of_running_loop()
         async with Pair(server) as pair:
@@ -251,8 +251,8 @@ def test_numbers_of_ended_connections_can_be_used_anew(run, server, how, receive
     run(main())
 
 
-# What asyncio does when a transport is ended by resume_writing() depends on whether anything is
-# left to send: if not, it may call connection_lost() twice.
+# If resume_writing() ends a transport, asyncio's behaviour depends on whether data is left to send:
+# if not, it may call connection_lost() twice.
 ENDS = [
     pytest.param(how, callback, marks=pytest.mark.only("ferroloop"))
     if callback == "resume_writing" and how != "write_eof"
@@ -264,7 +264,7 @@ ENDS = [
 
 @pytest.mark.parametrize(("how", "callback"), ENDS)
 def test_ending_inside_a_callback(run, server, how, callback):
-    """After writing there: what was written before close() and write_eof() arrives."""
+    """After writing there: data written before close() and write_eof() arrives."""
 
     class Ending(Producer):
         ended = False

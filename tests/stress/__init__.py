@@ -1,2 +1,2 @@
 """Thousands of connections that write, stall, reset, abort and end, and are replaced: does every
-byte arrive, does every connection end, is everything given back? See __main__.py."""
+byte arrive, does every connection end, are all resources released? See __main__.py."""

@@ -3,11 +3,12 @@
     python -m tests.stress [--seconds 120] [--connections 2000] [--seed N] [--kind tcp,unix,tls]
                            [--loop ferroloop|asyncio]
 
-For each kind in turn: protocols, asyncio's streams and plain sockets talk to each other, with
-partial writes, small buffers, pauses, half-closes, closes with data buffered, aborts and resets,
-for so many seconds, that many at a time. Afterwards every byte must have arrived that had to, every
-connection have ended once at both ends, descriptors, memory and registrations be given back, and
-the idle loop sleep. The status is 1 if anything was wrong.
+For each kind in turn, that many connections at a time run for that many seconds: protocols,
+asyncio's streams and plain sockets talk to each other, with partial writes, small buffers, pauses,
+half-closes, closes with data buffered, aborts and resets. Afterwards every byte that had to arrive
+must have arrived, every connection must have ended once at both ends, descriptors, memory and
+registrations must have been released, and the idle loop must sleep. The status is 1 if any check
+failed.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def factory(name: str):
 
 
 def table(results: list[Result]) -> str:
-    """What was run, and what was wrong."""
+    """The results and failures as a table."""
     lines = [f"{'kind':6}{'scenario':12}{'connections':>12}{'MiB':>8}"]
     for result in results:
         for scenario in sorted(result.ended):
@@ -51,13 +52,13 @@ def main() -> int:
     parser.add_argument("--kind", default=",".join(KINDS), metavar="KINDS")
     parser.add_argument("--loop", default="ferroloop", choices=["ferroloop", "asyncio", "uvloop"])
     args = parser.parse_args()
-    # Two descriptors for each connection, and those that have not been closed yet.
+    # Two descriptors for each connection, and those not yet closed.
     needed = 3 * args.connections + 1000
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, most), most))
     print(f"stress: {args.loop}, {args.connections} connections, seed {args.seed}", flush=True)
-    # Those that were broken off may complain of what is written to them.
+    # asyncio logs writes to aborted connections.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     results = []
     for kind in args.kind.split(","):

@@ -27,13 +27,13 @@ def pattern(start: int, size: int) -> bytes:
 
 @dataclass(eq=False)
 class End:
-    """One end of a connection: what it is to do and what has become of it."""
+    """One end of a connection: its plan and its state."""
 
     connection: "Connection"
-    origin: int  # Where in the pattern its data begins.
+    origin: int  # Where its data begins in the pattern.
     send: int = 0
-    # After sending: "eof" half-closes, "close" closes with what is buffered, "wait" waits for the
-    # other end; "abort" and "reset" break off after `cut` bytes.
+    # After sending: "eof" half-closes, "close" closes with data still buffered, "wait" waits for
+    # the other end; "abort" and "reset" end the connection after `cut` bytes.
     finish: str = "wait"
     cut: int = 0
     sent: int = 0
@@ -50,7 +50,7 @@ class End:
         return self.received == self.other.send
 
     def may_close(self) -> bool:
-        """Without half-closes the end that has sent and received all closes."""
+        """Without half-closes, the end that has sent and received everything closes."""
         all_sent = self.sent == self.send and self.finish == "wait"
         return all_sent and self.has_all and self.other.finish == "wait"
 
@@ -63,7 +63,7 @@ class End:
         return data
 
     def take(self, data: bytes) -> None:
-        """Data has arrived: it must be what the other end sends next."""
+        """Check received data: it must be what the other end sends next."""
         if data != pattern(self.other.origin + self.received, len(data)):
             self.connection.fail("other bytes than those that were sent")
         self.received += len(data)
@@ -78,7 +78,7 @@ class End:
 
 @dataclass(eq=False)
 class Connection:
-    """Two ends and the scenario they play."""
+    """Two ends and the scenario they follow."""
 
     number: int
     scenario: str
@@ -99,19 +99,19 @@ class Connection:
 
     def check_done(self) -> None:
         client, server = self.ends
-        # The number of a connection that was broken off may never have arrived.
+        # The number of an aborted connection may never have arrived.
         if client.losses and (server.losses or (self.is_broken and not self.server_known)):
             self.done.set()
 
     def check_bytes(self) -> None:
-        """After the end: all of it arrived, if the end was an orderly one."""
+        """After an orderly end, check that all data arrived."""
         for end in self.ends:
             if not self.is_broken and not end.has_all:
                 self.fail(f"{end.received} of {end.other.send} bytes arrived")
 
 
 def plan(connection: Connection, chance: random.Random) -> None:
-    """Decide what the ends do."""
+    """Choose what the ends do."""
     client, server = connection.ends
     for end in connection.ends:
         [end.send] = chance.choices(SIZES, WEIGHTS)
@@ -132,13 +132,13 @@ def narrow(chance: random.Random, end: socket.socket) -> None:
     if chance.random() < 0.4:
         size = chance.choice((1, 10_000, 60_000))
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-    # Smaller ones than a segment of the loopback interface make TCP wait for its timers.
+    # Buffers smaller than a segment of the loopback interface make TCP wait for its timers.
     if chance.random() < 0.1:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, chance.choice((70_000, 200_000)))
 
 
 class Talker(asyncio.Protocol):
-    """An end on a transport: a producer that writes on inside the transport's callbacks."""
+    """An end on a transport: a producer that keeps writing inside the transport's callbacks."""
 
     def __init__(self, traffic, end: End | None = None) -> None:
         self.traffic, self.end = traffic, end
@@ -150,14 +150,14 @@ class Talker(asyncio.Protocol):
         self.transport = transport
         self.traffic.made += 1
         narrow(self.chance, transport.get_extra_info("socket"))
-        # Not 0: asyncio's TLS pauses then without end.
+        # Not 0: with that, asyncio's TLS stays paused forever.
         transport.set_write_buffer_limits(self.chance.choice((None, 1, 1000, 200_000)))
         if self.end is not None:
             transport.write(self.end.connection.number.to_bytes(HEADER))
             self.produce()
 
     def produce(self) -> None:
-        """Write pieces until told to pause, or a few more; or go on a little later."""
+        """Write pieces until told to pause, or a few more; or continue a little later."""
         if self.finished or self.end is None:
             return
         end = self.end
@@ -165,7 +165,7 @@ class Talker(asyncio.Protocol):
             if self.transport.is_closing() or (self.paused and self.chance.random() < 0.9):
                 return
             if self.chance.random() < 0.2:
-                # Early releases of asyncio keep an empty last piece for ever.
+                # Early releases of asyncio keep an empty last piece forever.
                 pieces = [end.piece(self.chance), end.piece(self.chance)]
                 self.transport.writelines([piece for piece in pieces if piece])
             else:
@@ -243,7 +243,7 @@ class Talker(asyncio.Protocol):
 
 
 async def talk(traffic, reader, writer, end: End | None) -> None:
-    """The same by asyncio's streams."""
+    """The same with asyncio's streams."""
     chance = random.Random(traffic.chance.random())
     traffic.made += 1
     narrow(chance, writer.get_extra_info("socket"))
@@ -300,7 +300,7 @@ async def read(reader, end: End, chance: random.Random) -> None:
 
 
 async def talk_raw(traffic, client: socket.socket, end: End) -> None:
-    """The same by a plain socket, which half-closes by shutdown()."""
+    """The same with a plain socket, which half-closes by shutdown()."""
     loop, chance = asyncio.get_running_loop(), random.Random(traffic.chance.random())
     traffic.made += 1
     narrow(chance, client)

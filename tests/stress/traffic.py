@@ -1,4 +1,4 @@
-"""Keeps a number of connections alive for a time, then looks at what is left."""
+"""Keeps a number of connections alive for some time, then checks what is left."""
 
 import asyncio
 import contextlib
@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 
 from ..support.certificates import HOST, client_context, server_context
 from ..support.leaks import open_descriptors
-from ..support.registrations import LARGEST_SHARE, Registrations, share_of_processor_used
+from ..support.registrations import LARGEST_SHARE, Registrations, cpu_usage
 from .connections import Connection, End, Talker, plan, talk, talk_raw
 
 KINDS = ("tcp", "unix", "tls")
 
-# "both": the end that has sent and received all closes.
+# "both": the end that has sent and received everything closes.
 SCENARIOS = ("both", "close", "close", "half-close", "abort", "reset")
 
-# Seconds that connections may take to end after the last was made.
+# Seconds that connections may take to end after the last one was made.
 GRACE = 20.0
 
-# Connections that wait to be accepted at the same time.
+# The number of connections that may wait to be accepted at the same time.
 CONNECTING = 100
 
-# What may be left of the memory: the allocator's, and pools that are kept.
+# How much memory may remain: the allocator's, and pools that are kept.
 LEFT_AT_MOST = 64 << 20
 
 
@@ -54,15 +54,15 @@ class Traffic:
         self.connecting = asyncio.Semaphore(CONNECTING)
 
     def server_end(self, number: int) -> End:
-        """The end that a server has just learned to be its own."""
+        """The server's end of a connection whose number has just arrived."""
         connection = self.connections.get(number)
-        if connection is None:  # Broken off, and over for the client.
+        if connection is None:  # Aborted, and already over for the client.
             connection = Connection(number, "abort", self.failures)
         connection.server_known = True
         return connection.ends[1]
 
     async def run(self) -> None:
-        """Everything from the servers' start to their end."""
+        """Run everything, from starting the servers to stopping them."""
         async with contextlib.AsyncExitStack() as stack:
             self.addresses = [await self.serve(stack, streams) for streams in (False, True)]
             end = time.monotonic() + self.seconds
@@ -82,7 +82,7 @@ class Traffic:
                 self.failures[f"all: {self.made - self.lost} of {self.made} ends not lost"] += 1
 
     async def serve(self, stack: contextlib.AsyncExitStack, streams: bool) -> object:
-        """Start a server; its address."""
+        """Start a server and return its address."""
         loop = asyncio.get_running_loop()
         options: dict = {"backlog": 4096}
         if self.kind == "tls":
@@ -107,7 +107,7 @@ class Traffic:
         return path or server.sockets[0].getsockname()
 
     async def work(self, end: float) -> None:
-        """Make one connection after the other."""
+        """Make one connection after another."""
         task = asyncio.current_task()
         while time.monotonic() < end:
             self.started += 1
@@ -128,7 +128,7 @@ class Traffic:
                 del self.connections[connection.number]
 
     async def talk(self, connection: Connection) -> None:
-        """Connect, and be the client."""
+        """Connect and act as the client."""
         loop, address = asyncio.get_running_loop(), self.chance.choice(self.addresses)
         end = connection.ends[0]
         options: dict = {}
@@ -163,7 +163,7 @@ class Traffic:
 
 
 def resident() -> int:
-    """Bytes of memory in use, after what is free was given back."""
+    """Resident memory in bytes, after the allocator has returned free memory."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/statm") as file:
@@ -171,7 +171,7 @@ def resident() -> int:
 
 
 def transports() -> Counter:
-    """The transports that are alive."""
+    """The live transports, counted by class."""
     gc.collect()
     kinds = [type(it) for it in gc.get_objects()]
     return Counter(kind.__name__ for kind in kinds if issubclass(kind, asyncio.BaseTransport))
@@ -179,7 +179,7 @@ def transports() -> Counter:
 
 @dataclass
 class Result:
-    """What a run came to: a row of figures and what was wrong."""
+    """The result of a run: a row of figures and the failures."""
 
     kind: str
     ended: Counter
@@ -190,8 +190,8 @@ class Result:
 
 
 async def stress(kind: str, count: int, seconds: float, seed: int) -> Result:
-    """Run one kind of connections, and look at the process before and after."""
-    # Once for the process: pools, caches, threads.
+    """Run one kind of connection, and examine the process before and after."""
+    # Create per-process state first: pools, caches, threads.
     await run(Traffic(kind, min(count, 50), 0.5, seed))
     await asyncio.sleep(0.1)
     registrations = await Registrations.of_running_loop()
@@ -202,7 +202,7 @@ async def stress(kind: str, count: int, seconds: float, seed: int) -> Result:
     result = Result(kind, traffic.ended, traffic.received, 0, 0.0, failures)
     del traffic
     await asyncio.sleep(0.1)
-    result.share = await share_of_processor_used()
+    result.share = await cpu_usage()
     if result.share > LARGEST_SHARE:
         failures[f"after: the idle loop uses {result.share:.0%} of the processor"] += 1
     if left := registrations():

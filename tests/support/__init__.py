@@ -1,1 +1,1 @@
-"""What the tests share: loop flavours, leak checks, peers, child programs."""
+"""Shared test support: loop flavours, leak checks, peers, child programs."""

@@ -67,7 +67,7 @@ def der(tag: int, content: bytes) -> bytes:
 
 
 def server_context(kind: str = "good", **options) -> ssl.SSLContext:
-    """A server's context; the options are attributes of the context."""
+    """A server's context; `options` are set as its attributes."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate(kind).configure_cert(context)
     authority().configure_trust(context)

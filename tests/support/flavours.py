@@ -43,7 +43,7 @@ class Flavour:
         return self.module.TimerHandle
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
-        """A fresh loop in this flavour's mode, not set as anybody's current loop."""
+        """A fresh loop in this flavour's mode, not set as any thread's current loop."""
         make: Callable[[], asyncio.AbstractEventLoop]
         make = asyncio.SelectorEventLoop if self.is_asyncio else self.module.new_event_loop
         loop = make()
@@ -51,7 +51,7 @@ class Flavour:
         return loop
 
     def run(self, main: Coroutine[Any, Any, Any], seconds: float = 20) -> Any:
-        """Run `main` as asyncio.run() does, on a fresh loop, with a limit on its time."""
+        """Run `main` as asyncio.run() does, on a fresh loop, with a timeout."""
 
         async def limited() -> Any:
             async with asyncio.timeout(seconds):
@@ -62,5 +62,5 @@ class Flavour:
 
 
 def flavours(names: list[str]) -> list[Flavour]:
-    """The flavours of the implementations named, plain ones and debug ones."""
+    """Plain and debug flavours of the named implementations."""
     return [Flavour(name, debug) for name in names for debug in (False, True)]

@@ -1,8 +1,7 @@
-"""What a test must not leave behind: a picture before, a comparison after.
+"""Leak checks: a snapshot before each test, a comparison after it.
 
-A loop that is closed leaves no task, future or handle alive once the collector
-has run, no open descriptor and no thread; and nothing is logged or warned about
-that the test did not ask for.
+A closed loop leaves no task, future or handle alive after a garbage collection, no open
+descriptor and no thread, and there is no log record or warning that the test did not expect.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from collections.abc import Iterable
 LINUX = sys.platform == "linux"
 DESCRIPTORS = "/proc/self/fd" if LINUX else "/dev/fd"
 
-# Threads end a moment after the call that tells them to: how long that may take.
+# How long threads may take to exit after the call that tells them to.
 THREADS_GRACE = 3.0
 
 
@@ -31,13 +30,13 @@ def watched_classes(modules: Iterable[object]) -> tuple[type, ...]:
     found += [asyncio.futures._PyFuture, asyncio.tasks._PyTask, asyncio.BaseTransport]
     native = ("Transport", "TlsProtocol", "TlsTransport")
     found += [getattr(m._ferroloop, n) for m in modules if m is not asyncio for n in native]
-    # asyncio has the name EventLoop since 3.12.1; it is there as BaseEventLoop.
+    # asyncio has the name EventLoop since 3.12.1; its instances count as BaseEventLoop.
     found += [getattr(m, name) for m in modules for name in names if m is not asyncio]
     return tuple(dict.fromkeys(found))
 
 
-class Picture:
-    """The process as it is now."""
+class Snapshot:
+    """The state of the process at one moment."""
 
     def __init__(self, classes: tuple[type, ...]) -> None:
         self.classes = classes
@@ -53,8 +52,8 @@ class Picture:
         return {id(o): o for o in objects if type(o) in kinds}
 
     def leaks(self) -> list[str]:
-        """What is here now and was not before, a line each."""
-        # Threads first, which are given time to end: until then their frames keep objects alive.
+        """What exists now and did not exist in the snapshot, one line each."""
+        # Threads first, and with a grace period: until they exit, their frames keep objects alive.
         threads = self.leaked_threads()
         return [*self.leaked_objects(), *self.leaked_descriptors(), *threads]
 
@@ -98,7 +97,7 @@ def open_descriptors() -> dict[int, str]:
 
 
 def native_threads() -> int:
-    """The number of threads, where the system tells."""
+    """The number of OS threads, or 0 where the system does not tell."""
     return len(os.listdir("/proc/self/task")) if LINUX else 0
 
 
@@ -113,16 +112,17 @@ class LogCatcher(logging.Handler):
         self.records.append(record)
 
     def take(self) -> list[logging.LogRecord]:
-        """The records so far; they are expected from now on."""
+        """Return the records so far, marking them as expected."""
         taken, self.records = self.records, []
         return taken
 
     def messages(self) -> list[str]:
-        """As take(), the texts only."""
+        """Like take(), but only the texts."""
         return [record.getMessage() for record in self.take()]
 
     def unexpected(self) -> list[str]:
-        """What nobody took. Debug mode's reports of slow callbacks depend on the machine."""
+        """The records that no test took, except debug mode's slow-callback reports, which depend
+        on the speed of the machine."""
         return [
             f"logged: {text}"
             for text in (logging.Formatter().format(record) for record in self.records)

@@ -11,7 +11,7 @@ SECONDS = 20
 
 @contextlib.contextmanager
 def listening(serve: Callable[[socket.socket], None], count: int = 1) -> Iterator[tuple[str, int]]:
-    """The address of a server whose thread gives each of `count` connections to `serve`."""
+    """The address of a server whose thread passes each of `count` connections to `serve`."""
     errors: list[BaseException] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(SECONDS)
@@ -38,7 +38,7 @@ def listening(serve: Callable[[socket.socket], None], count: int = 1) -> Iterato
 
 
 def echo(connection: socket.socket) -> None:
-    """Send back what comes until the other end is done sending."""
+    """Send back everything received until the peer half-closes."""
     while data := connection.recv(65536):
         connection.sendall(data)
 
@@ -57,6 +57,6 @@ def connect(address: tuple[str, int]) -> socket.socket:
 
 
 def reset(connection: socket.socket) -> None:
-    """Close with a reset instead of an orderly end."""
+    """Close with a reset instead of an orderly shutdown."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()

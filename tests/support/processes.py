@@ -1,4 +1,4 @@
-"""What child processes of the tests run: importable, as multiprocessing's start methods ask."""
+"""Entry points of child processes: importable, as multiprocessing's start methods require."""
 
 import asyncio
 import os
@@ -21,14 +21,14 @@ async def talk_to_itself() -> bytes:
 
 
 def run_loop(name: str, connection) -> None:
-    """Run a loop in a process of its own, and tell how it went."""
+    """Run a loop in this process and report the outcome."""
     connection.send((os.getpid(), Flavour(name, False).run(talk_to_itself())))
     connection.close()
 
 
 def serve(name: str, listening: socket.socket, ready: int) -> None:
-    """Answer each connection with this process's number, until SIGTERM, which a byte written to
-    the descriptor `ready` says may come.
+    """Answer each connection with this process's PID until SIGTERM. A byte written to the
+    descriptor `ready` tells the parent that SIGTERM may be sent.
     """
 
     async def answer(reader, writer):

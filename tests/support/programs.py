@@ -20,7 +20,7 @@ class Program:
 
     def __init__(self, flavour: Flavour, source: str, *options: str) -> None:
         prologue = (
-            # Not by PYTHONPATH: the options -E and -I ignore it.
+            # Not through PYTHONPATH: the options -E and -I ignore it.
             f"import sys; sys.path[:] = {sys.path!r}; "
             f"import asyncio, os, signal, threading, time; {PROLOGUE[flavour.name]}"
         )
@@ -36,8 +36,8 @@ class Program:
             text=True,
             env=environment,
             cwd=Path(__file__).parent,
-            # A parent in the background of a shell hands on an ignored SIGINT.
-            preexec_fn=usual_signals,
+            # A parent that runs as a shell's background job passes on an ignored SIGINT.
+            preexec_fn=restore_sigint,
         )
 
     def __enter__(self) -> "Program":
@@ -49,7 +49,7 @@ class Program:
         self.process.communicate()
 
     def wait_for_line(self, expected: str) -> None:
-        """Wait until the child has printed this line; nothing else may come before it."""
+        """Wait for the child to print this line; it must be the next one."""
         line = self.process.stdout.readline().rstrip("\n")
         assert line == expected, line + self.process.stderr.read()
 
@@ -57,12 +57,12 @@ class Program:
         self.process.send_signal(number)
 
     def finish(self, seconds: float = 30) -> tuple[int, str, str]:
-        """The exit status and all that was printed since."""
+        """The exit status and everything printed since."""
         out, errors = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, errors
 
 
-def usual_signals() -> None:
+def restore_sigint() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

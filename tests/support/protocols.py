@@ -1,10 +1,10 @@
-"""Protocols that write down what they are told."""
+"""Protocols that record their callbacks."""
 
 import asyncio
 
 
 class Recorder(asyncio.Protocol):
-    """Keeps every call; `done` is set when the connection is lost."""
+    """Records every call; `done` is set when the connection is lost."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -46,7 +46,7 @@ class Recorder(asyncio.Protocol):
         self.note("resume")
 
     async def until(self, condition) -> None:
-        """Wait until the condition holds; it is looked at after every call."""
+        """Wait until the condition holds; it is checked after every call."""
         async with asyncio.timeout(20):
             while not condition():
                 self.changed.clear()
@@ -54,7 +54,7 @@ class Recorder(asyncio.Protocol):
 
 
 class BufferedRecorder(asyncio.BufferedProtocol):
-    """As Recorder, receiving into a buffer of its own."""
+    """Like Recorder, but receives into its own buffer."""
 
     def __init__(self, size: int = 1024) -> None:
         self.buffer = bytearray(size)

@@ -1,8 +1,8 @@
-"""Transports whose protocols act inside their callbacks, driven one step after the other.
+"""Transports whose protocols act inside their callbacks, driven step by step.
 
 A `Link` is a transport, its protocol and the peer's socket, all in one thread. After every step
-the poller must have registered exactly what the links want; what is not as it should be is
-noted as a fault of the run, for the test to judge.
+the poller must have registered exactly what the links want; any deviation is recorded as a fault
+of the run, for the test to judge.
 """
 
 import asyncio
@@ -15,24 +15,24 @@ from .registrations import Registrations
 
 TURNS = 8
 
-# Turns in which nothing arrives, after which a connection that should end counts as stuck.
+# Turns without any arriving data after which a connection that should end counts as stuck.
 PATIENCE = 300
 ERRORS = (OSError, RuntimeError, TypeError, AttributeError)
 
-# (name, size); what a callback does, or the program between two turns.
+# (name, size): what a callback, or the program between two turns, does.
 Action = tuple[str, int]
 Reactions = dict[str, list[list[Action]]]
 
 
 class Link:
-    """One transport under test, what happened to it, and its peer."""
+    """One transport under test, the log of its events, and its peer."""
 
     def __init__(self, peer: socket.socket | None, reactions: Reactions, keep_open: bool) -> None:
         self.peer = peer
         self.reactions = {name: deque(lists) for name, lists in reactions.items()}
         self.keep_open = keep_open
         self.log: list[tuple] = []
-        self.flow: list[object] = []  # When exactly a buffer is full is the system's business too.
+        self.flow: list[object] = []  # When exactly a buffer is full depends on the system, too.
         self.faults: list[str] = []
         self.answers: list[object] = []
         self.written, self.at_peer = bytearray(), bytearray()
@@ -43,23 +43,23 @@ class Link:
         self.writing_paused = False
         self.lines = 0
         self.paused = False
-        # Was half closed by the peer: there is nothing to read until reading is resumed.
+        # The peer has half-closed: there is nothing to read until reading is resumed.
         self.half_open = False
-        # Bytes that must arrive, as they were written before close() and write_eof(); what is
-        # written after close() may arrive. Nothing must if the connection was broken off.
+        # Bytes that must arrive, because they were written before close() and write_eof(); what is
+        # written after close() may arrive. Nothing has to if the connection was aborted.
         self.due, self.broken = 0, False
         self.written_before_loss = 0
-        # Bytes from the peer that were not received yet. A TCP connection that is closed with such
-        # bytes is reset by the system, and what is under way to the peer is lost.
+        # Bytes from the peer that were not received yet. If a TCP connection is closed with such
+        # bytes pending, the system resets it, and data in flight to the peer is lost.
         self.unread = 0
         self.over_tcp = False
 
     def note(self, *entry: object) -> None:
-        # How data is cut into pieces is the system's business.
+        # How data is split into pieces depends on the system.
         if self.lost:
             self.faults.append(f"{entry[1]} after connection_lost()")
         if entry[1] in ("pause", "resume"):
-            # With what is left to pump: how much fits in before a pause is the system's business.
+            # Including what is left to pump: how much fits before a pause depends on the system.
             self.flow.append((entry[1], self.to_pump))
         elif entry[1] == "data" and self.log and self.log[-1][:2] == entry[:2]:
             self.log[-1] = (*entry[:2], self.log[-1][2] + entry[2])
@@ -81,27 +81,27 @@ class Link:
     def write(self, size: int) -> None:
         self.counter += 1
         data = bytes([self.counter % 251]) * size
-        self.flow.append("write")  # Another one of several may be what fills the buffer.
-        closing = self.transport.is_closing()  # May try held writes, and call pause_writing().
+        self.flow.append("write")  # Of several writes, a different one may fill the buffer.
+        closing = self.transport.is_closing()  # May flush held writes, and call pause_writing().
         before = len(self.written)
         self.written += data  # First: the transport may call pause_writing(), which writes more.
         try:
             self.transport.write(data)
         except ERRORS:
-            # Just its own: pause_writing() may have written more, and ended the stream.
+            # Only its own bytes: pause_writing() may have written more, and ended the stream.
             del self.written[before : before + size]
             raise
         if not closing:
             self.due = max(self.due, before + size)
 
     def pump(self) -> None:
-        """Write pieces until told to pause, as a producer does that obeys flow control."""
+        """Write pieces until told to pause, like a producer that obeys flow control."""
         while self.to_pump and not self.writing_paused:
             self.to_pump -= 1
             self.write(20_000)
 
     def act(self, name: str, size: int, inside: str = "") -> None:
-        """Do one thing to the transport; its errors are noted."""
+        """Perform one action on the transport; errors are recorded."""
         transport = self.transport
         self.broken |= name == "abort"
         try:
@@ -158,7 +158,7 @@ class Link:
             self.answers.append((name, type(error).__name__))
 
     def read_as_peer(self, limit: int) -> None:
-        """Take up to `limit` bytes from the socket."""
+        """Read up to `limit` bytes from the socket."""
         while limit > 0 and self.peer.fileno() >= 0:
             try:
                 data = self.peer.recv(min(65536, limit))
@@ -181,7 +181,7 @@ class Link:
         return found
 
     def flow_control_fault(self) -> str | None:
-        """What is wrong with pause_writing() and resume_writing(), going by the buffer's size."""
+        """What is wrong with pause_writing() and resume_writing(), judged by the buffer's size."""
         if self.lost:
             return None
         size = self.transport.get_write_buffer_size()
@@ -194,7 +194,7 @@ class Link:
         return None
 
     def wrong_at_the_end(self) -> list[str]:
-        """What should not be, once the connection has ended and the peer has read all."""
+        """The faults found once the connection has ended and the peer has read everything."""
         found = list(self.faults)
         if not self.lost:
             found.append("connection_lost() was not called")
@@ -209,14 +209,14 @@ class Link:
         return found
 
     def look(self) -> None:
-        """Note what the program sees of the transport, and that a step is over."""
+        """Record the visible state of the transport, and the end of a step."""
         self.flow.append("step")
         transport = self.transport
         self.answers.append((transport.is_closing(), transport.is_reading()))
 
 
 class Reacting(asyncio.Protocol):
-    """Writes down what the transport tells it, and does what the link's plan says."""
+    """Records its callbacks, and does what the link's plan says."""
 
     def __init__(self, link: Link, name: str = "first") -> None:
         self.link, self.name = link, name
@@ -259,7 +259,7 @@ class Reacting(asyncio.Protocol):
 
 
 class Buffered(Reacting, asyncio.BufferedProtocol):
-    """The same with a buffer of its own."""
+    """The same with its own buffer."""
 
     def __init__(self, link: Link, name: str) -> None:
         super().__init__(link, name)
@@ -272,7 +272,7 @@ class Buffered(Reacting, asyncio.BufferedProtocol):
         self.data_received(self.buffer[:length])
 
 
-# Opens a link, for tests: its transport is there, and `connection_made()` was called.
+# Opens a link for a test: its transport exists, and `connection_made()` was called.
 Opener = Callable[[Reactions, bool], Awaitable[Link]]
 
 
@@ -280,7 +280,7 @@ class Scene:
     """Several links on the running loop."""
 
     def __init__(self, opener: Opener, registrations: Registrations, pause: float = 0) -> None:
-        # `pause`: between turns, where the system needs time to carry the bytes.
+        # `pause`: seconds between turns, where the system needs time to transfer the bytes.
         self.opener, self.registrations, self.pause = opener, registrations, pause
         self.links: list[Link] = []
         self.faults: list[str] = []
@@ -289,7 +289,7 @@ class Scene:
         async with asyncio.timeout(2):
             link = await self.opener(reactions, keep_open)
         for earlier in self.links:
-            # The number of a closed descriptor stands for another one now.
+            # The number of the closed descriptor now refers to another file.
             if earlier.fd == link.fd:
                 earlier.fd = -1
         self.links.append(link)
@@ -317,7 +317,7 @@ class Scene:
             link.act(name, size)
         if name == "peer_drain":
             await self.drain(link)
-        # A write that is held until its callback returns finds out later that the peer is gone.
+        # A write that is held until its callback returns notices later that the peer is gone.
         is_late = link.broken and not name.startswith("peer_")
         if not is_late:
             link.look()
@@ -327,7 +327,7 @@ class Scene:
         self.check((which, name, size))
 
     async def drain(self, link: Link) -> None:
-        """Read as the peer until nothing comes any more."""
+        """Read as the peer until no more data arrives."""
         before = -1
         while len(link.at_peer) > before:
             before = len(link.at_peer)
@@ -335,9 +335,9 @@ class Scene:
             await self.turn(4)
 
     async def finish(self, patiently: bool) -> None:
-        """To the end: all that was written arrives, and each connection is lost once.
+        """Run to the end: everything written arrives, and each connection is lost once.
 
-        Patiently: all of it arrives before the program closes the transports.
+        `patiently`: everything arrives before the program closes the transports.
         """
         if patiently:
             for link in self.links:
@@ -360,7 +360,7 @@ class Scene:
         self.clean_up()
 
     def clean_up(self) -> None:
-        """Let go of what a faulty loop left behind."""
+        """Release what a faulty loop left behind."""
         loop = asyncio.get_running_loop()
         for fd in self.registrations():
             try:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 Directions = set[str]
 
-# An idle loop uses a hundredth of the time; one that spins what other programs leave of it.
+# An idle loop uses about 1 % of a CPU; a spinning one uses all that other programs leave.
 LARGEST_SHARE = 0.15
 
 
 class Registrations:
-    """Reads the poller of a loop from /proc, without the descriptors that are the loop's own."""
+    """Reads the registrations of a loop's poller from /proc, without the loop's own descriptors."""
 
     def __init__(self, poller: int) -> None:
         self.poller = poller
@@ -23,15 +23,15 @@ class Registrations:
 
     @classmethod
     async def of_running_loop(cls) -> "Registrations":
-        """To be called before anything is watched: what is registered is the loop's own then."""
-        # A loop may add its pipe for signals when it first waits, which it may not have to do at
-        # once on a busy machine.
+        """Call this before anything is watched: what is registered then belongs to the loop."""
+        # A loop may add its signal pipe when it first waits, which on a busy machine may not happen
+        # immediately.
         for _ in range(3):
             await asyncio.sleep(0.001)
         return cls(poller_of(asyncio.get_running_loop()))
 
     def __call__(self) -> dict[int, Directions]:
-        """The descriptors watched, and whether for "read", "write" or both."""
+        """The watched descriptors, each with "read", "write" or both."""
         return {
             fd: directions
             for fd, directions in registered(self.poller).items()
@@ -40,7 +40,7 @@ class Registrations:
 
 
 def poller_of(loop: asyncio.AbstractEventLoop) -> int:
-    """The epoll descriptor of `loop`: the one in which a reader that is added shows up."""
+    """The epoll descriptor of `loop`: the one in which an added reader shows up."""
     probe, other = socket.socketpair()
     with probe, other:
         loop.add_reader(probe, lambda: None)
@@ -74,14 +74,14 @@ def registered(poller: int) -> dict[int, Directions]:
     return found
 
 
-async def share_of_processor_used(seconds: float = 0.2) -> float:
-    """How much of the time the process works while the loop has nothing to do."""
+async def cpu_usage(seconds: float = 0.2) -> float:
+    """The fraction of a CPU that the process uses while the loop has nothing to do."""
     began, before = time.monotonic(), time.process_time()
     await asyncio.sleep(seconds)
     return (time.process_time() - before) / (time.monotonic() - began)
 
 
 async def assert_sleeps(seconds: float = 0.2) -> None:
-    """The loop, which has nothing to do, sleeps."""
-    share = await share_of_processor_used(seconds)
+    """Check that the loop, which has nothing to do, sleeps."""
+    share = await cpu_usage(seconds)
     assert share < LARGEST_SHARE, f"the idle loop uses {share:.0%} of the processor"

@@ -8,14 +8,14 @@ import ferroloop
 from .reactions import Scene
 from .registrations import Registrations
 
-# The first releases of 3.11 start to read whatever connection_made() has done, even after close().
+# Early releases of 3.11 start reading regardless of what connection_made() did, even after close().
 CAN_ACT_WHEN_MADE = hasattr(unix_events._UnixReadPipeTransport, "_add_reader")
 
 PARTS = ("flow control", "callbacks", "answers", "reports", "log")
 
 
 async def play(opener, first, plans, steps, patiently, pause=0):
-    """Open a link, take the steps, and let everything come to its end."""
+    """Open a link, take the steps, and run everything to completion."""
     scene = Scene(opener, await Registrations.of_running_loop(), pause)
     plans = list(plans)
     await scene.open(*first)
@@ -33,7 +33,7 @@ async def play(opener, first, plans, steps, patiently, pause=0):
 
 
 def on(factory, log, *arguments):
-    """What there is to see of a run, and what was wrong with it."""
+    """The observable events of a run, and its faults."""
     with asyncio.Runner(loop_factory=factory) as runner:
         reported = []
         runner.get_loop().set_exception_handler(
@@ -42,12 +42,12 @@ def on(factory, log, *arguments):
             )
         )
         *seen, faults = runner.run(play(*arguments))
-    # How often a write is complained of depends on how many fit in before.
+    # How often a failed write is reported depends on how many fit into the buffer before it.
     return (*seen, reported, set(log.messages())), faults
 
 
 def known_defect(seen, faults):
-    """Whether what went wrong on asyncio is one of these; what it did then is no example.
+    """Whether asyncio's faults are one of these known defects; its behaviour is then no reference.
 
     From 3.12 on close() with data buffered forgets `_write_ready`, which a write from
     resume_writing() registers again. abort() in resume_writing() can end a transport twice. Where
@@ -61,8 +61,8 @@ def known_defect(seen, faults):
     )
 
 
-def asyncio_can(first, plans):
-    """Whether asyncio of this version is an example for links that are opened by these plans."""
+def asyncio_is_reference(first, plans):
+    """Whether this version of asyncio is a valid reference for links opened with these plans."""
     return CAN_ACT_WHEN_MADE or not any("made" in reactions for reactions, _ in (first, *plans))
 
 
@@ -70,7 +70,7 @@ def compare(counts, log, opener, first, plans, *arguments):
     arguments = (opener, first, plans, *arguments)
     found, faults = on(ferroloop.new_event_loop, log, *arguments)
     assert not faults
-    if not asyncio_can(first, plans):
+    if not asyncio_is_reference(first, plans):
         return
     expected, faults_of_asyncio = on(asyncio.SelectorEventLoop, log, *arguments)
     counts["runs"] += 1
@@ -78,7 +78,7 @@ def compare(counts, log, opener, first, plans, *arguments):
         return
     assert not faults_of_asyncio
     if found[0] == expected[0]:
-        # Else the kernel took the same bytes in fewer and larger calls, and had room for more.
+        # Otherwise the kernel took the same bytes in fewer, larger calls, and had room for more.
         counts["compared"] += 1
         for what, theirs, ours in zip(PARTS, expected, found, strict=True):
             assert ours == theirs, what

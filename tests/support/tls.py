@@ -13,7 +13,7 @@ class Echo(Recorder):
 
 
 class Server:
-    """A TLS server on the running loop, whose protocols are in `protocols`."""
+    """A TLS server on the running loop; `protocols` collects its protocols."""
 
     def __init__(self, context=None, protocol=Echo, **options):
         self.context = context or server_context()
@@ -45,18 +45,18 @@ class Server:
 
 
 async def closed(*protocols):
-    """Wait until all the connections are lost; the reasons."""
+    """Wait until all connections are lost; return the reasons."""
     return [await protocol.done for protocol in protocols]
 
 
 async def nothing_left():
-    """Let the events of connections that nobody can wait for happen."""
+    """Run until pending connection events that cannot be awaited have happened."""
     for _ in range(20):
         await asyncio.sleep(0.005)
 
 
 def tls_thread(context, function):
-    """For peers.listening(): serves one TLS connection by blocking code."""
+    """For peers.listening(): serves one TLS connection with blocking code."""
 
     def serve(connection):
         with context.wrap_socket(connection, server_side=True) as wrapped:
