@@ -1,4 +1,4 @@
-"""A sample of the sweep of `refused/`: system calls fail, and nothing is lost, left or stuck."""
+"""A sample of the sweep in `refused/`: system calls fail, and nothing is lost, leaked or stuck."""
 
 import pytest
 
@@ -13,10 +13,10 @@ RUNS = 120
 def test_calls_that_fail():
     wrong = []
     counts = sweep.Counts()
-    for order, result in sweep.sweep("ferroloop", SEED, [], float("inf"), RUNS):
-        counts.add(order, result)
+    for fault, result in sweep.sweep("ferroloop", SEED, [], float("inf"), RUNS):
+        counts.add(fault, result)
         if result["wrong"]:
-            wrong.append(f"{sweep.shown(order)}: {result['wrong']}: {order}")
+            wrong.append(f"{sweep.describe(fault)}: {result['wrong']}: {fault}")
     assert not wrong, "\n".join(wrong)
     assert counts.runs == RUNS
     assert counts.met > RUNS * 0.8

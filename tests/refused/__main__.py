@@ -1,9 +1,9 @@
-"""Has every system call fail in every way, one at a time, under small programs.
+"""Makes every system call fail in every way, one at a time, under small programs.
 
     python -m tests.refused [--seconds N] [--seed N] [--loop asyncio] [--only SCENARIO]...
     python -m tests.refused --fault '{"scenario": "tcp", ...}'
 
-Without a limit it tries all combinations, in an order that the seed decides. See README.md.
+Without a limit it tries all combinations, in an order determined by the seed. See README.md.
 """
 
 import argparse
@@ -32,14 +32,16 @@ def main() -> int:
         return bool(result["wrong"])
     began = time.monotonic()
     counts = sweep.Counts()
-    for order, result in sweep.sweep(
+    for fault, result in sweep.sweep(
         arguments.loop, arguments.seed, arguments.only, arguments.seconds
     ):
-        counts.add(order, result)
+        counts.add(fault, result)
         if arguments.outcomes:
-            print(sweep.shown(order), result["outcome"], flush=True)
+            print(sweep.describe(fault), result["outcome"], flush=True)
         if result["wrong"]:
-            print(sweep.shown(order), json.dumps(order), *result["wrong"], sep="\n    ", flush=True)
+            print(
+                sweep.describe(fault), json.dumps(fault), *result["wrong"], sep="\n    ", flush=True
+            )
     print(f"{counts}, {time.monotonic() - began:.0f} s, seed {arguments.seed}")
     return bool(counts.failed)
 

@@ -1,4 +1,4 @@
-"""The library that makes system calls fail: how it is built, and how a program arms it."""
+"""The library that makes system calls fail: building it, and arming it in a program."""
 
 import ctypes
 import functools
@@ -11,14 +11,14 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("shim.c")
 PRELOAD = "LD_PRELOAD"
 
-# Instead of an errno: fewer bytes are moved than were asked for; now and then, at random, that,
-# EINTR or EAGAIN, with `step` as the probability in a thousand.
+# Used instead of an errno. SHORT: fewer bytes are transferred than requested. MIXED: at random a
+# short transfer, EINTR or EAGAIN, with `step` as the probability in parts per thousand.
 SHORT, MIXED = -1, -2
 
 
 @functools.cache
 def build() -> str | None:
-    """The path of the library, made once for this process; None where there is no C compiler."""
+    """The path of the library, built once per process; None without a C compiler."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
@@ -31,7 +31,7 @@ def build() -> str | None:
 
 
 class Faults:
-    """In a program that the library is loaded into: what fails from now on."""
+    """Controls the injected faults in a program that the library is loaded into."""
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL(os.environ[PRELOAD])
@@ -54,23 +54,23 @@ class Faults:
         limit: int = 1 << 40,
         caller: str = "",
     ) -> None:
-        """Have the `first`-th call from now on fail, and each `step`-th after it, `limit` at most.
+        """Make the `first`-th call from now on fail, and each `step`-th after it, at most `limit`.
 
-        `caller` is part of the path of the only library whose calls count.
+        If `caller` is given, only calls from libraries whose path contains it count.
         """
         if self.library.shim_arm(call.encode(), error, first, step, limit, caller.encode()):
             raise ValueError(f"there is no {call} or no {caller}")
 
     def disarm(self) -> int:
-        """Have nothing fail any more; return how many calls have."""
+        """Stop injecting faults; return how many calls have failed."""
         return self.library.shim_disarm()
 
     def spare(self, fd: int) -> None:
-        """Leave a descriptor alone."""
+        """Exempt a descriptor from faults."""
         self.library.shim_spare(fd)
 
     def seen(self) -> dict[str, int]:
-        """How often each call was made since the library was armed."""
+        """The number of calls of each kind since the library was armed."""
         found = {}
         number = 0
         while name := self.library.shim_name(number):

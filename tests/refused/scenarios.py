@@ -1,7 +1,8 @@
-"""Small programs, each of which uses a part of the loop and checks every byte.
+"""Small programs, each of which uses one part of the loop and checks every byte.
 
-A scenario may end with any exception, as a refused call may be reported to the program: what must
-hold anyway is in `worker.py`. It must not swallow one, and leaves through `stage` what it made.
+A scenario may end with any exception, because a failed call may be reported to the program; the
+invariants that must hold anyway are in `worker.py`. A scenario must not swallow exceptions, and
+registers with `stage` what it creates.
 """
 
 import asyncio
@@ -15,20 +16,20 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-# No period of two pages: a piece that is lost or doubled shows.
+# The period is not a multiple of a page, so that a lost or duplicated piece is noticed.
 DATA = b"".join(number.to_bytes(4, "big") for number in range(75_000))
 
 
 class Corrupted(Exception):
-    """Bytes came that were not sent, in another order or twice."""
+    """The received bytes differ from the sent ones: altered, reordered or duplicated."""
 
 
 class Ended(Exception):
-    """The connection was lost before everything had come."""
+    """The connection was lost before everything had arrived."""
 
 
 class Stage:
-    """What one run of a scenario makes: ended when it leaves, and looked at afterwards."""
+    """What one run of a scenario creates: cleaned up when the run ends, and checked afterwards."""
 
     def __init__(self, error: int) -> None:
         self.error = error
@@ -36,25 +37,25 @@ class Stage:
         self.cleanup = contextlib.AsyncExitStack()
 
     def peer(self, *arguments: Any) -> "Peer":
-        """A protocol whose life is checked."""
+        """A protocol whose life cycle is checked."""
         self.peers.append(Peer(*arguments))
         return self.peers[-1]
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
-        """Two connected sockets for `sock_*` calls, which are closed in the end."""
+        """Two connected sockets for `sock_*` calls, closed at the end."""
         ends = socket.socketpair()
         for end in ends:
             end.setblocking(False)
             self.cleanup.callback(end.close)
         return ends
 
-    def faults_of_life(self) -> list[str]:
-        """Whose connection_lost() was not called once, after connection_made() was."""
+    def life_cycle_faults(self) -> list[str]:
+        """Faults of peers whose connection_made() and connection_lost() calls do not match."""
         return [f"calls of a protocol: {peer.calls}" for peer in self.peers if not peer.is_over()]
 
 
 class Peer(asyncio.Protocol, asyncio.DatagramProtocol):
-    """Checks what it receives against what is expected, and may send it back."""
+    """Checks received data against the expected data, and optionally echoes it."""
 
     def __init__(self, expected: bytes = b"", echo: bool = False) -> None:
         self.expected, self.echo = expected, echo
@@ -109,7 +110,7 @@ class Peer(asyncio.Protocol, asyncio.DatagramProtocol):
             self.lost.set_result(None)
 
     async def complete(self) -> None:
-        """Wait until everything has come."""
+        """Wait until everything has arrived."""
         how = await asyncio.shield(self.over)
         if how != "complete":
             raise Corrupted if how == "corrupted" else Ended
@@ -125,7 +126,7 @@ def scenario(function: Scenario) -> Scenario:
 
 
 def write_in_pieces(transport: Any, data: bytes) -> None:
-    """Some gathered, some at once, some by writelines()."""
+    """Write some pieces individually, some together, some with writelines()."""
     first, second, third = data[:1000], data[1000:9000], data[9000:20_000]
     transport.write(first)
     transport.write(bytearray(second))
@@ -226,7 +227,7 @@ async def udp(stage: Stage) -> None:
         client.sendto(DATA[number * 100 : number * 100 + 100])
         if number % 5 == 4:
             await asyncio.sleep(0)
-    # Datagrams may be lost, but not come twice.
+    # Datagrams may be lost, but not duplicated.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.05):
             while peer.count < 20:
@@ -279,7 +280,7 @@ async def ended(process: asyncio.subprocess.Process) -> None:
 async def quick_child(stage: Stage) -> None:
     process = await asyncio.create_subprocess_exec("false")
     stage.cleanup.push_async_callback(ended, process)
-    # 255 is what asyncio takes for a child that was reaped elsewhere.
+    # 255 is what asyncio reports for a child that was reaped elsewhere.
     expected = (1, 255) if stage.error == errno.ECHILD else (1,)
     if await process.wait() not in expected:
         raise Corrupted
@@ -298,7 +299,7 @@ async def signals(stage: Stage) -> None:
 
 
 async def beginning(stage: Stage) -> None:
-    """All that a loop does for the first time, and that it is made and closed."""
+    """Everything that a loop does for the first time, including its creation and closing."""
     loop = asyncio.get_running_loop()
     await asyncio.sleep(0.001)
     await signals(stage)
@@ -306,7 +307,7 @@ async def beginning(stage: Stage) -> None:
     await readiness(stage)
 
 
-# Their faults begin before the loop is made.
+# The faults of these scenarios begin before the loop is created.
 EARLY = (beginning,)
 SCENARIOS |= {function.__name__: function for function in EARLY}
 
@@ -428,7 +429,7 @@ async def readiness(stage: Stage) -> None:
 
 @scenario
 async def loops(stage: Stage) -> None:
-    """A loop of its own in a thread."""
+    """A separate loop in a thread."""
     from .worker import new_loop
 
     failed: list[BaseException] = []

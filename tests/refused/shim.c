@@ -1,9 +1,9 @@
 /* System calls that fail on demand: a library for LD_PRELOAD.
  *
- * The program under test arms it, by ctypes: "the first-th call of `name` from now on fails with
+ * The program under test arms it through ctypes: "the first-th call of `name` from now on fails with
  * `error`, and so does each `step`-th one after it, `limit` times in all". Only calls from the
- * shared library whose path contains `caller` count, if one is given. Standard streams are left
- * alone, and so are descriptors that were spared: a test's own plumbing.
+ * shared library whose path contains `caller` count, if one is given. Standard streams and spared
+ * descriptors, which a test needs itself, are never affected.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -71,7 +71,7 @@ static int find_caller(struct dl_phdr_info *info, size_t size, void *part)
     return 1;
 }
 
-/* A name that ends with a star stands for all that begin so. */
+/* A name that ends with a star matches all names with that prefix. */
 static int choose(const char *name)
 {
     size_t length = strlen(name);
@@ -137,7 +137,7 @@ static uint64_t next_random(void)
     return fault.state;
 }
 
-/* Calls that a signal may interrupt or that may find nothing to do, and that move bytes. */
+/* Calls that transfer bytes, and that may return EINTR or EAGAIN. */
 static int may_be_interrupted(enum call call)
 {
     return call == CALL_recv || call == CALL_recvfrom || call == CALL_recvmsg ||
@@ -146,7 +146,7 @@ static int may_be_interrupted(enum call call)
            call == CALL_accept4 || call == CALL_epoll_wait || call == CALL_epoll_pwait2;
 }
 
-/* 0: do your work; positive: fail with it; SHORT: move fewer bytes. */
+/* 0: make the real call; positive: fail with that errno; SHORT: transfer fewer bytes. */
 static int injected(enum call call, int fd, void *from)
 {
     if (!fault.armed)
@@ -230,7 +230,7 @@ ssize_t send(int fd, const void *buffer, size_t length, int flags)
     int type = 0;
     socklen_t size = sizeof type;
     if (what == SHORT && !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) && type != SOCK_STREAM)
-        what = 0; /* a datagram goes out whole */
+        what = 0; /* a datagram is sent whole */
     return real(fd, buffer, fewer(what, length), flags);
 }
 
@@ -353,7 +353,7 @@ int shutdown(int fd, int how)
     return real(fd, how);
 }
 
-/* Linux closes the descriptor whatever close() answers. */
+/* Linux closes the descriptor whatever close() returns. */
 int close(int fd)
 {
     REAL(int, close, int);
@@ -383,7 +383,7 @@ int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
                                                   : CALL_epoll_del;
     int what = injected(call, -1, __builtin_return_address(0));
     if (what > 0) {
-        /* What cannot be removed, or is not found, is not there any more. */
+        /* A registration that cannot be removed, or is not found, no longer exists. */
         if (operation == EPOLL_CTL_DEL || (operation == EPOLL_CTL_MOD && what == ENOENT))
             real(epoll, EPOLL_CTL_DEL, fd, event);
         errno = what;
@@ -404,7 +404,7 @@ int eventfd(unsigned value, int flags)
     REAL(int, eventfd, unsigned, int);
     INJECT(eventfd, -1)
     int fd = real(value, flags);
-    shim_spare(fd); /* nothing that is read or written there can fail */
+    shim_spare(fd); /* reading and writing an eventfd cannot fail */
     return fd;
 }
 
@@ -523,7 +523,7 @@ int getaddrinfo(const char *host, const char *service, const struct addrinfo *hi
     return real(host, service, hints, found);
 }
 
-/* Answers its error and leaves errno alone. */
+/* Returns its error and leaves errno unchanged. */
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                    void *argument)
 {

@@ -1,4 +1,4 @@
-"""The faults, and the processes that meet them."""
+"""The faults, and the processes in which they are injected."""
 
 import errno
 import json
@@ -16,12 +16,12 @@ from . import faults
 from .faults import MIXED, SHORT
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FOR_EVER = 1 << 40
+FOREVER = 1 << 40
 
-# What any call may answer when a sandbox filters it, or the kernel is out of something.
+# What any call may return when a sandbox filters it, or the kernel has run out of a resource.
 FILTERED = ("EPERM", "ENOSYS")
 
-# The errors of the manual pages that a program can meet, without those of wrong arguments.
+# The errors of the manual pages that a program can encounter, without those for wrong arguments.
 MANUAL = {
     "recv": "EAGAIN ECONNREFUSED ECONNRESET EINTR ENOMEM ENOBUFS ENOTCONN ETIMEDOUT EHOSTUNREACH",
     "recvfrom": "EAGAIN ECONNREFUSED ECONNRESET EINTR ENOMEM ENOBUFS ENETDOWN",
@@ -64,13 +64,13 @@ MANUAL = {
     "getaddrinfo": "EAGAIN ENOMEM EIO",
     "pthread_create": "EAGAIN",
 }
-MOVE_BYTES = ("recv", "send", "sendmsg", "read", "write", "writev", "sendfile", "epoll_wait")
-# A kernel that answers so for ever does not exist, and a loop may try again for ever.
-PASSING = ("EAGAIN", "EINTR", "ECONNABORTED", "EPROTO", "ENETDOWN")
-# No filter lets an interpreter start without them.
+TRANSFER_CALLS = ("recv", "send", "sendmsg", "read", "write", "writev", "sendfile", "epoll_wait")
+# No kernel returns these forever, and a loop may retry forever.
+TRANSIENT = ("EAGAIN", "EINTR", "ECONNABORTED", "EPROTO", "ENETDOWN")
+# An interpreter cannot start if a filter refuses these.
 NEEDED = ("epoll_add", "epoll_mod", "epoll_del", "epoll_wait", "close", "read", "write", "fstat")
 
-Order = dict[str, Any]
+Fault = dict[str, Any]
 Result = dict[str, Any]
 
 
@@ -79,11 +79,11 @@ def is_possible() -> bool:
 
 
 class Worker:
-    """A process that runs scenarios one after the other, until one fails."""
+    """A process that runs scenarios one after another, until one fails."""
 
     def __init__(self, loop: str) -> None:
         environment = {**os.environ, faults.PRELOAD: faults.build() or ""}
-        # Once more for a program that was run with -m and finds the package beside it.
+        # Passed on explicitly: a program run with -m may find the package in its own directory.
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
         environment.pop("PYTHONASYNCIODEBUG", None)
         self.process = subprocess.Popen(
@@ -100,7 +100,7 @@ class Worker:
             raise RuntimeError(f"the worker does not start: {self.errors()}")
 
     def line(self, seconds: float) -> str:
-        """A line of its output; empty if it ended or took too long."""
+        """The next line of its output; empty if it exited or took too long."""
         output = self.process.stdout
         ready, _, _ = select.select([output], [], [], seconds)
         return output.readline() if ready else ""  # type: ignore[union-attr]
@@ -111,9 +111,9 @@ class Worker:
         except TypeError:  # nothing there
             return ""
 
-    def run(self, order: Order) -> Result:
+    def run(self, fault: Fault) -> Result:
         try:
-            self.process.stdin.write(json.dumps(order) + "\n")  # type: ignore[union-attr]
+            self.process.stdin.write(json.dumps(fault) + "\n")  # type: ignore[union-attr]
             self.process.stdin.flush()  # type: ignore[union-attr]
         except BrokenPipeError:
             pass
@@ -145,94 +145,94 @@ class Worker:
             stream.close()  # type: ignore[union-attr]
 
 
-def orders(scenario: str, seen: dict[str, int], own: bool) -> Iterator[Order]:
-    """The faults for a scenario that makes so many calls of each kind."""
+def faults_of(scenario: str, seen: dict[str, int], own: bool) -> Iterator[Fault]:
+    """The faults for a scenario, given the number of calls it makes of each kind."""
     for call, count in seen.items():
         filtered = () if call in NEEDED else FILTERED
         errors = dict.fromkeys([*MANUAL[call].split(), *filtered])
         numbers = [getattr(errno, name) for name in errors]
-        if call in MOVE_BYTES:
+        if call in TRANSFER_CALLS:
             numbers.append(SHORT)
         for error in numbers:
             name = errno.errorcode.get(error, "")
             for first in places(count):
-                order = {"scenario": scenario, "call": call, "error": error, "own": own}
-                yield {**order, "first": first, "step": 1, "limit": 1}
-            if not own or name in PASSING:
+                fault = {"scenario": scenario, "call": call, "error": error, "own": own}
+                yield {**fault, "first": first, "step": 1, "limit": 1}
+            if not own or name in TRANSIENT:
                 continue
             for first in (1, 1 + count // 2):
-                yield {**order, "first": first, "step": 1, "limit": FOR_EVER}
+                yield {**fault, "first": first, "step": 1, "limit": FOREVER}
     for seed in range(10):
         for probability in (50, 300):
-            order = {"scenario": scenario, "call": "*", "error": MIXED, "own": own}
-            yield {**order, "first": seed, "step": probability, "limit": FOR_EVER}
+            fault = {"scenario": scenario, "call": "*", "error": MIXED, "own": own}
+            yield {**fault, "first": seed, "step": probability, "limit": FOREVER}
 
 
 def places(count: int) -> list[int]:
-    """Which of so many calls fails: the first ones, some between, the last ones."""
+    """Which of `count` calls should fail: the first ones, some in between, the last ones."""
     found = {*range(1, 7), count // 4, count // 2, count - 1, count}
     return sorted(number for number in found if 0 < number <= count)
 
 
-def shown(order: Order) -> str:
-    """A fault for people."""
+def describe(fault: Fault) -> str:
+    """A human-readable description of a fault."""
     others = {SHORT: "short", MIXED: "mixed"}
-    error = others.get(order["error"]) or errno.errorcode[order["error"]]
-    often = "" if order["limit"] == 1 else " and on"
-    whose = "" if order["own"] else " by any caller"
-    return f"{order['scenario']}: {order['call']} {order['first']}{often}: {error}{whose}"
+    error = others.get(fault["error"]) or errno.errorcode[fault["error"]]
+    often = "" if fault["limit"] == 1 else " and on"
+    whose = "" if fault["own"] else " by any caller"
+    return f"{fault['scenario']}: {fault['call']} {fault['first']}{often}: {error}{whose}"
 
 
 def sweep(
     loop: str, seed: int, only: list[str], seconds: float, runs: int | None = None
-) -> Iterator[tuple[Order, Result]]:
-    """All faults in an order that the seed decides, for so long and so many at most: what became
-    of each."""
+) -> Iterator[tuple[Fault, Result]]:
+    """Try all faults in an order determined by the seed, for at most `seconds` and `runs`; yield
+    the result of each."""
     from .scenarios import SCENARIOS
 
     end = time.monotonic() + seconds
     chance = random.Random(seed)
     worker = Worker(loop)
     try:
-        todo: list[Order] = []
-        nothing = {"call": "close", "error": errno.EIO, "first": FOR_EVER, "step": 0, "limit": 0}
+        todo: list[Fault] = []
+        nothing = {"call": "close", "error": errno.EIO, "first": FOREVER, "step": 0, "limit": 0}
         for scenario in only or SCENARIOS:
             for own in (True, False):
-                order = {"scenario": scenario, "own": own, **nothing}
-                result = worker.run(order)
+                fault = {"scenario": scenario, "own": own, **nothing}
+                result = worker.run(fault)
                 if result["wrong"] or result["outcome"] != "ok":
-                    yield order, {**result, "wrong": [result["outcome"], *result["wrong"]]}
-                todo += orders(scenario, result["seen"], own)
+                    yield fault, {**result, "wrong": [result["outcome"], *result["wrong"]]}
+                todo += faults_of(scenario, result["seen"], own)
         chance.shuffle(todo)
-        for order in todo[:runs]:
+        for fault in todo[:runs]:
             if time.monotonic() > end:
                 break
-            result = worker.run(order)
-            yield order, result
+            result = worker.run(fault)
+            yield fault, result
             if result["wrong"]:
-                # What is left of a failure must not count for the next one.
+                # Leftovers of one failure must not affect the next run.
                 worker.close()
                 worker = Worker(loop)
     finally:
         worker.close()
 
 
-def repeat(order: Order, loop: str, times: int = 1) -> list[Result]:
-    """One fault again, in a fresh process."""
+def repeat(fault: Fault, loop: str, times: int = 1) -> list[Result]:
+    """Repeat one fault in a fresh process."""
     worker = Worker(loop)
     try:
-        return [worker.run(order) for _ in range(times)]
+        return [worker.run(fault) for _ in range(times)]
     finally:
         worker.close()
 
 
 class Counts:
-    """How many runs there were, how many met their fault, and how many failed."""
+    """The number of runs, of runs that hit their fault, and of failures."""
 
     def __init__(self) -> None:
         self.runs = self.met = self.failed = 0
 
-    def add(self, order: Order, result: Result) -> None:
+    def add(self, fault: Fault, result: Result) -> None:
         self.runs += 1
         self.met += result["hits"] > 0
         self.failed += bool(result["wrong"])

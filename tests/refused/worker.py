@@ -1,6 +1,6 @@
-"""Runs scenarios while calls fail, in this process, and looks at what is left of each.
+"""Runs scenarios in this process while calls fail, and checks what each one leaves behind.
 
-Reads a line of JSON for each run and answers with one: the outcome and what is wrong.
+Reads one line of JSON for each run and replies with one: the outcome and the problems found.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from typing import Any
 from .faults import MIXED, Faults
 from .scenarios import EARLY, SCENARIOS, Corrupted, Stage
 
-# How long a scenario may take, and how long again if that was not enough.
+# How long a scenario may take, and how long when it is retried after a timeout.
 SECONDS = (1, 5)
-# How long it may go on once its fault was reported to the exception handler: as with asyncio,
-# what waits for the rest may wait for ever.
+# How long it may continue once its fault was reported to the exception handler: as with asyncio,
+# code that waits for the remaining data may wait forever.
 REPORTED = 0.1
-# An idle loop sleeps.
-IDLE, MOST_WORK = (0.03, 0.25), 0.3
+# How long an idle loop is observed, and the largest fraction of a CPU that it may use.
+IDLE, LARGEST_SHARE = (0.03, 0.25), 0.3
 
-# No refused call explains them.
-FAULTS_OF_OURS = (
+# Exceptions that a failed system call cannot explain.
+OUR_BUGS = (
     SystemError,
     TypeError,
     AttributeError,
@@ -37,11 +37,11 @@ FAULTS_OF_OURS = (
     asyncio.InvalidStateError,
 )
 
-# What wakes a loop from other threads.
+# The descriptor through which other threads wake a loop.
 WAKER = "anon_inode:[eventfd]"
 
-# Descriptors that stay from one loop to the next.
-LASTING: set[int] = set()
+# Descriptors that persist from one loop to the next.
+PERSISTENT: set[int] = set()
 
 LOOP = sys.argv[1] if __name__ == "__main__" else "ferroloop"
 OWN = "_ferroloop" if LOOP == "ferroloop" else ""
@@ -64,7 +64,7 @@ def descriptors() -> dict[int, str]:
 
 
 def watched() -> set[int]:
-    """What the epolls of this process have registered."""
+    """The descriptors registered with the epoll instances of this process."""
     found = set()
     for fd, target in descriptors().items():
         if target == "anon_inode:[eventpoll]":
@@ -76,9 +76,9 @@ def watched() -> set[int]:
 class Run:
     """One run of a scenario with one fault."""
 
-    def __init__(self, faults: Faults, order: dict[str, Any], seconds: float) -> None:
-        self.faults, self.order, self.seconds = faults, order, seconds
-        self.is_early = SCENARIOS[order["scenario"]] in EARLY
+    def __init__(self, faults: Faults, fault: dict[str, Any], seconds: float) -> None:
+        self.faults, self.fault, self.seconds = faults, fault, seconds
+        self.is_early = SCENARIOS[fault["scenario"]] in EARLY
         self.wrong: list[str] = []
         self.stage: Stage | None = None
         self.limit: asyncio.Timeout | None = None
@@ -115,7 +115,7 @@ class Run:
 
     async def main(self) -> None:
         loop = asyncio.get_running_loop()
-        self.stage = Stage(self.order["error"])
+        self.stage = Stage(self.fault["error"])
         usual = set()
         if not self.is_early:
             await asyncio.sleep(0.001)
@@ -123,7 +123,7 @@ class Run:
             self.arm()
         try:
             async with asyncio.timeout(self.seconds) as self.limit:
-                await SCENARIOS[self.order["scenario"]](self.stage)
+                await SCENARIOS[self.fault["scenario"]](self.stage)
             self.outcome = "ok"
         except Exception as error:
             self.outcome = self.describe(error)
@@ -134,15 +134,15 @@ class Run:
         finally:
             self.disarm()
         await self.leave(loop)
-        self.wrong += self.stage.faults_of_life()
-        await self.rest(usual)
+        self.wrong += self.stage.life_cycle_faults()
+        await self.check_idle(usual)
         self.finished = True
 
     def arm(self) -> None:
-        order = self.order
-        caller = OWN if order["own"] else ""
+        fault = self.fault
+        caller = OWN if fault["own"] else ""
         self.faults.arm(
-            order["call"], order["error"], order["first"], order["step"], order["limit"], caller
+            fault["call"], fault["error"], fault["first"], fault["step"], fault["limit"], caller
         )
 
     def disarm(self) -> None:
@@ -151,41 +151,41 @@ class Run:
         self.hits = self.faults.disarm()
 
     async def leave(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End what the scenario has left, as a program would that met an error."""
+        """Clean up what the scenario has left, as a program would after an error."""
         try:
             async with asyncio.timeout(self.seconds):
                 await self.stage.cleanup.aclose()
                 for peer in self.stage.peers:
                     if peer.transport is not None:
-                        # One that reads from a pipe has no abort().
+                        # A pipe's read transport has no abort().
                         getattr(peer.transport, "abort", peer.transport.close)()
                 for peer in self.stage.peers:
                     if peer.transport is not None:
                         await peer.lost
         except TimeoutError:
-            self.wrong.append("what it made does not end")
+            self.wrong.append("what it created cannot be cleaned up")
         except Exception as error:
-            self.wrong.append(f"what it made does not end: {error!r}")
+            self.wrong.append(f"what it created cannot be cleaned up: {error!r}")
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await asyncio.sleep(0.001)
 
-    async def rest(self, usual: set[int]) -> None:
-        """An idle loop does nothing, and watches nothing that it did not watch before."""
+    async def check_idle(self, usual: set[int]) -> None:
+        """Check that the idle loop does nothing, and watches nothing new."""
         for seconds in IDLE:
             gc.collect()
             used = time.process_time()
             await asyncio.sleep(seconds)
             used = time.process_time() - used
-            if used < MOST_WORK * seconds:
+            if used < LARGEST_SHARE * seconds:
                 break
         else:
             self.wrong.append(f"an idle loop works for {used:.3f} s of {seconds} s")
         gc.collect()
         now = descriptors()
-        left = [now.get(fd, str(fd)) for fd in watched() - usual - LASTING]
+        left = [now.get(fd, str(fd)) for fd in watched() - usual - PERSISTENT]
         if self.is_early and WAKER in left:
             left.remove(WAKER)
         if left:
@@ -196,25 +196,25 @@ class Run:
         if not self.reported and isinstance(error, OSError) and self.is_the_fault(error):
             self.reported = True
             if self.limit is not None and self.limit.when() is not None:
-                with contextlib.suppress(RuntimeError):  # it is over
+                with contextlib.suppress(RuntimeError):  # the timeout has already ended
                     self.limit.reschedule(asyncio.get_running_loop().time() + REPORTED)
         if error is None or isinstance(error, asyncio.CancelledError):
             return
-        if isinstance(error, FAULTS_OF_OURS) or not isinstance(error, Exception):
+        if isinstance(error, OUR_BUGS) or not isinstance(error, Exception):
             self.wrong.append(f"reported: {context['message']}: {error!r}")
 
     def is_the_fault(self, error: OSError) -> bool:
-        return self.order["error"] in (error.errno, MIXED)
+        return self.fault["error"] in (error.errno, MIXED)
 
     def describe(self, error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
-        if "Panic" in text or isinstance(error, FAULTS_OF_OURS):
+        if "Panic" in text or isinstance(error, OUR_BUGS):
             self.wrong.append(f"raised: {text}")
         return text
 
 
 class Lines(logging.Handler):
-    """What the loggers say that no fault explains."""
+    """Log messages that a fault cannot explain."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -242,23 +242,23 @@ def main() -> None:
     sys.unraisablehook = lambda unraisable: None
     answers = os.fdopen(os.dup(1), "w")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    # What is made once for the whole process is made before anything counts: the pipe for signals,
-    # which cannot fail once it is there.
+    # Create per-process singletons before calls are counted: the signal pipe, which cannot fail
+    # once it exists.
     before = descriptors()
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(asyncio.sleep(0.001))
-    LASTING.update(descriptors().keys() - before)
-    for fd in LASTING:
+    PERSISTENT.update(descriptors().keys() - before)
+    for fd in PERSISTENT:
         faults.spare(fd)
     for name in SCENARIOS:
         nothing = {"call": "close", "error": 5, "first": 1 << 40, "step": 0, "limit": 0}
         Run(faults, {"scenario": name, "own": True, **nothing}, 30).run()
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
-        order = json.loads(line)
+        fault = json.loads(line)
         for seconds in SECONDS:
             faulthandler.dump_traceback_later(5 * seconds + 10, exit=True)
-            run = Run(faults, order, seconds)
+            run = Run(faults, fault, seconds)
             run.run()
             faulthandler.cancel_dump_traceback_later()
             if "it hangs" not in run.wrong:
