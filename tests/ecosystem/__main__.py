@@ -2,7 +2,7 @@
 
     python -m tests.ecosystem [--quick] [--only GLOBS] [--loops NAMES] [--markdown FILE] [--list]
 
-Every program runs in a process of its own, once for each loop. What fails on asyncio too is not
+Every program runs in a separate process, once for each loop. A failure on asyncio as well is not
 ferroloop's fault; the status is 1 if anything fails on ferroloop alone, or on the only loop run.
 """
 
@@ -23,7 +23,7 @@ Results = dict[Program, dict[str, Outcome]]
 
 
 def install_services(programs: list[Program], may_install: bool) -> None:
-    """Say which services are missing, or install them from Debian's packages."""
+    """Report which services are missing, or install them from Debian's packages."""
     needed = {service for program in programs for service in program.services}
     packages = sorted(filter(None, map(services.missing, needed)))
     if not packages:
@@ -50,7 +50,7 @@ def run(programs: list[Program], loops: list[str]) -> Results:
 
 
 def table(results: Results, loops: list[str]) -> str:
-    """What was run, in Markdown."""
+    """The results as a Markdown table."""
     rows = [["program", "versions", *loops], ["---"] * (2 + len(loops))]
     for program, found in results.items():
         cells = [str(found[loop]) for loop in loops]
@@ -61,7 +61,7 @@ def table(results: Results, loops: list[str]) -> str:
 
 
 def failed(found: dict[str, Outcome]) -> bool:
-    """Whether a program failed where asyncio did not, or where there is no other loop."""
+    """Whether a program failed although asyncio passed, or on the only loop run."""
     bad = [loop for loop, it in found.items() if not it.passed and "missing" not in it.verdict]
     return bool(bad) and (len(found) == 1 or bad == ["ferroloop"])
 

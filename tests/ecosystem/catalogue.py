@@ -1,4 +1,4 @@
-"""The programs: what each shows, what it needs."""
+"""The programs: what each one tests and needs."""
 
 import importlib.metadata
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Program:
-    """A module of `programs`, with what the table says about it."""
+    """A module of `programs`, with its entry in the table."""
 
     name: str
     title: str
@@ -15,7 +15,7 @@ class Program:
     quick: bool = False
 
     def versions(self) -> str:
-        """The packages that it is about, as installed."""
+        """The installed versions of the packages under test."""
         return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in self.packages)
 
 
@@ -54,7 +54,7 @@ PROGRAMS = (
     ),
     Program(
         "aiohttp_server_client",
-        "aiohttp server and client: streams, files, TLS, WebSockets, UNIX sockets, time-outs",
+        "aiohttp server and client: streams, files, TLS, WebSockets, UNIX sockets, timeouts",
         ("aiohttp", "yarl", "multidict"),
         quick=True,
     ),
@@ -71,7 +71,7 @@ PROGRAMS = (
     ),
     Program(
         "httpx_client",
-        "httpx: pools, streams, time-outs, cancellation, TLS",
+        "httpx: pools, streams, timeouts, cancellation, TLS",
         ("httpx", "httpcore", "anyio"),
         quick=True,
     ),

@@ -1,4 +1,4 @@
-"""TLS for `localhost`: a throw-away authority, the server's files and both contexts."""
+"""TLS for `localhost`: a throwaway CA, the server's files and both contexts."""
 
 import contextlib
 import ssl
@@ -20,7 +20,7 @@ class Certificates:
     key: Path
 
     def client(self) -> ssl.SSLContext:
-        """A context of the caller's own: clients set protocols on it."""
+        """A new context for each caller: clients set protocols on it."""
         context = ssl.create_default_context()
         self.authority.configure_trust(context)
         return context
@@ -34,7 +34,7 @@ class Certificates:
 
 @contextlib.contextmanager
 def certificates() -> Iterator[Certificates]:
-    """Fresh ones, gone after the block."""
+    """Fresh certificates, removed after the block."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     with tempfile.TemporaryDirectory() as directory:

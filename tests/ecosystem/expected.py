@@ -1,4 +1,4 @@
-"""Exceptions that must come."""
+"""Expected exceptions."""
 
 from types import TracebackType
 from typing import Generic, TypeVar

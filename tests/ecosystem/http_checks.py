@@ -14,7 +14,7 @@ BODY = b"0123456789abcdef" * 65536
 
 
 async def check_requests(client: httpx.AsyncClient, loop_name: str) -> set[int]:
-    """Requests in parallel, a streamed upload, a streamed download; the servers' processes."""
+    """Requests in parallel, a streamed upload, a streamed download; returns the servers' PIDs."""
     answers = await asyncio.gather(*(client.get("/who") for _ in range(60)))
     whos = [answer.raise_for_status().json() for answer in answers]
     assert {(who["loop"], who["started_on"]) for who in whos} == {(loop_name, loop_name)}
@@ -35,7 +35,7 @@ async def check_requests(client: httpx.AsyncClient, loop_name: str) -> set[int]:
 
 
 async def check_websockets(url: str, **options) -> None:
-    """Messages of several sizes on several connections at once, and an orderly end."""
+    """Messages of several sizes on several connections at once, and an orderly shutdown."""
 
     async def talk(number: int) -> None:
         async with connect(url, max_size=None, **options) as websocket:

@@ -1,4 +1,4 @@
-"""The event loop that a program is to run on, in every form in which programs ask for one."""
+"""The event loop a program should run on, in every form in which programs ask for one."""
 
 import asyncio
 import importlib
@@ -18,7 +18,7 @@ class Loop:
 
     @property
     def path(self) -> str:
-        """Where servers find the factory: `uvicorn --loop` and the like."""
+        """The import path of the factory, for `uvicorn --loop` and the like."""
         return {
             "asyncio": "asyncio:SelectorEventLoop",
             "ferroloop": "ferroloop:new_event_loop",
@@ -26,23 +26,23 @@ class Loop:
 
     @property
     def factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
-        """As `asyncio.Runner(loop_factory=...)` takes it."""
+        """The factory, for `asyncio.Runner(loop_factory=...)`."""
         module, name = self.path.split(":")
         return getattr(importlib.import_module(module), name)
 
     @property
     def interpreter(self) -> list[str]:
         """The command that runs a script or a module on this loop: `python -m ferroloop`."""
-        # ferroloop's command line chooses by policy, as any program may.
+        # ferroloop's command line selects the loop by policy, as any program can.
         return [sys.executable] if self.name == "asyncio" else [sys.executable, "-m", "ferroloop"]
 
     def install(self) -> None:
-        """Make it the loop of `asyncio.new_event_loop()`, by policy."""
+        """Make `asyncio.new_event_loop()` return this loop, by setting the policy."""
         if self.name == "ferroloop":
             importlib.import_module("ferroloop").install()
 
     def run(self, main: Coroutine[Any, Any, Any]) -> Any:
-        """As `asyncio.run()`."""
+        """Like `asyncio.run()`, on this loop."""
         with asyncio.Runner(loop_factory=self.factory) as runner:
             return runner.run(self._checked(main))
 

@@ -1,4 +1,4 @@
-"""One run of a program in a process of its own, and what came of it."""
+"""One run of a program in a separate process, and its outcome."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from .catalogue import Program
 from .services import missing
 
-# Seconds; the longest takes about ten on a quiet machine.
+# Seconds; the slowest program takes about ten on an idle machine.
 LIMIT = 180
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one program went on one loop."""
+    """The outcome of one program on one loop."""
 
     verdict: str  # "passed", "FAILED", "hangs", or what is "missing"
     seconds: float = 0.0
@@ -32,11 +32,11 @@ class Outcome:
 
 
 def run(program: Program, loop: str) -> Outcome:
-    """Run it; it fails if it raises or prints anything at all to standard error."""
+    """Run the program; it fails if it raises or prints anything to standard error."""
     if lacking := [name for name in program.services if missing(name)]:
         return Outcome(f"missing {', '.join(lacking)}")
     started = time.monotonic()
-    # Unclosed transports and loops are failures like any other output.
+    # Warnings about unclosed transports and loops are failures like any other output.
     command = [sys.executable, "-W", "default::ResourceWarning", "-m", f"{__package__}.child"]
     process = subprocess.Popen(
         [*command, program.name, loop],
@@ -60,7 +60,7 @@ def run(program: Program, loop: str) -> Outcome:
         process.wait()
     if verdict == "hangs" and process.stderr is not None:
         errors = process.stderr.read()
-    # The end says what went wrong.
+    # The last lines say what went wrong.
     text = "".join(errors.decode(errors="replace").splitlines(keepends=True)[-60:])
     if process.returncode:
         text += f"status {process.returncode}\n"

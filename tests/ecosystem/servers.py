@@ -15,13 +15,13 @@ SECONDS = 30
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that no socket is listening on."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return listening.getsockname()[1]
 
 
 def answers(address: tuple[str, int] | str) -> bool:
-    """Whether somebody accepts connections at a port or at a UNIX socket's path."""
+    """Whether a server accepts connections on a port or on a UNIX socket's path."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family) as probe:
         probe.settimeout(SECONDS)
@@ -29,7 +29,7 @@ def answers(address: tuple[str, int] | str) -> bool:
 
 
 def stop(process: subprocess.Popen, signum: int = signal.SIGTERM) -> int:
-    """End a process and whatever it has started in its session; its status."""
+    """Stop a process and everything it has started in its session; return its status."""
     try:
         process.send_signal(signum)
         return process.wait(SECONDS)
@@ -50,10 +50,10 @@ def serving(
     ready: Callable[[], bool] = lambda: True,
     **options,
 ) -> Iterator[subprocess.Popen]:
-    """A server that runs until the block ends; it must end well when told to by a signal.
+    """A server that runs until the block ends; it must exit cleanly on a signal.
 
-    The block starts when somebody answers at the address and `ready` says so.
-    Its standard error is the program's own, where any output is a failure, unless `quiet`.
+    The block starts when the server answers at the address and `ready` returns true.
+    It inherits standard error, where any output is a failure, unless `quiet`.
     """
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), *sys.path])))
     process = subprocess.Popen(

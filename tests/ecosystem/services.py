@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis servers of our own: in a temporary directory, gone after the block."""
+"""Private PostgreSQL and Redis servers: in a temporary directory, removed after the block."""
 
 import contextlib
 import os
@@ -17,13 +17,13 @@ PACKAGES = {"postgresql": "postgresql", "redis": "redis-server"}
 
 
 def missing(service: str) -> str | None:
-    """The Debian package to install for a service that is not there."""
+    """The Debian package to install for a missing service."""
     program = _postgresql("initdb") if service == "postgresql" else shutil.which("redis-server")
     return None if program else PACKAGES[service]
 
 
 def _postgresql(program: str) -> str | None:
-    """A program of PostgreSQL's server; Debian keeps them out of PATH."""
+    """The path of a PostgreSQL server program; Debian keeps them out of PATH."""
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"), key=_major)
     return str(versions[-1]) if versions else shutil.which(program)
 
@@ -43,14 +43,14 @@ class Server:
 
 @contextlib.contextmanager
 def _directory() -> Iterator[tuple[str, dict[str, str]]]:
-    """A directory for a service, and whom to run it as: PostgreSQL refuses to be root."""
+    """A directory for a service, and the user to run it as: PostgreSQL refuses to run as root."""
     # Not under $TMPDIR, whose path may be too long for a UNIX socket.
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="eco-") as directory:
         account = {}
         if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(directory, nobody.pw_uid, nobody.pw_gid)
-            account = {"user": "nobody", "group": nobody.pw_gid, "extra_groups": []}
+            unprivileged = pwd.getpwnam("nobody")
+            os.chown(directory, unprivileged.pw_uid, unprivileged.pw_gid)
+            account = {"user": "nobody", "group": unprivileged.pw_gid, "extra_groups": []}
         yield directory, account
 
 
@@ -74,7 +74,7 @@ def postgresql() -> Iterator[Server]:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": directory,
             "fsync": "off",
-            # Its log is of no interest: the programs see what goes wrong.
+            # The log is discarded: the programs notice what goes wrong.
             "log_min_messages": "panic",
             "log_min_error_statement": "panic",
         }
@@ -84,7 +84,7 @@ def postgresql() -> Iterator[Server]:
         with serving(
             command,
             ("127.0.0.1", port),
-            # It accepts connections, and refuses them, before it has started.
+            # While starting up it accepts connections only to reject them.
             ready=lambda: subprocess.run(ask, check=False).returncode == 0,
             end=signal.SIGINT,
             quiet=True,
@@ -96,7 +96,7 @@ def postgresql() -> Iterator[Server]:
 
 @contextlib.contextmanager
 def redis() -> Iterator[Server]:
-    """An empty server, nothing of which is kept on disk."""
+    """An empty server without persistence."""
     with _directory() as (directory, account):
         port, socket = free_port(), f"{directory}/redis.sock"
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port)]

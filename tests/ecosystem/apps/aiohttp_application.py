@@ -1,4 +1,4 @@
-"""An aiohttp application: who serves it, streams, files, a WebSocket; a program, too."""
+"""An aiohttp application: server identity, streams, files, a WebSocket; also runnable directly."""
 
 import asyncio
 import hashlib
@@ -54,7 +54,7 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
 
 
 def make(directory: str = "") -> web.Application:
-    """The application; `directory` has the files that `/file/...` serves."""
+    """The application; `/file/...` serves files from `directory`."""
     app = web.Application(client_max_size=1 << 24)
     app[DIRECTORY] = directory
     app.router.add_get("/who", who)

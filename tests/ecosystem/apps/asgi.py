@@ -1,4 +1,4 @@
-"""An ASGI application: who serves it, what was sent, streams and a WebSocket."""
+"""An ASGI application: server identity, request digests, streams and a WebSocket."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def who(request: Request) -> JSONResponse:
-    # Long enough for a second worker to get some of the requests that come meanwhile.
+    # Long enough for a second worker to get some of the concurrent requests.
     await asyncio.sleep(0.01)
     return JSONResponse(
         {"loop": running(), "started_on": request.app.state.started_on, "pid": os.getpid()}

@@ -1,4 +1,4 @@
-"""The program that PyInstaller freezes: what makes the loop import something, one after another."""
+"""The program that PyInstaller freezes: uses, in turn, everything that makes the loop import."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ async def use_streams() -> None:
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    # A name, which the pool looks up.
+    # A host name, which the pool resolves.
     reader, writer = await asyncio.open_connection("localhost", port)
     writer.write(b"hello\n")
     assert await reader.read() == b"hello\n"

@@ -1,1 +1,1 @@
-"""One program a file: `main(loop)` runs it, and raises if anything is not as it must be."""
+"""One program per file: `main(loop)` runs it, and raises if any check fails."""

@@ -1,4 +1,4 @@
-"""aiohttp.web.run_app by `python -m ferroloop`: SIGTERM lets the last request finish."""
+"""aiohttp.web.run_app under `python -m ferroloop`: SIGTERM lets the last request finish."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""aiohttp server and client: streams, files, TLS, WebSockets, UNIX sockets, time-outs."""
+"""aiohttp server and client: streams, files, TLS, WebSockets, UNIX sockets, timeouts."""
 
 import asyncio
 import hashlib
@@ -41,7 +41,7 @@ async def check_requests(session: aiohttp.ClientSession, loop: Loop) -> None:
 
 
 async def check_file(session: aiohttp.ClientSession) -> None:
-    """A file response is sent by sendfile(), or by TLS's fallback for it."""
+    """A file response is sent by sendfile(), or by its fallback over TLS."""
     async with session.get("/file/large.bin") as response:
         assert await response.read() == BODY
     async with session.get("/file/large.bin", headers={"Range": "bytes=1000-2999"}) as response:
@@ -60,7 +60,7 @@ async def check_websocket(session: aiohttp.ClientSession) -> None:
     assert websocket.close_code == 1000
 
 
-async def check_time_out(session: aiohttp.ClientSession) -> None:
+async def check_timeout(session: aiohttp.ClientSession) -> None:
     limit = aiohttp.ClientTimeout(total=aiohttp_application.SLOW_SECONDS / 10)
     with expected(TimeoutError):
         await session.get("/slow", timeout=limit)
@@ -78,7 +78,7 @@ async def check(loop: Loop, origin: str, connector: aiohttp.BaseConnector) -> No
         await check_requests(session, loop)
         await check_file(session)
         await check_websocket(session)
-        await check_time_out(session)
+        await check_timeout(session)
 
 
 async def serve_and_check(

@@ -71,7 +71,7 @@ async def check_notify(pool: asyncpg.Pool) -> None:
 
 
 async def check_cancel(connection: asyncpg.Connection) -> None:
-    """Time-outs and cancellation reach the server; the connection is good afterwards."""
+    """Timeouts and cancellation reach the server; the connection is usable afterwards."""
     with expected(TimeoutError):
         await connection.fetchval("SELECT pg_sleep(60)", timeout=0.1)
     task = asyncio.create_task(connection.fetchval("SELECT pg_sleep(60)"))

@@ -1,6 +1,6 @@
-"""ddtrace with its integrations of asyncio and of futures: the parent of every span.
+"""ddtrace with its integrations for asyncio and futures: the parent of every span.
 
-It does not replace `BaseEventLoop.create_task`, but the code of the function.
+It does not replace `BaseEventLoop.create_task` but the code object of that function.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any
 from ..loops import Loop
 from .tracing import COUNT, requests
 
-# Before it is imported: no agent runs, and nothing is to be reported.
+# Set before the import: there is no agent to report to.
 os.environ |= {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
@@ -35,7 +35,7 @@ def main(loop: Loop) -> None:
             return name
 
     async def without_a_context_variable() -> None:
-        """A task that gets its parent from `create_task()` alone."""
+        """A task whose parent can only come from `create_task()`."""
         import contextvars
 
         event_loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ def main(loop: Loop) -> None:
 
 
 def check_spans(spans: list[Any]) -> None:
-    """Each belongs to the request with its number."""
+    """Each span belongs to the request with its number."""
     names = {span.span_id: span for span in spans}
     checked = 0
     for span in spans:

@@ -17,7 +17,7 @@ async def workers_seen(loop: Loop, port: int) -> set[int]:
 
 
 def see_workers(loop: Loop, port: int, count: int) -> set[int]:
-    """Ask until so many processes have answered."""
+    """Send requests until `count` different processes have answered."""
     seen: set[int] = set()
     end = time.monotonic() + SECONDS
     while len(seen) < count and time.monotonic() < end:
@@ -31,7 +31,7 @@ def main(loop: Loop) -> None:
     worker = f"tests.ecosystem.apps.gunicorn_workers.{loop.name.capitalize()}Worker"
     command = [sys.executable, "-m", "gunicorn", "--preload", "--log-level", "error"]
     command += ["--workers", "2", "--worker-class", worker, "--bind", f"127.0.0.1:{port}"]
-    # No control socket: its place would be in the user's home.
+    # No control socket: it would be created in the user's home directory.
     command += ["--no-control-socket", "tests.ecosystem.apps.asgi:app"]
     with serving(command, ("127.0.0.1", port)) as server:
         before = see_workers(loop, port, 2)
@@ -42,6 +42,9 @@ def main(loop: Loop) -> None:
         while after & before and time.monotonic() < end:
             try:
                 after = see_workers(loop, port, 2)
-            except (httpx.TransportError, AssertionError):  # old and new ones answer for a moment
+            except (
+                httpx.TransportError,
+                AssertionError,
+            ):  # both old and new workers answer
                 continue
         assert not after & before

@@ -1,7 +1,7 @@
 """Large bodies over HTTPS by aiohttp, uvicorn and asyncio's streams, to a client that pauses.
 
-Each body arrives whole, the loop sleeps afterwards, and the next request is served: on the same
-connection, or on a new one.
+Each body arrives complete, the loop sleeps afterwards, and the next request is served, on the same
+connection or on a new one.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ async def streams_server(tls: Certificates) -> AsyncIterator[int]:
 
 
 class Client:
-    """Asks for one body after the other, by hand: it stops reading now and then."""
+    """Requests one body after another over a raw socket, and occasionally pauses reading."""
 
     def __init__(self, port: int, context: ssl.SSLContext, keep_alive: bool) -> None:
         self.port, self.context, self.keep_alive = port, context, keep_alive
@@ -108,7 +108,7 @@ class Client:
         writer.write(b"GET /%d HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % (size, last))
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200"), head
-        await asyncio.sleep(0.05)  # The server fills what there is of buffers, and waits.
+        await asyncio.sleep(0.05)  # The server fills all buffers, and waits.
         digest, left = hashlib.sha256(), size
         while left:
             data = await reader.read(min(left, 200_000))
@@ -123,7 +123,7 @@ class Client:
             await self.close()
 
     async def give_up(self, size: int) -> None:
-        """Ask for a body and break the connection off when some of it has come."""
+        """Request a body and abort the connection after receiving part of it."""
         context = self.context
         reader, writer = await asyncio.open_connection("localhost", self.port, ssl=context)
         writer.write(b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % size)

@@ -1,4 +1,4 @@
-"""httpx: pools, streams, time-outs, cancellation, TLS; against a server of streams here."""
+"""httpx: pools, streams, timeouts, cancellation, TLS; against a local server built on streams."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ async def check(client: httpx.AsyncClient) -> None:
     waiting.cancel()
     with expected(asyncio.CancelledError):
         await waiting
-    # The pool is whole after all that.
+    # The pool is intact afterwards.
     assert (await client.post("/echo", content=b"end")).content == b"end"
 
 

@@ -1,4 +1,4 @@
-"""hypercorn: HTTP/1.1, HTTP/2 over TLS, WebSockets over both sockets; server and client here."""
+"""hypercorn: HTTP/1.1, HTTP/2 over TLS, WebSockets on both sockets; server and client in one."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""ipykernel: top-level await, tasks that live between cells, interrupts, a full shutdown."""
+"""ipykernel: top-level await, tasks that outlive a cell, interrupts, a full shutdown."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ class Kernel:
         self.client = client
 
     async def run(self, code: str) -> str:
-        """What a cell answers and prints, or the name of its exception."""
+        """What a cell returns and prints, or the name of its exception."""
         shown: list[str] = []
 
         def note(message: dict) -> None:
@@ -34,7 +34,7 @@ class Kernel:
 
 async def check(loop: Loop, home: str) -> None:
     manager = AsyncKernelManager(transport="ipc", ip=f"{home}/kernel")
-    # As a kernel's specification would say it: by ferroloop's command line.
+    # As a kernel's specification would do it: through ferroloop's command line.
     manager.kernel_spec.argv = [*loop.interpreter, "-m", "ipykernel_launcher", "-f"]
     manager.kernel_spec.argv.append("{connection_file}")
     await manager.start_kernel(cwd=str(ROOT))
@@ -53,7 +53,7 @@ async def check_cells(loop: Loop, kernel: Kernel, manager: AsyncKernelManager) -
     await kernel.run("import asyncio; from tests.ecosystem.loops import running")
     assert await kernel.run("await asyncio.sleep(0.01, running())") == f"'{loop.name}'"
     assert await kernel.run("for n in range(3): print(n); await asyncio.sleep(0)") == "0\n1\n2\n"
-    # A task of one cell goes on while others run.
+    # A task started by one cell keeps running during others.
     await kernel.run("task = asyncio.create_task(asyncio.sleep(0.2, 'background'))")
     assert await kernel.run("task.done()") == "False"
     assert await kernel.run("await task") == "'background'"
@@ -64,7 +64,7 @@ async def check_cells(loop: Loop, kernel: Kernel, manager: AsyncKernelManager) -
     connect = "reader, _ = await asyncio.open_connection(*server.sockets[0].getsockname())"
     assert await kernel.run(f"{connect}; await reader.read()") == "b''"
     await check_interrupt(kernel, manager, "time.sleep(60)")
-    # asyncio itself does not notice before something else wakes it.
+    # asyncio itself does not notice until something else wakes it.
     await check_interrupt(kernel, manager, "while True: await asyncio.sleep(0.05)")
     assert await kernel.run("40 + 2") == "42"
 

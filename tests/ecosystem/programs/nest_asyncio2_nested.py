@@ -1,4 +1,4 @@
-"""nest_asyncio2, on which ipykernel relies: the same as with nest_asyncio."""
+"""nest_asyncio2, which ipykernel relies on: the same program as with nest_asyncio."""
 
 from ..loops import Loop
 from . import nest_asyncio_nested

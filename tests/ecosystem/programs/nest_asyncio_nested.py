@@ -59,7 +59,7 @@ async def check(name: str) -> None:
         assert asyncio.current_task() is this
         await asyncio.sleep(0)
         assert asyncio.current_task() is this
-    assert len(ticks) > 5, "the other tasks wait while a nested run goes on"
+    assert len(ticks) > 5, "the other tasks wait during a nested run"
     assert asyncio.run(ask(port, 7)) == 7
     with expected(KeyError):
         loop.run_until_complete(fail())
@@ -82,7 +82,7 @@ def main(loop: Loop, module: str = "nest_asyncio") -> None:
     loop.install()
     event_loop = loop.factory()
     asyncio.set_event_loop(event_loop)
-    # First inside of a loop that runs already, as in a notebook; after that it is run by
+    # First inside a loop that is already running, as in a notebook; then the loop is run by
     # nest_asyncio's own code.
     event_loop.run_until_complete(apply_and_check(loop.name, importlib.import_module(module)))
     event_loop.run_until_complete(check(loop.name))

@@ -1,4 +1,4 @@
-"""OpenTelemetry with its instrumentations of asyncio and of threads: the parent of every span."""
+"""OpenTelemetry with its instrumentations for asyncio and threads: the parent of every span."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ def main(loop: Loop) -> None:
             return name
 
     async def check() -> None:
-        # Twice: before the tool is there, and with it on the pool that is there by then.
+        # Twice: before instrumentation, and with it on the pool that exists by then.
         await requests(tracer.start_as_current_span, job)
         exporter.clear()
         AsyncioInstrumentor().instrument()
@@ -39,13 +39,13 @@ def main(loop: Loop) -> None:
 
     loop.run(check())
     exporter.clear()
-    # And a loop that is made under the tool.
+    # And a loop that is created while instrumented.
     loop.run(requests(tracer.start_as_current_span, job))
     check_spans(exporter.get_finished_spans())
 
 
 def check_spans(spans: Any) -> None:
-    """Each belongs to the request with its number."""
+    """Each span belongs to the request with its number."""
     names = {span.context.span_id: span for span in spans}
     checked = 0
     for span in spans:

@@ -64,7 +64,7 @@ async def check_notify(dsn: str) -> None:
 
         sending = asyncio.create_task(send())
         got = [it.payload async for it in listener.notifies(timeout=20, stop_after=20)]
-        # Notifications that come together may be more than were asked for.
+        # Notifications that arrive together may be more than were asked for.
         assert got[:20] == [str(number) for number in range(20)]
         await sending
 

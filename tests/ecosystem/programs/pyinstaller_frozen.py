@@ -1,4 +1,4 @@
-"""PyInstaller: a program is frozen with the loop, and the result runs without the environment."""
+"""PyInstaller: a program is frozen with the loop, and the result runs outside the environment."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ APPLICATION = Path(__file__).parent.parent / "apps" / "frozen_application.py"
 def main(loop: Loop) -> None:
     with tempfile.TemporaryDirectory() as directory:
         options = ["--log-level", "ERROR", "--onedir", "--noconfirm", "--name", "frozen"]
-        # With nothing said about ferroloop: its own hook names what a scan cannot see.
+        # Without options for ferroloop: its own hook lists what a scan cannot find.
         frozen = subprocess.run(
             [sys.executable, "-m", "PyInstaller", *options, APPLICATION],
             cwd=directory,

@@ -14,7 +14,7 @@ SUITE = Path(__file__).parent.parent / "apps" / "asyncio_suite.py"
 def main(loop: Loop) -> None:
     options = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "error", "-o"]
     options += ["asyncio_default_fixture_loop_scope=function"]
-    # The suite is a plugin, too: it has the hook.
+    # The suite is a plugin, too: it defines the hook.
     options += ["-p", "tests.ecosystem.apps.asyncio_suite"]
     options += ["--confcutdir", str(SUITE.parent), "--rootdir", str(SUITE.parent), "-c", os.devnull]
     done = subprocess.run(

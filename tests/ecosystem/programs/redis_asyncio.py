@@ -66,21 +66,21 @@ async def check_publish(client: redis.asyncio.Redis) -> None:
     assert received == [b"%d" % number for number in range(100)]
 
 
-async def check_time_out(port: int) -> None:
+async def check_timeout(port: int) -> None:
     async with redis.asyncio.Redis(port=port, socket_timeout=0.1, retry=None) as hasty:
         with expected(RedisTimeoutError):
             await hasty.blpop(["nothing"], timeout=5)
 
 
 async def check(server: services.Server) -> None:
-    # RESP 2, so that answers look the same with every version of the client.
+    # RESP 2, so that replies look the same with every version of the client.
     for where in ({"port": server.port}, {"unix_socket_path": server.socket}):
         async with redis.asyncio.Redis(**where, protocol=2, max_connections=600) as client:
             await client.flushall()
             await check_commands(client)
             await check_waiting(client)
             await check_publish(client)
-    await check_time_out(server.port)
+    await check_timeout(server.port)
 
 
 def main(loop: Loop) -> None:

@@ -1,4 +1,4 @@
-"""Sentry with its integrations of asyncio and of threads: tags of events, parents of spans."""
+"""Sentry with its integrations for asyncio and threads: tags of events, parents of spans."""
 
 from contextlib import contextmanager
 from typing import Any
@@ -34,7 +34,7 @@ def main(loop: Loop) -> None:
         return hook
 
     async def check() -> None:
-        # A pool that is there before the tool.
+        # Start the pool before Sentry is initialized.
         await requests(scope, job)
         events.clear()
         transactions.clear()
@@ -57,7 +57,7 @@ def main(loop: Loop) -> None:
 
 
 def check_events(events: list[Any], transactions: list[Any]) -> None:
-    """Each belongs to the request with its number."""
+    """Each event and transaction belongs to the request with its number."""
     assert len(events) == 60, len(events)
     for event in events:
         number = event["message"].partition(" ")[2]

@@ -1,4 +1,4 @@
-"""What the programs about tracing tools share: requests, each with a job on a thread."""
+"""Shared by the programs for tracing tools: requests, each with a job on a thread."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,10 +11,10 @@ COUNT = 10
 async def requests(
     scope: Callable[[str], AbstractContextManager[Any]], job: Callable[[str], Any]
 ) -> list[Any]:
-    """Serve requests one after another and at once; what their jobs and their tasks return.
+    """Serve requests sequentially and concurrently; return the results of their jobs and tasks.
 
     `scope(name)` is what a tool opens around a request, `job(name)` what the request calls: in a
-    thread of the pool, by `to_thread()` and in a task of its own.
+    thread of the pool, through `to_thread()` and in a separate task.
     """
     loop = asyncio.get_running_loop()
 

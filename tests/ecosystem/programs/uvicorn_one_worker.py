@@ -1,4 +1,4 @@
-"""uvicorn --loop, one worker: HTTP by httptools and by h11, WebSockets, TLS."""
+"""uvicorn --loop, one worker: HTTP with httptools and with h11, WebSockets, TLS."""
 
 import ssl
 import sys
@@ -22,7 +22,7 @@ def serve_and_check(loop: Loop, context: ssl.SSLContext | None, *options: str | 
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "tests.ecosystem.apps.asgi:app"]
     command += ["--loop", loop.path, "--port", str(port), "--log-level", "warning"]
-    # uvicorn ends by the signal that it got.
+    # uvicorn terminates itself with the signal that it received.
     with serving([*command, *options], ("127.0.0.1", port), statuses=(-15,)):
         loop.run(check(loop, f"{'s' if context else ''}://localhost:{port}", context))
 

@@ -1,4 +1,4 @@
-"""uvicorn --loop --workers 3: the requests spread, a killed worker is replaced."""
+"""uvicorn --loop --workers 3: requests spread over the workers, a killed worker is replaced."""
 
 import os
 import signal

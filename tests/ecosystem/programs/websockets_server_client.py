@@ -68,8 +68,8 @@ async def check_ends(url: str, loop: Loop) -> None:
 
 async def check_broadcast(url: str, server) -> None:
     clients = [await connect(f"{url}/echo", ping_interval=0.05) for _ in range(50)]
-    broadcast(server.connections, "to everybody")
-    assert {await client.recv() for client in clients} == {"to everybody"}
+    broadcast(server.connections, "to all")
+    assert {await client.recv() for client in clients} == {"to all"}
     await asyncio.sleep(0.2)
     assert all(client.latency > 0 for client in clients), "no keepalive ping was answered"
     server.close(code=1012, reason="restart")
