@@ -3,10 +3,10 @@
     python -m tests.upstream --wheel WHEEL [--only SUITES] [--files GLOBS] [--loops NAMES]
                              [--markdown FILE]
 
-Each suite has an environment of its own under build/upstream, with the wheel; each of its files
-runs in a process of its own. What fails is run again on both loops, up to three times: only what
-fails every time counts. The status is 1 if a test does so on ferroloop alone and expected.txt does
-not explain it. Standard library only.
+Each suite has its own environment under build/upstream, with the wheel; each of its files runs in a
+separate process. Failed tests are run again on both loops, up to three times; only a test that
+fails every time counts as failed. The status is 1 if a test fails on ferroloop alone and
+expected.txt does not explain it. Standard library only.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from .suites import SUITES, Suite
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-HOME = ROOT / "build" / "upstream"
+BUILD = ROOT / "build" / "upstream"
 LOOPS = ("asyncio", "ferroloop")
 FILE_LIMIT = 900
 """Seconds for one file of tests."""
@@ -40,12 +40,12 @@ class Runner:
     def __init__(self, suite: Suite, wheel: Path) -> None:
         self.suite = suite
         version = f"py{sys.version_info[0]}.{sys.version_info[1]}"
-        self.environment = HOME / f"{suite.name}-{version}"
-        self.tree = HOME / f"{suite.name}-{suite.version}"
+        self.environment = BUILD / f"{suite.name}-{version}"
+        self.tree = BUILD / f"{suite.name}-{suite.version}"
         self.wheel = wheel
 
     def prepare(self) -> None:
-        """Fetch and install what is not there; ferroloop anew."""
+        """Fetch and install what is missing; always reinstall ferroloop."""
         if not self.tree.is_dir():
             fetch(self.suite, self.tree)
         python = self.environment / "bin" / "python"
@@ -60,7 +60,7 @@ class Runner:
         subprocess.run([*pip, "--force-reinstall", "--no-deps", self.wheel], check=True)
 
     def files(self, globs: list[str]) -> list[str]:
-        """The files of tests, as paths in the tree; or the module that runs them all."""
+        """The test files, as paths in the tree; or the module that runs them all."""
         if self.suite.module:
             return [self.suite.module]
         found = sorted(
@@ -69,7 +69,7 @@ class Runner:
         return [file for file in found if any(fnmatch.fnmatch(file, glob) for glob in globs)]
 
     def command(self, tests: list[str]) -> list[str | Path]:
-        """What runs these tests."""
+        """The command that runs these tests."""
         binaries = self.environment / "bin"
         if module := self.suite.module:
             names = [test for test in tests if test != module and "::" not in test]
@@ -78,8 +78,8 @@ class Runner:
         return [binaries / "pytest", *plugins, *self.suite.options, *tests]
 
     def run(self, file: str, loop: str, tests: list[str] | None = None) -> Outcomes:
-        """Run a file, or some tests of it."""
-        record = HOME / "outcomes.jsonl"
+        """Run a file, or some of its tests."""
+        record = BUILD / "outcomes.jsonl"
         record.unlink(missing_ok=True)
         paths = [HERE / "plugin", *([HERE / "on_ferroloop"] if loop == "ferroloop" else [])]
         environment = {
@@ -89,7 +89,7 @@ class Runner:
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "UPSTREAM_OUTCOMES": str(record),
         }
-        with (HOME / "output.txt").open("ab") as output:
+        with (BUILD / "output.txt").open("ab") as output:
             process = subprocess.Popen(
                 self.command(tests or [file]),
                 cwd=self.tree,
@@ -109,14 +109,14 @@ class Runner:
         return Outcomes.read(record, file, loop)
 
     def compare(self, file: str, loops: list[str]) -> tuple[dict[str, Outcomes], set[str]]:
-        """Run a file on the loops. What failed on one of them is repeated on all of them; returns
-        the outcomes, where what passed at last has passed, and the ids of what had to be
-        repeated for that."""
+        """Run a file on the loops, repeating on all of them what failed on one. Returns the
+        outcomes, in which a flaky test that passed when repeated counts as passed, and the ids of
+        those flaky tests."""
         found = {loop: self.run(file, loop) for loop in loops}
-        unsteady: set[str] = set()
+        flaky: set[str] = set()
         for _ in range(REPEATS):
             failed = {test for outcomes in found.values() for test in outcomes.failed()}
-            # What fails everywhere needs no second look.
+            # What fails on every loop is not repeated.
             failed -= set.intersection(*(outcomes.failed() for outcomes in found.values()))
             if not failed:
                 break
@@ -127,24 +127,24 @@ class Runner:
                 for test, outcome in self.run(file, loop, again).tests.items():
                     if outcome[0] != "failed" and test in failed:
                         outcomes.tests[test] = outcome
-                        unsteady.add(test)
-        return found, unsteady
+                        flaky.add(test)
+        return found, flaky
 
 
 def run_suite(
     runner: Runner, files: list[str], loops: list[str], known: list[Explanation]
 ) -> tuple[list[str], bool]:
-    """Run the suite; returns its row of the table and whether ferroloop is no worse."""
+    """Run the suite; returns its row of the table and whether there is no unexplained failure."""
     suite = runner.suite
     total = {loop: Outcomes() for loop in loops}
     for file in files:
         started = time.monotonic()
-        found, unsteady = runner.compare(file, loops)
+        found, flaky = runner.compare(file, loops)
         for loop, outcomes in found.items():
             total[loop].tests |= outcomes.tests
         counts = "; ".join(f"{loop} {outcomes.count()}" for loop, outcomes in found.items())
         print(f"{suite.name} {file}: {counts} ({time.monotonic() - started:.0f} s)", flush=True)
-        for test in sorted(unsteady):
+        for test in sorted(flaky):
             print(f"    passed when repeated: {test}")
     good = True
     if len(loops) == 1:
@@ -172,8 +172,8 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     args = parser.parse_args()
     loops = args.loops.split(",")
-    HOME.mkdir(parents=True, exist_ok=True)
-    (HOME / "output.txt").unlink(missing_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    (BUILD / "output.txt").unlink(missing_ok=True)
     known, rows, good = explanations(), [], True
     for suite in SUITES:
         if not any(fnmatch.fnmatch(suite.name, glob) for glob in args.only.split(",")):
@@ -186,12 +186,12 @@ def main() -> int:
             rows.append([str(suite), *("not run" for _ in loops)])
             good = False
             continue
-        row, no_worse = run_suite(runner, runner.files(args.files.split(",")), loops, known)
+        row, passed = run_suite(runner, runner.files(args.files.split(",")), loops, known)
         rows.append(row)
-        good = good and no_worse
+        good = good and passed
     lines = [["suite", *loops], ["---"] * (1 + len(loops)), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    print(f"\n{table}\n\nwhat the suites printed: {HOME / 'output.txt'}", flush=True)
+    print(f"\n{table}\n\nwhat the suites printed: {BUILD / 'output.txt'}", flush=True)
     if args.markdown:
         args.markdown.write_text(table + "\n")
     return 0 if good else 1

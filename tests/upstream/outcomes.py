@@ -1,4 +1,4 @@
-"""What became of the tests: read from what the plugin wrote, and compared."""
+"""The outcomes of the tests: read from what the plugin wrote, and compared."""
 
 import fnmatch
 import json
@@ -12,17 +12,17 @@ EXPECTED = Path(__file__).with_name("expected.txt")
 
 @dataclass
 class Outcomes:
-    """Of one run of a suite's file, or of more files: by the test's id, its outcome and, for a
-    failure, the last line of the error."""
+    """The outcomes of one run of one or more of a suite's files: by test id, the outcome and, for
+    a failure, the last line of the error."""
 
     tests: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, file: str, loop: str) -> "Outcomes":
-        """Those that are in `path`, of the tests in `file`.
+        """The outcomes recorded in `path` for the tests in `file`.
 
-        A test that began and did not end took the process with it, or hung. One that failed
-        anywhere failed, whatever else was said of it.
+        A test that began and did not end crashed the process, or hung. If any record of a test is
+        a failure, the test failed.
         """
         text = path.read_text() if path.exists() else ""
         lines = [json.loads(line) for line in text.splitlines()]
@@ -45,7 +45,7 @@ class Outcomes:
         return found
 
     def failed(self) -> set[str]:
-        """The ids of those that failed."""
+        """The ids of the failed tests."""
         return {test for test, (outcome, _) in self.tests.items() if outcome == "failed"}
 
     def count(self) -> str:
@@ -63,13 +63,13 @@ class Explanation:
     reason: str
 
     def covers(self, suite: str, test: str) -> bool:
-        # An id has brackets in it, which are none of the pattern's.
+        # Brackets in a test id are not pattern syntax.
         pattern = self.pattern.replace("[", "[[]")
         return self.suite == suite and fnmatch.fnmatchcase(test, pattern)
 
 
 def explanations(path: Path = EXPECTED) -> list[Explanation]:
-    """The differences that are understood."""
+    """The differences with a known reason."""
     lines = (line.strip() for line in path.read_text().splitlines())
     words = (line.split(maxsplit=2) for line in lines if line and not line.startswith("#"))
     return [Explanation(suite, pattern, reason) for suite, pattern, reason in words]

@@ -1,4 +1,4 @@
-"""Fetches the tests of a suite, by the clients of the registries that have them."""
+"""Fetches the tests of a suite, with the client of the registry that has them."""
 
 import subprocess
 import sys
@@ -14,10 +14,10 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def fetch(suite: Suite, tree: Path) -> None:
-    """Make `tree` the part of the suite's sources that its tests need.
+    """Put the part of the suite's sources that its tests need into `tree`.
 
     Raises:
-        UnavailableError: this machine cannot have them.
+        UnavailableError: they cannot be fetched on this machine.
     """
     if suite.sources == "package":
         tree.mkdir(parents=True)
@@ -29,7 +29,7 @@ def fetch(suite: Suite, tree: Path) -> None:
             _debian_source(suite, directory)
         (archive,) = Path(directory).glob("*.tar.gz")
         with tarfile.open(archive) as tar:
-            # The package itself is the installed one: its sources would hide it.
+            # Without the package itself: its sources would shadow the installed one.
             wanted = [
                 member
                 for member in tar.getmembers()
@@ -48,7 +48,7 @@ def _sdist(suite: Suite, directory: str) -> None:
 
 
 def _debian_source(suite: Suite, directory: str) -> None:
-    """By apt, with sources and lists of its own, from the mirror that the machine uses."""
+    """Fetch with apt, with separate sources and lists, from the machine's mirror."""
     lists = Path(directory) / "lists"
     (lists / "partial").mkdir(parents=True)
     sources = Path(directory) / "sources.list"
@@ -59,7 +59,7 @@ def _debian_source(suite: Suite, directory: str) -> None:
     _run(*apt, "update")
     source = (*apt, "source", "--download-only", "--tar-only", suite.sources)
     _run(*source, directory=directory)
-    # Debian's name of the archive: the version is part of it.
+    # Debian's archive name contains the version.
     name = f"{suite.sources}_{suite.version}.orig.tar.gz"
     if not (Path(directory) / name).is_file():
         raise UnavailableError(f"Debian {DEBIAN_SUITE} has another version than {suite}")

@@ -1,4 +1,4 @@
-"""The suites: where each comes from and how its own project runs it."""
+"""The suites: where each one comes from and how its project runs it."""
 
 from dataclasses import dataclass, field
 
@@ -9,14 +9,14 @@ class Suite:
 
     Attributes:
         name: the project on PyPI.
-        version: that of the package and of the tests.
-        sources: where the tests are: the sdist on PyPI, or Debian's source package of that name,
-            for a project whose sdist leaves them out; "package" if they are installed with it.
-        parts: what the tests need of the source tree.
-        options: for pytest, instead of what the project uses to spread them over processes and to
-            measure coverage.
-        environment: more variables for the tests.
-        module: what runs all tests by `python -m`, for a suite that is not pytest's.
+        version: of the package and of the tests.
+        sources: where the tests are: the sdist on PyPI, or the Debian source package of that name,
+        if the sdist leaves them out; "package" if they are installed with it.
+        parts: the parts of the source tree that the tests need.
+        options: pytest options that replace those the project uses to run in parallel and measure
+        coverage.
+        environment: additional environment variables.
+        module: what runs all tests with `python -m`, for a suite that does not use pytest.
     """
 
     name: str
@@ -37,10 +37,10 @@ SUITES = (
     Suite(
         "websockets",
         "15.0.1",
-        # It is no suite of pytest's, and has no settings for it.
+        # The suite does not use pytest, and has no settings for it.
         ("-c", "pyproject.toml", "--timeout=60"),
         sources="python-websockets",
-        # Its limits are those of its author's machine, times this.
+        # Multiplies the suite's time limits, which suit its author's machine.
         environment={"WEBSOCKETS_TESTS_TIMEOUT_FACTOR": "10"},
     ),
     Suite(

@@ -1,5 +1,6 @@
-"""Makes ferroloop the loop of every interpreter that finds this directory on its path, children of
-the tests included: of the default policy, and under the names that programs use for the class."""
+"""Makes ferroloop the loop of every interpreter with this directory on its path, including children
+of the tests: as the loop of the default policy, and under the names that programs use for the
+class."""
 
 import asyncio
 

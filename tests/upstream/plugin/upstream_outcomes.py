@@ -1,5 +1,5 @@
-"""A pytest plugin for the suites of other projects: writes what becomes of each test to the file
-that the environment variable UPSTREAM_OUTCOMES names, one JSON value a line, as it happens."""
+"""A pytest plugin for the suites of other projects: writes the outcome of each test to the file
+named by the environment variable UPSTREAM_OUTCOMES, one JSON value per line, as it happens."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import pytest
 
 
 class Outcomes:
-    """Writes the lines: they tell what ran last if the process dies or hangs."""
+    """Writes the lines, which show what ran last if the process crashes or hangs."""
 
     def __init__(self, path):
         self.file = open(path, "a", buffering=1)  # noqa: SIM115

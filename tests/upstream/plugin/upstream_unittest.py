@@ -1,10 +1,10 @@
-"""Runs a suite that has a runner of its own, which is unittest's in the end.
+"""Runs a suite that has its own runner based on unittest.
 
-Writes what becomes of each test to the file that the environment variable UPSTREAM_OUTCOMES names.
+Writes the outcome of each test to the file named by the environment variable UPSTREAM_OUTCOMES.
 
     python -m upstream_unittest MODULE [TESTS]
 
-is `python -m MODULE [TESTS]` otherwise.
+is otherwise the same as `python -m MODULE [TESTS]`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import unittest
 
 
 class Recorder(unittest.TextTestResult):
-    """A line as each test starts and as it ends."""
+    """Writes a line when each test starts and when it ends."""
 
     file = None
 
@@ -63,7 +63,7 @@ def main():
         Recorder.file = file
         with asyncio.Runner() as runner:
             file.write(json.dumps(["loop", type(runner.get_loop()).__module__]) + "\n")
-        # Runners make theirs a subclass of it; unittest's own goes by the other name.
+        # Runners subclass the first name; unittest's own runner uses the second.
         unittest.TextTestResult = unittest.TextTestRunner.resultclass = Recorder
         del sys.argv[0]
         try:
