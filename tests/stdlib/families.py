@@ -1,4 +1,4 @@
-"""What is run from test.test_asyncio, on what, and what is left out and why.
+"""What is run from test.test_asyncio and how, and what is left out and why.
 
 MODULES[test_module][class] is one of
   ASIS              run the class as it is: it gets its loop from
@@ -7,11 +7,11 @@ MODULES[test_module][class] is one of
   Loop(base...)     a new class on these bases whose loop-making method
                     returns the loop under test
   LeftOut(reason)   not run
-A class that is not named here (a newer Python's) is run ASIS.
+A class that is not listed here (from a newer Python) is run ASIS.
 
 LEFT_OUT[test_module][class][test] = reason, for single tests.  The rule: a
-test is left out only for what it reads, replaces or mocks, never because some
-loop fails it.
+test is left out only because of what it reads, replaces or mocks, never
+because a loop fails it.
 """
 
 

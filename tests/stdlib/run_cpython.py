@@ -9,10 +9,10 @@ copied from it.  See README.md beside this file for what is run, what is left
 out and why.  Standard library only; CPython 3.11 - 3.15; Linux.
 
 Process layout: this file is the parent, worker.py the worker.  The parent asks
-one worker to list the tests, then runs every test class in a worker of its
-own, up to --jobs of them at a time.  A worker announces each test before it
-runs it, so when it dies or hangs only that test is recorded as crashed or
-timed out, and a fresh worker goes on with the next test of the class.
+one worker to list the tests, then runs every test class in a separate worker,
+up to --jobs of them at a time.  A worker announces each test before running
+it, so if it crashes or hangs, only that test is recorded as crashed or timed
+out, and a fresh worker continues with the next test of the class.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def parse_args(argv):
     p.add_argument(
         "--no-retry",
         action="store_true",
-        help="do not run a failed test once more in a process of its own; for finding flaky tests",
+        help="do not run a failed test once more in a separate process; for finding flaky tests",
     )
     p.add_argument(
         "--run-left-out",
@@ -186,7 +186,7 @@ class Worker:
         self.eof = False
 
     def events(self, deadline):
-        """Next batch of events; [] on deadline; None at end of stream."""
+        """The next batch of events; [] on deadline; None at end of stream."""
         while True:
             if b"\n" in self.buf:
                 *lines, self.buf = self.buf.split(b"\n")
@@ -318,13 +318,13 @@ def run_class(args, cls, tests, report):
                         todo.remove(current)
                     report(current, kind, detail, {})
                 elif todo and not progress:
-                    # died before the first test, e.g. on import
+                    # crashed before the first test, e.g. on import
                     fruitless += 1
                     if fruitless > 1:
                         t = todo.pop(0)
                         report(t, kind, "before the test began; " + detail, {})
                 elif not todo:
-                    # All reported, then died on the way out.
+                    # Everything was reported, then the worker crashed on exit.
                     report(
                         f"{cls}.(after {last.rsplit('.', 1)[-1]})" if last else f"{cls}.(exit)",
                         kind,
@@ -340,7 +340,7 @@ def run_class(args, cls, tests, report):
 
 
 def run_with_retry(args, family, tests, cls):
-    """Run one class, and what failed of it once more alone; the outcomes."""
+    """Run one class, then retry its failed tests alone; return the outcomes."""
     batch = []
 
     def report(test, outcome, detail, extra):
@@ -364,7 +364,7 @@ def run_with_retry(args, family, tests, cls):
 
 
 def read_expected(files):
-    """`<test id or fnmatch pattern>  <reason>` a line; # starts a comment.
+    """One `<test id or fnmatch pattern>  <reason>` per line; # starts a comment.
     `[py<3.12]`, `[py==3.13]`, ... before the id limits a line to versions."""
     out = []
     here = sys.version_info[:2]
@@ -410,7 +410,7 @@ def words(c):
 
 
 def show(args, r):
-    """A line for each test that did not pass at its first go."""
+    """Print a line for each test that did not pass on the first attempt."""
     test, outcome, detail = r["id"], r["outcome"], r["detail"] or ""
     lines = [x for x in detail.splitlines() if x.strip()]
     first = ""
@@ -464,7 +464,7 @@ def main(argv=None):
         f"{len(classes)} classes, network: {plan['net']}",
         flush=True,
     )
-    # The biggest classes first, so that none is left alone at the end.
+    # The largest classes first, so that none runs alone at the end.
     order = sorted(classes, key=lambda cls: -len(classes[cls][1]))
     done = 0
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
@@ -551,8 +551,8 @@ def main(argv=None):
                 indent=1,
             )
     print(f"overall: {words(total)}")
-    # One line in the form that CI readers look for; what --expected lists is
-    # not counted as failed in it.
+    # One line in the form that CI parsers look for; tests listed in --expected
+    # are not counted as failed in it.
     print(f"CI: {total['passed']} passed, {len(unexpected)} failed, {total['skipped']} skipped")
     if not results:
         return 2

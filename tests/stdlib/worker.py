@@ -1,8 +1,8 @@
 """Worker of run_cpython.py: `python worker.py REQUEST-AS-JSON`.
 
 Makes asyncio's default loop the one under test, builds the test classes, and
-either lists them or runs some tests of one class, writing an event a line to
-the given file descriptor.
+either lists them or runs some tests of one class, writing one event per line
+to the given file descriptor.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from typing import ClassVar
 import families as fam
 
 # --------------------------------------------------------------------------
-# surroundings
+# environment
 # --------------------------------------------------------------------------
 
 
@@ -33,7 +33,7 @@ def isolate_network(mode):
     test can reach another machine whatever the loop under test does.  The
     device also gets a documentation address of each family, because
     getaddrinfo(AI_ADDRCONFIG) does not count 127.0.0.1 and ::1, and
-    /etc/hosts is completed with localhost for IPv6 where it lacks it."""
+    localhost is added to /etc/hosts for IPv6 if it is missing."""
     if mode == "host":
         return "host"
     import fcntl
@@ -45,7 +45,7 @@ def isolate_network(mode):
         if mode == "own":
             raise SystemExit("no network namespace: " + os.strerror(ctypes.get_errno()))
         return "host"
-    lo = 1  # its index, always
+    lo = 1  # always its index
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         req = struct.pack("16sh", b"lo", 0)
         flags = struct.unpack("16sh", fcntl.ioctl(s, 0x8913, req)[:18])[1]
@@ -79,9 +79,9 @@ def isolate_network(mode):
     return "own (loopback only)"
 
 
-def usual_signals():
-    """A parent in the background of a shell hands on an ignored SIGINT, with
-    which _thread.interrupt_main() and Ctrl-C tests cannot work."""
+def restore_sigint():
+    """A parent that runs as a shell's background job passes on an ignored SIGINT,
+    with which _thread.interrupt_main() and Ctrl-C tests cannot work."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for sig in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM):
         signal.signal(sig, signal.SIG_DFL)
@@ -89,7 +89,7 @@ def usual_signals():
 
 
 def resolve(spec):
-    """The module under test and a callable that makes its loop."""
+    """Return the module under test and a callable that makes its loop."""
     name, _, attr = spec.partition(":")
     module = importlib.import_module(name)
     if attr:
@@ -109,8 +109,8 @@ def resolve(spec):
 
 
 class Factory:
-    """Makes the loop under test and counts.  An instance, not a function, so
-    that it stays unbound as a class attribute."""
+    """Makes and counts loops under test.  An instance, not a function, so that
+    it stays unbound as a class attribute."""
 
     def __init__(self, make):
         self.make, self.made = make, 0
@@ -124,8 +124,8 @@ FACTORY = None
 
 
 def install(factory):
-    """asyncio.new_event_loop(), asyncio.run(), Runner and EventLoop yield the
-    loop under test, and keep doing so when a test resets the policy."""
+    """Make asyncio.new_event_loop(), asyncio.run(), Runner and EventLoop yield
+    the loop under test, even after a test resets the policy."""
     import asyncio
     import asyncio.unix_events as ue
 
@@ -138,9 +138,9 @@ def install(factory):
 
 
 def relay_logger():
-    """Some tests replace asyncio.base_events.logger by a mock and look at
-    what the loop logged.  The contract is that the loop logs to the 'asyncio'
-    logger: pass what goes there on to the mock."""
+    """Some tests replace asyncio.base_events.logger by a mock and examine what
+    the loop logged.  The contract is that the loop logs to the 'asyncio'
+    logger: forward its records to the mock."""
     from asyncio import base_events
     from asyncio.log import logger
 
@@ -160,8 +160,8 @@ def relay_logger():
 
 
 def adapt_utils(utils):
-    """TestCase.close_loop reads the private loop._default_executor; do the
-    same through the public call on loops without that attribute."""
+    """TestCase.close_loop reads the private loop._default_executor; use the
+    public call instead on loops without that attribute."""
     stock = utils.TestCase.close_loop
 
     def close_loop(loop):
@@ -176,10 +176,10 @@ def adapt_utils(utils):
 
 
 def scaffold(loop, utils):
-    """Some tests use private names as mere scaffolding.  Where the loop has
-    none of its own (and takes attributes) give it a stand-in; where it has
-    the wake-up hooks that test_base_events replaces by mocks, because its
-    BaseEventLoop has a mock selector, ignore the replacement."""
+    """Some tests use private names only as scaffolding.  If the loop does not
+    have them (and accepts attributes), add a stand-in; if it has the wake-up
+    hooks that test_base_events replaces by mocks, because its BaseEventLoop
+    has a mock selector, ignore the replacement."""
     hooked = [n for n in ("_write_to_self", "_process_events") if hasattr(type(loop), n)]
     if hooked:
 
@@ -214,7 +214,7 @@ def scaffold(loop, utils):
 
 
 def hooks(how, utils, module, factory):
-    """Methods that make a class of CPython's run on the loop under test."""
+    """Methods that make one of CPython's test classes run on the loop under test."""
 
     def make():
         return scaffold(factory(), utils)
@@ -296,7 +296,7 @@ def loop_classes(modname, module, utils, factory):
 
 
 def task_future_attribute(key, cls):
-    """What a test class wants under this name, made from the class `cls`."""
+    """The attribute that a test class expects under this name, made from `cls`."""
     if key == "new_task":
         return lambda self, coro: cls(coro, loop=self.loop)
     if key == "_new_future":
@@ -344,7 +344,7 @@ def task_future_classes(modname, module, utils, target):
             if key == "new_task":
                 ns["current_task"] = staticmethod(tasks.current_task)
         if sys.version_info >= (3, 14):
-            # Each flavour of Task is listed by the functions of its own implementation.
+            # Each kind of Task is listed only by the functions of its own implementation.
             prefix = "_py_" if attrs.get("Task") == "PyT" else ""
             for extra in ("all_tasks", "current_task"):
                 ns.setdefault(extra, staticmethod(getattr(tasks, prefix + extra)))
@@ -395,7 +395,7 @@ class Emitter:
 
 
 class Result(unittest.TestResult):
-    """Announces a test, runs it, tells the outcome."""
+    """Announces each test before it runs, then reports the outcome."""
 
     RANK: ClassVar = {"passed": 0, "skipped": 1, "failed": 2}
 
@@ -454,7 +454,7 @@ class Result(unittest.TestResult):
 
 
 def unknown_modules():
-    """Test modules of the running version that families.py says nothing about."""
+    """Test modules of the running version that are not listed in families.py."""
     package = importlib.import_module("test.test_asyncio")
     names = {module.name for module in pkgutil.iter_modules(package.__path__)}
     known = fam.MODULES.keys() | fam.LEFT_OUT_MODULES.keys()
@@ -471,7 +471,7 @@ def collect(request, target, factory, emit, net):
             continue
         except ModuleNotFoundError as exc:
             if exc.name == f"test.test_asyncio.{modname}":
-                continue  # other versions have it
+                continue  # exists in other versions
             raise
         drop = fam.LEFT_OUT.get(modname, {})
         for family, name, cls in built:
@@ -491,7 +491,7 @@ def collect(request, target, factory, emit, net):
                 else:
                     tests.append(tid)
             if tests:
-                # The family is part of the key: a name may be in both halves.
+                # The family is part of the key: a name may occur in both halves.
                 classes.append((family, f"{family}:{modname}.{name}", tests))
     emit(
         ev="plan",
@@ -521,7 +521,7 @@ def main():
     request = json.loads(sys.argv[1])
     sys.path[:0] = [p for p in request["path"] if p not in sys.path]
     faulthandler.enable()
-    usual_signals()
+    restore_sigint()
     emit = Emitter(request["fd"])
     net = isolate_network(request["net"])
 
