@@ -9,7 +9,7 @@ use crate::support::{Case, Factory, run, runtime};
 pub const CASES: &[Case] = &[
     ("any Python awaitable is awaited", awaitables),
     ("Python's exceptions are errors", exceptions),
-    ("what is not awaitable is refused", refused),
+    ("objects that are not awaitable are refused", refused),
     ("a blocking call runs in a thread of the pool", blocking),
     ("a panicking blocking call is an error", blocking_panic),
     ("a channel of another thread is awaited", channel),

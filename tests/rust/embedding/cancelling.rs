@@ -10,37 +10,39 @@ use ferroloop::{
 use futures_util::AsyncReadExt;
 use pyo3::prelude::*;
 
-use crate::support::{Case, Factory, forever, fresh_drops, module, run, runtime, watched, witness};
+use crate::support::{
+    Case, Factory, counted_drop, forever, fresh_counter, module, run, runtime, with_counted_drop,
+};
 
 pub const CASES: &[Case] = &[
     ("cancelling at each await point drops once", every_point),
     ("cancelling before the first poll drops once", before_the_first),
-    ("closing the loop drops what lives", close),
-    ("closing the loop drops what Python still holds", close_with_references),
-    ("a coroutine dropped in another thread is dropped at home", other_thread),
-    ("a panicking destructor harms nobody", panicking_drop),
+    ("closing the loop drops live futures", close),
+    ("closing the loop drops what Python still references", close_with_references),
+    ("a coroutine released in another thread is dropped in the loop's thread", other_thread),
+    ("a panicking destructor does no harm", panicking_drop),
     ("dropping an awaited coroutine cancels it", inner_task),
 ];
 
-/// Awaits everything there is to await, one after the other.
-fn gauntlet() -> Pin<Box<dyn Future<Output = PyResult<()>>>> {
+/// Awaits every kind of future in turn.
+fn await_everything() -> Pin<Box<dyn Future<Output = PyResult<()>>>> {
     Box::pin(async {
-        let _outer = witness();
-        watched(yield_now()).await;
-        watched(sleep(Duration::from_millis(1))).await;
+        let _outer = counted_drop();
+        with_counted_drop(yield_now()).await;
+        with_counted_drop(sleep(Duration::from_millis(1))).await;
         let python = Python::attach(|py| {
             into_future(py.import("asyncio")?.call_method1("sleep", (0.001,))?)
         })?;
-        watched(python).await?;
+        with_counted_drop(python).await?;
         let blocking = Python::attach(|py| {
             spawn_blocking(py, || std::thread::sleep(Duration::from_millis(1)))
         })?;
-        watched(blocking).await?;
+        with_counted_drop(blocking).await?;
         let (mut reader, writer) = UnixStream::pair()?;
         let write = spawn_blocking_write(writer)?;
-        watched(reader.read_exact(&mut [0])).await?;
-        watched(write).await??;
-        watched(yield_now()).await;
+        with_counted_drop(reader.read_exact(&mut [0])).await?;
+        with_counted_drop(write).await??;
+        with_counted_drop(yield_now()).await;
         Ok(())
     })
 }
@@ -58,7 +60,7 @@ fn spawn_blocking_write(
 }
 
 fn every_point() {
-    let start: Factory = |py| spawn_local(py, gauntlet());
+    let start: Factory = |py| spawn_local(py, await_everything());
     let source = "
 async def cancelled_after(turns):
     task = start()
@@ -83,7 +85,7 @@ async def main():
         task.cancel()
         await asyncio.wait([task])
 ";
-    let drops = fresh_drops();
+    let drops = fresh_counter();
     run(source, &[("start", start)]).unwrap();
     assert!(drops.count() > 10);
     drops.assert_here();
@@ -91,11 +93,11 @@ async def main():
 }
 
 fn before_the_first() {
-    let drops = fresh_drops();
+    let drops = fresh_counter();
     let start: Factory = |py| {
-        let witness = witness();
+        let counted_drop = counted_drop();
         spawn_local(py, async move {
-            let _witness = witness;
+            let _counted = counted_drop;
             forever().await
         })
     };
@@ -114,10 +116,10 @@ async def main():
     drops.assert_here();
 }
 
-const FOREVER: Factory = |py| spawn_local(py, watched(forever()));
+const FOREVER: Factory = |py| spawn_local(py, with_counted_drop(forever()));
 
 fn close() {
-    let drops = fresh_drops();
+    let drops = fresh_counter();
     let source = "
 async def main():
     globals()['tasks'] = [start() for _ in range(5)]
@@ -129,8 +131,8 @@ async def main():
 }
 
 fn close_with_references() {
-    // Not by a Runner, which cancels everything first.
-    let drops = fresh_drops();
+    // Not with a Runner, which cancels everything first.
+    let drops = fresh_counter();
     runtime().close().unwrap();
     Python::attach(|py| {
         let source = "
@@ -169,11 +171,11 @@ assert set(errors) == {'Task was destroyed but it is pending!'}, errors
 }
 
 fn other_thread() {
-    let drops = fresh_drops();
+    let drops = fresh_counter();
     let make: Factory = |py| {
-        let witness = witness();
+        let counted_drop = counted_drop();
         coroutine(py, "held", async move {
-            let _witness = witness;
+            let _counted = counted_drop;
             forever().await
         })
     };
@@ -205,15 +207,15 @@ warnings.simplefilter('ignore')
 }
 
 fn panicking_drop() {
-    struct Grenade;
-    impl Drop for Grenade {
+    struct PanicsOnDrop;
+    impl Drop for PanicsOnDrop {
         fn drop(&mut self) {
             panic!("in a destructor");
         }
     }
     let start: Factory = |py| {
         spawn_local(py, async {
-            let _grenade = Grenade;
+            let _panics = PanicsOnDrop;
             forever().await
         })
     };

@@ -4,18 +4,18 @@ use ferroloop::{SpawnOptions, coroutine, spawn_local, spawn_local_with, yield_no
 use pyo3::exceptions::PyLookupError;
 use pyo3::prelude::*;
 
-use crate::support::{Case, Factory, fresh_drops, run, watched};
+use crate::support::{Case, Factory, fresh_counter, run, with_counted_drop};
 
 pub const CASES: &[Case] = &[
     ("a coroutine is awaited", awaited),
     ("a coroutine runs only once", once),
-    ("a coroutine nobody awaits warns", unawaited),
+    ("a coroutine that is never awaited warns", unawaited),
     ("a coroutine works with asyncio's own tasks", c_tasks),
     ("a task is one of asyncio's", task),
     ("a future runs in the context of its task", contexts),
     ("errors and panics are exceptions", errors),
-    ("only our loop will do", foreign_loop),
-    ("nobody resumes a running coroutine", reentrant),
+    ("other loops are refused", foreign_loop),
+    ("a running coroutine cannot be resumed", reentrant),
     ("wake-ups keep their order", order),
 ];
 
@@ -23,7 +23,7 @@ const ANSWER: Factory = |py| {
     coroutine(
         py,
         "answer",
-        watched(async {
+        with_counted_drop(async {
             for _ in 0..3 {
                 yield_now().await;
             }
@@ -33,7 +33,7 @@ const ANSWER: Factory = |py| {
 };
 
 fn awaited() {
-    let drops = fresh_drops();
+    let drops = fresh_counter();
     let source = "
 async def main():
     assert await answer() == 42
@@ -67,7 +67,7 @@ async def main():
 }
 
 fn unawaited() {
-    let drops = fresh_drops();
+    let drops = fresh_counter();
     let source = "
 import warnings
 async def main():
@@ -78,7 +78,7 @@ async def main():
     assert texts == [\"coroutine 'answer' was never awaited\"], texts
 ";
     run(source, &[("answer", ANSWER)]).unwrap();
-    assert_eq!(drops.count(), 0, "watched() had not begun");
+    assert_eq!(drops.count(), 0, "with_counted_drop() had not begun");
 }
 
 fn c_tasks() {
@@ -95,8 +95,9 @@ async def main():
     else:
         raise AssertionError('not cancelled')
 ";
-    let drops = fresh_drops();
-    let forever: Factory = |py| coroutine(py, "forever", watched(crate::support::forever()));
+    let drops = fresh_counter();
+    let forever: Factory =
+        |py| coroutine(py, "forever", with_counted_drop(crate::support::forever()));
     run(source, &[("answer", ANSWER), ("forever", forever)]).unwrap();
     assert_eq!(drops.count(), 2);
 }
@@ -153,7 +154,7 @@ fn errors() {
     let error: Factory = |py| {
         spawn_local(
             py,
-            watched(async {
+            with_counted_drop(async {
                 yield_now().await;
                 Err::<(), _>(PyLookupError::new_err("lost"))
             }),
@@ -162,7 +163,7 @@ fn errors() {
     let panic: Factory = |py| {
         spawn_local(
             py,
-            watched(async {
+            with_counted_drop(async {
                 yield_now().await;
                 if true {
                     panic!("out of {}", "luck");
@@ -171,7 +172,7 @@ fn errors() {
             }),
         )
     };
-    let drops = fresh_drops();
+    let drops = fresh_counter();
     let source = "
 async def main():
     for start, kind, text in (error, LookupError, 'lost'), (

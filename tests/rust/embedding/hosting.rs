@@ -1,4 +1,4 @@
-//! What a host relies on: options, modules, restarts, interpreters, and its own end.
+//! What a host relies on: options, modules, restarts, interpreters, and its own exit.
 
 use std::num::NonZeroUsize;
 use std::process::Command;
@@ -13,7 +13,7 @@ pub const CASES: &[Case] = &[
     ("a function of a module is run", run_module),
     ("the package needs no installation", package),
     ("nothing is left after many restarts", restarts),
-    ("a host ends while Python threads run", host_exit),
+    ("a host exits while Python threads run", host_exit),
 ];
 
 fn options() {
@@ -76,7 +76,7 @@ fn restarts() {
 }
 
 fn host_exit() {
-    // This very program, as a host that ends; see `main()`.
+    // Runs this program again, as a host that exits; see `main()`.
     let program = std::env::current_exe().unwrap();
     let done = Command::new(program).env("FERROLOOP_TEST_HOST", "1").output().unwrap();
     let output = String::from_utf8_lossy(&done.stderr).into_owned();
@@ -84,8 +84,8 @@ fn host_exit() {
     assert_eq!(String::from_utf8_lossy(&done.stdout), "host ends\n", "{output}");
 }
 
-/// Ends while threads of Python compute, sleep and wait for a loop.
-pub fn ending_host() -> PyResult<()> {
+/// Exits while Python threads compute, sleep and wait for a loop.
+pub fn exiting_host() -> PyResult<()> {
     let runtime = Runtime::new()?;
     let code = c"
 import threading, time, asyncio

@@ -1,4 +1,4 @@
-//! The loop in a Rust program. Each case has the main thread, one after the other, in one process.
+//! The loop in a Rust program. The cases run one after another on the main thread of one process.
 //!
 //!     cargo test --features embed --test embedding [NAME]...
 
@@ -20,7 +20,7 @@ use support::Case;
 
 fn main() -> ExitCode {
     if std::env::var_os("FERROLOOP_TEST_HOST").is_some() {
-        return hosting::ending_host().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        return hosting::exiting_host().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     let cases: Vec<Case> = [
         coroutines::CASES,

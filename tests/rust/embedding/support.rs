@@ -1,4 +1,4 @@
-//! What the cases share.
+//! Shared by the cases.
 
 use std::cell::RefCell;
 use std::ffi::CString;
@@ -56,42 +56,42 @@ pub fn module<'py>(
     Ok(globals)
 }
 
-/// Counts drops, and notes their threads.
+/// Counts drops, and records the threads they happen in.
 #[derive(Clone, Default)]
-pub struct Drops {
+pub struct DropCounter {
     made: Arc<AtomicUsize>,
     count: Arc<AtomicUsize>,
     threads: Arc<Mutex<Vec<ThreadId>>>,
 }
 
-impl Drops {
+impl DropCounter {
     /// A value whose drop is counted.
-    pub fn witness(&self) -> Witness {
+    pub fn counted_drop(&self) -> CountedDrop {
         self.made.fetch_add(1, Ordering::SeqCst);
-        Witness(self.clone(), Rc::new(()))
+        CountedDrop(self.clone(), Rc::new(()))
     }
 
-    /// How many witnesses there ever were.
+    /// The number of values ever made.
     pub fn made(&self) -> usize {
         self.made.load(Ordering::SeqCst)
     }
 
-    /// How many witnesses are gone.
+    /// The number of values dropped so far.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Checks that all of them went in this thread.
+    /// Checks that all of them were dropped in this thread.
     pub fn assert_here(&self) {
         let here = std::thread::current().id();
         assert!(self.threads.lock().iter().all(|thread| *thread == here), "dropped elsewhere");
     }
 }
 
-/// Must not leave its thread, as its `Rc` says.
-pub struct Witness(Drops, #[expect(dead_code, reason = "makes it !Send")] Rc<()>);
+/// A value whose drop is counted. The `Rc` keeps it in its thread.
+pub struct CountedDrop(DropCounter, #[expect(dead_code, reason = "makes it !Send")] Rc<()>);
 
-impl Drop for Witness {
+impl Drop for CountedDrop {
     fn drop(&mut self) {
         self.0.count.fetch_add(1, Ordering::SeqCst);
         self.0.threads.lock().push(std::thread::current().id());
@@ -99,20 +99,20 @@ impl Drop for Witness {
 }
 
 thread_local! {
-    /// The drops of the case that runs.
-    pub static DROPS: RefCell<Drops> = RefCell::default();
+    /// The counter of the running case.
+    pub static DROPS: RefCell<DropCounter> = RefCell::default();
 }
 
-/// The drops of the case that runs, from zero.
-pub fn fresh_drops() -> Drops {
-    let drops = Drops::default();
+/// Installs a new counter for the running case.
+pub fn fresh_counter() -> DropCounter {
+    let drops = DropCounter::default();
     DROPS.with(|cell| *cell.borrow_mut() = drops.clone());
     drops
 }
 
-/// A witness of the case that runs.
-pub fn witness() -> Witness {
-    DROPS.with(|cell| cell.borrow().witness())
+/// A value whose drop the running case counts.
+pub fn counted_drop() -> CountedDrop {
+    DROPS.with(|cell| cell.borrow().counted_drop())
 }
 
 /// Never ready.
@@ -120,8 +120,8 @@ pub async fn forever() -> PyResult<()> {
     std::future::pending().await
 }
 
-/// `future`, with a witness that is dropped with it.
-pub async fn watched<F: Future>(future: F) -> F::Output {
-    let _witness = witness();
+/// `future`, with a counted value that is dropped with it.
+pub async fn with_counted_drop<F: Future>(future: F) -> F::Output {
+    let _counted = counted_drop();
     future.await
 }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use ferroloop::{Closed, JoinError, Runtime, sleep, yield_now};
 use pyo3::prelude::*;
 
-use crate::support::{Case, fresh_drops, runtime, watched};
+use crate::support::{Case, fresh_counter, runtime, with_counted_drop};
 
 pub const CASES: &[Case] = &[
     ("any thread spawns onto the loop", spawning),
     ("any thread stops the loop", stopping),
-    ("a sleeping loop is woken at once", waking),
+    ("a sleeping loop is woken immediately", waking),
     ("a closed loop refuses", closed),
-    ("a cancelled future tells who joins it", cancelled),
+    ("joining a cancelled future is an error", cancelled),
     ("calls get the loop, and their errors are reported", calls),
     ("several loops run in several threads", several),
     ("wake-ups from many threads are not lost", storm),
@@ -34,7 +34,7 @@ fn spawning() {
             })
             .collect();
         let sum: u32 = numbers.into_iter().map(|joined| joined.unwrap().join().unwrap()).sum();
-        let local = handle.spawn_with(|| watched(async { 7 })).unwrap().join();
+        let local = handle.spawn_with(|| with_counted_drop(async { 7 })).unwrap().join();
         handle.stop().unwrap();
         (sum, local)
     });
@@ -52,7 +52,7 @@ fn stopping() {
     let error = runtime.block_on(std::future::pending::<()>()).unwrap_err();
     assert_eq!(error.to_string(), "RuntimeError: Event loop stopped before Future completed.");
     thread.join().unwrap().unwrap();
-    // It can go on.
+    // The loop can run again.
     assert_eq!(runtime.block_on(async { 3 }).unwrap(), 3);
 }
 
@@ -79,16 +79,17 @@ fn closed() {
     let handle = runtime.handle();
     let early = handle.spawn(async { 1 }).unwrap();
     runtime.close().unwrap();
-    // Closing runs the loop once more, or drops what it has not begun.
+    // Closing runs the loop once more, or drops futures that it has not started.
     assert!(matches!(early.join(), Ok(1) | Err(JoinError::Dropped)));
     assert_eq!(handle.spawn(async {}).map(drop), Err(Closed));
     assert_eq!(handle.stop(), Err(Closed));
 }
 
 fn cancelled() {
-    let drops = fresh_drops();
+    let drops = fresh_counter();
     let runtime = runtime();
-    let joined = runtime.handle().spawn_with(|| watched(std::future::pending::<()>())).unwrap();
+    let joined =
+        runtime.handle().spawn_with(|| with_counted_drop(std::future::pending::<()>())).unwrap();
     runtime.block_on(sleep_a_little()).unwrap();
     assert_eq!(drops.count(), 0);
     runtime.close().unwrap();
@@ -127,12 +128,12 @@ fn several() {
     let threads: Vec<_> = (0..4)
         .map(|number| {
             thread::spawn(move || {
-                let drops = fresh_drops();
+                let drops = fresh_counter();
                 for _ in 0..5 {
                     let runtime = Runtime::new()?;
                     let doubled = runtime.block_on(async move {
                         for _ in 0..50 {
-                            watched(yield_now()).await;
+                            with_counted_drop(yield_now()).await;
                         }
                         sleep_a_little().await;
                         number * 2

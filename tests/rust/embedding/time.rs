@@ -1,4 +1,4 @@
-//! Sleeping and time-outs.
+//! Sleeping and timeouts.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,10 +11,10 @@ use pyo3::prelude::*;
 use crate::support::{Case, runtime};
 
 pub const CASES: &[Case] = &[
-    ("a sleep is never short", exact),
+    ("a sleep never ends early", exact),
     ("sleeps end in their order", order),
-    ("a time-out ends what takes too long", limits),
-    ("dropped sleeps leave the timers", dropped),
+    ("a timeout ends a slow future", limits),
+    ("dropped sleeps are removed from the timers", dropped),
 ];
 
 fn exact() {
@@ -76,7 +76,7 @@ fn dropped() {
         })
         .unwrap();
     Python::attach(|py| {
-        // Not even the first of many stays until it is due.
+        // Not even the first one stays until it is due.
         let repr = runtime.event_loop(py).repr().unwrap().to_string();
         assert!(repr.contains("running=False"), "{repr}");
         let alive =
