@@ -5,11 +5,11 @@
 
 For each interpreter: the release wheel, a fresh virtual environment under build/ with the
 wheel and tests/requirements.txt, the Rust tests, pytest, CPython's own asyncio suites with our
-loop, Task and Future, and the programs of tests/ecosystem that need no service. Without any
---python they are the oldest and the newest CPython on PATH and among pyenv's versions; only those
-that have their `test` package will do. With --debian-root there is Debian's as well, in a root
-directory of its own (see debian_root.py), for a version that the machine has not got: the wheel for
-it is built outside. --roots-alone leaves out the others.
+loop, Task and Future, and the programs of tests/ecosystem that need no service. Without --python
+the interpreters are the oldest and the newest CPython on PATH and among pyenv's versions that have
+their `test` package. --debian-root adds Debian's CPython, in a separate root directory (see
+debian_root.py), for a version that the machine does not have; the wheel for it is built outside.
+--roots-alone leaves out the others.
 
 The output of a step is printed when the step ends; until then it is in build/logs.
 Standard library only.
@@ -36,16 +36,16 @@ LOGS = ROOT / "build" / "logs"
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 STEPS = ("rust", "pytest", "stdlib", "ecosystem")
 
-# There is no Rust in a root, and its packages have no time to be built.
+# A root has no Rust toolchain, and building its packages would take too long.
 STEPS_IN_A_ROOT = ("pytest", "stdlib")
 
-# Debian's releases with versions of CPython that its stable one has not got.
+# The Debian releases with versions of CPython that the stable release does not have.
 DEBIAN_SUITES = {"3.14": "sid", "3.15": "sid"}
 
-# Those whose JIT compiler is there for programs to ask for.
+# Versions whose JIT compiler is built in but must be requested.
 JIT_VERSIONS = ("3.15",)
 
-# What an interpreter must be able to do; it prints its version and its own path.
+# What an interpreter must be able to run; it prints its version and its own path.
 PROBE = """
 import ensurepip, sys, venv, test.test_asyncio, test.support
 assert sys.implementation.name == "cpython"
@@ -55,7 +55,7 @@ print("%d.%d" % sys.version_info[:2], sys._base_executable or sys.executable)
 
 
 def candidates() -> list[str]:
-    """Interpreters of the versions that we support, best known places first."""
+    """Interpreters of the supported versions, the most likely places first."""
     found = []
     homes = [os.environ.get("PYENV_ROOT"), Path.home() / ".pyenv"]
     for version in VERSIONS:
@@ -66,7 +66,7 @@ def candidates() -> list[str]:
 
 
 def probe(interpreter: str) -> tuple[str, str] | None:
-    """Version and path of a usable interpreter, None for any other."""
+    """Version and path of a usable interpreter, None if it is unusable."""
     try:
         done = subprocess.run(
             [interpreter, "-I", "-c", PROBE],
@@ -115,7 +115,7 @@ class Target:
 
     @property
     def wheel_target(self) -> list[str]:
-        """What makes its wheel, in the words of the Makefile."""
+        """The make target that builds its wheel."""
         if self.root:
             return ["wheel-for", f"VERSION={self.version}"]
         return ["wheel", f"PYTHON={self.path}"]
@@ -126,16 +126,16 @@ class Target:
         return wheel
 
     def command(self, *command: str | Path) -> list[str]:
-        """The command that runs `command` where this interpreter is."""
+        """The command that runs `command` where this interpreter is installed."""
         return self.root.command(*command) if self.root else [str(word) for word in command]
 
 
 class StepFailedError(Exception):
-    """A step failed without which an interpreter cannot be tested."""
+    """A step that the rest of an interpreter's tests depend on has failed."""
 
 
 class Run:
-    """Runs the steps, keeps going after failures, and knows what failed."""
+    """Runs the steps, continues after failures, and records what failed."""
 
     def __init__(self, side_by_side: int) -> None:
         self.failed: list[str] = []
@@ -146,7 +146,7 @@ class Run:
         """Run one command and show its output.
 
         Raises:
-            StepFailedError: it failed, and the rest needs it.
+            StepFailedError: it failed, and the remaining steps need it.
         """
         log = LOGS / f"{re.sub('[^A-Za-z0-9.]+', '-', title)}.log"
         with self.printing:
@@ -174,7 +174,7 @@ class Run:
             raise StepFailedError(title)
 
     def all(self, action: Callable[[Target], None], targets: list[Target]) -> list[Target]:
-        """Do `action` for all targets, some side by side; those for which it could be done."""
+        """Do `action` for all targets, some in parallel; return those for which it succeeded."""
         with concurrent.futures.ThreadPoolExecutor(self.side_by_side) as threads:
             running = [threads.submit(action, target) for target in targets]
         done = []
@@ -185,11 +185,11 @@ class Run:
         return done
 
     def build(self, target: Target) -> None:
-        """Build the wheel. The linker keeps one processor busy for each."""
+        """Build the wheel. The linker keeps one processor busy per target."""
         self.step(f"{target.name}: build the wheel", "make", *target.wheel_target, needed=True)
 
     def interpreter(self, target: Target, steps: list[str]) -> None:
-        """All steps on one interpreter, whose wheel is there."""
+        """Run all steps on one interpreter, whose wheel exists."""
         name, version = target.name, target.version
         with self.printing:
             print(f"\n=== {name}: {target.path}", flush=True)
@@ -223,7 +223,7 @@ class Run:
             self.ecosystem(target)
 
     def ecosystem(self, target: Target) -> None:
-        """The quick part of tests/ecosystem, in an environment of its own: it has plugins."""
+        """Run the quick part of tests/ecosystem, in a separate environment: it installs plugins."""
         name = target.name
         home = ROOT / "build" / f"ecosystem-quick-py{target.version}"
         python = home / "bin" / "python"
@@ -245,7 +245,7 @@ def debian_root(suite: str) -> DebianRoot:
 
 
 def debian_targets(wanted: list[str], may_skip: bool) -> list[Target]:
-    """Debian's interpreters of these versions, as far as the machine can have them."""
+    """Debian's interpreters of these versions, as far as this machine can install them."""
     targets = []
     for suite in dict.fromkeys(DEBIAN_SUITES[version] for version in wanted):
         versions = [version for version in wanted if DEBIAN_SUITES[version] == suite]
@@ -264,7 +264,7 @@ def debian_targets(wanted: list[str], may_skip: bool) -> list[Target]:
 
 
 def targets_of(args: argparse.Namespace) -> list[Target]:
-    """The interpreters that the command line asks for, those that take longest first."""
+    """The interpreters that the command line asks for, the slowest first."""
     roots = debian_targets(args.debian_root, args.may_skip)
     local: dict[str, str] = {}
     if args.python:

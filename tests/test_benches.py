@@ -1,4 +1,4 @@
-"""The benchmark suite reports what goes wrong instead of timing it, and compares like with like."""
+"""The benchmark suite reports failures instead of timing them, and compares like with like."""
 
 import itertools
 import json
@@ -100,7 +100,7 @@ def test_loops_take_turns_and_never_run_at_the_same_time(tmp_path, monkeypatch):
     lines = [line.split() for line in diary.read_text().splitlines()]
     samples = [(who, int(begin), int(end)) for who, _, begin, end in lines]
     assert all(end <= begin for (_, _, end), (_, begin, _) in itertools.pairwise(samples))
-    # The warm-up of each, then there and back.
+    # The warm-up of each, then forwards and backwards.
     order = [who for who, _ in itertools.groupby(who for who, _, _ in samples)]
     assert order[:4] == ["asyncio", "other"] * 2
 
@@ -166,7 +166,7 @@ def test_saved_runs_are_read_again(tmp_path):
     store.save(path, facts, ["asyncio"], [series])
     document = json.loads(path.read_text())
     assert store.load([path]) == (facts, ["asyncio"], [series])
-    # From before there were turns.
+    # From before turns were recorded.
     del document["workloads"]["spawn"]["asyncio"][0]["turns"]
     path.write_text(json.dumps(document))
     assert store.load([path])[2][0].rounds == {"asyncio": [Outcome(value=2.0)]}

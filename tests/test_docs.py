@@ -1,5 +1,5 @@
-"""The documentation: its programs run and print what it says, its links lead somewhere, the table
-of methods is right, and everything public has a docstring."""
+"""The documentation: its programs run and print what it says, its links resolve, the table of
+methods is correct, and everything public has a docstring."""
 
 import asyncio
 import importlib
@@ -27,20 +27,20 @@ PROGRAM = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.M 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 COMMAND = re.compile(r"(?:^    |`)(make [^`#\n]+)", re.M)
 
-# How fenced text begins that is no program's output: what goes over a socket, shortened.
+# How fenced text that is not a program's output begins: abbreviated socket traffic.
 SHOWN = {"DIAGNOSTICS.md": "> {"}
 ROW = re.compile(r"^\| `(\w+)` \| (native|ours|asyncio's) \| (.*) \|$", re.M)
 
 
 def programs():
-    """Every Python program of the pages, with the output that follows it, if one does."""
+    """Every Python program in the pages, with the output that follows it, if any."""
     for page in PAGES:
         text = page.read_text()
         for found in PROGRAM.finditer(text):
             line = text.count("\n", 0, found.start()) + 1
-            # Elsewhere the output has times and addresses in it.
+            # Elsewhere the output contains times and addresses.
             exact = found[2] if page.name in ("GUIDE.md", "TUNING.md") else None
-            # One line shows how a class of ours is made.
+            # One line shows how one of our classes is declared.
             if "_ferroloop.EventLoop, " not in found[1]:
                 yield pytest.param(found[1], exact, id=f"{page.name}:{line}")
 
@@ -74,9 +74,9 @@ def test_the_pages_have_programs():
 
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_nothing_is_shown_that_is_not_run(page):
+def test_every_block_is_run(page):
     """Fenced blocks are programs that test_program() runs, their output, or Rust that `cargo test`
-    runs as part of the crate's documentation; what is told to be made can be made."""
+    runs as part of the crate's documentation; every `make` target mentioned exists."""
     text = page.read_text()
     outputs = [found[2] for found in PROGRAM.finditer(text) if found[2] is not None]
     for language, block in BLOCK.findall(text):
@@ -98,7 +98,7 @@ def test_nothing_is_shown_that_is_not_run(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
+def test_links_resolve(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not re.match(r"https?://|#", target):
             assert (page.parent / target.partition("#")[0]).exists(), target
@@ -112,7 +112,7 @@ def test_figures_of_the_readme_are_those_of_the_results():
 
 
 def origin(name):
-    """Where the loop has a method from, in the words of the table."""
+    """Where a method of the loop is defined, in the table's words."""
     for base in ferroloop.EventLoop.__mro__:
         if name in vars(base):
             if base is _ferroloop.EventLoop or base.__module__ == _ferroloop.__name__:
@@ -130,7 +130,7 @@ def test_the_table_of_methods():
         for name in dir(base)
         if not name.startswith("_") and callable(getattr(base, name))
     }
-    # Of other versions or other systems.
+    # Methods of other versions or other systems.
     methods.discard("set_child_watcher")
     assert {name: origin(name) for name in methods} == {
         name: where for name, where in listed.items() if name in methods
@@ -166,7 +166,7 @@ def members(path, cls):
 def test_everything_public_has_a_docstring():
     found = dict(public_members())
     assert len(found) > 60
-    # An overriding method has that of what it overrides.
+    # An overriding method inherits the docstring of the one it overrides.
     assert [path for path, value in found.items() if not inspect.getdoc(value)] == []
     for native in (ferroloop.Future, ferroloop.Task, ferroloop.Handle, ferroloop.TimerHandle):
         missing = [path for path, value in members(native.__name__, native) if not value.__doc__]

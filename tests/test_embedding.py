@@ -1,4 +1,4 @@
-"""Rust code on the loop: the programs of examples/, and an extension module of its own."""
+"""Rust code on the loop: the programs of examples/, and a separate extension module."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "target" / f"py{sys.version_info[0]}.{sys.version_info[1]}"
-# The interpreter that the rest was built for: by any other name, all would be built once more.
+# The same path as in the rest of the build: a different one would trigger a full rebuild.
 PYTHON = sys._base_executable
 ENVIRONMENT = dict(os.environ, PYO3_PYTHON=PYTHON, CARGO_TARGET_DIR=str(TARGET))
 
@@ -101,7 +101,7 @@ def test_a_rust_server_calls_python_handlers(program):
             assert ask(connection, "POST", "/reverse", body) == (200, body[::-1])
             assert ask(connection, "GET", "/broken") == (500, b"internal error\n")
 
-            # While one handler waits, others answer.
+            # While one handler waits, others respond.
             slow = []
             other = http.client.HTTPConnection("127.0.0.1", port)
             thread = threading.Thread(target=lambda: slow.append(ask(other, "GET", "/slow")))
@@ -112,11 +112,11 @@ def test_a_rust_server_calls_python_handlers(program):
             assert slow == [(200, b"slow\n")]
             assert b"/broken 1\n" in ask(connection, "GET", "/visits")[1]
 
-            # A client that talks nonsense loses its connection, nothing else.
+            # A client that sends garbage only loses its own connection.
             with socket.create_connection(("127.0.0.1", port)) as client:
                 client.sendall(b"\0\1\2 nonsense\r\n\r\n")
                 assert client.recv(100) == b""
-            # The end of the input ends the server, with a connection open.
+            # End of input stops the server, even with a connection open.
             server.stdin.close()
             assert server.wait(30) == 0
         errors = server.stderr.read()
@@ -147,7 +147,7 @@ def test_a_rust_host_restarts_its_plugin(program):
 @pytest.mark.only("ferroloop")
 @pytest.mark.timeout(BUILDING)
 class TestExtension:
-    """What an extension has of the loop through the capsule, in both modes and without leaks."""
+    """What an extension can do with the loop through the capsule, in both modes, without leaks."""
 
     def test_results_and_errors(self, flavour, extension):
         async def main():
@@ -164,7 +164,7 @@ class TestExtension:
 
         flavour.run(main())
 
-    def test_exceptions_of_python_code_come_back(self, flavour, extension):
+    def test_exceptions_from_python_code_propagate(self, flavour, extension):
         error = LookupError("lost")
 
         async def fail(number):
@@ -223,7 +223,7 @@ class TestExtension:
                     await asyncio.wait(tasks)
                     assert tasks[1].cancelled()
                     assert tasks[2].cancelled()
-                # The socket is as it was.
+                # The socket is still usable.
                 theirs.sendall(b"abc")
                 theirs.shutdown(socket.SHUT_WR)
                 assert await extension.checksum(ours.fileno()) == sum(b"abc")
@@ -248,7 +248,7 @@ class TestExtension:
         with contextlib.closing(asyncio.SelectorEventLoop()) as other:
             other.run_until_complete(main())
 
-    def test_a_coroutine_nobody_awaits(self, flavour, extension):
+    def test_a_coroutine_that_is_never_awaited(self, flavour, extension):
         async def main():
             with pytest.warns(RuntimeWarning, match="coroutine 'fibonacci' was never awaited"):
                 extension.fibonacci(3)

@@ -1,4 +1,4 @@
-"""Every example prints the same on asyncio and by `python -m ferroloop`."""
+"""Every example prints the same on asyncio and under `python -m ferroloop`."""
 
 import os
 import re
@@ -12,7 +12,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
 def output_of(*command: str) -> tuple[int, str, str]:
-    """Exit status and what was printed."""
+    """The exit status and the printed text."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
     environment.pop("PYTHONASYNCIODEBUG", None)
     done = subprocess.run(
@@ -28,9 +28,9 @@ def output_of(*command: str) -> tuple[int, str, str]:
 
 
 def normalised(text: str) -> str:
-    """Without what differs between any two runs or only says where asyncio's own code is."""
+    """Remove what differs between any two runs, and frames of asyncio's own code."""
     text = re.sub(r"\b0x[0-9a-f]+\b", "0x...", text)
-    # A line of asyncio's or ferroloop's in a traceback, with the source and markers below it.
+    # A traceback line in asyncio or ferroloop, with the source and markers below it.
     text = re.sub(
         r'  File "[^"]*[/\\](asyncio|ferroloop)[/\\][^"]*", line .*\n(    .*\n)*', "", text
     )

@@ -1,4 +1,4 @@
-"""Where programs live: archives, and tools that scan for imports to freeze a program."""
+"""Packaging of programs: archives, and tools that scan for imports to freeze a program."""
 
 import ast
 import importlib.machinery
@@ -63,7 +63,7 @@ def test_the_error_in_a_zip_archive(tmp_path):
         for path in PACKAGE.iterdir():
             if path.is_file():
                 file.write(path, f"ferroloop/{path.name}")
-    # Not from anywhere else: -I ignores PYTHONPATH.
+    # Not from elsewhere: -I ignores PYTHONPATH.
     found = subprocess.run(
         [sys.executable, "-I", "-S", archive], capture_output=True, text=True, timeout=30
     )
@@ -75,7 +75,7 @@ def test_the_error_in_a_zip_archive(tmp_path):
     )
 
 
-def test_the_error_without_an_extension_is_pythons(tmp_path):
+def test_without_an_extension_pythons_own_error_is_raised(tmp_path):
     copy = tmp_path / "ferroloop"
     shutil.copytree(
         PACKAGE,

@@ -1,4 +1,4 @@
-"""The types: a typed program passes `mypy --strict` and runs; the stubs are those of the module."""
+"""Typing: a typed program passes `mypy --strict` and runs; the stubs match the module."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ PROGRAM = HERE / "program.py"
 
 
 def run(*command, cwd) -> None:
-    # The package under test, wherever it comes from, and nothing of the checkout beside it.
+    # The package under test, wherever it was imported from, and nothing else of the checkout.
     package = Path(ferroloop.__file__).resolve().parent.parent
     environment = dict(os.environ)
     if package.name != "site-packages":
@@ -42,8 +42,8 @@ def test_a_typed_program_passes_mypy(tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_stubs_are_those_of_the_module(tmp_path):
+def test_stubs_match_the_module(tmp_path):
     allowed = HERE / "stubtest.txt"
-    # Which classes have a layout of their own is of no use to anybody here.
+    # Which classes have an incompatible memory layout does not matter to users.
     options = ("--ignore-disjoint-bases", "--ignore-unused-allowlist")
     run("-m", "mypy.stubtest", "ferroloop", "--allowlist", allowed, *options, cwd=tmp_path)

@@ -4,9 +4,9 @@
     python3 tests/try_wheels.py DIRECTORY
 
 For each wheel: an environment of the interpreter that it is for (in a Debian root, see
-debian_root.py, for one that the machine has not got) with the wheel and aiohttp. Then the
-programs of examples/ run on it, and the server and client of examples/demo. The sdist is
-installed by pip alone, from a directory far from the checkout. Standard library only.
+debian_root.py, if the machine does not have that version) with the wheel and aiohttp. The
+programs of examples/ run in it, and then the server and client of examples/demo. The sdist is
+installed by pip alone, from a directory outside the checkout. Standard library only.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from debian_root import DebianRoot, UnavailableError
 from run import DEBIAN_SUITES, ROOT, candidates, debian_root, probe
 
-# What must be importable from a file of the wheel, and not from the checkout.
+# What must be importable, from a file of the wheel and not from the checkout.
 IDENTITY = """
 import ferroloop, pathlib, sys
 home = pathlib.Path(ferroloop.__file__)
@@ -32,7 +32,7 @@ print("ferroloop", ferroloop.__version__, "from", home.parent)
 
 
 class Environment:
-    """A clean virtual environment of one interpreter, in a root if it has to be."""
+    """A clean virtual environment of one interpreter, in a Debian root if necessary."""
 
     def __init__(self, name: str, interpreter: str, root: DebianRoot | None) -> None:
         self.home = ROOT / "build" / f"wheels-{name}"
@@ -41,7 +41,7 @@ class Environment:
         self.run(interpreter, "-m", "venv", self.home)
 
     def run(self, *command: str | Path, status: int = 0) -> None:
-        """Run a command; its output is shown if it does not end as it should."""
+        """Run a command; its output is shown if it exits with the wrong status."""
         words = [str(word) for word in command]
         done = subprocess.run(
             self.root.command(*words) if self.root else words,
@@ -70,7 +70,7 @@ class Environment:
 
 
 def interpreters() -> dict[str, str]:
-    """Those of this machine: version to path."""
+    """The interpreters of this machine: version to path."""
     usable: dict[str, str] = {}
     for version, path in filter(None, map(probe, candidates())):
         usable.setdefault(version, path)
@@ -78,7 +78,7 @@ def interpreters() -> dict[str, str]:
 
 
 def in_root(version: str) -> Callable[[], tuple[str, DebianRoot]]:
-    """Where an interpreter is that only a Debian root has."""
+    """The location of an interpreter that exists only in a Debian root."""
 
     def make() -> tuple[str, DebianRoot]:
         if version not in DEBIAN_SUITES:
@@ -91,7 +91,7 @@ def in_root(version: str) -> Callable[[], tuple[str, DebianRoot]]:
 
 
 def main() -> int:
-    """Try all; 1 if a wheel could not be tried."""
+    """Try all of them; return 1 if any could not be tried."""
     parser = argparse.ArgumentParser(description="Try wheels and the sdist.")
     parser.add_argument("directory", type=Path)
     directory = parser.parse_args().directory.resolve()

@@ -1,4 +1,4 @@
-"""A typed program that uses all of the public interface: `mypy --strict` must accept it."""
+"""A typed program that uses the whole public interface: `mypy --strict` must accept it."""
 
 import asyncio
 import sys
