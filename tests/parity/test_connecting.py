@@ -34,7 +34,7 @@ def listener():
 
 @pytest.fixture
 def full():
-    """Nobody accepts, and nobody more is let in: an attempt to connect stays under way."""
+    """An address whose accept backlog is full: an attempt to connect stays pending."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -48,7 +48,7 @@ def full():
 
 
 def refusing():
-    """An address at which nobody listens."""
+    """An address without a listener."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         return unused.getsockname()
@@ -124,7 +124,7 @@ def test_ipv6(run):
 
 
 def test_events_come_in_order(run, listener):
-    """Data that waits already is not delivered before the caller has the connection."""
+    """Data that has already arrived is not delivered before the caller has the connection."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -196,7 +196,7 @@ def test_cancelled_while_connecting(run, full):
             connecting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await connecting
-            # Nobody watches it any more.
+            # The descriptor is no longer watched.
             await turns(1)
             assert loop.remove_writer(client) is False
 
@@ -204,7 +204,7 @@ def test_cancelled_while_connecting(run, full):
 
 
 def test_cancelled_at_each_await(run, listener):
-    """However far it has come, a cancelled attempt leaves nothing open."""
+    """A cancelled attempt leaves nothing open, however far it has progressed."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -276,7 +276,7 @@ def test_unusual_ports(run, port):
 
 
 def test_replaced_methods_are_used(flavour, listener):
-    """Programs count or divert connections by replacing what asyncio would call."""
+    """Programs count or divert connections by replacing methods that asyncio would call."""
     calls = []
 
     async def main():
@@ -298,7 +298,7 @@ def test_replaced_methods_are_used(flavour, listener):
 
 
 def test_audit_events(run, listener):
-    """Watchdogs see each connection."""
+    """Audit hooks see each connection."""
     events = []
     active = True
 
@@ -306,7 +306,7 @@ def test_audit_events(run, listener):
         if active and event in ("socket.connect", "socket.__new__"):
             events.append(event)
 
-    sys.addaudithook(hook)  # for good: it cannot be taken back
+    sys.addaudithook(hook)  # permanent: it cannot be removed
 
     async def main():
         transport, _ = await asyncio.get_running_loop().create_connection(

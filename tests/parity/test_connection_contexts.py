@@ -1,8 +1,8 @@
 """Which context the callbacks of a connection run in.
 
-Before 3.15 each is run in a copy of the context that has scheduled it. From 3.15 on a stream has
-one context for all of them: of a client a copy of its creator's, of a server's connection a copy of
-that in which the server was made. Datagrams and pipes stay as they were.
+Before 3.15 each one runs in a copy of the context that scheduled it. From 3.15 on a stream has one
+context for all of them: for a client, a copy of its creator's; for a server's connection, a copy of
+the context in which the server was created. Datagrams and pipes are unchanged.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ own_context = pytest.mark.skipif(not HAS_OWN, reason="a connection has no contex
 
 
 class Noting(asyncio.Protocol):
-    """Notes what it sees in each callback, and leaves its mark there."""
+    """Records the variable's value in each callback, and then changes it there."""
 
     def __init__(self, seen):
         self.seen = seen
@@ -69,8 +69,8 @@ class Buffered(Noting, asyncio.BufferedProtocol):
         self.arrived.set()
 
 
-async def in_context_of(where, function, *args, **kwargs):
-    """Await a function's coroutine with WHERE set for it alone."""
+async def in_context(where, function, *args, **kwargs):
+    """Await a function's coroutine with WHERE set only for it."""
 
     async def call():
         WHERE.set(where)
@@ -80,8 +80,8 @@ async def in_context_of(where, function, *args, **kwargs):
 
 
 async def exchange(protocol_class, **options):
-    """What a server's protocol and a client's see. Each gets three messages, the last one after
-    another task has paused and resumed it."""
+    """What a server's protocol and a client's see. Each receives three messages, the last one
+    after another task has paused and resumed it."""
     loop = asyncio.get_running_loop()
     made = []
     seen = {"server": [], "client": []}
@@ -100,7 +100,7 @@ async def exchange(protocol_class, **options):
     address = server.sockets[0].getsockname()
     if tls:
         options |= {"ssl": client_context(), "server_hostname": HOST}
-    _, client = await in_context_of(
+    _, client = await in_context(
         "connecting",
         loop.create_connection,
         lambda: protocol_class(seen["client"]),
@@ -124,8 +124,8 @@ async def exchange(protocol_class, **options):
     return seen
 
 
-def of_one_context(first, callbacks, **exceptions):
-    """What is seen by callbacks of one context, whose value each changes."""
+def shared_context_values(first, callbacks, **exceptions):
+    """What callbacks see that share one context and each change its value."""
     before, seen = first, []
     for callback in callbacks:
         seen.append((callback, exceptions.get(callback, before)))
@@ -138,13 +138,13 @@ def test_streams(run):
         seen = await exchange(Noting)
         callbacks = ["made", "one", "two", "three", "lost"]
         if HAS_OWN:
-            # The client's factory runs in its creator's context, of which a copy was made before.
+            # The client's factory runs in its creator's context, which was copied before.
             assert seen["client"] == [
                 ("init", "connecting"),
-                *of_one_context("connecting", callbacks),
+                *shared_context_values("connecting", callbacks),
             ]
             callbacks.insert(4, "eof")
-            assert seen["server"] == of_one_context("server made", ["init", *callbacks])
+            assert seen["server"] == shared_context_values("server made", ["init", *callbacks])
             return
         assert seen["client"] == [
             ("init", "connecting"),
@@ -172,7 +172,7 @@ def test_buffered_protocols(run):
         seen = await exchange(Buffered)
         callbacks = ["made", *["buffer", "updated"] * 3, "lost"]
         first = "connecting" if HAS_OWN else "after init"
-        expected = [("init", "connecting"), *of_one_context(first, callbacks)]
+        expected = [("init", "connecting"), *shared_context_values(first, callbacks)]
         if not HAS_OWN:
             expected[2] = ("buffer", "after init")
             expected[6] = ("buffer", "resumed")
@@ -186,7 +186,7 @@ def test_buffered_protocols(run):
 def test_tls(run):
     async def main():
         seen = await exchange(Noting, tls=True)
-        # What was resumed by another task is read in its context at first, as asyncio does it.
+        # As in asyncio, the first read after another task resumes it runs in that task's context.
         for side, first in (("client", "connecting"), ("server", "server made")):
             assert dict(seen[side])["made"] == ("after init" if side == "server" else first)
             assert dict(seen[side])["two"] == "after one"
@@ -197,7 +197,7 @@ def test_tls(run):
 
 @own_context
 def test_a_protocol_that_pauses_does_so_in_the_context_of_the_writer(run):
-    """`pause_writing()` is called by `write()`, here in a callback of the same connection."""
+    """`pause_writing()` is called from `write()`, here in a callback of the same connection."""
 
     class Flooding(Noting):
         def data_received(self, data):
@@ -224,7 +224,7 @@ def test_a_protocol_that_pauses_does_so_in_the_context_of_the_writer(run):
             await protocol.lost
         callbacks = [callback for callback, _ in seen]
         assert callbacks == ["init", "made", "flood", "pause", "lost"]
-        assert seen[1:] == of_one_context("nowhere", callbacks[1:])
+        assert seen[1:] == shared_context_values("nowhere", callbacks[1:])
 
     run(main())
 
@@ -330,8 +330,8 @@ def test_handlers_of_a_server_do_not_see_each_other(run, tmp_path, kind):
 
 @own_context
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_serving_takes_a_context(run, tls):
-    """asyncio's own code passes it by position when it accepts again after a rest."""
+def test_serving_accepts_a_context(run, tls):
+    """asyncio's own code passes it by position when it resumes accepting after an error."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -359,14 +359,14 @@ def test_serving_takes_a_context(run, tls):
             transport.close()
             await made[0].lost
             loop._stop_serving(listener)
-        assert seen == of_one_context("given", ["init", "made", "one", "eof", "lost"])
+        assert seen == shared_context_values("given", ["init", "made", "one", "eof", "lost"])
         assert context[WHERE] == "given"
 
     run(main())
 
 
 @own_context
-def test_readers_and_writers_take_a_context(run):
+def test_readers_and_writers_accept_a_context(run):
     async def main():
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
@@ -391,7 +391,7 @@ def test_readers_and_writers_take_a_context(run):
 
 
 def test_reports_of_failed_callbacks_are_made_in_their_context(run):
-    """From 3.12 on the exception handler runs in the context of what has failed."""
+    """From 3.12 on the exception handler runs in the context of the failed callback."""
 
     class Failing(Noting):
         def connection_made(self, transport):
@@ -410,7 +410,7 @@ def test_reports_of_failed_callbacks_are_made_in_their_context(run):
         )
         ours, theirs = socket.socketpair()
         with theirs:
-            transport, protocol = await in_context_of(
+            transport, protocol = await in_context(
                 "connecting", loop.create_connection, lambda: Failing([]), sock=ours
             )
             theirs.send(b"one")

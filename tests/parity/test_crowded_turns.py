@@ -1,4 +1,4 @@
-"""Writes in turns that run many callbacks, which send together when the turn ends."""
+"""Writes in turns with many callbacks, which are deferred and sent together when the turn ends."""
 
 import asyncio
 import contextvars
@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-#: far more callbacks than make a turn crowded
+#: far more callbacks than are needed to defer writes
 MANY = 100
 
 
 class Recorder(asyncio.Protocol):
-    """Notes how the connection ends."""
+    """Records how the connection ends."""
 
     def __init__(self):
         self.lost = []
@@ -25,7 +25,7 @@ class Recorder(asyncio.Protocol):
 
 @pytest.fixture
 def pairs(loop):
-    """A function that makes connected pairs of (transport, protocol, peer's socket)."""
+    """A function that makes connected (transport, protocol, peer's socket) triples."""
     made = []
 
     async def connect(count):
@@ -44,8 +44,8 @@ def pairs(loop):
     loop.run_until_complete(asyncio.sleep(0))
 
 
-def crowd(loop, callbacks):
-    """Schedule the callbacks in the midst of many, so that they run in one turn."""
+def schedule_among_many(loop, callbacks):
+    """Schedule the callbacks among many others, so that they run in one busy turn."""
     for _ in range(MANY // 2):
         loop.call_soon(int)
     for callback in callbacks:
@@ -54,7 +54,7 @@ def crowd(loop, callbacks):
         loop.call_soon(int)
 
 
-def test_everybody_is_answered_in_order(loop, pairs):
+def test_all_peers_get_replies_in_order(loop, pairs):
     async def main():
         connected = await pairs(60)
         pieces = [b"a" * 10, bytearray(b"b" * 3000), memoryview(b"c" * 5), b"d" * 20_000, b"", b"e"]
@@ -65,7 +65,7 @@ def test_everybody_is_answered_in_order(loop, pairs):
                 transport.write(piece)
             transport.writelines([b"x", b"y" * 3000])
 
-        crowd(loop, [lambda t=transport: answer(t) for transport, _, _ in connected])
+        schedule_among_many(loop, [lambda t=transport: answer(t) for transport, _, _ in connected])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for _, _, peer in connected:
@@ -105,7 +105,7 @@ def test_streams_that_drain(loop):
     loop.run_until_complete(main())
 
 
-def test_whoever_looks_sees_nothing_held_back(loop, pairs):
+def test_inspecting_a_transport_flushes_its_writes(loop, pairs):
     async def main():
         connected = await pairs(3)
         seen = []
@@ -126,7 +126,7 @@ def test_whoever_looks_sees_nothing_held_back(loop, pairs):
             seen.append(peer.recv(100))
 
         actions = [look, send_by_hand, replace_protocol]
-        crowd(
+        schedule_among_many(
             loop,
             [lambda d=do, c=c: d(c[0], c[2]) for do, c in zip(actions, connected, strict=True)],
         )
@@ -137,7 +137,7 @@ def test_whoever_looks_sees_nothing_held_back(loop, pairs):
 
 
 @pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
-def test_what_was_written_arrives_before_the_end(loop, pairs, end):
+def test_written_data_arrives_before_the_end(loop, pairs, end):
     async def main():
         ((transport, protocol, peer),) = await pairs(1)
 
@@ -145,7 +145,7 @@ def test_what_was_written_arrives_before_the_end(loop, pairs, end):
             transport.write(b"last words")
             getattr(transport, end)()
 
-        crowd(loop, [finish])
+        schedule_among_many(loop, [finish])
         await asyncio.sleep(0)
         assert peer.recv(100) == b"last words"
         await asyncio.sleep(0)
@@ -157,24 +157,28 @@ def test_what_was_written_arrives_before_the_end(loop, pairs, end):
 
 def test_a_stopped_loop_has_sent_everything(loop, pairs):
     connected = loop.run_until_complete(pairs(40))
-    crowd(loop, [lambda t=transport: t.write(b"sent") for transport, _, _ in connected])
+    schedule_among_many(
+        loop, [lambda t=transport: t.write(b"sent") for transport, _, _ in connected]
+    )
     loop.call_soon(loop.stop)
     loop.run_forever()
     assert [peer.recv(100) for _, _, peer in connected] == [b"sent"] * 40
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_exception_that_ends_the_loop_loses_nothing(loop, pairs, error):
+def test_an_exception_that_stops_the_loop_loses_nothing(loop, pairs, error):
     connected = loop.run_until_complete(pairs(40))
 
     def fail():
         raise error
 
-    crowd(loop, [*[lambda t=transport: t.write(b"sent") for transport, _, _ in connected], fail])
+    schedule_among_many(
+        loop, [*[lambda t=transport: t.write(b"sent") for transport, _, _ in connected], fail]
+    )
     with pytest.raises(error):
         loop.run_forever()
     assert [peer.recv(100) for _, _, peer in connected] == [b"sent"] * 40
-    # What comes after the exception is run by the next turn.
+    # The callbacks after the exception run in the next turn.
     loop.run_until_complete(asyncio.sleep(0))
 
 
@@ -194,22 +198,22 @@ def test_the_context_in_which_a_failed_write_ends_the_connection(loop):
 
         def write():
             variable.set("of the writer")
-            transport.write(b"nobody reads this")
+            transport.write(b"never read")
 
-        crowd(loop, [write])
+        schedule_among_many(loop, [write])
         await asyncio.sleep(0)
-        # The failure may show when the turn has ended.
+        # The failure may only be noticed when the turn has ended.
         await asyncio.sleep(0)
         assert transport.is_closing()
         await asyncio.sleep(0)
-        # From 3.15 on the connection has a context of its own.
+        # From 3.15 on the connection has its own context.
         where = None if sys.version_info >= (3, 15) else "of the writer"
         assert seen == [(BrokenPipeError, where)]
 
     loop.run_until_complete(main())
 
 
-def test_a_write_buffer_above_its_mark_pauses_the_protocol(loop):
+def test_the_high_water_mark_pauses_the_protocol(loop):
     calls = []
 
     class Protocol(asyncio.Protocol):
@@ -225,7 +229,7 @@ def test_a_write_buffer_above_its_mark_pauses_the_protocol(loop):
         transport, _ = await loop.create_connection(Protocol, sock=ours)
         transport.set_write_buffer_limits(0)
         with peer:
-            crowd(
+            schedule_among_many(
                 loop, [lambda: transport.write(b"small"), lambda: transport.write(b"x" * 500_000)]
             )
             await asyncio.sleep(0)
@@ -243,7 +247,7 @@ def test_a_write_buffer_above_its_mark_pauses_the_protocol(loop):
     loop.run_until_complete(main())
 
 
-def test_an_answer_does_not_wait_for_the_whole_of_a_long_turn(loop, pairs):
+def test_a_reply_does_not_wait_for_the_end_of_a_long_turn(loop, pairs):
     async def main():
         ((transport, _, peer),) = await pairs(1)
         arrived = []
@@ -266,8 +270,8 @@ def test_an_answer_does_not_wait_for_the_whole_of_a_long_turn(loop, pairs):
     loop.run_until_complete(main())
 
 
-def test_a_loop_turned_by_hand_sends(loop, pairs):
-    """Code that polls inside of a callback must see the answers to what it has written."""
+def test_a_manual_turn_sends(loop, pairs):
+    """Code that polls inside a callback must see the replies to what it has written."""
 
     async def main():
         ((transport, _, peer),) = await pairs(1)
@@ -278,7 +282,7 @@ def test_a_loop_turned_by_hand_sends(loop, pairs):
             loop._selector.select(0)
             seen.append(peer.recv(100))
 
-        crowd(loop, [turn])
+        schedule_among_many(loop, [turn])
         await asyncio.sleep(0)
         assert seen == [b"question"]
 

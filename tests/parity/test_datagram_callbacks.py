@@ -1,7 +1,7 @@
-"""As test_transport_callbacks.py, for datagrams: UNIX ones to a full peer, and UDP.
+"""Like test_transport_callbacks.py, for datagrams: UNIX datagrams to a full peer, and UDP.
 
-Each datagram is one system call on both loops, so that they can be compared after every step to
-the last byte, with what the poller has registered.
+Each datagram is one system call on both loops, so the loops can be compared byte by byte after
+every step, together with the poller's registrations.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class DatagramLink(Link):
 
     def write(self, size):
         if self.lost:
-            return  # asyncio's transport has no socket any more, and fails.
+            return  # asyncio's transport no longer has a socket, and fails.
         self.counter += 1
         data = bytes([self.counter % 251]) * size
         if not self.transport.is_closing() and self.peer.family == socket.AF_UNIX:
@@ -65,12 +65,12 @@ class DatagramLink(Link):
             super().act(name, size, inside)
 
     def act_as_peer(self, name, size):
-        # The system empties a socket that sends to one that was closed.
+        # The system discards the receive queue of a socket that sends to a closed one.
         if name != "peer_send" or not self.lost:
             super().act_as_peer(name, size)
 
     def wanted(self):
-        """asyncio's count of buffered bytes is wrong from 3.12 on: the two loops are compared."""
+        """asyncio's count of buffered bytes is wrong from 3.12 on: the loops are compared."""
         found = self.registrations().get(self.fd, set())
         self.answers.append(sorted(found))
         if self.lost:
@@ -88,13 +88,13 @@ class DatagramLink(Link):
             except BlockingIOError:
                 return
             except ConnectionError:
-                continue  # Of the peer's own datagrams, when ours is closed.
+                continue  # An error of the peer's own datagrams, after our socket was closed.
             limit -= len(data)
             self.at_peer += data
 
 
 class ReactingToDatagrams(asyncio.DatagramProtocol):
-    """As Reacting."""
+    """Like Reacting, for datagrams."""
 
     def __init__(self, link, name="first"):
         self.link, self.name = link, name
@@ -132,7 +132,7 @@ async def open_unix(reactions, keep_open):
 
 
 async def open_udp(reactions, keep_open):
-    """A link over the loopback interface, whose peer loses what it has no room for."""
+    """A link over the loopback interface, whose peer drops datagrams when its buffer is full."""
     return await opened(socket.AF_INET, ("127.0.0.1", 0), reactions)
 
 
@@ -175,8 +175,8 @@ def test_callbacks_of_datagrams_may_act(log, opener):
 
 
 @pytest.mark.parametrize("how", ["drain", "close", "abort"])
-def test_a_full_peer_and_then_none(run, how):
-    """What waits for room is registered, and nothing is afterwards."""
+def test_a_full_peer_that_goes_away(run, how):
+    """The socket is registered only while datagrams wait for buffer space."""
 
     async def main():
         registrations = await Registrations.of_running_loop()

@@ -70,7 +70,7 @@ def test_connected_and_not(run, host):
         await heard.until(lambda: len(heard.received) == 3)
         assert heard.received == [(b"bytes", own), (b"bytearray", own), (b"memoryview", own)]
         assert all(type(data) is bytes for data, _ in heard.received)
-        # An answer to the address received, to an equal one, and by a shorter tuple.
+        # A reply to the received address, to an equal one, and to a shorter tuple.
         server.sendto(b"one", heard.received[0][1])
         server.sendto(b"two", tuple(own))
         server.sendto(b"three", own[:2])
@@ -104,7 +104,7 @@ def test_many_peers_keep_their_addresses(run):
     run(main())
 
 
-def test_more_peers_than_are_remembered(run):
+def test_more_peers_than_are_cached(run):
     async def main():
         server, heard = await endpoint(local_addr=("127.0.0.1", 0))
         name = server.get_extra_info("sockname")
@@ -122,7 +122,7 @@ def test_more_peers_than_are_remembered(run):
                 assert [address for _, address in heard.received] == [
                     peer.getsockname() for peer in peers
                 ]
-                # The newest address first, then the ones that came before.
+                # The newest address first, then the earlier ones.
                 for data, address in reversed(heard.received):
                     server.sendto(data, address)
                 for peer in peers:
@@ -152,7 +152,7 @@ def test_sizes(run):
     run(main())
 
 
-def test_refusal_keeps_it_open(run):
+def test_a_refused_datagram_keeps_the_transport_open(run):
     async def main():
         server, _ = await endpoint(local_addr=("127.0.0.1", 0))
         name = server.get_extra_info("sockname")
@@ -170,7 +170,7 @@ def test_refusal_keeps_it_open(run):
 
 
 @pytest.mark.parametrize("bad", ["text", None, 5, [b"list"]])
-def test_what_cannot_be_sent(run, bad):
+def test_invalid_data(run, bad):
     async def main():
         transport, _ = await endpoint(local_addr=("127.0.0.1", 0))
         with pytest.raises(TypeError, match="data argument must be a bytes-like object, not"):
@@ -197,7 +197,7 @@ def test_unix(run, tmp_path):
     run(main())
 
 
-@pytest.mark.only("ferroloop")  # asyncio of 3.13 counts some bytes for ever
+@pytest.mark.only("ferroloop")  # asyncio of 3.13 never stops counting some bytes
 def test_flow_control(run, tmp_path):
     here = str(tmp_path / "here")
 
@@ -225,7 +225,7 @@ def test_flow_control(run, tmp_path):
     run(main())
 
 
-def test_closing_writes_the_rest_and_aborting_does_not(run, tmp_path):
+def test_close_flushes_and_abort_does_not(run, tmp_path):
     here = str(tmp_path / "here")
 
     async def main(method):
@@ -284,14 +284,14 @@ def test_exceptions_in_the_protocol(run, flavour):
     run(main())
 
 
-@pytest.mark.only("ferroloop")  # asyncio takes a socket whose peer has no name for not connected
+@pytest.mark.only("ferroloop")  # asyncio treats a socket whose peer has no name as not connected
 @pytest.mark.parametrize("address", [(), (None,)], ids=["no address", "None"])
 def test_a_pair_needs_no_addresses(run, address):
     async def main():
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         one, answers = await endpoint(sock=here)
         other, heard = await endpoint(sock=there)
-        # More than the socket takes at once.
+        # More than the socket accepts at once.
         for number in range(1000):
             one.sendto(b"%d" % number, *address)
         assert one.get_write_buffer_size() > 0
@@ -305,7 +305,7 @@ def test_a_pair_needs_no_addresses(run, address):
     run(main())
 
 
-def test_memory_that_is_not_contiguous_ends_it(run):
+def test_non_contiguous_memory_ends_the_transport(run):
     async def main():
         reports = []
         asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
@@ -322,7 +322,7 @@ def test_memory_that_is_not_contiguous_ends_it(run):
     run(main())
 
 
-def test_memory_that_is_not_contiguous_can_wait(run, tmp_path):
+def test_non_contiguous_memory_can_be_queued(run, tmp_path):
     here = str(tmp_path / "here")
 
     async def main():

@@ -1,4 +1,4 @@
-"""One busy peer must not starve the others, nor timers and callbacks."""
+"""One busy peer must not starve other peers, timers or callbacks."""
 
 import asyncio
 import socket
@@ -9,7 +9,7 @@ from ..support.protocols import Recorder
 
 
 class Swallow(asyncio.Protocol):
-    """Counts what it gets, and takes its time over each piece."""
+    """Counts received bytes, and spends some time on each piece."""
 
     def __init__(self):
         self.received = 0
@@ -84,10 +84,10 @@ def test_a_flood_does_not_stop_timers_and_others(run):
         return sorted(late)[10], sorted(slow)[10], counts
 
     late, slow, counts = run(main())
-    # A turn serves each flood once: a few milliseconds, whatever they send.
+    # A turn serves each flooding peer once: a few milliseconds, however much they send.
     assert late < 0.1
     assert slow < 0.2
-    # And no flood gets far more than another.
+    # And no flooding peer is served much more than another.
     assert min(counts) * 20 > max(counts)
 
 
@@ -105,7 +105,7 @@ def test_datagrams_do_not_starve_callbacks(run):
         turns = 0
 
         class Again(asyncio.DatagramProtocol):
-            """Sends itself two datagrams for each that comes."""
+            """Sends itself two datagrams for each one received."""
 
             received = 0
 

@@ -1,4 +1,4 @@
-"""What goes wrong on networks and in programs: nothing lost, nothing twice, nothing leaked."""
+"""Failures of networks and programs: nothing is lost, duplicated or leaked."""
 
 import asyncio
 import contextlib
@@ -67,7 +67,7 @@ class Actor(asyncio.Protocol):
     ],
 )
 @pytest.mark.only("ferroloop")  # asyncio calls connection_lost() twice after resume_writing()
-def test_ending_it_inside_a_callback(run, where, how):
+def test_ending_a_transport_inside_a_callback(run, where, how):
     async def main():
         loop = asyncio.get_running_loop()
         ours, peer = socket.socketpair()
@@ -109,7 +109,7 @@ def test_ending_it_inside_a_callback(run, where, how):
 
 @pytest.mark.parametrize("taken", [0, 1, 999, 65_536, 300_000])
 def test_reset_at_any_byte(run, taken):
-    """The peer takes some bytes, then resets."""
+    """The peer reads some bytes, then resets the connection."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -142,7 +142,7 @@ def test_reset_at_any_byte(run, taken):
 
 
 @pytest.mark.mode("plain")
-@pytest.mark.only("ferroloop")  # asyncio adds up its buffer at every write
+@pytest.mark.only("ferroloop")  # asyncio sums up its buffer at every write
 def test_a_million_tiny_writes(run):
     count = 1_000_000
 
@@ -168,7 +168,7 @@ def test_a_million_tiny_writes(run):
 
 
 def test_writes_of_one_callback_stay_in_order(run):
-    """Pieces of all sizes, bytes and not, gathered and not."""
+    """Pieces of all sizes, bytes and other types, written one by one and with writelines()."""
     sizes = [1, 50, 2000, 3, 70_000, 5, 20_000, 2048, 2049, 1, 300_000, 7]
 
     async def main():
@@ -225,13 +225,13 @@ def test_changing_a_buffer_after_writing_it(run):
                 received += data
         return bytes(received)
 
-    # asyncio keeps references to what it could not send, but here it can send all at once; what
-    # we hold back until the callback returns must be a copy.
+    # asyncio keeps references to unsent data, but here it can send everything immediately; what we
+    # hold back until the callback returns must be a copy.
     assert run(main()) == (b"a" * 1000 + b"b" * 1000) * 2
 
 
-def test_no_descriptors_left(run, log):
-    """Accepting rests for a second, reports, and goes on."""
+def test_running_out_of_descriptors(run, log):
+    """Accepting pauses for a second, is reported, and resumes."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -261,12 +261,12 @@ def test_no_descriptors_left(run, log):
                 client.connect_ex(address)
             while not reported:
                 await asyncio.sleep(0.01)
-            # It rests: the waiting connections are not looked at over and over.
+            # It is paused: the loop does not spin on the pending connections.
             count, used = len(reported), time.process_time()
             await asyncio.sleep(0.4)
             assert time.process_time() - used < 0.2
             assert len(reported) == count
-            # Each attempt is reported: as many as the backlog, and one more in newer versions.
+            # Each attempt is reported: the size of the backlog, plus one in newer versions.
             assert count in (5, 6)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -292,7 +292,7 @@ def test_no_descriptors_left(run, log):
 
 
 def test_the_collector_runs_while_a_transport_is_made(run):
-    """It looks at the half-made object too, on the Python versions where it can."""
+    """On the Python versions where it can, it also visits the half-initialised object."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -317,7 +317,7 @@ def test_the_collector_runs_while_a_transport_is_made(run):
 
 
 class BufferedActor(Actor, asyncio.BufferedProtocol):
-    """The same, with a buffer of its own."""
+    """The same, with its own buffer."""
 
     def get_buffer(self, sizehint):
         self.act("get_buffer")
@@ -331,7 +331,7 @@ class BufferedActor(Actor, asyncio.BufferedProtocol):
 @pytest.mark.parametrize(
     "where", ["connection_made", "get_buffer", "buffer_updated", "eof_received"]
 )
-def test_ending_it_inside_a_callback_with_a_buffer(run, where, how):
+def test_ending_a_buffered_transport_inside_a_callback(run, where, how):
     async def main():
         loop = asyncio.get_running_loop()
         ours, peer = socket.socketpair()
@@ -369,7 +369,7 @@ class DatagramActor(Actor, asyncio.DatagramProtocol):
 @pytest.mark.parametrize(
     "where", ["connection_made", "datagram_received", "error_received", "connection_lost"]
 )
-def test_ending_datagrams_inside_a_callback(run, where, how):
+def test_ending_a_datagram_transport_inside_a_callback(run, where, how):
     async def main():
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
@@ -381,7 +381,7 @@ def test_ending_datagrams_inside_a_callback(run, where, how):
                 for _ in range(3):
                     peer.sendto(b"data", transport.get_extra_info("sockname"))
             await asyncio.sleep(0.01)
-        # Nobody listens there any more: the second datagram learns of it.
+        # The peer is closed: the error is reported for the second datagram.
         for _ in range(3):
             transport.sendto(b"data")
             await asyncio.sleep(0.005)
@@ -400,8 +400,8 @@ def test_ending_datagrams_inside_a_callback(run, where, how):
 TCP_REPAIR = 19
 
 
-def test_a_peer_that_vanished(run):
-    """It is gone without a word, as a machine that lost power: only writing tells."""
+def test_a_peer_that_disappears(run):
+    """It disappears silently, like a machine that lost power: only writing reveals it."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -421,7 +421,7 @@ def test_a_peer_that_vanished(run):
             await asyncio.sleep(0.05)
             assert protocol.calls == ["made", "data"]
             assert not transport.is_closing()
-            transport.write(b"anybody there?")
+            transport.write(b"still there?")
             async with asyncio.timeout(10):
                 assert isinstance(await protocol.done, ConnectionResetError)
             assert protocol.calls == ["made", "data", "lost"]

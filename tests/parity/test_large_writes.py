@@ -1,4 +1,4 @@
-"""Large writes in a row, which may leave in fewer and larger system calls than they came in."""
+"""Consecutive large writes, which may be sent in fewer, larger system calls."""
 
 import asyncio
 import select
@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-#: below and above the high-water mark, and far above what is held back
+#: below and above the high-water mark, and far above the coalescing limit
 SIZES = [64_256, 20_000, 150_000, 17_000, 400_000, 3, 64_256]
 
 
 async def connected(family):
-    """(reader, writer, the peer's socket) of one connection."""
+    """The (reader, writer, peer's socket) of one connection."""
     if family == "unix":
         ours, peer = socket.socketpair()
     else:
@@ -27,7 +27,7 @@ async def connected(family):
 
 
 class Receiver(threading.Thread):
-    """Reads a socket to its end, from a thread, as a blocking loop does not hinder it."""
+    """Reads a socket to its end in a thread, so that a blocked loop does not stop it."""
 
     def __init__(self, peer):
         super().__init__()
@@ -42,7 +42,7 @@ class Receiver(threading.Thread):
 
 
 async def all_received(writer, receiver):
-    """Close the writer; all that has arrived."""
+    """Close the writer and return everything that arrived."""
     writer.close()
     await writer.wait_closed()
     await asyncio.to_thread(receiver.join)
@@ -70,7 +70,7 @@ def test_everything_arrives_in_order(run, family, kind):
 
 
 def test_a_buffer_may_change_after_writing_it(run):
-    """Large ones too: what is held back is a copy."""
+    """Large ones too: a held-back write is a copy."""
 
     async def main():
         _, writer, peer = await connected("unix")
@@ -88,8 +88,8 @@ def test_a_buffer_may_change_after_writing_it(run):
     run(main())
 
 
-def test_backpressure_holds(run):
-    """A peer who reads nothing stops a writer who drains, after what the kernel takes."""
+def test_backpressure(run):
+    """A peer that reads nothing stops a writer that drains once the kernel's buffers are full."""
 
     async def main():
         _, writer, peer = await connected("unix")
@@ -134,7 +134,7 @@ def test_a_reset_ends_the_writer(run):
                 writes += 1
                 writer.write(b"x" * 50_000)
                 await writer.drain()
-        # Without a reader the writer alone notices: at once, or when what was held back is sent.
+        # Without a reader only the writer notices: immediately, or when held-back data is sent.
         assert writes <= 6
         with pytest.raises(ConnectionError):
             await writer.wait_closed()
@@ -142,8 +142,8 @@ def test_a_reset_ends_the_writer(run):
     run(main())
 
 
-def test_a_long_callback_is_not_late_by_more_than_a_write(run):
-    """A coroutine that computes between its writes and never has to wait for drain()."""
+def test_a_long_callback_delays_at_most_one_write(run):
+    """A coroutine that computes between writes and never has to wait in drain()."""
     size = 20_000
 
     async def main():

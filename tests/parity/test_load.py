@@ -1,4 +1,4 @@
-"""Much at once: large writes, many connections, readers that stop for long."""
+"""Heavy load: large writes, many connections, readers that stop for a long time."""
 
 import asyncio
 import contextlib
@@ -71,7 +71,7 @@ def test_a_very_large_write(run, connected):
 
 @pytest.mark.parametrize("connected", [pair_of_sockets, tcp, pipe], ids=lambda c: c.__name__)
 def test_a_reader_that_stops(run, connected):
-    """The buffer stays full without work for the loop; then everything arrives."""
+    """While the buffer is full the loop is idle; afterwards everything arrives."""
 
     async def main():
         transport, protocol, receive, close = await connected()
@@ -109,7 +109,7 @@ def test_a_reader_that_stops(run, connected):
 
 @pytest.mark.mode("plain")
 def test_many_idle_connections(run):
-    """As many as the limit on descriptors allows, up to 10,000; each is there and works."""
+    """As many as the limit on descriptors allows, up to 10,000; each connection works."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 10_000 if hard == resource.RLIM_INFINITY else min(10_000, (hard - 300) // 2)
 

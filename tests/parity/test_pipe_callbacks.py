@@ -1,7 +1,7 @@
-"""As test_transport_callbacks.py, for the transports of pipes.
+"""Like test_transport_callbacks.py, for pipe transports.
 
-The write end is a pipe or a socket, its reader slow or gone; the read end is paused, resumed and
-closed inside the protocol's callbacks.
+The write end is a pipe or a socket whose reader is slow or gone; the read end is paused, resumed
+and closed inside the protocol's callbacks.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ read_ends = [("close", 0), ("set_protocol", 0), *pauses]
 
 
 class PipeEnd:
-    """The other end of a pipe, with the methods of a socket that a Link uses."""
+    """The other end of a pipe, with the socket methods that a Link uses."""
 
     def __init__(self, fd):
         os.set_blocking(fd, False)
@@ -50,7 +50,7 @@ class PipeEnd:
 
 
 class WriteLink(Link):
-    """Is watched for reading too, to see the reader close its end."""
+    """A write end; it is also watched for reading, to notice that the reader closes its end."""
 
     resuming = False
 
@@ -60,7 +60,7 @@ class WriteLink(Link):
         self.resuming &= callback != "resume"
 
     def act(self, name, size, inside=""):
-        # A pipe that is closed by resume_writing() loses what was written there.
+        # A pipe that is closed by resume_writing() loses what resume_writing() wrote.
         self.broken |= self.resuming and name in ("close", "write_eof")
         super().act(name, size, inside)
 
@@ -75,7 +75,7 @@ class WriteLink(Link):
 
 
 class ReadLink(Link):
-    """Has nothing to write."""
+    """A read end, which writes nothing."""
 
     def wanted(self):
         return set() if self.paused or self.transport.is_closing() else {"read"}
@@ -113,7 +113,7 @@ async def open_read_pipe(reactions, keep_open):
 
 
 def sequences(names, callbacks, *choices):
-    """Strategies for what compare() takes: what a callback does is drawn from `names`."""
+    """Strategies for the arguments of compare(): actions of callbacks are drawn from `names`."""
     actions = st.one_of(*map(st.sampled_from, names))
     several = st.lists(st.lists(actions, min_size=1, max_size=4), min_size=1, max_size=3)
     plans = st.tuples(

@@ -22,11 +22,11 @@ from ..support.sequences import CAN_ACT_WHEN_MADE
 
 HAS_IS_READING = "is_reading" in vars(unix_events._UnixReadPipeTransport)
 
-BIG = bytes(range(256)) * 4096  # 1 MiB: more than a pipe takes at once
+BIG = bytes(range(256)) * 4096  # 1 MiB: more than a pipe can buffer
 
 
 def pipe_ends():
-    """Both ends of a pipe as unbuffered files."""
+    """Both ends of a pipe, as unbuffered files."""
     read, write = os.pipe()
     return open(read, "rb", 0), open(write, "wb", 0)
 
@@ -66,7 +66,7 @@ async def writing(pipe, factory=Recorder):
 
 
 async def settled():
-    """Several turns: what is queued or ready now is done."""
+    """Run several turns, so that everything queued or ready now is done."""
     for _ in range(5):
         await asyncio.sleep(0.001)
 
@@ -83,7 +83,7 @@ def read_exactly(fd, size):
 
 @pytest.mark.parametrize("ends", KINDS, ids=lambda ends: ends.__name__)
 def test_both_ends(run, ends):
-    """Data through, then the end of the stream."""
+    """Data passes through, then the end of the stream."""
 
     async def main():
         read, write = ends()
@@ -105,7 +105,7 @@ def test_both_ends(run, ends):
         assert await written.done is None
         error = await received.done
         if ends is terminal_ends:
-            # The end of a terminal is an error to whoever reads it.
+            # The end of a terminal is a read error.
             assert error.errno == errno.EIO
             assert received.calls == ["made", "data", "lost"]
         else:
@@ -160,7 +160,7 @@ def test_extra_info_and_repr(run):
         for transport, pipe in [(reader, read), (writer, write)]:
             assert transport.get_extra_info("pipe") is pipe
             assert transport.get_extra_info("socket") is None
-            assert transport.get_extra_info("peername", "nobody") == "nobody"
+            assert transport.get_extra_info("peername", "default") == "default"
         texts = [repr(reader), repr(writer)]
         assert texts == [
             f"<_UnixReadPipeTransport fd={read.fileno()} polling>",
@@ -190,7 +190,7 @@ def test_extra_info_and_repr(run):
     run(main())
 
 
-def test_methods_that_the_classes_lack(run):
+def test_missing_methods(run):
     async def main():
         read, write = pipe_ends()
         reader, received = await reading(read)
@@ -230,7 +230,7 @@ def test_regular_files_are_refused(run, connect, text):
 
 
 @pytest.mark.parametrize("connect", ["connect_read_pipe", "connect_write_pipe"])
-@pytest.mark.only("ferroloop")  # asyncio's half-made transport fails in its finalizer
+@pytest.mark.only("ferroloop")  # asyncio's half-initialised transport fails in its finalizer
 def test_closed_files_are_refused(run, connect):
     async def main():
         loop = asyncio.get_running_loop()
@@ -249,7 +249,7 @@ def test_closed_files_are_refused(run, connect):
 
 
 def test_the_null_device(run):
-    """It takes everything, and cannot be watched."""
+    """It accepts everything, and cannot be watched."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -296,7 +296,7 @@ def test_cancelled_while_connecting(run, end):
     run(main())
 
 
-def test_others_may_watch_the_descriptor(run):
+def test_other_callbacks_may_watch_the_descriptor(run):
     """asyncio's pipes don't claim their descriptor, unlike sockets."""
 
     async def main():
@@ -484,7 +484,7 @@ def test_streams(run):
 
 @pytest.mark.parametrize("ends", [pipe_ends, fifo_ends, socket_ends], ids=lambda e: e.__name__)
 @pytest.mark.parametrize("unwritten", [False, True])
-def test_the_reader_goes_away(run, ends, unwritten):
+def test_the_reader_closes(run, ends, unwritten):
     async def main():
         read, write = ends()
         writer, written = await writing(write)
@@ -493,7 +493,7 @@ def test_the_reader_goes_away(run, ends, unwritten):
         read.close()
         error = await written.done
         if unwritten:
-            # By the write that fails or by the reader that is gone, whichever is seen first.
+            # Through the failed write or the closed reader, whichever is noticed first.
             assert isinstance(error, ConnectionError)
         else:
             assert error is None
@@ -503,7 +503,7 @@ def test_the_reader_goes_away(run, ends, unwritten):
     run(main())
 
 
-def test_the_reader_goes_away_while_closing(run):
+def test_the_reader_closes_while_the_writer_is_closing(run):
     async def main():
         read, write = pipe_ends()
         writer, written = await writing(write)
@@ -517,7 +517,7 @@ def test_the_reader_goes_away_while_closing(run):
     run(main())
 
 
-def test_writing_on_and_on_warns(run, log):
+def test_repeated_writes_after_loss_warn(run, log):
     async def main():
         read, write = pipe_ends()
         writer, written = await writing(write)
@@ -535,7 +535,7 @@ def test_writing_on_and_on_warns(run, log):
 
 
 @pytest.mark.parametrize("bad", ["text", 1, None, [b"data"]])
-def test_what_cannot_be_written(run, bad):
+def test_invalid_data(run, bad):
     async def main():
         read, write = pipe_ends()
         writer, written = await writing(write)
@@ -565,8 +565,8 @@ def test_changing_a_buffer_after_writing_it(run):
     run(main())
 
 
-def test_water_marks(run):
-    """The writer is resumed when everything is written, whatever the low water mark."""
+def test_low_water_mark(run):
+    """The writer is resumed when everything is written, regardless of the low-water mark."""
 
     async def main():
         class Watching(Recorder):
@@ -603,7 +603,7 @@ def test_water_marks(run):
     run(main())
 
 
-def test_closing_writes_the_rest_and_aborting_does_not(run):
+def test_close_flushes_and_abort_does_not(run):
     async def main():
         for how, expected in [("close", len(BIG)), ("write_eof", len(BIG)), ("abort", 0)]:
             read, write = pipe_ends()
@@ -650,7 +650,7 @@ def test_ending_the_writer_inside_a_callback(run, where, how):
     async def main():
         read, write = pipe_ends()
         written = type("Acting", (Actor,), {"where": where, "how": how})()
-        # The line that is logged in debug mode is too late for a pipe that is closed already.
+        # In debug mode the log line comes too late for a pipe that is already closed.
         with contextlib.suppress(ValueError):
             await writing(write, lambda: written)
         writer = written.transport
@@ -688,7 +688,7 @@ def test_closing_the_reader_inside_a_callback(run, where):
         os.write(write.fileno(), b"data")
         acting = type("Acting", (Actor,), {"where": where, "how": "close"})
         received = acting()
-        # The line that is logged in debug mode is too late for a pipe that is closed already.
+        # In debug mode the log line comes too late for a pipe that is already closed.
         with contextlib.suppress(ValueError):
             await reading(read, lambda: received)
         await settled()
@@ -704,7 +704,7 @@ def test_closing_the_reader_inside_a_callback(run, where):
     run(main())
 
 
-def test_what_is_logged_in_debug_mode(run, flavour):
+def test_debug_mode_logging(run, flavour):
     async def main():
         read, write = pipe_ends()
         reader, received = await reading(read)
@@ -747,7 +747,7 @@ def test_what_is_logged_in_debug_mode(run, flavour):
 
 
 def test_context_of_the_protocols_calls(run):
-    """The calls run in the context in which the transport was made."""
+    """The calls run in the context in which the transport was created."""
     variable = contextvars.ContextVar("variable", default="unset")
 
     async def main():
@@ -780,7 +780,7 @@ def test_context_of_the_protocols_calls(run):
 
 
 def test_reading_from_a_thread(run):
-    """A blocking writer in a thread, at its own pace."""
+    """A blocking writer in a thread."""
 
     async def main():
         read, write = pipe_ends()
@@ -802,10 +802,10 @@ def test_reading_from_a_thread(run):
     run(main())
 
 
-@pytest.mark.only("ferroloop")  # asyncio leaves pipes as they are
+@pytest.mark.only("ferroloop")  # asyncio does not resize pipes
 @pytest.mark.parametrize("chosen", [None, 16 * 1024])
-def test_a_pipe_that_carries_much_is_widened(run, chosen):
-    """Unless somebody has chosen its size."""
+def test_a_busy_pipe_is_enlarged(run, chosen):
+    """Unless the program has set its size."""
 
     async def main():
         read, write = pipe_ends()
@@ -821,7 +821,7 @@ def test_a_pipe_that_carries_much_is_widened(run, chosen):
             writer.write(BIG)
         await received.until(lambda: len(received.received) == 6 + 4 * len(BIG))
         after = fcntl.fcntl(read, fcntl.F_GETPIPE_SZ)
-        # Not the default size, if the user's quota of large pipes was spent before the test.
+        # Not the default size if the user's pipe quota was already used up.
         assert after == (256 * 1024 if before == 64 * 1024 else before)
         writer.close()
         await received.done

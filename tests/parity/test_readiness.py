@@ -88,7 +88,7 @@ def test_adding_again_replaces(loop, pair):
     loop.remove_reader(left)
 
 
-def test_removing_what_is_not_there(loop, pair):
+def test_removing_unregistered_descriptors(loop, pair):
     left, _ = pair
     assert loop.remove_reader(left) is False
     assert loop.remove_writer(left) is False
@@ -99,7 +99,7 @@ def test_removing_what_is_not_there(loop, pair):
     assert loop.remove_reader(98765) is False
 
 
-def test_descriptors_and_objects_are_the_same(loop, pair):
+def test_descriptors_and_objects_are_equivalent(loop, pair):
     left, right = pair
 
     class Wrapper:
@@ -183,8 +183,8 @@ def test_callback_may_remove_itself_and_others(loop):
         right.close()
 
 
-def test_descriptor_number_used_again(loop):
-    """An event of a closed descriptor never reaches the next one of its number."""
+def test_descriptor_number_reused(loop):
+    """An event of a closed descriptor never reaches the next descriptor with the same number."""
     seen = []
     left, right = socket.socketpair()
     number = left.fileno()
@@ -224,7 +224,7 @@ def test_closed_socket(loop):
 
 @pytest.mark.parametrize("direction", ["reader", "writer"])
 def test_socket_closed_before_it_is_removed(loop, direction):
-    """A file object is known by itself: anyio closes its UNIX sockets first."""
+    """A file object is recognised by identity: anyio closes its UNIX sockets first."""
     add, remove = getattr(loop, f"add_{direction}"), getattr(loop, f"remove_{direction}")
     left, right = socket.socketpair()
     other = socket.socket()
@@ -239,7 +239,7 @@ def test_socket_closed_before_it_is_removed(loop, direction):
             remove(left)
 
 
-def test_closed_socket_does_not_take_its_numbers_next_owner(loop):
+def test_removing_a_closed_socket_keeps_the_next_owner_of_its_number(loop):
     left, right = socket.socketpair()
     loop.add_reader(left, print, "never")
     number = left.fileno()

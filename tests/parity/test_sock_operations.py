@@ -1,4 +1,4 @@
-"""`loop.sock_recv()` and its like on plain sockets."""
+"""`loop.sock_recv()` and related methods on plain sockets."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ async def until_waiting():
         await asyncio.sleep(0)
 
 
-def test_data_that_is_there(run, pair):
+def test_data_already_available(run, pair):
     a, b = pair
 
     async def main():
@@ -42,7 +42,7 @@ def test_data_that_is_there(run, pair):
     run(main())
 
 
-def test_waiting_again_and_again(run, pair):
+def test_waiting_repeatedly(run, pair):
     a, b = pair
 
     async def main():
@@ -155,7 +155,7 @@ def test_cancelled_and_waiting_again(run, pair):
 
 @contextlib.contextmanager
 def socket_that_blocks(kind):
-    """A socket on which `kind` waits, and an address to connect to."""
+    """A socket on which `kind` blocks, and an address to connect to."""
     with contextlib.ExitStack() as opened:
         address = None
         if kind in ("recvfrom", "recvfrom_into"):
@@ -164,13 +164,13 @@ def socket_that_blocks(kind):
         elif kind == "accept":
             end = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
         elif kind == "connect":
-            # Nobody accepts, and the backlog is full.
+            # The backlog is full, and no connection is accepted.
             listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
             address = listener.getsockname()
             for _ in range(4):
-                hog = opened.enter_context(socket.socket())
-                hog.setblocking(False)
-                hog.connect_ex(address)
+                holder = opened.enter_context(socket.socket())
+                holder.setblocking(False)
+                holder.connect_ex(address)
             end = opened.enter_context(socket.socket())
         else:
             end, peer = socket.socketpair()
@@ -188,7 +188,7 @@ CALLS = ["recv", "recv_into", "recvfrom", "recvfrom_into", "accept", "sendall", 
 
 
 def start_call(loop, kind, end, address):
-    """A task of `sock_{kind}`, which will wait."""
+    """A task that waits in `sock_{kind}`."""
     argument = {
         "recv": 10,
         "recv_into": bytearray(10),
@@ -201,7 +201,7 @@ def start_call(loop, kind, end, address):
     return loop.create_task(getattr(loop, f"sock_{kind}")(end, *arguments))
 
 
-# asyncio's calls wait for ever.
+# asyncio's calls wait forever.
 @pytest.mark.only("ferroloop")
 @pytest.mark.parametrize("how", ["close", "detach"])
 @pytest.mark.parametrize("kind", CALLS)
@@ -212,15 +212,15 @@ def test_a_socket_closed_under_a_waiting_call(run, kind, how):
             task = start_call(loop, kind, end, address)
             await until_waiting()
             number = end.detach() if how == "detach" else end.close()
-            # No timer and no descriptor wakes the loop: it looks before it sleeps.
+            # No timer and no descriptor wakes the loop: it checks before it sleeps.
             with pytest.raises(OSError) as raised:
                 await task
             assert raised.value.errno == errno.EBADF
             if how == "detach":
-                # Whoever has the descriptor now can wait for it again.
-                with socket.socket(fileno=number) as heir:
-                    heir.setblocking(False)
-                    task = start_call(loop, kind, heir, address)
+                # The new owner of the descriptor can wait for it again.
+                with socket.socket(fileno=number) as successor:
+                    successor.setblocking(False)
+                    task = start_call(loop, kind, successor, address)
                     await until_waiting()
                     task.cancel()
                     with pytest.raises(asyncio.CancelledError):
@@ -238,7 +238,7 @@ def test_many_sockets_closed_under_waiting_calls(run):
             ours.setblocking(False)
         tasks = [loop.create_task(loop.sock_recv(ours, 10)) for ours, _ in pairs]
         await until_waiting()
-        # Cancelled ones make room for others.
+        # Cancelled calls make room for others.
         for task in tasks[100:200]:
             task.cancel()
         await asyncio.wait(tasks[100:200])
@@ -262,10 +262,10 @@ def test_many_sockets_closed_under_waiting_calls(run):
     run(main())
 
 
-# asyncio's calls wait for ever, and the other socket's wait fails or never ends, too.
+# asyncio's calls wait forever, and the wait on the other socket also fails or never ends.
 @pytest.mark.only("ferroloop")
 @pytest.mark.parametrize("kind", CALLS)
-def test_a_number_that_comes_back_under_a_waiting_call(run, kind):
+def test_a_descriptor_number_reused_during_a_waiting_call(run, kind):
     async def main():
         loop = asyncio.get_running_loop()
         with socket_that_blocks(kind) as (end, address):
@@ -283,7 +283,7 @@ def test_a_number_that_comes_back_under_a_waiting_call(run, kind):
                 await until_waiting()
                 peer.send(b"for the other")
                 assert await asyncio.wait_for(receiving, 5) == b"for the other"
-                # The first call sees that its socket is closed, and touched nobody else's.
+                # The first call notices that its socket is closed, and leaves the other alone.
                 with pytest.raises(OSError) as raised:
                     await asyncio.wait_for(task, 5)
                 assert raised.value.errno == errno.EBADF
@@ -294,7 +294,7 @@ def test_a_number_that_comes_back_under_a_waiting_call(run, kind):
     run(main())
 
 
-def test_the_number_of_a_closed_socket_comes_back(run):
+def test_the_number_of_a_closed_socket_is_reused(run):
     async def main():
         loop = asyncio.get_running_loop()
         numbers = []
@@ -306,7 +306,7 @@ def test_the_number_of_a_closed_socket_comes_back(run):
             await until_waiting()
             b.send(b"new")
             assert await asyncio.wait_for(task, 5) == b"new"
-            # And as readers of other kinds.
+            # And with other kinds of readers.
             a.close()
             b.close()
             a, b = socket.socketpair()
@@ -325,7 +325,7 @@ def test_the_number_of_a_closed_socket_comes_back(run):
     run(main())
 
 
-def test_then_as_a_transport(run, pair):
+def test_used_as_a_transport_afterwards(run, pair):
     a, b = pair
 
     async def main():
@@ -469,7 +469,7 @@ def listening():
 
 
 async def cancelled_after(turns, call, sock):
-    """Cancelled before, while or after it begins to wait: nothing is watched any more."""
+    """Cancel a call before, while or after it starts to wait; nothing stays watched."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(call)
     for _ in range(turns):
@@ -514,7 +514,7 @@ def test_a_cancelled_reading_call_leaves_nothing(run, name, turns):
 
 
 def fill(send):
-    """Send until nothing is taken any more; return how often it was."""
+    """Send until the socket's buffer is full; return the number of sends."""
     count = 0
     with pytest.raises(BlockingIOError):
         while True:
@@ -530,7 +530,7 @@ def test_a_cancelled_writing_call_leaves_nothing(run, name, turns):
         loop = asyncio.get_running_loop()
         used = []
         if name == "sock_connect":
-            # The backlog is full: connecting takes until somebody accepts.
+            # The backlog is full: connecting waits until a connection is accepted.
             used.append(listening())
             address = used[0].getsockname()
             for _ in range(4):

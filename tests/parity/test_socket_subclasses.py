@@ -1,4 +1,4 @@
-"""Sockets whose class overrides what a transport does with them: the overrides are called."""
+"""Sockets whose class overrides methods that a transport uses: the overrides are called."""
 
 import asyncio
 import socket
@@ -7,7 +7,7 @@ from ..support.tls import client_context, server_context
 
 
 class Counting(socket.socket):
-    """Counts the calls; what it receives is in upper case."""
+    """Counts calls; received data is converted to upper case."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -36,7 +36,7 @@ class Counting(socket.socket):
 
 
 class Named(socket.socket):
-    """Overrides nothing that matters."""
+    """Overrides nothing relevant."""
 
     name = "mine"
 
@@ -71,7 +71,7 @@ def test_a_stream(run):
             assert await reader.readexactly(len(piece)) == piece.upper()
         assert writer.get_extra_info("socket").fileno() == sock.fileno()
         assert sock.calls == {"recv", "send"}
-        # Reading and writing to the end, paused and resumed.
+        # Reading and writing to the end, with pauses.
         large = bytes(1 << 20)
         writer.write(large)
         assert await reader.readexactly(len(large)) == large

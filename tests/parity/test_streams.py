@@ -14,7 +14,7 @@ from ..support.certificates import HOST, client_context, server_context
 
 
 async def answer(reader, writer):
-    """Sends every line back, upper case."""
+    """Sends every line back in upper case."""
     async for line in reader:
         writer.write(line.upper())
         await writer.drain()
@@ -30,7 +30,7 @@ async def serving(handler=answer, **options):
 async def finish(server):
     server.close()
     await server.wait_closed()
-    # In 3.11 that does not wait for the handlers.
+    # In 3.11 this does not wait for the handlers.
     if handlers := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(handlers)
 
@@ -58,7 +58,7 @@ def test_lines(run):
     assert run(main()) == [b"ONE\n", b"TWO\n", b"THREE\n", b""]
 
 
-def test_ways_of_reading(run):
+def test_read_methods(run):
     def serve(connection):
         connection.sendall(b"0123456789|rest of it\nlast")
 
@@ -277,11 +277,11 @@ def test_unix_sockets(run, tmp_path):
     assert run(main()) == b"OVER UNIX\n"
 
 
-# --- the stock classes are fed natively; nothing else is -------------------------------------
+# --- only the stock classes are fed natively --------------------------------------------------
 
 
-def note(calls, name, original):
-    """A replacement of a method that says so and does the same."""
+def recording(calls, name, original):
+    """A replacement of a method that records the call and does the same."""
 
     def replacement(*args):
         calls.append(name)
@@ -298,7 +298,7 @@ PATCHED = [
 
 
 async def exchange(over_tls, prepare=lambda reader, writer: None):
-    """Two messages read by a server after `prepare` saw its streams."""
+    """Two messages read by a server after `prepare` was called with its streams."""
     served = {"ssl": server_context()} if over_tls else {}
     connected = {"ssl": client_context(), "server_hostname": HOST} if over_tls else {}
 
@@ -328,7 +328,7 @@ def over_tls(request):
 @pytest.mark.parametrize(("owner", "name"), PATCHED)
 def test_methods_replaced_on_the_class(run, over_tls, monkeypatch, owner, name):
     calls = []
-    monkeypatch.setattr(owner, name, note(calls, name, getattr(owner, name)))
+    monkeypatch.setattr(owner, name, recording(calls, name, getattr(owner, name)))
     run(exchange(over_tls))
     assert calls.count(name) >= 3
     monkeypatch.undo()
@@ -344,7 +344,7 @@ def test_methods_replaced_on_the_instance(run, over_tls, owner, name):
     def prepare(reader, writer):
         protocol = writer.transport.get_protocol()
         target = reader if owner is asyncio.StreamReader else protocol
-        setattr(target, name, note(calls, name, getattr(target, name)))
+        setattr(target, name, recording(calls, name, getattr(target, name)))
 
     run(exchange(over_tls, prepare))
     # The end of the stream wakes the waiter as well.
@@ -357,7 +357,7 @@ def test_property_replaced_on_the_class(run, over_tls, monkeypatch):
     monkeypatch.setattr(
         asyncio.StreamReaderProtocol,
         "_stream_reader",
-        property(note(calls, "_stream_reader", original.fget)),
+        property(recording(calls, "_stream_reader", original.fget)),
     )
     run(exchange(over_tls))
     assert len(calls) >= 3
@@ -411,12 +411,13 @@ def test_subclasses(run):
 
 
 class Bytes(bytearray):
-    """Not exactly a bytearray."""
+    """A subclass of bytearray."""
 
 
 @pytest.mark.parametrize("kind", ["subclass", "exported"])
-def test_buffers_that_are_not_plain(run, kind):
-    """A subclass is extended by its own method; one with a view cannot grow, which is fatal."""
+def test_buffers_that_are_not_plain_bytearrays(run, kind):
+    """A subclass is extended by its own method; a buffer with an exported view cannot grow, which
+    is fatal."""
 
     async def main():
         reported = []
@@ -456,7 +457,7 @@ def test_buffers_that_are_not_plain(run, kind):
 
 
 def test_waiters_of_any_kind(run):
-    """One that is done or cancelled, and one that is no future of the loop."""
+    """Waiters that are done or cancelled, and one that is not a future of the loop."""
 
     class Foreign:
         result = "none"
@@ -497,7 +498,7 @@ def test_waiters_of_any_kind(run):
 
 
 def test_pausing_at_twice_the_limit(run):
-    """And at any size if the transport can't be paused; the limit may change meanwhile."""
+    """If the transport can't be paused, reading never pauses; the limit may change meanwhile."""
 
     async def main():
         ours, peer = socket.socketpair()
@@ -535,7 +536,7 @@ def test_pausing_at_twice_the_limit(run):
     run(main())
 
 
-def test_feeding_after_the_end(run):
+def test_feeding_after_eof(run):
     async def main():
         reported = []
         loop = asyncio.get_running_loop()
@@ -555,8 +556,8 @@ def test_feeding_after_the_end(run):
     run(main())
 
 
-def test_a_reader_that_nobody_holds(run):
-    """What comes for it is dropped."""
+def test_an_unreferenced_reader(run):
+    """Data received for it is dropped."""
 
     async def main():
         ours, peer = socket.socketpair()

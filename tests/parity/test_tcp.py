@@ -1,4 +1,4 @@
-"""TCP by transports and protocols, against plain blocking sockets."""
+"""TCP with transports and protocols, against plain blocking sockets."""
 
 import asyncio
 import contextvars
@@ -23,13 +23,13 @@ async def connected(address, protocol=Recorder):
 
 
 class Accepted(list):
-    """The protocols of a server's connections."""
+    """Collects the protocols of a server's connections."""
 
     def __init__(self):
         self.came = asyncio.Event()
 
     async def first(self):
-        """The first one, once its connection is made."""
+        """Wait for the first protocol's connection_made()."""
         async with asyncio.timeout(20):
             await self.came.wait()
             while getattr(self[0], "transport", None) is None:
@@ -38,7 +38,7 @@ class Accepted(list):
 
 
 async def serving(protocol=Recorder, **options):
-    """A server and what its protocols are collected in."""
+    """A server, and the list that collects its protocols."""
     protocols = Accepted()
 
     def make():
@@ -236,8 +236,8 @@ def test_class_and_repr(run):
 # --- writing ------------------------------------------------------------------------
 
 
-def held_back(go, found):
-    """A peer that reads only when told: else the kernel might take a large write whole."""
+def reads_when_told(go, found):
+    """A peer that reads only when told; otherwise the kernel might accept a large write whole."""
 
     def serve(connection):
         go.wait(peers.SECONDS)
@@ -251,7 +251,7 @@ def held_back(go, found):
 
 def test_large_write(run):
     go, found = threading.Event(), []
-    with peers.listening(held_back(go, found)) as address:
+    with peers.listening(reads_when_told(go, found)) as address:
 
         async def main():
             transport, protocol = await connected(address)
@@ -335,7 +335,7 @@ def test_writelines(run):
 
 
 @pytest.mark.parametrize("bad", ["text", None, 42, [b"list"]])
-def test_what_cannot_be_written(run, bad):
+def test_invalid_data(run, bad):
     with peers.listening(peers.receive_all) as address:
 
         async def main():
@@ -375,7 +375,7 @@ def test_writing_after_close_and_eof(run):
 
 def test_pause_and_resume_writing(run):
     go, found = threading.Event(), []
-    with peers.listening(held_back(go, found)) as address:
+    with peers.listening(reads_when_told(go, found)) as address:
 
         async def main():
             transport, protocol = await connected(address)
@@ -445,13 +445,13 @@ def test_pause_and_resume_reading(run):
 
 def test_pausing_inside_data_received(run):
     async def main():
-        class Stuttering(Recorder):
+        class PausingEachTime(Recorder):
             def data_received(self, data):
                 super().data_received(data)
                 self.transport.pause_reading()
                 asyncio.get_running_loop().call_soon(self.transport.resume_reading)
 
-        server, address, protocols = await serving(Stuttering)
+        server, address, protocols = await serving(PausingEachTime)
         data = b"x" * 500_000
 
         def send():
@@ -487,7 +487,7 @@ def test_peer_closes(run):
 
 def test_half_close(run):
     async def main():
-        class Patient(Recorder):
+        class KeepsOpenOnEof(Recorder):
             def eof_received(self):
                 super().eof_received()
                 asyncio.get_running_loop().call_later(0.005, self.answer)
@@ -497,7 +497,7 @@ def test_half_close(run):
                 self.transport.write(b"answer after eof")
                 self.transport.close()
 
-        server, address, _ = await serving(Patient)
+        server, address, _ = await serving(KeepsOpenOnEof)
 
         def talk():
             with peers.connect(address) as sock:
@@ -562,7 +562,7 @@ def test_reset_by_peer(run):
     assert run(main()) == (ConnectionResetError, "made", "lost")
 
 
-def test_writing_to_a_peer_that_is_gone(run):
+def test_writing_to_a_closed_peer(run):
     async def main():
         server, address, protocols = await serving()
         sock = peers.connect(address)
@@ -579,7 +579,7 @@ def test_writing_to_a_peer_that_is_gone(run):
     assert run(main())
 
 
-def test_writing_on_and_on_to_a_lost_connection_warns(run, log):
+def test_repeated_writes_to_a_lost_connection_warn(run, log):
     async def main():
         server, address, protocols = await serving()
         sock = peers.connect(address)
@@ -598,7 +598,7 @@ def test_writing_on_and_on_to_a_lost_connection_warns(run, log):
 
 def test_abort(run):
     go, found = threading.Event(), []
-    with peers.listening(held_back(go, found)) as address:
+    with peers.listening(reads_when_told(go, found)) as address:
 
         async def main():
             transport, protocol = await connected(address)
@@ -616,13 +616,13 @@ def test_abort(run):
 
 def test_close_inside_connection_made(run):
     async def main():
-        class Shy(Recorder):
+        class ClosesWhenMade(Recorder):
             def connection_made(self, transport):
                 super().connection_made(transport)
                 transport.write(b"no")
                 transport.close()
 
-        server, address, protocols = await serving(Shy)
+        server, address, protocols = await serving(ClosesWhenMade)
 
         def talk():
             with peers.connect(address) as sock:
@@ -741,7 +741,7 @@ def test_dropped_transport_warns(run):
             text = repr(transport)
             loop = asyncio.get_running_loop()
             with pytest.warns(ResourceWarning) as caught:
-                # As if the loop had forgotten it.
+                # As if the loop had dropped it.
                 transport.pause_reading()
                 protocol.transport = None
                 del transport
@@ -863,7 +863,7 @@ def test_bad_buffers(run, buffer, expected, text):
     assert text is None or error == text
 
 
-def test_protocol_methods_run_in_the_connections_context(run):
+def test_protocol_methods_run_in_the_context_of_the_connection(run):
     var = contextvars.ContextVar("var", default="default")
 
     async def main():
@@ -924,7 +924,7 @@ def test_server(run):
     assert run(main())
 
 
-def test_server_not_started_at_once(run):
+def test_server_not_started_immediately(run):
     async def main():
         server, address, _ = await serving(start_serving=False)
         assert not server.is_serving()
@@ -1072,7 +1072,7 @@ def test_server_argument_errors(run):
 
 
 def test_loop_closed_with_open_connections(flavour, log):
-    """asyncio warns about what is left; nothing crashes and no descriptor stays open."""
+    """asyncio warns about remaining transports; nothing crashes and no descriptor stays open."""
     loop = flavour.new_loop()
 
     async def main():

@@ -1,4 +1,4 @@
-"""TLS by transports and protocols: handshakes, certificates, closing, failures."""
+"""TLS with transports and protocols: handshakes, certificates, closing, failures."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
 def warnings(log):
-    """What was logged, but for callbacks that were slow on a busy machine."""
+    """The logged texts, except slow-callback reports, which a busy machine causes."""
     return [text for text in log.messages() if not text.startswith("Executing ")]
 
 
@@ -171,7 +171,7 @@ def test_session_resumption(run, version):
 
 
 def test_an_overridden_ssl_object_is_used(run):
-    """`SSLContext.sslobject_class` may have methods of its own."""
+    """`SSLContext.sslobject_class` may override methods."""
     calls = []
 
     class Counting(ssl.SSLObject):
@@ -261,7 +261,7 @@ def test_arguments(run):
         for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
             for bad in (0, -1):
                 text = f"^{name} should be a positive number, got {bad}$"
-                # From 3.14.8 on asyncio closes the socket then.
+                # From 3.14.8 on asyncio closes the socket in this case.
                 ours, theirs = socket.socketpair()
                 with ours, theirs, pytest.raises(ValueError, match=text):
                     await loop.create_connection(
@@ -278,7 +278,7 @@ def test_arguments(run):
     run(main())
 
 
-# --- certificates that are no good ------------------------------------------------
+# --- bad certificates -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["expired", "other host", "unknown issuer"])
@@ -297,7 +297,7 @@ def test_a_bad_certificate_reaches_the_caller(flavour, run, log, kind):
             with pytest.raises(ssl.SSLCertVerificationError, match=expected):
                 await server.connect()
             await nothing_left()
-            # Never made, so never lost.
+            # connection_made() was not called, so connection_lost() is not either.
             assert [protocol.calls for protocol in server.protocols] in ([[]], [["made", "lost"]])
 
     run(main())
@@ -376,7 +376,7 @@ def test_plain_text_from_a_server(run):
         run(main())
 
 
-def test_the_peer_leaves_during_the_handshake(run):
+def test_the_peer_closes_during_the_handshake(run):
     def leave(connection):
         connection.recv(10)
 
@@ -416,7 +416,7 @@ def test_the_handshake_takes_too_long(run):
         run(main())
 
 
-def test_a_client_that_says_nothing_is_dropped(flavour, run):
+def test_a_silent_client_is_dropped(flavour, run):
     handled = []
 
     async def main():
@@ -439,7 +439,7 @@ def test_the_shutdown_takes_too_long(run):
     context = server_context()
 
     def ignore(wrapped):
-        # Reads below TLS: close_notify is never answered.
+        # Reads the raw socket: close_notify is never answered.
         plain = socket.socket(fileno=socket.dup(wrapped.fileno()))
         with plain:
             plain.settimeout(peers.SECONDS)
@@ -522,7 +522,7 @@ def test_garbage_after_the_handshake(run):
         with socket.socket(fileno=wrapped.detach()) as plain:
             plain.settimeout(peers.SECONDS)
             plain.recv(1)
-            # No TLS header, and shorter than it says.
+            # Not a TLS header, and shorter than the length it declares.
             plain.sendall(b"\x17\x09\x09\xff\xff garbage")
             peers.receive_all(plain)
 
@@ -654,7 +654,7 @@ def test_returning_true_from_eof_received_has_no_effect(run, log):
     assert warnings(log) == ["returning true from eof_received() has no effect when using ssl"]
 
 
-def test_a_forgotten_transport_warns(run):
+def test_a_dropped_transport_warns(run):
     async def main():
         async with Server(protocol=Recorder) as server:
             transport, client = await server.connect()
@@ -662,13 +662,13 @@ def test_a_forgotten_transport_warns(run):
             accepted = server.protocols[0]
             lower = transport._ssl_protocol._transport
             lower.pause_reading()
-            lower.abort()  # the socket goes, the TLS transport hears of it
+            lower.abort()  # the socket is closed, and the TLS transport is notified
             assert await client.done is None
             await closed(accepted)
 
     run(main())
 
-    class Forgotten(Exception):
+    class Dropped(Exception):
         pass
 
     async def forget():
@@ -707,7 +707,7 @@ def test_many_handshakes_at_once(run):
     run(main())
 
 
-def test_connections_leave_nothing(run):
+def test_connections_leak_nothing(run):
     async def main():
         async with Server() as server:
             context = client_context()
@@ -761,7 +761,7 @@ def test_the_server_waits_for_its_connections(run):
 
 
 def test_the_loop_ends_during_a_handshake(flavour, run, log):
-    """The accepting task, which `asyncio.all_tasks()` lists, is cancelled and closes."""
+    """The accepting task, listed by `asyncio.all_tasks()`, is cancelled and closes."""
     client = socket.socket()
 
     async def main():
@@ -780,7 +780,7 @@ def test_the_loop_ends_during_a_handshake(flavour, run, log):
     with client:
         client.settimeout(5)
         assert run(main()) == "_accept_connection2"
-        # Nothing was left unclosed: the fixtures would say so.
+        # Nothing was left unclosed: the fixtures would report it.
         assert client.recv(100) == b""
     error = "Error on transport creation for incoming connection"
     reported = [text.splitlines()[0] for text in warnings(log)]

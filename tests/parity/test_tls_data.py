@@ -21,14 +21,14 @@ SIZES = [1, 2, 1000, RECORD - 1, RECORD, RECORD + 1, 7 * RECORD, 100_000, 1_000_
 
 
 class Views(BufferedRecorder):
-    """Gives memoryviews: asyncio's TLS would read into a copy of a part of a bytearray."""
+    """Supplies memoryviews: asyncio's TLS would slice a bytearray and read into the copy."""
 
     def get_buffer(self, sizehint):
         return memoryview(super().get_buffer(sizehint))
 
 
 class Client:
-    """A TLS client without a loop: what to send is cut by whoever uses it."""
+    """A TLS client without a loop; the caller splits what it sends."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self.sock = sock
@@ -47,7 +47,7 @@ class Client:
                 return await loop.sock_sendall(self.sock, self.outgoing.read())
 
     def encrypt(self, data: bytes) -> bytes:
-        """Records of some data."""
+        """The TLS records for some data."""
         view = memoryview(data)
         while view:
             view = view[self.object.write(view) :]
@@ -91,8 +91,8 @@ def test_the_types_received(run):
     assert types == {bytes}
 
 
-def test_what_arrives_together_is_delivered_together(run):
-    """All records of a turn, in one call."""
+def test_records_received_together_are_delivered_together(run):
+    """All records of a turn are delivered in one call."""
     deliveries = []
 
     class Noting(Recorder):
@@ -227,7 +227,7 @@ def test_a_slow_reader_pauses_the_writer(run):
             assert transport.get_write_buffer_size() >= 512 * 1024
             await nothing_left()
             assert not accepted.received
-            # What a paused transport keeps is bounded.
+            # A paused transport buffers a bounded amount.
             assert accepted.transport.get_read_buffer_size() < 1024 * 1024
             accepted.transport.resume_reading()
             assert accepted.transport.is_reading()
@@ -265,14 +265,14 @@ def test_writing_to_a_peer_that_reads_later(run):
 
 
 def test_pausing_in_data_received(run):
-    class Hesitant(Recorder):
+    class PausingEachTime(Recorder):
         def data_received(self, data):
             super().data_received(data)
             self.transport.pause_reading()
             asyncio.get_running_loop().call_soon(self.transport.resume_reading)
 
     async def main():
-        async with Server(protocol=Hesitant) as server:
+        async with Server(protocol=PausingEachTime) as server:
             transport, client = await server.connect()
             transport.write(BIG)
             transport.close()
@@ -372,12 +372,12 @@ def test_sendfile(run, tmp_path):
     run(main())
 
 
-# --- any cut ----------------------------------------------------------------------
+# --- splitting --------------------------------------------------------------------
 
 
 @st.composite
 def streams(draw):
-    """Messages, where their records are cut in sending, and where the stream ends."""
+    """Messages, where their records are split when sent, and where the stream ends."""
     sizes = draw(st.lists(st.integers(1, 40_000) | st.integers(1, 40), min_size=1, max_size=8))
     cuts = draw(st.lists(st.integers(1, 5000) | st.integers(1, 6), min_size=1, max_size=20))
     end = draw(st.none() | st.floats(0, 1))
@@ -387,8 +387,8 @@ def streams(draw):
 @pytest.mark.mode("plain")
 @pytest.mark.parametrize("buffered", [False, True], ids=["protocol", "buffered"])
 @pytest.mark.parametrize("version", list(ssl.TLSVersion)[-3:-1], ids=str)
-def test_data_received_whole_is_never_lost(flavour, run, buffered, version):
-    """Wherever the stream is cut, and wherever it ends, what came whole is delivered."""
+def test_complete_records_are_never_lost(flavour, run, buffered, version):
+    """Wherever the stream is split or ends, complete records are delivered."""
     contexts = server_context(), client_context(version=version)
 
     async def attempt(sizes, cuts, end):
@@ -431,9 +431,9 @@ def test_data_received_whole_is_never_lost(flavour, run, buffered, version):
     def check(drawn):
         sizes, cuts, end = drawn
         if flavour.is_asyncio and buffered:
-            end = None  # asyncio loses what does not fit the buffer when the stream ends
+            end = None  # when the stream ends asyncio loses what does not fit into the buffer
         received, expected = run(attempt(sizes, cuts, end))
-        # Of the message that was cut, whole records may have come as well.
+        # Complete records of the truncated message may have arrived as well.
         assert received[: len(expected)] == expected
         assert len(received) - len(expected) < 40_000
 
@@ -441,7 +441,7 @@ def test_data_received_whole_is_never_lost(flavour, run, buffered, version):
 
 
 def test_streams(run):
-    """Messages of all sizes, more than the reader's limit, and what is wrong with a waiter."""
+    """Messages of all sizes, more than the reader's limit, and an invalid waiter."""
 
     class Foreign:
         def cancelled(self):

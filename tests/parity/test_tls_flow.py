@@ -1,4 +1,4 @@
-"""TLS and flow control: what waits where, when the application is paused, what ends a wait."""
+"""TLS and flow control: what is buffered where, when the application is paused and resumed."""
 
 import asyncio
 import socket
@@ -15,22 +15,22 @@ from ..support.protocols import BufferedRecorder, Recorder
 from ..support.tls import Server, closed, nothing_left
 
 RECORD = 16 * 1024
-#: What TLS 1.3 adds to a record with AES-GCM or ChaCha20: header, type, tag.
+#: The overhead of a TLS 1.3 record with AES-GCM or ChaCha20: header, type, tag.
 ADDED = 22
 HIGH, LOW = 512 * 1024, 128 * 1024
 
 
 def encrypted(size):
-    """Bytes of ciphertext of one write."""
+    """The number of ciphertext bytes of one write."""
     return size + -(-size // RECORD) * ADDED
 
 
-async def clogged(server, protocol=Recorder):
-    """A connection whose peer does not read and whose transport below takes no more."""
+async def blocked_connection(server, protocol=Recorder):
+    """A connection whose peer does not read and whose underlying transport is full."""
     transport, client = await server.connect(protocol=protocol)
     await nothing_left()
     server.protocols[-1].transport.pause_reading()
-    # All of it goes to the transport below, however much it is.
+    # Everything goes to the underlying transport, regardless of the amount.
     transport.write(bytes(20_000_000))
     assert transport.get_write_buffer_size() == 0
     assert "pause" not in client.calls
@@ -64,10 +64,10 @@ def test_both_sides_write_before_they_read(run):
         run(main(size))
 
 
-def test_what_waits_is_ciphertext(run):
+def test_buffered_data_is_ciphertext(run):
     async def main():
         async with Server(protocol=Recorder) as server:
-            transport, client = await clogged(server)
+            transport, client = await blocked_connection(server)
             expected = 0
             for data in (b"x", bytes(RECORD), bytes(RECORD + 1), bytearray(40_000)):
                 transport.write(data)
@@ -81,7 +81,7 @@ def test_what_waits_is_ciphertext(run):
             expected += encrypted(100_000)
             assert transport.get_write_buffer_size() == expected
             transport.abort()
-            # Else it does not see the end.
+            # Otherwise it does not notice the end.
             server.protocols[0].transport.resume_reading()
             await closed(client, server.protocols[0])
 
@@ -92,7 +92,7 @@ def test_what_waits_is_ciphertext(run):
 def test_where_the_application_is_paused(run, step):
     async def main():
         async with Server(protocol=Recorder) as server:
-            transport, client = await clogged(server)
+            transport, client = await blocked_connection(server)
             written = 20_000_000
             expected = 0
             while expected < HIGH:
@@ -116,10 +116,10 @@ def test_where_the_application_is_paused(run, step):
     run(main())
 
 
-def test_limits_below_what_waits(run):
+def test_limits_below_the_buffered_amount(run):
     async def main():
         async with Server(protocol=Recorder) as server:
-            transport, client = await clogged(server)
+            transport, client = await blocked_connection(server)
             transport.write(bytes(10_000))
             assert client.calls[-1] == "made"
             transport.set_write_buffer_limits(high=5000, low=0)
@@ -137,7 +137,7 @@ def test_limits_below_what_waits(run):
 
 
 class Reacting(Recorder):
-    """Does something when it is paused or resumed."""
+    """Performs an action when it is paused or resumed."""
 
     def __init__(self, pausing=None, resuming=None):
         super().__init__()
@@ -154,7 +154,7 @@ class Reacting(Recorder):
 @pytest.mark.parametrize("what", ["write", "close", "abort", "limits"])
 def test_reactions_to_being_paused(flavour, run, when, what):
     if flavour.is_asyncio and (when, what) == ("resume", "abort"):
-        pytest.skip("asyncio logs errors of its own: the connection is lost twice")
+        pytest.skip("asyncio logs additional errors: the connection is lost twice")
     actions = {
         "write": lambda transport: transport.write(b"y" * 100_000),
         "close": lambda transport: transport.close(),
@@ -167,7 +167,7 @@ def test_reactions_to_being_paused(flavour, run, when, what):
         async with Server(protocol=Recorder) as server:
             options = [None, None]
             options[index] = actions[what]
-            transport, client = await clogged(server, lambda: Reacting(*options))
+            transport, client = await blocked_connection(server, lambda: Reacting(*options))
             accepted = server.protocols[0]
             written = 20_000_000
             while "pause" not in client.calls:
@@ -191,7 +191,7 @@ def test_reactions_to_being_paused(flavour, run, when, what):
 
 @pytest.mark.parametrize("size", [10, 20_000, 200_000])
 def test_memory_of_larger_items(run, size):
-    """The parts of a memoryview are counted in items."""
+    """Slices of a memoryview are counted in items."""
     numbers = array("I", range(size))
 
     async def main():
@@ -218,7 +218,7 @@ UNSENDABLE = {
 
 @pytest.mark.parametrize("kind", UNSENDABLE)
 @pytest.mark.parametrize("before", [[], [b"before"]], ids=["alone", "after"])
-def test_what_cannot_be_encrypted_ends_the_connection(run, kind, before):
+def test_invalid_data_ends_the_connection(run, kind, before):
     data, expected = UNSENDABLE[kind]
 
     async def main():
@@ -251,8 +251,8 @@ def test_a_write_of_memory_with_gaps(run):
     run(main())
 
 
-def test_an_iterable_that_fails_leaves_what_it_gave(run):
-    """It goes out with the next write, as in asyncio."""
+def test_a_failing_iterable_keeps_earlier_pieces(run):
+    """It is sent with the next write, as in asyncio."""
 
     def pieces():
         yield b"one, "
@@ -270,13 +270,13 @@ def test_an_iterable_that_fails_leaves_what_it_gave(run):
             await accepted.until(lambda: accepted.received == b"one, two")
             transport.close()
             await closed(client, accepted)
-            # Nothing is looked at once the connection is closed.
+            # The iterable is not consumed once the connection is closed.
             transport.writelines(None)
 
     run(main())
 
 
-def test_what_has_no_length_ends_the_connection_at_the_next_write(run):
+def test_data_without_a_length_ends_the_connection_at_the_next_write(run):
     async def main():
         reports = []
         asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
@@ -296,7 +296,7 @@ def test_what_has_no_length_ends_the_connection_at_the_next_write(run):
 def test_closing_with_much_to_send_to_a_slow_peer(run):
     async def main():
         async with Server(protocol=Recorder) as server:
-            transport, client = await clogged(server)
+            transport, client = await blocked_connection(server)
             transport.write(b"z" * 1_000_000)
             transport.close()
             accepted = server.protocols[0]
@@ -312,11 +312,11 @@ def test_closing_with_much_to_send_to_a_slow_peer(run):
     run(main())
 
 
-# --- the end of the stream, and a peer that takes nothing ---------------------------
+# --- the end of the stream, and a peer that does not read ---------------------------
 
 
 async def plain_peer(loop, protocol, **options):
-    """A TLS connection of the loop, and the other end: a socket and an SSL object."""
+    """A TLS connection of the loop, and its peer: a socket and an SSL object."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -342,11 +342,11 @@ async def plain_peer(loop, protocol, **options):
     return transport, client, theirs, peer, outgoing
 
 
-# asyncio before 3.14.9 waits for ever.
+# asyncio before 3.14.9 waits forever.
 @pytest.mark.only("ferroloop")
 @pytest.mark.parametrize("ending", ["eof", "close_notify"])
 @pytest.mark.parametrize("closing", [False, True])
-def test_a_peer_that_is_done_and_takes_nothing(run, ending, closing):
+def test_a_peer_that_half_closes_and_does_not_read(run, ending, closing):
     async def main():
         loop = asyncio.get_running_loop()
         transport, client, theirs, peer, outgoing = await plain_peer(
@@ -370,11 +370,11 @@ def test_a_peer_that_is_done_and_takes_nothing(run, ending, closing):
 
 
 @pytest.mark.parametrize("closing", [False, True])
-def test_a_peer_that_is_done_and_takes_all(run, flavour, closing):
-    """However long it takes: asyncio sets no limit to that before 3.14.9, and a limit to the whole
-    of it from then on."""
+def test_a_peer_that_half_closes_and_reads_everything(run, flavour, closing):
+    """However long it takes: before 3.14.9 asyncio sets no time limit for this; from then on it
+    limits the total time."""
     if flavour.is_asyncio and sys.version_info >= (3, 14, 9) and not closing:
-        pytest.skip("asyncio drops what is left when the time for the shutdown is over")
+        pytest.skip("asyncio drops remaining data when the shutdown times out")
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -397,7 +397,7 @@ def test_a_peer_that_is_done_and_takes_all(run, flavour, closing):
     run(main())
 
 
-@pytest.mark.only("ferroloop")  # close() does nothing in asyncio, and the connection stays
+@pytest.mark.only("ferroloop")  # in asyncio close() does nothing, and the connection stays open
 def test_closing_after_the_end_while_reading_is_paused(run):
     async def main():
         loop = asyncio.get_running_loop()
@@ -413,7 +413,7 @@ def test_closing_after_the_end_while_reading_is_paused(run):
     run(main())
 
 
-@pytest.mark.only("ferroloop")  # asyncio waits for ever
+@pytest.mark.only("ferroloop")  # asyncio waits forever
 def test_the_end_while_reading_and_writing_are_paused(run):
     async def main():
         loop = asyncio.get_running_loop()
@@ -434,7 +434,7 @@ def test_the_end_while_reading_and_writing_are_paused(run):
     run(main())
 
 
-# --- anything in any order ------------------------------------------------------------
+# --- random operations ----------------------------------------------------------------
 
 SIZES = st.integers(1, 40) | st.integers(1, 70_000) | st.integers(1, 1_000_000)
 OPERATIONS = st.one_of(
@@ -447,7 +447,7 @@ OPERATIONS = st.one_of(
 
 
 class Buffered(BufferedRecorder):
-    """Gives memoryviews, of a part of which asyncio's TLS makes no copy."""
+    """Supplies memoryviews, which asyncio's TLS can slice without copying."""
 
     def __init__(self):
         super().__init__(100_000)
@@ -464,7 +464,7 @@ class Buffered(BufferedRecorder):
 
 
 class Side:
-    """One end, and what its application has written."""
+    """One end of a connection, and what its application has written."""
 
     def __init__(self, protocol):
         self.protocol = protocol
@@ -502,7 +502,7 @@ class Side:
 @pytest.mark.parametrize("protocol", [Recorder, Buffered])
 @pytest.mark.parametrize("ending", ["close", "abort", "read all"])
 def test_any_order(flavour, run, protocol, ending):
-    """Nothing is lost, doubled or swapped, everything ends, and who was paused is resumed."""
+    """Nothing is lost, duplicated or reordered, everything ends, and paused writers are resumed."""
     if flavour.is_asyncio and protocol is Buffered and ending == "close":
         pytest.skip("asyncio loses what does not fit the buffer when the stream ends")
 
@@ -516,7 +516,7 @@ def test_any_order(flavour, run, protocol, ending):
                     for _ in range(value):
                         await asyncio.sleep(0)
                 elif which == 0 or ending == "read all":
-                    # What a side that closes has not read fails its shutdown.
+                    # Unread data makes the shutdown of the closing side fail.
                     sides[which].do(operation, value)
                 elif operation in ("pause", "resume"):
                     sides[which].do(operation, value)

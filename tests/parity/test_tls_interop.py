@@ -1,4 +1,4 @@
-"""TLS with programs that are not Python: the openssl tool, curl and nginx.
+"""TLS with programs not written in Python: the openssl tool, curl and nginx.
 
 A test is skipped only where its program is not installed.
 """
@@ -43,7 +43,7 @@ def free_port():
 
 @contextlib.asynccontextmanager
 async def program(*command):
-    """A child with pipes, killed at the end."""
+    """A child process with pipes, killed at the end."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.PIPE,
@@ -120,19 +120,19 @@ def test_openssl_server(run, files, version):
 
 @needs("openssl")
 def test_renegotiation_while_reading_is_paused(run, files):
-    """Writing goes on: the handshake needs no reader."""
+    """Writing continues: the handshake does not need a reader."""
     hellos = []
 
     async def main():
         port = free_port()
-        # Without -quiet, which would take its commands for data.
+        # Without -quiet, which would treat its commands as data.
         command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-tls1_2"]
         command += ["-cert", files / "chain.pem", "-key", files / "key.pem"]
         context = client_context(version=ssl.TLSVersion.TLSv1_2)
         async with program(*command) as process:
 
             def message(connection, direction, version, content, kind, data):
-                # The answer to the server's request, which is read before reading is paused.
+                # The reply to the server's request, which is read before reading is paused.
                 if direction == "write" and getattr(kind, "name", "") == "CLIENT_HELLO":
                     hellos.append(kind)
                     if len(hellos) == 2:
@@ -155,7 +155,7 @@ def test_renegotiation_while_reading_is_paused(run, files):
             assert not transport.is_reading()
             assert seen.index(b"line 1") < seen.index(b"line 2") < seen.index(b"line 3")
             assert transport.get_write_buffer_size() == 0
-            # The collector does not see what a context holds.
+            # The garbage collector cannot see the references of a context.
             context._msg_callback = None
             transport.abort()
             await client.done

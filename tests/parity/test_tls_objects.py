@@ -1,5 +1,5 @@
-"""What the SSL object of a connection may be and do: classes with methods of their own, objects
-that delegate, methods that are replaced.
+"""Unusual SSL objects of a connection: subclasses with overridden methods, objects that delegate,
+replaced methods.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from ..support.tls import Server, closed, nothing_left
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
-def test_getpeercert_is_asked_when_the_handshake_is_done(run, side):
+def test_getpeercert_is_called_after_the_handshake(run, side):
     """A class that pins certificates must be able to refuse one."""
     calls = []
 
@@ -34,11 +34,11 @@ def test_getpeercert_is_asked_when_the_handshake_is_done(run, side):
                     await server.connect(contexts["client"])
                 await nothing_left()
             else:
-                # TLS 1.3 lets the client believe that it is connected.
+                # With TLS 1.3 the client believes that it is connected.
                 transport, client = await server.connect(contexts["client"])
                 await client.done
                 assert client.received == b""
-                # The application of the server has never heard of it.
+                # The server's application is never notified of the connection.
                 assert server.protocols[0].calls == []
         assert calls == [False]
 
@@ -53,7 +53,7 @@ def test_an_undecodable_certificate_fails_the_handshake(run):
             with pytest.raises(ssl.SSLError) as error:
                 await server.connect()
             assert not isinstance(error.value, ssl.CertificateError)
-            # A client that does not look at it is served.
+            # A client that does not inspect it is served.
             context = client_context(check_hostname=False, verify_mode=ssl.CERT_NONE)
             transport, client = await server.connect(context)
             assert transport.get_extra_info("peercert") == {}
@@ -64,8 +64,8 @@ def test_an_undecodable_certificate_fails_the_handshake(run):
     run(main())
 
 
-def test_extra_information_is_that_of_the_handshake(run):
-    """Asked once, also if the object would answer something else later."""
+def test_extra_information_is_read_at_the_handshake(run):
+    """Read once, even if the object would return something else later."""
     answers = {"getpeercert": 0, "cipher": 0, "compression": 0}
 
     def counting(name):
@@ -94,7 +94,7 @@ def test_extra_information_is_that_of_the_handshake(run):
 
 
 @pytest.mark.parametrize("name", ["cipher", "compression"])
-def test_other_questions_may_fail_too(run, name):
+def test_other_methods_may_fail_too(run, name):
     def method(self):
         raise ValueError(f"no {name}")
 
@@ -114,7 +114,7 @@ def test_other_questions_may_fail_too(run, name):
 
 
 class Delegating:
-    """Has none of the methods; answers for an SSL object."""
+    """Defines none of the methods, but delegates to an SSL object."""
 
     def __init__(self, target, calls):
         self.target = target
@@ -126,7 +126,7 @@ class Delegating:
 
 
 def context_of(wrap):
-    """A client's context whose `wrap_bio()` gives what `wrap` makes of the SSL object."""
+    """A client's context whose `wrap_bio()` returns `wrap(SSL object)`."""
 
     class Context(ssl.SSLContext):
         def wrap_bio(self, *args, **options):
@@ -202,7 +202,7 @@ def test_methods_replaced_on_the_class_of_an_open_connection(run, monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setattr(ssl.SSLObject, "read", counted_read)
                 patch.setattr(ssl.SSLObject, "write", counted_write)
-                # Whole, as asyncio hands it over.
+                # In one piece, as asyncio passes it.
                 transport.write(bytes(100_000))
                 await client.until(lambda: len(client.received) == 100_006)
             assert ("write", 100_000) in calls
@@ -218,7 +218,7 @@ def test_methods_replaced_on_the_class_of_an_open_connection(run, monkeypatch):
 
 
 def test_methods_replaced_before_the_first_connection(flavour):
-    """As instrumentation does, whose functions look like those that they wrap."""
+    """Like instrumentation whose functions imitate those that they wrap."""
     status, out, errors = run_program(
         flavour,
         """
@@ -254,7 +254,7 @@ def test_methods_replaced_before_the_first_connection(flavour):
 
 
 def test_read_with_one_parameter_is_enough(run):
-    """asyncio asks for bytes unless the protocol has a buffer."""
+    """asyncio reads bytes unless the protocol is buffered."""
 
     class Narrow(ssl.SSLObject):
         def read(self, len):
@@ -269,8 +269,8 @@ def test_read_with_one_parameter_is_enough(run):
 
 @pytest.mark.parametrize("error", [ssl.SSLWantReadError, ssl.SSLSyscallError])
 @pytest.mark.parametrize("method", ["read", "write"])
-def test_asking_for_more_without_need(run, method, error):
-    """What is held back comes with the next data."""
+def test_spurious_want_read_and_want_write(run, method, error):
+    """Held-back data is delivered with the next data."""
     armed = []
 
     class Asking(ssl.SSLObject):
@@ -309,7 +309,7 @@ def test_asking_for_more_without_need(run, method, error):
 
 
 @pytest.mark.parametrize("method", ["read", "write"])
-def test_what_replaced_methods_raise(run, method):
+def test_exceptions_of_replaced_methods(run, method):
     armed = []
 
     class Failing(ssl.SSLObject):
@@ -344,7 +344,7 @@ def test_what_replaced_methods_raise(run, method):
     run(main())
 
 
-def test_a_base_exception_keeps_what_was_written(run):
+def test_a_base_exception_keeps_written_data(run):
     class Odd(BaseException):
         pass
 
@@ -371,8 +371,8 @@ def test_a_base_exception_keeps_what_was_written(run):
 
 
 @pytest.mark.parametrize("claim", [4000, 1 << 40])
-def test_what_read_claims_is_not_believed(run, claim):
-    """A protocol without a buffer gets what was read, whatever the method would say of a buffer."""
+def test_the_count_claimed_by_read_is_ignored(run, claim):
+    """A protocol without a buffer gets the data read, whatever count the method would return."""
 
     class Liar(ssl.SSLObject):
         def read(self, len=1024, buffer=None):
@@ -388,7 +388,7 @@ def test_what_read_claims_is_not_believed(run, claim):
 
 
 @pytest.mark.parametrize("claim", [3, 1 << 20, 1 << 70])
-def test_what_write_claims_is_at_most_all(run, claim):
+def test_the_count_claimed_by_write_is_capped(run, claim):
     class Liar(ssl.SSLObject):
         def write(self, data):
             return super().write(data) + claim
@@ -406,7 +406,7 @@ def test_what_write_claims_is_at_most_all(run, claim):
     run(main())
 
 
-def test_a_part_of_a_write(run):
+def test_a_partial_write(run):
     class Short(ssl.SSLObject):
         def write(self, data):
             return super().write(data[:1000])
@@ -419,7 +419,7 @@ def test_a_part_of_a_write(run):
 
 
 @pytest.mark.parametrize("answer", [None, "5", b""])
-def test_an_answer_of_write_that_is_no_number(run, answer):
+def test_a_non_integer_result_of_write(run, answer):
     class Odd(ssl.SSLObject):
         def write(self, data):
             super().write(data)
@@ -438,9 +438,9 @@ def test_an_answer_of_write_that_is_no_number(run, answer):
     run(main())
 
 
-# asyncio tries again for ever.
+# asyncio retries forever.
 @pytest.mark.only("ferroloop")
-def test_an_object_that_takes_nothing(run):
+def test_an_object_that_accepts_nothing(run):
     answers = [0, 0]
 
     class Slow(ssl.SSLObject):
@@ -463,7 +463,7 @@ def test_an_object_that_takes_nothing(run):
 
 @pytest.mark.only("ferroloop")  # asyncio encrypts the same data twice, the second time too late
 def test_a_method_that_closes_the_connection(run):
-    """Everything that was written goes out all the same."""
+    """Everything written is still sent."""
     armed = []
 
     class Closing(ssl.SSLObject):

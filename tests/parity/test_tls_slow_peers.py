@@ -1,4 +1,4 @@
-"""TLS to a peer that reads late: what the poller has registered, and how the connection ends."""
+"""TLS to a peer that reads late: the poller's registrations, and how the connection ends."""
 
 import asyncio
 
@@ -8,13 +8,13 @@ from ..support.protocols import Recorder
 from ..support.registrations import Registrations, assert_sleeps
 from ..support.tls import Server
 
-#: more than the sockets and all the layers' buffers hold
+#: more than the sockets and the buffers of all layers can hold
 SIZE = 8_000_000
 PIECES = 400
 
 
 class Slow(Recorder):
-    """Reads nothing until it is told to."""
+    """Reads nothing until told to."""
 
     def connection_made(self, transport):
         super().connection_made(transport)
@@ -22,7 +22,7 @@ class Slow(Recorder):
 
 
 class Producer(Recorder):
-    """Writes pieces whenever it may, two at least."""
+    """Writes pieces whenever it may, at least two."""
 
     left = 0
 
@@ -44,11 +44,11 @@ async def settled():
 
 @pytest.mark.parametrize("left", [0, PIECES])
 @pytest.mark.parametrize("how", ["close", "abort", "close at once", "abort at once"])
-def test_what_is_unsent_and_what_is_registered(run, log, how, left):
+def test_registrations_with_unsent_data(run, log, how, left):
     async def main():
         registrations = await Registrations.of_running_loop()
         async with Server(protocol=Slow) as server:
-            for _ in range(2):  # The second one has the numbers of the first.
+            for _ in range(2):  # The second connection reuses the descriptor numbers of the first.
                 async with asyncio.timeout(10):
                     await end_one(registrations, server, how, left)
             await assert_sleeps()
@@ -75,7 +75,7 @@ def test_what_is_unsent_and_what_is_registered(run, log, how, left):
         total = SIZE + left * 10_000
         if how == "close at once":
             await peer.until(lambda: "lost" in peer.calls)
-            # Of what is written after close() some may be sent.
+            # Some of the data written after close() may be sent.
             total = max(SIZE, len(peer.received))
         else:
             await peer.until(lambda: len(peer.received) == total)
@@ -88,7 +88,7 @@ def test_what_is_unsent_and_what_is_registered(run, log, how, left):
         assert peer.received == b"x" * SIZE + b"y" * (total - SIZE)
 
     run(main())
-    # A producer that goes on after close() is told so.
+    # Writes after close() are logged.
     if how == "close at once":
         texts = {text for text in log.messages() if not text.startswith("Executing ")}
         assert texts <= {"SSL connection is closed"}

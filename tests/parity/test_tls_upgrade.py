@@ -1,4 +1,4 @@
-"""start_tls(): by the loop and by streams, over TLS, over transports that are not the loop's."""
+"""start_tls(): on the loop and on streams, over TLS, over transports that are not the loop's."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ class Upgrading(Echo):
             super().data_received(data)
 
     async def upgrade(self, loop, transport):
-        # In the same step: what the client answers is TLS already.
+        # In the same step: the client's reply is already TLS.
         transport.write(b"OK")
         self.transport = await loop.start_tls(transport, self, server_context(), server_side=True)
         self.transport.write(b"READY")
@@ -103,7 +103,7 @@ def test_a_handshake_that_fails(run):
                 await loop.start_tls(transport, client, client_context(), server_hostname=HOST)
             assert transport.is_closing()
             await nothing_left()
-            # asyncio leaves the protocol of the upgrade to whoever asked for it.
+            # asyncio leaves the protocol of the upgrade to the caller.
             assert client.calls[0] == "made"
 
     run(main())
@@ -130,7 +130,7 @@ def test_a_handshake_that_takes_too_long(run):
 
 
 def test_tls_in_tls(run):
-    """The outer server answers STARTTLS inside of TLS, as a proxy's CONNECT does."""
+    """The outer server answers STARTTLS inside TLS, like a proxy's CONNECT."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -199,7 +199,7 @@ def test_streams(run, over_tls):
     run(main())
 
 
-class Wire(asyncio.Transport):
+class PythonTransport(asyncio.Transport):
     """A transport in pure Python; two of them are joined by the loop's callbacks."""
 
     _start_tls_compatible = True
@@ -264,7 +264,7 @@ def test_over_a_transport_that_is_not_the_loops(run):
     async def main():
         loop = asyncio.get_running_loop()
         client, server = Recorder(), Echo()
-        left, right = Wire(client), Wire(server)
+        left, right = PythonTransport(client), PythonTransport(server)
         left.other, right.other = right, left
         for protocol, transport in ((client, left), (server, right)):
             protocol.connection_made(transport)
@@ -294,7 +294,7 @@ def test_a_failed_handshake_leaves_no_cycle(run, upgrade):
             left.append(weakref.ref(transport))
 
         def connection_lost(self, error):
-            # Not kept: its traceback knows the frame that knows this protocol.
+            # Not stored: its traceback refers to a frame that refers to this protocol.
             super().connection_lost(None)
 
     def make():
@@ -317,7 +317,7 @@ def test_a_failed_handshake_leaves_no_cycle(run, upgrade):
     async def main():
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, report: None)
-        # It does not trust the server.
+        # The client does not trust the server.
         context = ssl.create_default_context()
         async with Server() as server:
             gc.collect()

@@ -1,4 +1,4 @@
-"""What libraries and their tests touch: attributes of transports, servers and their sockets."""
+"""Attributes of transports, servers and their sockets that libraries and their tests use."""
 
 import asyncio
 import collections
@@ -30,7 +30,8 @@ async def end(server):
 
 
 def test_the_extra_socket(run):
-    """A TransportSocket: one can look at it, and what would disturb the transport is refused."""
+    """A TransportSocket: it can be inspected, but operations that would disturb the transport are
+    refused."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -94,7 +95,7 @@ def test_instances_of_asyncio_classes(run):
 
 
 def test_methods_replaced_on_a_transport(run):
-    """Streams call what is there now."""
+    """Streams call the current methods."""
 
     async def main():
         ours, peer = socket.socketpair()

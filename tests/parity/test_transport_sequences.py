@@ -1,7 +1,7 @@
-"""Random sequences of what one does to a transport, on asyncio and on ferroloop.
+"""Random sequences of operations on a transport, on asyncio and on ferroloop.
 
-Both must show the same to the protocol, to the caller and to the peer. The peer is the other end
-of a socket pair, driven from the same thread, so that nothing depends on time.
+Protocol, caller and peer must observe the same on both. The peer is the other end of a socket pair,
+driven from the same thread, so that nothing depends on timing.
 """
 
 import asyncio
@@ -44,14 +44,14 @@ OPERATIONS = st.one_of(
 
 
 class Seen(asyncio.Protocol):
-    """Writes down what the transport tells it; can do something in a callback."""
+    """Records its callbacks; can perform an action in a callback."""
 
     def __init__(self, name, log, keep_open):
         self.name, self.log, self.keep_open = name, log, keep_open
 
     def add(self, *entry):
         entry = (self.name, *entry)
-        # How data is cut into pieces is the system's business.
+        # How data is split into pieces depends on the system.
         if entry[1] == "data" and self.log and self.log[-1][:2] == entry[:2]:
             self.log[-1] = (*entry[:2], self.log[-1][2] + entry[2])
         else:
@@ -78,7 +78,7 @@ class Seen(asyncio.Protocol):
 
 
 class SeenBuffered(Seen, asyncio.BufferedProtocol):
-    """The same with a buffer of its own."""
+    """The same with its own buffer."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -119,7 +119,7 @@ async def play(operations, keep_open):
         if "write" in operation and operation != "write_eof":
             written += data[:100] if operation == "writelines" else data
             written += data[: size // 2] if operation == "write_twice" else b""
-        # How much the socket takes differs by the number of system calls that brought it.
+        # How much the socket accepts depends on the number of system calls that filled it.
         unread = len(written) - len(at_peer)
         loses_some |= operation in ("abort", "peer_close") and unread >= 50_000
         try:
@@ -132,8 +132,8 @@ async def play(operations, keep_open):
                 mutable = bytearray(data)
                 transport.write(mutable)
             elif operation == "writelines":
-                # What early releases of asyncio got wrong stays out: writelines() raised TypeError
-                # after close(), did not pause the protocol, and kept an empty last chunk for ever.
+                # Known bugs of early asyncio releases are avoided: writelines() raised TypeError
+                # after close(), did not pause the protocol, and kept an empty last chunk.
                 size, data = min(size, 100), data[:100]
                 idle = transport.get_write_buffer_size() == 0
                 below = size <= transport.get_write_buffer_limits()[1]
@@ -158,7 +158,7 @@ async def play(operations, keep_open):
                 getattr(transport, operation)()
         except (OSError, RuntimeError) as error:
             answers.append((operation, type(error).__name__, str(error)))
-        # A write that is held until its callback returns finds out later that the peer is gone.
+        # A write that is held until its callback returns notices later that the peer is gone.
         if peer.fileno() >= 0 or "write" not in operation:
             answers.append(transport.is_closing())
         certain = not 50_000 < len(written) - len(at_peer) < 150_000
@@ -166,7 +166,7 @@ async def play(operations, keep_open):
         for _ in range(TURNS):
             await asyncio.sleep(0)
         answers.append(transport.is_closing())
-    # To the end: everything that was written arrives, and the connection is lost once.
+    # Run to the end: everything written arrives, and the connection is lost once.
     transport.close()
     for _ in range(400):
         peer_read(1 << 20)
@@ -184,8 +184,8 @@ async def play(operations, keep_open):
 
 
 def is_subsequence(received, written):
-    """Whether nothing was received but what was written, in that order; each operation has a value
-    of its own, and what a closed transport takes is dropped."""
+    """Whether only written data was received, in that order; each operation has its own value, and
+    what a closed transport accepts is dropped."""
     values = bytes(dict.fromkeys(written))
     counts = [(received.count(value), written.count(value)) for value in values]
     in_order = bytes(dict.fromkeys(received))
@@ -212,7 +212,7 @@ def check(log, operations, keep_open):
     try:
         expected = (*on(asyncio.SelectorEventLoop, operations, keep_open), log.messages())
     except AttributeError as error:
-        # A transport of asyncio's takes a write after close() has done its work, and has no socket.
+        # asyncio's transport accepts a write after close() has finished, when it has no socket.
         if "'NoneType' object has no attribute" not in str(error):
             raise
         log.messages()
@@ -222,5 +222,5 @@ def check(log, operations, keep_open):
 
 
 @pytest.mark.timeout(180)
-def test_transports_do_the_same(log):
+def test_transports_behave_the_same(log):
     check(log)
