@@ -19,7 +19,7 @@ async def numbers(log, count=10):
 
 
 async def first(generator):
-    """The first value, asked for while the loop runs: that is when it is registered."""
+    """The first value, requested while the loop runs, which registers the generator."""
     return await anext(generator)
 
 
@@ -35,7 +35,7 @@ def test_hooks_are_set_while_running(loop):
     assert sys.get_asyncgen_hooks() == before
 
 
-def test_hooks_set_before_are_restored(loop):
+def test_previous_hooks_are_restored(loop):
     def hook(generator):
         pass
 
@@ -57,7 +57,7 @@ def test_exhausted(run):
     assert run(main()) == ([0, 1, 2, 3], ["closed"])
 
 
-def test_dropped_is_closed_by_the_loop(run):
+def test_a_dropped_generator_is_closed_by_the_loop(run):
     async def main():
         log = []
         async for _ in numbers(log):
@@ -70,7 +70,7 @@ def test_dropped_is_closed_by_the_loop(run):
     assert run(main()) == ["closed"]
 
 
-def test_shutdown_closes_what_is_open(loop):
+def test_shutdown_closes_open_generators(loop):
     log = []
     generators = [numbers(log) for _ in range(3)]
 

@@ -1,5 +1,5 @@
-"""What Python code can make arbitrarily deep or endless has a bound: cycles of tasks that await
-each other, chains of objects that keep one another alive."""
+"""Structures that Python code can make arbitrarily deep or cyclic are handled within bounds: cycles
+of tasks that await each other, chains of objects that keep one another alive."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from ..support.programs import run_program
 
 DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
 
-# From 3.14 on asyncio's own recursion ends where the stack does.
+# From 3.14 on asyncio's recursion is limited by the size of the stack.
 TOO_DEEP = r"(maximum recursion depth exceeded|Stack overflow \(used \d+ kB\))"
 
 
@@ -45,7 +45,7 @@ async def through_wait_for(task):
 
 
 def make_cycle(loop, make_task, wait, length=3):
-    """Tasks each of which awaits the next, the last one the first."""
+    """Tasks each of which awaits the next; the last one awaits the first."""
     tasks = []
     start = loop.create_future()
 
@@ -63,11 +63,11 @@ def make_cycle(loop, make_task, wait, length=3):
 
 
 def break_cycle(loop, tasks):
-    """Ends the first task as if what it awaits was cancelled, and so all."""
+    """Ends the first task as if what it awaits was cancelled, which ends them all."""
     cancelled = loop.create_future()
     cancelled.cancel()
     awaited = tasks[0]._fut_waiter
-    # gather() has a callback of its own there from 3.14 on, which shows the tasks.
+    # From 3.14 on gather() adds another callback there, which shows the tasks.
     wake_up, context = next(
         it
         for it in awaited._callbacks
@@ -78,7 +78,7 @@ def break_cycle(loop, tasks):
     loop.run_until_complete(asyncio.wait(tasks))
 
 
-# Before 3.12 wait_for() had a future of its own in between, which ends the chain.
+# Before 3.12 wait_for() used a future in between, which ends the chain.
 WAYS = [through_await, through_gather] + [through_wait_for] * (sys.version_info >= (3, 12))
 
 
@@ -142,9 +142,11 @@ def test_a_method_replaced_on_an_instance_is_called(loop, flavour):
     loop.run_until_complete(asyncio.wait([outer]))
 
 
-@pytest.mark.only("ferroloop")  # asyncio gives up after 1,000 or 10,000 tasks, by version
+@pytest.mark.only(
+    "ferroloop"
+)  # asyncio stops after 1,000 or 10,000 tasks, depending on the version
 def test_a_long_chain_of_tasks_is_cancelled(loop):
-    loop.set_debug(False)  # a slow step would be shown, with all tasks that wait for it
+    loop.set_debug(False)  # a slow step would be logged, with all tasks that wait for it
     future = innermost = loop.create_future()
     for _ in range(20_000):
         future = loop.create_task(through_await(future))
@@ -295,7 +297,7 @@ loop = new_event_loop()
 module = sys.modules[type(loop).__module__.split(".")[0]]
 
 class Other:
-    '''Frees a chain of its own in the middle of another one.'''
+    '''Frees a separate chain in the middle of another one.'''
     def __init__(self, kept):
         self.kept = kept
     def __del__(self):
@@ -329,8 +331,8 @@ def test_chains_are_freed_by_several_threads(flavour: Flavour):
 
 
 WAITING = """
-# One thread waits in a finalizer, deep inside of a chain that dies; another one, and a child that
-# is forked meanwhile, free chains of their own and see all of them gone.
+# One thread waits in a finalizer deep inside a chain that is being freed; meanwhile another thread
+# and a forked child free their own chains, completely.
 class Ended:
     def __init__(self, action):
         self.action = action
@@ -376,7 +378,7 @@ loop.close()
 @pytest.mark.parametrize("length", [1, 30, 300])
 def test_chains_are_freed_while_a_finalizer_waits(flavour: Flavour, length):
     source = WAITING.replace("CHAIN", str(min(length, 30) if DEBUG_BUILD else length))
-    # From 3.12 on a fork in a process with threads is warned about.
+    # From 3.12 on a fork in a process with threads emits a warning.
     options = ("-W", "ignore::DeprecationWarning")
     assert run_program(flavour, source, *options) == (0, "0\n", "")
 
@@ -400,12 +402,12 @@ def test_the_extension_module_is_imported_again(flavour: Flavour):
     assert run_program(flavour, source) == (0, "1\n2\n" * 3, "")
 
 
-# --- what a loop survives ------------------------------------------------------------
+# --- misuse that a loop survives -----------------------------------------------------
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 15), reason="__init__ runs once")
-def test_future_initialised_anew_before_its_waiter_wakes(loop, flavour):
-    """What is wrong with the future is the task's business, and the loop runs on."""
+def test_future_reinitialised_before_its_waiter_wakes(loop, flavour):
+    """The error of the future is raised in the task, and the loop continues."""
     future = flavour.Future(loop=loop)
     caught = []
 

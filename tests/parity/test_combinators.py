@@ -157,7 +157,7 @@ def test_wait_with_a_timeout(run):
     assert run(main()) == (set(), True)
 
 
-def test_wait_refuses(run):
+def test_wait_refuses_invalid_arguments(run):
     async def main():
         with pytest.raises(ValueError, match="Set of Tasks/Futures is empty"):
             await asyncio.wait([])
@@ -184,7 +184,7 @@ def test_wait_for_in_time(run):
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 0.003])
-def test_wait_for_too_late(run, seconds):
+def test_wait_for_expires(run, seconds):
     async def main():
         task = asyncio.create_task(value("late", 60))
         with pytest.raises(TimeoutError):
@@ -280,7 +280,7 @@ def test_nested_timeouts(run):
     assert run(main()) == (True, False)
 
 
-def test_timeout_and_cancel_at_once(run):
+def test_timeout_and_cancel_simultaneously(run):
     async def victim():
         async with asyncio.timeout(0.002):
             await asyncio.sleep(60)
@@ -359,7 +359,7 @@ def test_shield_passes_results(run):
     assert run(main()) == 1
 
 
-def test_shield_reports_what_nobody_sees(run, log):
+def test_shield_reports_an_unretrieved_exception(run, log):
     async def main():
         inner = asyncio.create_task(fails(LookupError("unseen"), 0.002))
         outer = asyncio.shield(inner)
@@ -447,7 +447,7 @@ def test_group_failure_cancels_the_others(run):
     )
 
 
-def test_group_body_fails(run):
+def test_group_with_a_failing_body(run):
     async def main():
         with pytest.raises(ExceptionGroup) as caught:
             async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""The context that a callback or a task runs in is a copy of its own, whoever looks or not."""
+"""Each callback or task runs in its own copy of the context, whether it is inspected or not."""
 
 import asyncio
 import contextvars
@@ -26,7 +26,7 @@ def test_callbacks_of_one_context_do_not_see_each_other(loop):
     assert NUMBER.get() == 0
 
 
-def test_what_is_set_later_is_not_seen(loop):
+def test_later_changes_are_not_seen(loop):
     seen = []
 
     def schedule():
@@ -82,7 +82,7 @@ def test_a_task_keeps_the_context_that_it_ran_in(run):
             assert len({id(context) for context in contexts}) == 9
             assert [context.get(NUMBER, 0) for context in contexts] == [*range(6), 0, 0, 0]
             assert unchanged[0].get_context() is contexts[6]
-            # What is done with one of them afterwards shows in no other and in nothing new.
+            # Later changes to one of them affect neither the others nor new contexts.
             contexts[6].run(NUMBER.set, 7)
             assert unchanged[1].get_context().get(NUMBER, 0) == 0
             assert await asyncio.create_task(leave()) == 0
@@ -91,7 +91,7 @@ def test_a_task_keeps_the_context_that_it_ran_in(run):
     run(main())
 
 
-def test_a_context_seen_while_it_is_entered_is_not_used_again(loop):
+def test_a_context_seen_while_entered_is_not_reused(loop):
     kept = []
 
     def look(index):
@@ -134,7 +134,7 @@ def test_contexts_keep_no_values_alive(run):
 
 
 def test_awaiting_a_result_raises_a_proper_stop_iteration(run):
-    """A generator that drives the future sees the value, the arguments and the context."""
+    """Code that drives the future sees the value, the arguments and the context."""
 
     class Driven:
         def __init__(self, future):
@@ -168,7 +168,7 @@ def test_awaiting_a_result_raises_a_proper_stop_iteration(run):
 
 
 def test_a_profiler_sees_the_loop_sleep_in_another_context(flavour):
-    """pyinstrument takes that for what it is: the task awaits something."""
+    """pyinstrument interprets that correctly: the task awaits something."""
     variable = contextvars.ContextVar("variable", default="outside")
     seen = []
 

@@ -35,7 +35,7 @@ async def nothing(value=None):
     return value
 
 
-def test_runs_at_once_to_the_first_await(run_eagerly):
+def test_runs_immediately_to_the_first_await(run_eagerly):
     async def worker(log):
         log.append("start")
         await asyncio.sleep(0)
@@ -51,7 +51,7 @@ def test_runs_at_once_to_the_first_await(run_eagerly):
     assert run_eagerly(main()) == ["start", "created", "end"]
 
 
-def test_finishes_at_once_without_an_await(run_eagerly):
+def test_finishes_immediately_without_an_await(run_eagerly):
     async def main():
         task = asyncio.create_task(nothing(5), name="quick")
         return (
@@ -65,7 +65,7 @@ def test_finishes_at_once_without_an_await(run_eagerly):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="3.12.1 dies of looking at such a task")
-def test_a_task_finished_at_once_as_asyncio_shows_it(run_eagerly):
+def test_repr_of_an_immediately_finished_task(run_eagerly):
     async def main():
         loop = asyncio.get_running_loop()
         tasks = [
@@ -81,7 +81,7 @@ def test_a_task_finished_at_once_as_asyncio_shows_it(run_eagerly):
     assert without_coroutine[0] == without_coroutine[1]
 
 
-def test_exception_at_once(run_eagerly):
+def test_immediate_exception(run_eagerly):
     async def fail():
         raise LookupError("early")
 
@@ -215,7 +215,7 @@ def test_eager_start_keyword(loop, flavour):
 
 
 def test_eager_start_needs_a_running_loop(loop, flavour):
-    """Off the running loop the task starts as any other."""
+    """If the loop is not running, the task starts like any other."""
     coroutine = nothing(1)
     ours = outcome(lambda: flavour.Task(coroutine, loop=loop, eager_start=True))
     other = nothing(1)
@@ -248,7 +248,7 @@ def test_eager_task_factory_itself(loop):
     loop.set_task_factory(None)
 
 
-def test_eager_task_finished_is_collected(run_eagerly):
+def test_finished_eager_task_is_collected(run_eagerly):
     async def main():
         task = asyncio.create_task(nothing())
         gone = weakref.ref(task)

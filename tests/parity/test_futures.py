@@ -21,7 +21,7 @@ def drain(loop):
 
 
 def callback(future):
-    """A done callback with a place in this file."""
+    """A done callback defined in this file."""
 
 
 PLACE = f"{__file__}:{callback.__code__.co_firstlineno}"
@@ -191,7 +191,7 @@ def test_set_result_takes_one_argument(future, arguments):
 
 
 @pytest.mark.parametrize("call", ["set_result", "set_exception"])
-def test_settling_what_is_cancelled(future, call):
+def test_settling_a_cancelled_future(future, call):
     value = ValueError() if call == "set_exception" else 1
     future.cancel()
     with pytest.raises(asyncio.InvalidStateError) as caught:
@@ -199,7 +199,7 @@ def test_settling_what_is_cancelled(future, call):
     assert str(caught.value) == "invalid state"
 
 
-def test_not_settled_yet(future):
+def test_result_of_a_pending_future(future):
     with pytest.raises(asyncio.InvalidStateError) as caught:
         future.result()
     assert str(caught.value) == "Result is not set."
@@ -240,7 +240,7 @@ def test_cancel_message_may_be_anything(loop):
         assert caught.value.args == (() if message is None else (message,))
 
 
-def test_cancelling_what_is_done(future):
+def test_cancelling_a_done_future(future):
     future.set_result(1)
     assert future.cancel() is False
     assert not future.cancelled()
@@ -254,7 +254,7 @@ def test_make_cancelled_error(future):
     assert error.args == ("m",)
 
 
-def test_a_state_is_not_assigned(future):
+def test_the_state_cannot_be_assigned(future):
     with pytest.raises(AttributeError):
         future._state = "FINISHED"
     with pytest.raises(AttributeError):
@@ -353,7 +353,7 @@ def test_removing_compares_by_equality(loop, future):
     assert seen == [1, 3]
 
 
-def test_removing_after_it_is_done(loop, future):
+def test_removing_callbacks_when_done(loop, future):
     seen = []
     future.add_done_callback(seen.append)
     future.set_result(None)
@@ -362,7 +362,7 @@ def test_removing_after_it_is_done(loop, future):
     assert seen == [future]
 
 
-def test_callback_list_as_libraries_read_it(loop, future):
+def test_callback_list_read_by_libraries(loop, future):
     context = contextvars.copy_context()
     future.add_done_callback(callback, context=context)
     assert future._callbacks == [(callback, context)]
@@ -436,7 +436,7 @@ def test_await_of_a_done_future_does_not_suspend(loop, future):
     assert order[0] == 3
 
 
-def test_await_by_hand(future):
+def test_await_driven_manually(future):
     iterator = future.__await__()
     assert iter(iterator) is iterator
     assert next(iterator) is future
@@ -447,7 +447,7 @@ def test_await_by_hand(future):
     future._asyncio_future_blocking = False
 
 
-def test_await_by_hand_to_the_end(future):
+def test_await_driven_manually_to_the_end(future):
     iterator = future.__await__()
     assert iterator.send(None) is future
     future.set_result("end")
@@ -457,7 +457,7 @@ def test_await_by_hand_to_the_end(future):
 
 
 @pytest.mark.parametrize("value", [(1, 2), None, StopIteration(3), [1]])
-def test_results_that_stop_iteration_could_confuse(loop, future, value):
+def test_results_that_look_like_stop_iteration_arguments(loop, future, value):
     future.set_result(value)
 
     async def main():
@@ -486,7 +486,7 @@ def test_closing_the_iterator(flavour, future):
 
 def expect_exhausted(iterator, flavour):
     if flavour.is_asyncio and sys.version_info >= (3, 14):
-        return  # 3.14.8 dies there: its iterator has given its future up and uses it still.
+        return  # 3.14.8 crashes there: its iterator uses the future after releasing it.
     with pytest.raises(StopIteration):
         next(iterator)
 
@@ -665,7 +665,7 @@ def test_unretrieved_exception_in_a_cycle(loop, log):
     assert message.startswith("Future exception was never retrieved\nfuture: <Future finished ")
 
 
-def test_retrieving_by_await_is_enough(loop, future, log):
+def test_await_counts_as_retrieving(loop, future, log):
     async def main():
         with pytest.raises(ZeroDivisionError):
             await future
@@ -755,7 +755,7 @@ def test_subclass_is_awaited(loop, flavour):
 
 
 def outcome_of(call):
-    """What a call gives: its value, or its exception's class and text."""
+    """The outcome of a call: its value, or its exception's class and text."""
     try:
         return call()
     except BaseException as error:
@@ -848,7 +848,7 @@ def test_wrap_future(loop, flavour):
     assert asyncio.wrap_future(inner) is inner
 
 
-def test_wrap_future_cancel_travels_inwards(loop):
+def test_wrap_future_propagates_cancel_inwards(loop):
     outer = concurrent.futures.Future()
     inner = asyncio.wrap_future(outer, loop=loop)
     inner.cancel()
@@ -856,7 +856,7 @@ def test_wrap_future_cancel_travels_inwards(loop):
     assert outer.cancelled()
 
 
-def test_wrap_future_exceptions_travel(loop):
+def test_wrap_future_propagates_exceptions(loop):
     outer = concurrent.futures.Future()
     inner = asyncio.wrap_future(outer, loop=loop)
     outer.set_exception(concurrent.futures.TimeoutError("t"))

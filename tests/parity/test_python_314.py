@@ -47,7 +47,7 @@ def test_call_graph_of_a_waiting_task(run):
     run(main())
 
 
-def test_call_graph_tells_who_waits(run):
+def test_call_graph_shows_awaiters(run):
     async def inner():
         return asyncio.capture_call_graph()
 
@@ -64,14 +64,14 @@ def test_call_graph_tells_who_waits(run):
         assert names(graph.awaited_by[0]) == ["outer"]
         (main_graph,) = graph.awaited_by[0].awaited_by
         assert main_graph.future is asyncio.current_task()
-        # Who has been answered waits no more.
+        # A task whose result has arrived is no longer waiting.
         assert asyncio.capture_call_graph(inner_task).awaited_by == ()
 
     run(main())
 
 
 @pytest.mark.parametrize("how", ["gather", "wait", "group"])
-def test_call_graph_tells_who_waits_for_several(run, how):
+def test_call_graph_shows_awaiters_of_several_tasks(run, how):
     async def waits(event):
         await event.wait()
 
@@ -107,7 +107,7 @@ def waiters(future):
     )
 
 
-def test_call_graph_of_what_as_completed_waits_for(run):
+def test_call_graph_of_as_completed(run):
     async def consume(tasks):
         for completed in asyncio.as_completed(tasks):
             await completed
@@ -142,7 +142,7 @@ def test_call_graph_of_a_future(run, kind):
 
 
 @pytest.mark.parametrize("combine", [asyncio.gather, asyncio.shield], ids=["gather", "shield"])
-def test_call_graph_of_what_is_not_yet_awaited(run, combine):
+def test_call_graph_before_the_await(run, combine):
     async def main():
         asyncio.current_task().set_name("main")
         task = asyncio.create_task(asyncio.sleep(0.001))
@@ -155,7 +155,7 @@ def test_call_graph_of_what_is_not_yet_awaited(run, combine):
 
 
 @pytest.mark.parametrize("kind", ["loop", "asyncio"])
-def test_call_graph_that_the_program_adds_to(run, kind):
+def test_call_graph_extended_by_the_program(run, kind):
     async def main():
         task = asyncio.current_task()
         task.set_name("main")
@@ -247,7 +247,7 @@ def test_call_graph_of_the_running_task(run):
         assert graph.future is asyncio.current_task()
         assert names(graph)[:2] == ["inner", "main"]
         assert len(short.call_stack) == 1
-        # A future is as good as a task, and has no stack.
+        # A future works like a task, but has no stack.
         future = asyncio.get_running_loop().create_future()
         assert asyncio.capture_call_graph(future).call_stack == ()
         assert asyncio.format_call_graph(future).startswith("* Future(id=")
@@ -257,8 +257,8 @@ def test_call_graph_of_the_running_task(run):
 
 @pytest.mark.parametrize("command", ["ps", "pstree"])
 def test_introspection_from_outside(flavour, command):
-    """`python -m asyncio ps` reads the memory of another process and knows asyncio's C types only:
-    ours are not in its answer, but it does not stumble over them; `python -m ferroloop ps` asks."""
+    """`python -m asyncio ps` reads another process's memory and knows only asyncio's C types: it
+    neither lists our tasks nor fails on them. `python -m ferroloop ps` asks the process."""
     source = """
     import ferroloop
 
@@ -326,7 +326,7 @@ def test_eager_start_overrides_the_factory(run):
 
 
 @pytest.mark.only("ferroloop")
-def test_install_warns_of_nothing(flavour):
+def test_install_does_not_warn(flavour):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ferroloop.install()
@@ -338,7 +338,7 @@ def test_install_warns_of_nothing(flavour):
 
 
 def test_cancelling_a_handle_in_another_thread(loop):
-    """Each callback either runs or was cancelled first."""
+    """Each callback either runs or is cancelled before it runs."""
     rounds, ran, cancelled = 200, [], []
     ready = threading.Barrier(2)
 
@@ -363,7 +363,7 @@ def test_cancelling_a_handle_in_another_thread(loop):
 
 
 def test_imported_by_a_running_task():
-    # Where the interpreter keeps the current task is found out by making others current.
+    # The place where the interpreter keeps the current task is found by changing the current task.
     source = f"""
         import sys; sys.path[:] = {sys.path!r}
         import asyncio
@@ -386,7 +386,7 @@ def test_imported_by_a_running_task():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_watcher_of_children_put_into_the_loop(flavour):
+def test_child_watcher_assigned_to_the_loop(flavour):
     class Watcher:
         def __init__(self, watcher):
             self.watcher = watcher

@@ -1,6 +1,6 @@
-"""Python 3.15: lazy imports, tasks and futures that are made once, and what the interpreter added.
+"""Python 3.15: lazy imports, no second initialisation of tasks and futures, interpreter features.
 
-What changed for the contexts of connections is in test_connection_contexts.py.
+Changes to the contexts of connections are tested in test_connection_contexts.py.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ def test_a_second_init_is_refused(loop, flavour):
 
     Task.__module__ = Future.__module__ = "__main__"
     where = "test_a_second_init_is_refused.<locals>."
-    # The C classes' own module; it shows in no other place.
+    # The module of the C classes, which appears nowhere else.
     module = "_asyncio" if flavour.is_asyncio else "ferroloop"
     task = flavour.Task(nothing(), loop=loop)
     for future, name in (
@@ -50,7 +50,7 @@ def test_a_second_init_is_refused(loop, flavour):
         assert future.remove_done_callback(print) == 1
     for one, name in ((task, f"{module}.Task"), (Task(nothing(), loop=loop), f"{where}Task")):
         text = f"{name} object is already initialized"
-        # Before the coroutine is looked at.
+        # Before the coroutine is checked.
         assert refusal(one.__init__, 1, loop=loop) == (RuntimeError, text)
         loop.run_until_complete(one)
         other = nothing()
@@ -59,7 +59,7 @@ def test_a_second_init_is_refused(loop, flavour):
         assert one.done()
 
 
-def test_a_first_init_may_come_late_and_fail_once(loop, flavour):
+def test_a_first_init_may_be_late_and_fail_once(loop, flavour):
     task = flavour.Task.__new__(flavour.Task)
     assert refusal(task.__init__, 1, loop=loop) == (
         TypeError,
@@ -75,7 +75,7 @@ def test_a_first_init_may_come_late_and_fail_once(loop, flavour):
 
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("kind", ["class", "create_task"])
-def test_a_context_that_is_none(run, flavour, kind, eager):
+def test_invalid_contexts(run, flavour, kind, eager):
     class Other:
         pass
 
@@ -101,7 +101,7 @@ def test_a_context_that_is_none(run, flavour, kind, eager):
                 f"a contextvars.Context was expected, got {name}",
             )
             coroutine.close()
-        # Nothing is reported about what never was a task: the fixture would see it.
+        # Nothing is reported about an object that never became a task: the fixture would fail.
         gc.collect()
 
     run(main())
@@ -132,7 +132,7 @@ LAZY = ("-X", "lazy_imports=all")
 
 
 def all_tasks_by(run):
-    """A program that has `run` run a coroutine, and what it prints."""
+    """A program that runs a coroutine with `run`, and its expected output."""
     return f"""
     if new_event_loop.__module__ != "asyncio.unix_events":
         import ferroloop
@@ -162,7 +162,7 @@ def all_tasks_by(run):
     ],
     ids=["run", "Runner", "loop"],
 )
-def test_tasks_are_known_though_imports_are_lazy(flavour, run):
+def test_all_tasks_with_lazy_imports(flavour, run):
     ended = "" if "os._exit" in run else "cancelled at the end\n"
     status, out, errors = run_program(flavour, all_tasks_by(run), *LAZY)
     lines = out.splitlines()
@@ -178,12 +178,12 @@ def test_tasks_are_known_though_imports_are_lazy(flavour, run):
     ["ferroloop.run(main())", "ferroloop.install(); asyncio.run(main())"],
     ids=["run", "install"],
 )
-def test_our_own_entry_points_though_imports_are_lazy(flavour, run):
+def test_entry_points_with_lazy_imports(flavour, run):
     status, out, errors = run_program(flavour, all_tasks_by(run), *LAZY)
     assert (status, out, errors) == (0, "2 Task-1\ncancelled at the end\n", "")
 
 
-def test_all_kinds_of_work_though_imports_are_lazy(flavour):
+def test_all_kinds_of_work_with_lazy_imports(flavour):
     source = """
     import subprocess
 
@@ -226,7 +226,7 @@ def test_all_kinds_of_work_though_imports_are_lazy(flavour):
     assert run_program(flavour, source, *LAZY) == (0, expected, "")
 
 
-# --- what the interpreter added ----------------------------------------------------------
+# --- new interpreter features ----------------------------------------------------------
 
 
 def test_a_frozendict_as_the_environment_of_a_child(run):
@@ -243,8 +243,8 @@ def test_a_frozendict_as_the_environment_of_a_child(run):
     run(main())
 
 
-def test_hot_code_that_the_jit_compiles(flavour, monkeypatch):
-    """Without a JIT in this interpreter the variable says nothing."""
+def test_code_compiled_by_the_jit(flavour, monkeypatch):
+    """In an interpreter without a JIT the environment variable has no effect."""
     monkeypatch.setenv("PYTHON_JIT", "1")
     source = """
     async def step(number):
@@ -287,7 +287,7 @@ def test_hot_code_that_the_jit_compiles(flavour, monkeypatch):
     assert run_program(flavour, source) == (0, f"{total} 1\n", "")
 
 
-def test_monitoring_sees_what_it_sees_with_asyncio(run, flavour):
+def test_monitoring_events_match_asyncio(run, flavour):
     """Each start, suspension, resumption and end of a coroutine that a task runs."""
     monitoring = sys.monitoring
     tool, seen, codes = 3, [], {}

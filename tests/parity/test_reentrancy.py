@@ -1,8 +1,8 @@
-"""Python code that runs in the middle of our own steps and calls back into them.
+"""Python code that runs in the middle of native operations and calls back into them.
 
 `__del__`, `__eq__`, `__hash__`, `__repr__`, callbacks, exception handlers, weak-reference
 callbacks and the cyclic collector re-enter the loop, a future or a task wherever they can. Nothing
-may crash, hang or be lost; where asyncio's answer is defined, it is the same.
+may crash, hang or be lost; where asyncio's behaviour is defined, ours is the same.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def ignore(*args):
     pass
 
 
-class Bomb:
+class OnDrop:
     """Runs a function when it is dropped."""
 
     def __init__(self, function):
@@ -37,7 +37,7 @@ class Bomb:
             self.function()
 
     def __call__(self, *args):
-        """So that it may be a callback too."""
+        """Makes it usable as a callback."""
 
 
 class Equal:
@@ -74,30 +74,30 @@ def frequent_collections():
 
 def test_dropped_argument_schedules(loop):
     seen = []
-    loop.call_soon(id, Bomb(lambda: loop.call_soon(seen.append, "soon")))
-    loop.call_later(0, id, Bomb(lambda: loop.call_later(0, seen.append, "later")))
-    loop.call_soon_threadsafe(id, Bomb(lambda: loop.call_soon_threadsafe(seen.append, "safe")))
+    loop.call_soon(id, OnDrop(lambda: loop.call_soon(seen.append, "soon")))
+    loop.call_later(0, id, OnDrop(lambda: loop.call_later(0, seen.append, "later")))
+    loop.call_soon_threadsafe(id, OnDrop(lambda: loop.call_soon_threadsafe(seen.append, "safe")))
     drain(loop, 5)
     assert sorted(seen) == ["later", "safe", "soon"]
 
 
 def test_dropped_argument_cancels_other_handles(loop):
     handles = []
-    loop.call_soon(id, Bomb(lambda: [handle.cancel() for handle in handles]))
-    handles += [loop.call_soon(Bomb(handles.clear)) for _ in range(10)]
-    handles += [loop.call_later(0, Bomb(handles.clear)) for _ in range(10)]
+    loop.call_soon(id, OnDrop(lambda: [handle.cancel() for handle in handles]))
+    handles += [loop.call_soon(OnDrop(handles.clear)) for _ in range(10)]
+    handles += [loop.call_later(0, OnDrop(handles.clear)) for _ in range(10)]
     drain(loop, 3)
 
 
-def test_cancelling_drops_what_cancels_again(loop):
+def test_cancelling_drops_an_argument_that_cancels_again(loop):
     def again():
         handle.cancel()
         seen.append(handle.cancelled())
 
     seen = []
-    handle = loop.call_soon(print, Bomb(again))
+    handle = loop.call_soon(print, OnDrop(again))
     handle.cancel()
-    timer = handle = loop.call_later(1000, print, Bomb(again))
+    timer = handle = loop.call_later(1000, print, OnDrop(again))
     timer.cancel()
     assert seen == [True, True]
     drain(loop)
@@ -110,7 +110,7 @@ def test_many_cancelled_timers_whose_arguments_make_timers(loop):
         made.append(loop.call_later(1000, print))
 
     for _ in range(5):
-        for handle in [loop.call_later(1000, print, Bomb(make)) for _ in range(150)]:
+        for handle in [loop.call_later(1000, print, OnDrop(make)) for _ in range(150)]:
             handle.cancel()
         drain(loop)
     assert len(made) == 750
@@ -118,7 +118,7 @@ def test_many_cancelled_timers_whose_arguments_make_timers(loop):
         handle.cancel()
 
 
-def test_close_drops_what_uses_the_loop(loop):
+def test_close_drops_arguments_that_use_the_loop(loop):
     seen = []
 
     def use():
@@ -138,9 +138,9 @@ def test_close_drops_what_uses_the_loop(loop):
             except RuntimeError as error:
                 seen.append(str(error))
 
-    loop.call_soon(print, Bomb(use))
-    loop.call_later(1000, print, Bomb(use))
-    loop.call_soon_threadsafe(print, Bomb(use))
+    loop.call_soon(print, OnDrop(use))
+    loop.call_later(1000, print, OnDrop(use))
+    loop.call_soon_threadsafe(print, OnDrop(use))
     loop.close()
     assert loop.is_closed()
     assert "Event loop is closed" in seen
@@ -149,7 +149,7 @@ def test_close_drops_what_uses_the_loop(loop):
 def test_dropped_result_settles_another_future(loop):
     other = loop.create_future()
     future = loop.create_future()
-    future.set_result(Bomb(lambda: other.set_result("from __del__")))
+    future.set_result(OnDrop(lambda: other.set_result("from __del__")))
     del future
     assert other.result() == "from __del__"
 
@@ -165,11 +165,11 @@ def test_dropped_callback_uses_its_future(loop):
         lambda f: f._callbacks,
     ):
         future = loop.create_future()
-        bombs = [Bomb(lambda act=act, f=future: act(f)) for _ in range(4)]
-        for bomb in bombs:
-            future.add_done_callback(bomb)
-        one = bombs[0]
-        del bombs[:], bomb
+        dropping = [OnDrop(lambda act=act, f=future: act(f)) for _ in range(4)]
+        for callback in dropping:
+            future.add_done_callback(callback)
+        one = dropping[0]
+        del dropping[:], callback
         with contextlib.suppress(asyncio.InvalidStateError):
             future.remove_done_callback(one)
         del one
@@ -183,11 +183,11 @@ def test_dropped_exception_and_message(loop):
     for _ in range(3):
         future = loop.create_future()
         reference = weakref.ref(future)
-        future.cancel(Bomb(lambda f=reference: f() and f().cancel("again")))
+        future.cancel(OnDrop(lambda f=reference: f() and f().cancel("again")))
         del future
     future = loop.create_future()
     error = ValueError()
-    error.bomb = Bomb(lambda: loop.call_soon(int))
+    error.extra = OnDrop(lambda: loop.call_soon(int))
     future.set_exception(error)
     future.exception()
     del error, future
@@ -206,7 +206,7 @@ def test_reinitializing_drops_the_old_contents(loop, flavour):
             future.__init__(loop=loop)
 
     seen = []
-    future.set_result(Bomb(again))
+    future.set_result(OnDrop(again))
     future.__init__(loop=loop)
     assert len(seen) >= 1
     assert not future.done()
@@ -228,7 +228,7 @@ def test_dropping_a_coroutine_runs_its_finally(loop):
     task._log_destroy_pending = False
     del task
     loop.call_soon(gc.collect)
-    # Only the timer of sleep() and its future refer to the task now.
+    # Now only the timer of sleep() and its future refer to the task.
     for handle in list(getattr(loop, "_scheduled", ())):
         handle.cancel()
     drain(loop, 2)
@@ -302,7 +302,7 @@ def test_weak_reference_callbacks_use_the_loop(loop):
 
 
 def test_eq_that_changes_the_callbacks(loop):
-    """remove_done_callback() compares: the comparison may do anything to the future."""
+    """remove_done_callback() calls `__eq__`, which may do anything to the future."""
     for act in (
         lambda f: f.add_done_callback(ignore),
         lambda f: f.remove_done_callback(ignore),
@@ -354,29 +354,29 @@ def test_eq_of_timer_callbacks(loop):
 
 
 def test_repr_that_settles_the_future(loop):
-    class Nosy:
+    class Acting:
         def __repr__(self):
             if not future.done():
                 future.set_result("settled in repr")
-            return "Nosy()"
+            return "Acting()"
 
         def __call__(self, f):
             pass
 
     future = loop.create_future()
-    future.add_done_callback(Nosy())
+    future.add_done_callback(Acting())
     assert repr(future).startswith("<Future ")
     assert future.done()
     drain(loop)
 
 
 def test_repr_of_a_handle_that_cancels_it(loop):
-    class Nosy:
+    class Acting:
         def __repr__(self):
             handle.cancel()
-            return "Nosy()"
+            return "Acting()"
 
-    handle = loop.call_soon(print, Nosy())
+    handle = loop.call_soon(print, Acting())
     text = repr(handle)
     assert text.startswith("<Handle ")
     drain(loop)
@@ -393,7 +393,7 @@ def test_repr_that_raises_inside_reports(loop, log):
     loop.call_soon(Bad())
     seen = []
     loop.call_soon(seen.append, 1)
-    with contextlib.suppress(LookupError):  # asyncio lets it out of run_forever()
+    with contextlib.suppress(LookupError):  # in asyncio it propagates out of run_forever()
         drain(loop)
     drain(loop)
     assert seen == [1]
@@ -468,7 +468,7 @@ def test_awaited_things_with_hostile_attributes(loop, log):
     for stage in ("get blocking", "set blocking", "get_loop", "add_done_callback", "result"):
         tasks = [loop.create_task(main(stage))]
         drain(loop, 6)
-        if not tasks[0].done():  # asyncio reports and gives up on the task
+        if not tasks[0].done():  # asyncio reports it and never finishes the task
             assert log.messages(), stage
             tasks[0]._log_destroy_pending = False
             tasks[0].get_coro().close()
@@ -572,8 +572,8 @@ def test_task_cancels_itself_while_being_stepped(loop):
     assert task.cancelled()
 
 
-def test_stepping_a_running_task_by_hand(loop):
-    """A coroutine that is running refuses a second step, whoever asks."""
+def test_stepping_a_running_task_manually(loop):
+    """A running coroutine refuses a second step, regardless of the caller."""
 
     async def main():
         coroutine = asyncio.current_task().get_coro()
@@ -653,7 +653,7 @@ def test_context_that_is_already_entered(loop, log):
     assert seen == []
     drain(loop)
     loop.set_exception_handler(None)
-    # The report itself is made in the same context since 3.12, and so goes wrong, too.
+    # Since 3.12 the report is made in the same context, and therefore fails too.
     assert len(reported) + len(log.take()) >= 1
     reported.clear()
 
@@ -685,7 +685,7 @@ def test_task_in_a_context_that_is_entered(loop, log):
 
 
 def test_collections_everywhere(run):
-    """Every allocation collects: a half-made or half-dropped object would show."""
+    """Every allocation triggers a collection, which would expose half-initialised objects."""
 
     async def worker(number):
         loop = asyncio.get_running_loop()
@@ -732,7 +732,7 @@ def test_collector_callbacks_use_the_loop(loop):
     seen = []
 
     def on_collection(phase, info):
-        if len(seen) >= 200:  # else there would always be more to do
+        if len(seen) >= 200:  # otherwise it would never end
             return
         loop.call_soon(int)
         future = loop.create_future()
@@ -755,7 +755,7 @@ def test_collector_callbacks_use_the_loop(loop):
 
 
 def test_get_objects_and_referents_while_running(run):
-    """Debuggers look at every object there is."""
+    """Debuggers inspect every existing object."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -780,8 +780,8 @@ def test_get_objects_and_referents_while_running(run):
 # --- threads -----------------------------------------------------------------------------
 
 
-def test_threads_that_use_everything_at_once(run, flavour):
-    """Off-thread use is not supported by asyncio, but it may not crash either."""
+def test_threads_that_use_everything_concurrently(run, flavour):
+    """asyncio does not support use from other threads, but it must not crash."""
     if flavour.debug:
         pytest.skip("debug mode refuses most of it")
 

@@ -39,7 +39,7 @@ async def fails(error):
 
 
 async def yields(thing):
-    """Yields something to the task that a task does not wait for."""
+    """Yields an object to the task that a task cannot wait for."""
     await bare_yield(thing)
 
 
@@ -58,7 +58,7 @@ def text(task):
 
 
 def settle(loop, *tasks):
-    """Cancel what still waits and let it end."""
+    """Cancel waiting tasks and let them finish."""
     for task in tasks:
         task.cancel()
     loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
@@ -79,7 +79,7 @@ def test_class(loop, flavour):
     loop.run_until_complete(task)
 
 
-def test_tasks_do_not_start_at_once(loop):
+def test_tasks_do_not_start_immediately(loop):
     seen = []
 
     async def main():
@@ -105,14 +105,14 @@ def test_only_coroutines(loop, flavour, thing):
         assert str(caught.value) == f"a coroutine was expected, got {thing!r}"
 
 
-def test_a_future_is_no_coroutine(loop):
+def test_a_future_is_not_a_coroutine(loop):
     future = loop.create_future()
     with pytest.raises(TypeError) as caught:
         loop.create_task(future)
     assert str(caught.value) == f"a coroutine was expected, got {future!r}"
 
 
-def test_async_generators_are_no_coroutines(loop):
+def test_async_generators_are_not_coroutines(loop):
     async def generator():
         yield
 
@@ -126,7 +126,7 @@ def test_generator_based_coroutines(loop):
         yield
         return "old"
 
-    if sys.version_info >= (3, 12):  # a generator is no coroutine any more
+    if sys.version_info >= (3, 12):  # a generator no longer counts as a coroutine
         with pytest.raises(TypeError, match="a coroutine was expected, got <generator object"):
             loop.create_task(old_style())
     else:
@@ -185,7 +185,7 @@ def test_default_names_share_asyncios_counter(loop, flavour):
     second = asyncio.tasks._PyTask(nothing(), loop=loop)
     third = flavour.Task(nothing(), loop=loop)
     numbers = [int(task.get_name().removeprefix("Task-")) for task in (first, third)]
-    # asyncio's two counters (of its C and of its Python code) run separately before 3.14
+    # before 3.14 asyncio's C and Python code have separate counters
     assert numbers[1] > numbers[0]
     for task in (first, second, third):
         loop.run_until_complete(task)
@@ -267,17 +267,17 @@ def test_not_done_yet(loop):
 # --- what a coroutine may await ---------------------------------------------------
 
 
-def test_bare_yield_gives_way_for_a_turn(loop):
+def test_bare_yield_suspends_for_one_turn(loop):
     order = []
 
     @types.coroutine
-    def give_way():
+    def yield_once():
         yield
 
     async def one():
         for i in range(3):
             order.append(("one", i))
-            await give_way()
+            await yield_once()
 
     async def two():
         for i in range(3):
@@ -292,7 +292,7 @@ def test_bare_yield_gives_way_for_a_turn(loop):
 
 
 @pytest.mark.parametrize("thing", [1, "text", object(), [], True])
-def test_yielding_nonsense(loop, thing):
+def test_yielding_invalid_objects(loop, thing):
     task = loop.create_task(yields(thing), name="t")
     with pytest.raises(RuntimeError) as caught:
         loop.run_until_complete(task)
@@ -425,7 +425,7 @@ def test_tasks_of_all_kinds_await_each_other(loop, kind):
     if kind == "C" or sys.version_info < (3, 14):
         assert type(current) is make
     else:
-        # From 3.14 on tasks in Python keep their own account, apart from that of asyncio's C code.
+        # From 3.14 on asyncio's Python tasks have bookkeeping separate from that of its C tasks.
         assert current is None
     assert len(asyncio.all_tasks(loop)) == 0
 
@@ -541,8 +541,8 @@ def test_cancel_while_running_and_no_more_awaits(loop):
     assert task.cancelled()
 
 
-def test_cancel_when_the_wake_up_is_under_way(loop):
-    """The future is done, the task not yet resumed: it is cancelled, the value lost to it."""
+def test_cancel_when_the_wake_up_is_pending(loop):
+    """The future is done but the task not yet resumed: it is cancelled and loses the value."""
     future = loop.create_future()
     task = loop.create_task(waits_for(future))
     drain(loop)
@@ -584,7 +584,7 @@ def test_cleanup_may_await(loop):
     assert seen == ["tidied"]
 
 
-def test_cancelled_error_raised_by_hand(loop):
+def test_cancelled_error_raised_explicitly(loop):
     task = loop.create_task(fails(asyncio.CancelledError("mine")))
     with pytest.raises(asyncio.CancelledError, match="mine"):
         loop.run_until_complete(task)
@@ -635,7 +635,7 @@ def test_uncancel_before_the_next_await(loop):
     assert loop.run_until_complete(main()) == expected
 
 
-def test_cancelling_is_counted_of_waiting_tasks(loop):
+def test_cancelling_counts_requests_of_waiting_tasks(loop):
     task = loop.create_task(sleeper())
     drain(loop)
     assert task.cancelling() == 0
@@ -648,8 +648,8 @@ def test_cancelling_is_counted_of_waiting_tasks(loop):
     assert task.cancelling() == 2
 
 
-def test_nothing_is_lost_when_cancelled_at_any_await(loop):
-    """Cancelled at its n-th step, for every n: cleaned up each time, and exactly once."""
+def test_cleaned_up_when_cancelled_at_any_await(loop):
+    """Cancelled at its n-th step, for every n: it is cleaned up exactly once each time."""
 
     async def work(log):
         log.append("enter")
@@ -759,7 +759,7 @@ def test_all_tasks_is_per_loop(loop, flavour):
 
 
 def test_all_tasks_does_not_keep_tasks_alive(loop):
-    """Tasks are held weakly: one that nothing refers to goes."""
+    """Tasks are held weakly: an unreferenced one is freed."""
     drain(loop)
     task = loop.create_task(nothing())
     gone = weakref.ref(task)
@@ -782,7 +782,7 @@ def test_tasks_of_all_kinds_are_listed(loop, flavour):
         asyncio.tasks._PyTask(nothing(), loop=loop),
         flavour.Task(nothing(), loop=loop),
     ]
-    # From 3.14 on tasks in Python keep their own account, apart from that of asyncio's C code.
+    # From 3.14 on asyncio's Python tasks have bookkeeping separate from that of its C tasks.
     apart = {tasks[2]} if sys.version_info >= (3, 14) else set()
     assert asyncio.all_tasks(loop) == set(tasks) - apart
     loop.run_until_complete(asyncio.wait(tasks))
@@ -1019,7 +1019,7 @@ def test_repr_says_cancelling(loop):
 
 
 def test_repr_agrees_with_asyncios(loop):
-    """The same moments of the same coroutine in ours and in the C Task."""
+    """The same states of the same coroutine in our Task and in the C Task."""
     shown = []
     for make in (
         lambda c: loop.create_task(c, name="same"),
@@ -1100,7 +1100,7 @@ def test_weak_references(loop):
     assert gone == [reference]
 
 
-def test_a_done_task_keeps_nothing_of_its_coroutine(loop):
+def test_a_done_task_releases_its_coroutine(loop):
     class Thing:
         pass
 
@@ -1208,7 +1208,7 @@ def test_task_factory_that_fails(loop):
     loop.set_task_factory(None)
 
 
-def test_factory_is_used_by_all(run):
+def test_factory_is_used_everywhere(run):
     async def main():
         loop = asyncio.get_running_loop()
         made = []

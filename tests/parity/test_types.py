@@ -1,4 +1,4 @@
-"""Future and Task as types: classes, attributes, signatures, and as awaiters driven by hand."""
+"""Future and Task as types: classes, attributes, signatures, and manually driven awaiters."""
 
 import asyncio
 import asyncio.futures
@@ -21,7 +21,7 @@ async def nothing(result=None):
 
 
 class Trampoline:
-    """An awaitable that drives a coroutine and answers each of its yields with a value."""
+    """An awaitable that drives a coroutine and sends a value in reply to each of its yields."""
 
     def __init__(self, coroutine, answer="resumed"):
         self.coroutine = coroutine
@@ -39,7 +39,7 @@ class Trampoline:
 
 
 def asyncio_class(name):
-    """asyncio's own class, whatever stands in its place by now."""
+    """asyncio's own class, even if it has been replaced."""
     return getattr(sys.modules["_asyncio"], name)
 
 
@@ -84,7 +84,7 @@ def test_self_class_of_a_subclass_is_the_subclass(flavour):
     flavour.run(main())
 
 
-def test_dispatch_goes_by_the_most_derived_class(flavour):
+def test_dispatch_uses_the_most_derived_class(flavour):
     class Special(flavour.Task):
         pass
 
@@ -135,8 +135,8 @@ def test_the_class_of_an_instance_can_be_changed(flavour):
     loop.close()
 
 
-def test_a_replaced_class_is_what_instances_answer(flavour, monkeypatch):
-    """nest_asyncio replaces both by asyncio's Python classes, and programs ask for these then."""
+def test_instances_report_a_replaced_class(flavour, monkeypatch):
+    """nest_asyncio replaces both by asyncio's Python classes, which programs then check for."""
     monkeypatch.setattr(asyncio.tasks, "Task", asyncio.tasks._PyTask)
     monkeypatch.setattr(asyncio, "Task", asyncio.tasks._PyTask)
     monkeypatch.setattr(asyncio.futures, "Future", asyncio.futures._PyFuture)
@@ -147,7 +147,7 @@ def test_a_replaced_class_is_what_instances_answer(flavour, monkeypatch):
         task = loop.create_task(nothing(1))
         future = loop.create_future()
         if sys.version_info < (3, 12) and flavour.is_asyncio:
-            future = asyncio.Future(loop=loop)  # there `create_future()` has kept the class
+            future = asyncio.Future(loop=loop)  # there `create_future()` still uses the old class
         assert isinstance(task, asyncio.Task)
         assert isinstance(task, asyncio.Future)
         assert isinstance(asyncio.ensure_future(future), asyncio.Future)
@@ -163,7 +163,7 @@ def test_a_replaced_class_is_what_instances_answer(flavour, monkeypatch):
 
 EXTRA = {"__dict__", "_cancelled_exc", "_context", "_num_cancels_requested"}
 """Attributes of asyncio's Python classes, which its classes in C do without."""
-EXTRA |= {"__slotnames__"}  # which copying leaves on a class that can be changed
+EXTRA |= {"__slotnames__"}  # which copying leaves on mutable classes
 if sys.version_info < (3, 12):
     EXTRA |= {"get_context", "__module__"}
 
@@ -194,7 +194,7 @@ def test_signatures_are_those_of_asyncio(flavour, name):
 @pytest.mark.parametrize("name", ["Future", "Task"])
 @pytest.mark.parametrize("value", [None, 0, 1, "x", True, False, [], "delete"], ids=repr)
 def test_setting_attributes(flavour, name, value):
-    """What asyncio's classes take, show and refuse, for each attribute."""
+    """Each attribute accepts, shows and refuses the same values as asyncio's."""
 
     def attempt(cls, loop, attribute):
         coroutine = asyncio.sleep(0)
@@ -223,8 +223,8 @@ def test_setting_attributes(flavour, name, value):
 
 
 def test_the_coroutine_of_a_task_can_be_replaced(flavour):
-    """By greenback: it assigns the attribute, which asyncio's Python class has, or else writes into
-    the memory of asyncio's class in C."""
+    """As greenback does: it assigns the attribute, as on asyncio's Python class, or else writes
+    into the memory of asyncio's C class."""
     loop = flavour.new_loop()
 
     async def first():
@@ -248,7 +248,7 @@ def test_the_coroutine_of_a_task_can_be_replaced(flavour):
 
 @pytest.mark.parametrize("name", ["loop", "eager_start", "wrong"])
 def test_keywords_of_create_task(flavour, name):
-    """As the running version takes them, and in its words."""
+    """Accepted as by the running version, with the same texts."""
     expected = inspect.signature(asyncio.BaseEventLoop.create_task).parameters.values()
     by_any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in expected)
     taken = name == "eager_start" and by_any_name
@@ -299,7 +299,7 @@ def test_keywords_of_the_classes(flavour, name, keyword):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
-def test_an_eager_factory_is_told_not_to_be(flavour):
+def test_an_eager_factory_can_be_overridden(flavour):
     async def main():
         loop = asyncio.get_running_loop()
         loop.set_task_factory(asyncio.eager_task_factory)
@@ -363,7 +363,7 @@ def test_a_future_does_not_look_like_a_coroutine(flavour, attribute):
     loop.close()
 
 
-def named_as_of_an_awaiter(calls):
+def with_awaiter_attributes(calls):
     return {
         "send": lambda *arguments: calls.append("send"),
         "throw": lambda *arguments: calls.append("throw"),
@@ -373,11 +373,11 @@ def named_as_of_an_awaiter(calls):
 
 @pytest.mark.parametrize("base", ["Future", "Task"])
 @pytest.mark.parametrize("on", ["instance", "class"])
-def test_attributes_named_as_those_of_an_awaiter_are_not_called(flavour, base, on):
+def test_attributes_named_like_an_awaiters_are_not_called(flavour, base, on):
     calls = []
     cls = getattr(flavour, base)
     if on == "class":
-        cls = type("Named", (cls,), named_as_of_an_awaiter(calls))
+        cls = type("Named", (cls,), with_awaiter_attributes(calls))
 
     async def waits(future):
         try:
@@ -388,7 +388,7 @@ def test_attributes_named_as_those_of_an_awaiter_are_not_called(flavour, base, o
     def make(loop):
         made = cls(asyncio.sleep(3600), loop=loop) if base == "Task" else cls(loop=loop)
         if on == "instance":
-            for name, value in named_as_of_an_awaiter(calls).items():
+            for name, value in with_awaiter_attributes(calls).items():
                 setattr(made, name, value)
         return made
 
@@ -422,7 +422,7 @@ def test_attributes_named_as_those_of_an_awaiter_are_not_called(flavour, base, o
 
 
 def lines_seen(function, run):
-    """The events, lines and instructions that a tracer sees of a function."""
+    """The events, lines and instructions of a function that a tracer sees."""
     seen = []
 
     def trace(frame, event, _):
@@ -483,15 +483,15 @@ def cancelled_task():
     ids=["failing task", "cancelled future", "future cancelled later", "cancelled task", "failing"],
 )
 def test_instructions_that_a_tracer_sees(flavour, make):
-    """3.11 leaves the `await` before it raises if the awaiter can be thrown into; branch coverage
-    tells the difference."""
+    """3.11 leaves the `await` before it raises if the awaiter has a throw(); branch coverage shows
+    the difference."""
     found = lines_seen(catches, lambda: flavour.run(catches(make)))
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         expected = lines_seen(catches, lambda: runner.run(catches(make)))
     assert found == expected
 
 
-# Registers
+# Task registries
 
 
 def names(tasks):
@@ -643,7 +643,7 @@ def test_one_counter_names_all_tasks(flavour):
     flavour.run(main())
 
 
-def test_a_copy_is_refused_as_by_asyncio(flavour):
+def test_a_copy_is_refused_as_in_asyncio(flavour):
     loop = flavour.new_loop()
     with pytest.raises(TypeError, match="cannot pickle"):
         copy.copy(loop.create_future())
