@@ -1,6 +1,6 @@
 """`ferroloop.serve_introspection()` and `python -m ferroloop top | ps | stack`.
 
-asyncio has its own, from 3.14 on, by other means: nothing to compare.
+asyncio has its own from 3.14 on, which works differently: there is nothing to compare.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.only("ferroloop")
 
 @pytest.fixture
 def ask(flavour, tmp_path):
-    """Asks this process, through the socket."""
+    """Queries this process through the socket."""
     from ferroloop import _inspector
 
     with flavour.module.serve_introspection(tmp_path / "sock") as service:
@@ -33,7 +33,7 @@ def ask(flavour, tmp_path):
 
 
 def in_thread(loop, function):
-    """Run a blocking function beside the loop, which goes on until it is done."""
+    """Run a blocking function in a thread while the loop runs."""
     return loop.run_in_executor(None, function)
 
 
@@ -62,7 +62,7 @@ def test_metrics_and_tasks(loop, ask):
     assert found["waits"]["caller"]["function"].endswith("waits")
 
 
-def test_stacks_and_who_awaits(loop, ask):
+def test_stacks_and_awaiters(loop, ask):
     async def inner():
         await event.wait()
 
@@ -98,7 +98,7 @@ def test_stacks_and_who_awaits(loop, ask):
     assert sorted(task["awaited_by"]) == ["the gatherer", "the waiter"]
 
 
-def test_it_answers_while_the_loop_is_blocked(loop, ask):
+def test_responds_while_the_loop_is_blocked(loop, ask):
     async def blocks():
         thread.start()
         done.wait(20)
@@ -123,8 +123,8 @@ def test_it_answers_while_the_loop_is_blocked(loop, ask):
 def test_bad_requests(flavour, ask, tmp_path):
     from ferroloop._inspector import UnreachableError
 
-    with pytest.raises(UnreachableError, match="there is no task 'nobody'"):
-        ask(command="stack", task="nobody")
+    with pytest.raises(UnreachableError, match="there is no task 'missing'"):
+        ask(command="stack", task="missing")
     with pytest.raises(UnreachableError, match="the command must be"):
         ask(command="stop")
     path = str(tmp_path / "sock")
@@ -135,7 +135,7 @@ def test_bad_requests(flavour, ask, tmp_path):
             answer = json.loads(client.makefile().read())
             assert answer["ok"] is False
             assert answer["error"]
-    # Who says nothing, or leaves at once, is no trouble.
+    # A client that sends nothing, or disconnects immediately, does no harm.
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
     with socket.socket(socket.AF_UNIX) as client:
@@ -148,7 +148,7 @@ def test_bad_requests(flavour, ask, tmp_path):
     assert ask(command="metrics")["ok"]
 
 
-def test_the_socket_is_private_and_goes_away(flavour, tmp_path):
+def test_the_socket_is_private_and_removed_at_the_end(flavour, tmp_path):
     path = tmp_path / "sock"
     service = flavour.module.serve_introspection(path)
     found = path.stat()
@@ -161,7 +161,7 @@ def test_the_socket_is_private_and_goes_away(flavour, tmp_path):
     assert not path.exists()
 
 
-def test_what_others_left_there(flavour, tmp_path):
+def test_leftover_files(flavour, tmp_path):
     path = tmp_path / "sock"
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
@@ -172,7 +172,7 @@ def test_what_others_left_there(flavour, tmp_path):
     with pytest.raises(OSError, match="in use"):
         flavour.module.serve_introspection(path)
     assert path.read_text() == "precious"
-    # A socket that took the place of ours is not removed.
+    # A socket that replaced ours is not removed.
     path.unlink()
     service = flavour.module.serve_introspection(path)
     path.unlink()
@@ -193,7 +193,7 @@ def test_the_default_place(flavour, tmp_path, monkeypatch):
     with flavour.module.serve_introspection() as service:
         assert service.path == str(tmp_path / f"ferroloop-{os.getpid()}.sock")
         assert ask(str(os.getpid()), {"command": "metrics"})["pid"] == os.getpid()
-    # A directory in which others can write is none.
+    # A directory that others can write to is refused.
     tmp_path.chmod(0o777)
     with flavour.module.serve_introspection() as service:
         assert not service.path.startswith(str(tmp_path))
@@ -218,7 +218,7 @@ loop.run_until_complete(main())
 
 @pytest.fixture
 def program(flavour, tmp_path, monkeypatch):
-    """A program that was started with FERROLOOP_INTROSPECT: its process number."""
+    """The PID of a program that was started with FERROLOOP_INTROSPECT."""
     tmp_path.chmod(0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("FERROLOOP_INTROSPECT", "1")
@@ -264,7 +264,7 @@ def test_commands(program):
 @pytest.mark.mode("plain")
 def test_failing_commands(program, tmp_path):
     for arguments, text in [
-        (("stack", program, "nobody"), "ferroloop: there is no task 'nobody'"),
+        (("stack", program, "missing"), "ferroloop: there is no task 'missing'"),
         (("ps", 4194305), "ferroloop: there is no process 4194305"),
         (("ps", tmp_path / "none"), "No such file or directory"),
         (("top", program, "--interval", "0"), "from 0.05 to 3600 seconds"),
@@ -294,7 +294,7 @@ def test_top_in_a_terminal(program):
     os.write(parent, b"q")
     while top.poll() is None and time.monotonic() < end:
         if select.select([parent], [], [], 0.1)[0]:
-            with contextlib.suppress(OSError):  # EIO: the other end is closed
+            with contextlib.suppress(OSError):  # EIO: the slave side is closed
                 shown += os.read(parent, 65536)
     os.close(parent)
     assert top.wait(10) == 0

@@ -1,5 +1,5 @@
-"""What is looked for in the interpreter's memory is there: where it is not found, all goes on in a
-slower way, which no other test would notice."""
+"""The interpreter's internal offsets are found: if one is not, everything works but takes a slower
+path, which no other test would notice."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ def test_all_is_found():
 
 
 def test_all_is_found_in_a_thread_and_in_a_task():
-    """A program may import the module anywhere; each time its places are looked for anew."""
+    """A program may import the module anywhere; the offsets are searched for on each import."""
     source = """
 import asyncio, threading
 

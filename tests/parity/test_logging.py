@@ -1,4 +1,4 @@
-"""The crate's own events, in Python's `logging` or on stderr. asyncio has none."""
+"""The crate's own events, in Python's `logging` or on stderr. asyncio has no counterpart."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.only("ferroloop")
 
 @pytest.fixture
 def records():
-    """What the loggers below `ferroloop` get, at level DEBUG."""
+    """The records of the loggers below `ferroloop`, at level DEBUG."""
     found = []
     handler = logging.Handler()
     handler.emit = found.append
@@ -61,7 +61,7 @@ def test_the_life_of_a_loop_and_its_connections(loop, records):
     assert re.match(r"a connection was accepted listener=\d+ peer=127\.0\.0\.1:\d+$", seen[0])
     assert len([text for text in seen if text.startswith("a transport opens fd=")]) == 2
     assert len([text for text in seen if text.startswith("a transport closes fd=")]) == 2
-    # That was asked for before the loop ran.
+    # This was requested before the loop ran.
     assert texts(records, "pool") == ['a thread starts thread="asyncio_0"']
     first = records[0]
     assert first.levelno == logging.DEBUG
@@ -128,7 +128,7 @@ def test_levels_change_while_the_loop_runs(loop, records):
 
 
 def test_a_handler_that_uses_the_loop(loop, records):
-    """Handlers run between callbacks: they may schedule, and fail, as they like."""
+    """Handlers run between callbacks: they may schedule callbacks, and may fail."""
     called, raised = [], []
 
     class Handler(logging.Handler):
@@ -157,7 +157,7 @@ def test_a_handler_that_uses_the_loop(loop, records):
 
 @pytest.fixture
 def at_root():
-    """What reaches the root logger, and the levels that it is set to."""
+    """The records that reach the root logger, and a way to set its level."""
     found = []
     handler = logging.Handler()
     handler.emit = found.append
@@ -174,7 +174,7 @@ def at_root():
 @pytest.mark.only("asyncio", "ferroloop")
 @pytest.mark.mode("plain")
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
-def test_the_level_of_the_root_is_no_wish(loop, at_root, level):
+def test_the_root_level_does_not_enable_events(loop, at_root, level):
     root, found = at_root
     root.setLevel(level)
 
@@ -191,7 +191,7 @@ def test_the_level_of_the_root_is_no_wish(loop, at_root, level):
 
 @pytest.mark.mode("plain")
 @pytest.mark.parametrize("name", ["ferroloop", "ferroloop.transport"])
-def test_a_level_of_its_own_is_a_wish(loop, at_root, name):
+def test_an_explicit_level_enables_events(loop, at_root, name):
     logger = logging.getLogger(name)
     logger.setLevel(logging.DEBUG)
     try:
@@ -210,7 +210,7 @@ def test_a_level_of_its_own_is_a_wish(loop, at_root, name):
     assert [record for record in found if record.name != "asyncio"] == []
 
 
-def test_by_default_nothing_is_said(flavour):
+def test_silent_by_default(flavour):
     source = """
     async def main():
         await asyncio.sleep(0.001)
@@ -224,7 +224,7 @@ def test_by_default_nothing_is_said(flavour):
     assert run_program(flavour, source) == (0, "", "")
 
 
-def test_stderr_by_the_environment(flavour, monkeypatch):
+def test_stderr_enabled_by_the_environment(flavour, monkeypatch):
     source = """
     loop = new_event_loop()
     loop.run_until_complete(asyncio.sleep(0.001))

@@ -27,7 +27,7 @@ def loop(flavour):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_method_is_what_asyncios_is(loop, name):
+def test_methods_look_like_asyncios(loop, name):
     method, model = getattr(loop, name), getattr(MODEL, name)
     expected = inspect.signature(model)
     assert str(inspect.signature(getattr(type(loop), name))) == str(expected)
@@ -109,7 +109,7 @@ def test_methods_without_arguments_refuse_any(loop, name):
     loop.run_forever()
 
 
-def test_methods_are_found_as_those_of_a_class(flavour):
+def test_super_finds_the_methods(flavour):
     class Mine(asyncio.SelectorEventLoop if flavour.is_asyncio else flavour.module.EventLoop):
         def call_soon(self, callback, *args, context=None):
             self.calls = getattr(self, "calls", 0) + 1
@@ -128,7 +128,7 @@ def test_methods_are_found_as_those_of_a_class(flavour):
     gc.collect()
 
 
-def test_a_bound_method_outlives_nothing(flavour):
+def test_a_weak_method_dies_with_the_loop(flavour):
     loop = flavour.new_loop()
     method = weakref.WeakMethod(loop.call_soon)
     loop.close()
@@ -139,7 +139,7 @@ def test_a_bound_method_outlives_nothing(flavour):
     assert method() is None
 
 
-def test_a_mock_of_the_loop_checks_its_calls(loop):
+def test_an_autospec_mock_of_the_loop_checks_calls(loop):
     double = mock.create_autospec(loop, instance=True)
     double.call_later(1, print, 2)
     double.call_later(delay=1, callback=print)

@@ -1,4 +1,4 @@
-"""`loop.metrics()` and its renderings. asyncio counts nothing, so there is nothing to compare."""
+"""`loop.metrics()` and its exporters. asyncio has no metrics, so there is nothing to compare."""
 
 import asyncio
 import dataclasses
@@ -73,7 +73,7 @@ def test_time_asleep_and_at_work(loop):
     async def main():
         await asyncio.sleep(0.1)
         time.sleep(0.05)
-        # In the middle of a turn the time is known all the same.
+        # The time is known even in the middle of a turn.
         return loop.metrics()
 
     metrics = loop.run_until_complete(main())
@@ -111,7 +111,7 @@ def test_a_long_turn_is_in_the_lag(loop):
 @pytest.mark.parametrize("pause", [0, 0.01])
 @pytest.mark.parametrize("quick_turns", [0, 1, 500])
 def test_each_of_several_stalls_is_in_the_lag(loop, quick_turns, pause):
-    """Also where the loop looks at the clock for no other reason: between sleeps of zero."""
+    """Even when the loop has no other reason to read the clock: between sleeps of zero."""
 
     async def main():
         for _ in range(quick_turns):
@@ -126,7 +126,7 @@ def test_each_of_several_stalls_is_in_the_lag(loop, quick_turns, pause):
     loop.run_until_complete(main())
     lag = loop.metrics().lag
     stalls = sum(count for bound, count in lag.buckets if bound > 0.05)
-    # The machine may add stalls of its own.
+    # The machine may cause additional stalls.
     assert stalls >= 6, lag
 
 
@@ -147,7 +147,7 @@ def test_stalls_in_a_row_after_quick_turns(loop):
     loop.run_forever()
     lag = loop.metrics().lag
     stalls = sum(count for bound, count in lag.buckets if bound > 0.02)
-    # Where turns are as quick as these the first ones, at most eight, may be counted as one.
+    # With turns as quick as these, up to eight of the first ones may be counted as one.
     assert stalls >= 9, lag
     assert lag.sum >= 16 * 0.02
 
@@ -214,7 +214,7 @@ def test_tls(loop):
             await asyncio.sleep(0.001)
         metrics = loop.metrics()
         assert metrics.transports == {"stream": 2, "datagram": 0, "pipe": 0, "tls": 2}
-        # Bytes on the wire, not those of the application.
+        # Bytes on the wire, not application bytes.
         assert metrics.bytes_received > 500
         transport.abort()
         server.close()
@@ -287,7 +287,7 @@ def test_other_threads_read_while_the_loop_runs(loop):
     assert loop.metrics().threadsafe_calls == 1
 
 
-def test_numbers_outlive_close(flavour):
+def test_metrics_remain_after_close(flavour):
     loop = flavour.new_loop()
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
@@ -374,7 +374,7 @@ def test_a_label_stays_with_its_loop(flavour):
             await asyncio.sleep(0)
 
     def labels():
-        """The label of each loop that has made its own number of steps."""
+        """The label of each loop, identified by its number of steps."""
         line = re.compile(r'ferroloop_task_steps_total\{loop="(\d+)"\} (\d+)')
         found = (line.fullmatch(each) for each in render_prometheus().splitlines())
         return {int(each[2]): each[1] for each in found if each and int(each[2]) >= 10_001}
@@ -387,7 +387,7 @@ def test_a_label_stays_with_its_loop(flavour):
     assert [int(label) for label in before.values()] == [loop.metrics().number for loop in loops]
     loops.pop(0).close()
     assert labels() == {steps: before[steps] for steps in (20_001, 30_001)}
-    # Nor does a later loop get the label of one that is gone.
+    # A later loop does not reuse the label of a closed one either.
     loops.append(flavour.new_loop())
     loops[-1].run_until_complete(steps(40_000))
     after = labels()

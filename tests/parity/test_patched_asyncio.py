@@ -1,4 +1,4 @@
-"""What tools replace in asyncio while it runs: `Handle._run`, `call_soon`, clocks, selectors."""
+"""What tools replace in asyncio at run time: `Handle._run`, `call_soon`, clocks, selectors."""
 
 import asyncio
 import functools
@@ -16,13 +16,13 @@ class SeenHandles(list):
 
 @pytest.fixture
 def handles(monkeypatch):
-    """Every handle that runs, as a tool sees it that wraps `Handle._run`."""
+    """Every handle that runs, as seen by a tool that wraps `Handle._run`."""
     original, seen = asyncio.events.Handle._run, SeenHandles()
 
     @functools.wraps(original)
     def instrumented(self):
         seen.append(self)
-        # Before it runs: a handle that is cancelled forgets its callback.
+        # Before it runs: a cancelled handle drops its callback.
         seen.names.append(str(getattr(self._callback, "__qualname__", None)))
         return original(self)
 
@@ -46,7 +46,7 @@ def test_plain_callbacks_and_timers(loop, handles):
     assert all(isinstance(handle, asyncio.Handle) for handle in handles)
 
 
-def test_steps_name_their_task(loop, handles):
+def test_handles_of_steps_name_their_task(loop, handles):
     async def child():
         await asyncio.sleep(0)
         await asyncio.sleep(0.001)
@@ -100,7 +100,7 @@ def test_exceptions_in_callbacks_are_reported_once(loop, handles, log):
 
 
 @pytest.mark.parametrize("stopper", [KeyboardInterrupt, SystemExit])
-def test_what_stops_the_loop_does(loop, handles, stopper):
+def test_stopping_still_works(loop, handles, stopper):
     def stop():
         raise stopper
 
@@ -152,7 +152,7 @@ def test_streams_and_readers(loop, handles):
     assert any("_call_connection_lost" in name for name in handles.names)
 
 
-def test_replaced_while_the_loop_runs_and_put_back(loop, monkeypatch):
+def test_replaced_and_restored_while_the_loop_runs(loop, monkeypatch):
     original, seen = asyncio.events.Handle._run, []
 
     def instrumented(self):
@@ -184,7 +184,7 @@ def test_replaced_while_the_loop_runs_and_put_back(loop, monkeypatch):
     seen.clear()
 
 
-def test_what_the_patch_raises_leaves_the_loop(loop, monkeypatch):
+def test_exceptions_of_the_patch_leave_the_loop(loop, monkeypatch):
     def broken(self):
         raise RuntimeError("of the tool")
 
@@ -239,7 +239,7 @@ def test_call_soon_overridden_by_a_subclass(flavour):
     loop = Counting()
     loop.set_debug(flavour.debug)
     loop.run_until_complete(asyncio.sleep(0))
-    # The first step, the second one, and what ends run_until_complete().
+    # The first step, the second one, and the callback that ends run_until_complete().
     assert loop.count == 3
     loop.close()
 
@@ -248,7 +248,7 @@ def _loop_class(flavour):
     return asyncio.SelectorEventLoop if flavour.is_asyncio else flavour.module.EventLoop
 
 
-def test_a_clock_put_into_the_class_later(flavour):
+def test_a_clock_added_to_the_class_later(flavour):
     class Virtual(_loop_class(flavour)):
         now = 1000.0
 
@@ -267,7 +267,7 @@ def test_a_clock_put_into_the_class_later(flavour):
 
 
 def test_a_virtual_clock_in_the_selector(loop):
-    """As looptime: the selector moves the time instead of sleeping."""
+    """Like looptime: the selector advances the time instead of sleeping."""
     now = 0.0
 
     def select(timeout):
@@ -294,7 +294,7 @@ def test_a_virtual_clock_in_the_selector(loop):
     del loop.time
 
 
-@pytest.mark.only("ferroloop")  # asyncio has it in debug mode alone
+@pytest.mark.only("ferroloop")  # asyncio has it only in debug mode
 @pytest.mark.mode("plain")
 def test_slow_callbacks_outside_of_debug_mode(loop, log):
     async def slow():

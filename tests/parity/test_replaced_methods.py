@@ -1,6 +1,7 @@
-"""Methods of asyncio's classes, and of those under `run_in_executor()`, that tools replace.
+"""Methods of asyncio's classes, and of those behind `run_in_executor()`, that tools replace.
 
-The replacement is called as asyncio would call it, whenever it came: before the loop or later.
+The replacement is called as asyncio would call it, whether it was installed before the loop was
+created or later.
 """
 
 import asyncio
@@ -91,7 +92,7 @@ HOOKS = [
     (threading.Thread, "run"),
 ]
 
-# Called where a loop is made or starts: too early for what a running program replaces.
+# Called when a loop is created or starts: a running program replaces these too late.
 EARLY = [
     (base_events.BaseEventLoop, "run_forever"),
     (base_events.BaseEventLoop, "stop"),
@@ -102,7 +103,7 @@ EARLY = [
     *HOOKS,
 ]
 
-# Called when all is over: a running program may replace them.
+# Called at the end: a running program may replace these.
 LATE = [
     (base_events.BaseEventLoop, "close"),
     (selector_events.BaseSelectorEventLoop, "close"),
@@ -118,7 +119,7 @@ def name_of(hook):
 
 
 class Replacement:
-    """What a tool would put in place of a method: it counts calls and calls the original."""
+    """A replacement as a tool would install it: it counts calls and calls the original."""
 
     def __init__(self, monkeypatch, cls, name):
         original = getattr(cls, name)
@@ -289,7 +290,7 @@ def test_replaced_before_the_loop_is_made(flavour, monkeypatch, hook):
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=name_of)
-def test_replaced_while_the_loop_runs_and_put_back(flavour, monkeypatch, hook):
+def test_replaced_and_restored_while_the_loop_runs(flavour, monkeypatch, hook):
     async def main():
         loop = asyncio.get_running_loop()
         with monkeypatch.context() as patch:
@@ -306,7 +307,7 @@ def test_replaced_while_the_loop_runs_and_put_back(flavour, monkeypatch, hook):
 
 
 @pytest.mark.parametrize("hook", LATE, ids=name_of)
-def test_replaced_before_the_end(flavour, monkeypatch, hook):
+def test_replaced_before_shutdown(flavour, monkeypatch, hook):
     async def main():
         await asyncio.to_thread(int)
         return Replacement(monkeypatch, *hook)
@@ -336,8 +337,8 @@ def test_several_at_once(flavour, monkeypatch, names):
     flavour.run(main())
 
 
-def test_a_call_follows_its_replacement_at_once(loop, monkeypatch):
-    """With no turn of the loop in between."""
+def test_a_replacement_takes_effect_immediately(loop, monkeypatch):
+    """Without a turn of the loop in between."""
     seen = []
     for name in ("call_soon", "call_at", "create_task", "create_future"):
         original = getattr(base_events.BaseEventLoop, name)
@@ -361,7 +362,7 @@ def test_a_call_follows_its_replacement_at_once(loop, monkeypatch):
     loop.run_until_complete(asyncio.sleep(0.001))
 
 
-def test_a_future_that_is_done_calls_the_replacement_at_once(loop, monkeypatch):
+def test_a_done_future_calls_the_replacement(loop, monkeypatch):
     future = loop.create_future()
     future.add_done_callback(done := [].append)
     replacement = Replacement(monkeypatch, base_events.BaseEventLoop, "call_soon")
@@ -372,8 +373,8 @@ def test_a_future_that_is_done_calls_the_replacement_at_once(loop, monkeypatch):
     done.__self__.clear()
 
 
-def exchange_code(function, wrapper):
-    """As ddtrace: the function stays, its code is another one."""
+def replace_code(function, wrapper):
+    """Like ddtrace: the function stays, but its code object is replaced."""
     code = function.__code__
     inner = type(function)(code, function.__globals__, function.__name__, function.__defaults__)
     inner.__kwdefaults__ = function.__kwdefaults__
@@ -391,7 +392,7 @@ def exchange_code(function, wrapper):
 
 
 @pytest.mark.parametrize("name", ["create_task", "call_soon", "run_in_executor", "call_later"])
-def test_the_code_of_a_method_is_exchanged(flavour, name):
+def test_the_code_of_a_method_is_replaced(flavour, name):
     seen = []
 
     def wrapper(original, *args, **kwargs):
@@ -400,7 +401,7 @@ def test_the_code_of_a_method_is_exchanged(flavour, name):
 
     async def main():
         loop = asyncio.get_running_loop()
-        put_back = exchange_code(getattr(base_events.BaseEventLoop, name), wrapper)
+        put_back = replace_code(getattr(base_events.BaseEventLoop, name), wrapper)
         try:
             await use_timers(loop)
             await loop.run_in_executor(None, int)
@@ -416,8 +417,8 @@ def test_the_code_of_a_method_is_exchanged(flavour, name):
     flavour.run(main())
 
 
-def test_a_method_that_an_instance_has_of_its_own(loop):
-    """What asyncio's own methods would call."""
+def test_a_method_replaced_on_an_instance(loop):
+    """Replaces what asyncio's own methods would call."""
     seen = []
 
     def replace(name):
@@ -482,7 +483,7 @@ def test_methods_of_a_subclass(flavour):
     assert {*seen} == {"call_at", "run_in_executor", "_add_reader", "_make_socket_transport"}
 
 
-def test_a_method_of_the_loops_own_class(flavour, monkeypatch):
+def test_a_method_replaced_on_the_native_class(flavour, monkeypatch):
     async def main():
         replacement = Replacement(monkeypatch, type(asyncio.get_running_loop()), "call_soon")
         await asyncio.create_task(asyncio.sleep(0))
@@ -492,9 +493,9 @@ def test_a_method_of_the_loops_own_class(flavour, monkeypatch):
     flavour.run(main())
 
 
-def test_jobs_of_requests_keep_what_submit_gives_them(flavour, monkeypatch):
-    """As OpenTelemetry and Sentry: the context of the caller goes with each job, also on a thread
-    that has served another request."""
+def test_jobs_keep_the_context_captured_by_submit(flavour, monkeypatch):
+    """Like OpenTelemetry and Sentry: each job carries its caller's context, even on a thread that
+    has served another request."""
     local = threading.local()
     original = thread.ThreadPoolExecutor.submit
 
@@ -511,7 +512,7 @@ def test_jobs_of_requests_keep_what_submit_gives_them(flavour, monkeypatch):
 
     async def main():
         loop = asyncio.get_running_loop()
-        # Before the tool comes the pool has a thread, and a job that lasts.
+        # Before the tool is installed, the pool already has a thread with a long-running job.
         gate = threading.Event()
         lasting = loop.run_in_executor(None, gate.wait, 10)
         monkeypatch.setattr(thread.ThreadPoolExecutor, "submit", submit)
@@ -527,7 +528,7 @@ def test_jobs_of_requests_keep_what_submit_gives_them(flavour, monkeypatch):
     assert not [t for t in threading.enumerate() if t.name.startswith("asyncio_")]
 
 
-def test_a_pool_that_lives_goes_on_as_it_was(flavour, monkeypatch):
+def test_an_existing_pool_keeps_working(flavour, monkeypatch):
     async def main():
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, int)
@@ -545,7 +546,7 @@ def test_a_pool_that_lives_goes_on_as_it_was(flavour, monkeypatch):
     flavour.run(main())
 
 
-def test_another_class_of_threads(flavour, monkeypatch):
+def test_replaced_thread_class(flavour, monkeypatch):
     class Thread(threading.Thread):
         pass
 
@@ -557,7 +558,7 @@ def test_another_class_of_threads(flavour, monkeypatch):
     assert flavour.run(main()) is Thread
 
 
-def test_another_class_of_executors(flavour, monkeypatch):
+def test_replaced_executor_class(flavour, monkeypatch):
     class Executor(concurrent.futures.ThreadPoolExecutor):
         pass
 
@@ -570,7 +571,7 @@ def test_another_class_of_executors(flavour, monkeypatch):
     assert flavour.run(main()) is Executor
 
 
-def test_replaced_by_something_that_is_no_function(loop, monkeypatch):
+def test_replaced_by_a_non_function(loop, monkeypatch):
     from unittest import mock
 
     original = base_events.BaseEventLoop.call_soon
@@ -620,8 +621,8 @@ loop.close()
 
 
 @pytest.mark.only("ferroloop")
-def test_what_asyncio_keeps_in_a_loop_is_no_attribute_of_the_program(flavour):
-    """A loop is asked for its dict only if the program has put something there: from then on calls
-    of its methods take the interpreter's slow path.
+def test_asyncios_private_attributes_create_no_dict(flavour):
+    """A loop has a dict only if the program has stored an attribute: from then on calls of its
+    methods take the interpreter's slow path.
     """
     assert run_program(flavour, NOTHING_OWN) == (0, "True False\nTrue\n", "")

@@ -1,4 +1,4 @@
-"""`ferroloop.watch()`: reports of loops that do not turn. asyncio has nothing like it."""
+"""`ferroloop.watch()`: reports about blocked loops. asyncio has nothing similar."""
 
 import asyncio
 import ctypes
@@ -21,7 +21,7 @@ BLOCKED = 0.3
 
 @pytest.fixture
 def stalls(flavour):
-    """What the watchdog reports: the stalls, while a watch of every loop runs."""
+    """The stalls that the watchdog reports while it watches every loop."""
     found = []
     handler = logging.Handler()
     handler.emit = lambda record: found.append(record.stall)
@@ -54,7 +54,7 @@ def block_with_gil():
 def block_by_regex():
     length = 16
     started = time.monotonic()
-    while time.monotonic() - started < BLOCKED:  # each twice as long as the one before
+    while time.monotonic() - started < BLOCKED:  # each takes twice as long as the one before
         started = time.monotonic()
         re.match(r"(a+)+$", "a" * length + "b")
         length += 1
@@ -73,7 +73,7 @@ def test_the_stack_the_task_and_the_time(loop, stalls, block):
         child = asyncio.create_task(culprit(), name="the culprit")
         await asyncio.gather(child)
         took.append(time.monotonic() - started)
-        await asyncio.sleep(2 * THRESHOLD)  # in which the end is noticed
+        await asyncio.sleep(2 * THRESHOLD)  # meanwhile the end of the stall is noticed
 
     took = []
     task = loop.create_task(parent(), name="the parent")
@@ -92,7 +92,7 @@ def test_the_stack_the_task_and_the_time(loop, stalls, block):
 
 
 def test_a_long_regex(loop, stalls):
-    """The match holds the GIL: it is reported when it is over, with its stack all the same."""
+    """The match holds the GIL: it is reported when it is over, but still with its stack."""
 
     async def main():
         block_by_regex()
@@ -115,7 +115,7 @@ def test_plain_callbacks(loop, stalls):
 
 @pytest.mark.mode("plain")  # in debug mode Python code runs in between
 def test_c_code_alone_is_reported_afterwards(loop, stalls):
-    """No bytecode runs between the call and the loop's sleep: nobody lets go of the GIL."""
+    """No bytecode runs between the call and the loop's sleep: the GIL is not released."""
     loop.call_soon(ctypes.PyDLL(None).usleep, int(BLOCKED * 1e6))
     loop.call_later(BLOCKED + 2 * THRESHOLD, loop.stop)
     loop.run_forever()
@@ -149,8 +149,8 @@ def test_a_busy_loop_and_an_idle_one_are_fine(loop, stalls):
         await server.wait_closed()
 
     loop.run_until_complete(main())
-    # A machine that gives the process no time for so long looks the same: what was seen then
-    # is no more than that.
+    # A machine that does not schedule the process for that long looks the same: reports
+    # shorter than that are ignored.
     assert [stall for stall in stalls if stall.seconds > 5 * THRESHOLD] == []
     assert len(stalls) <= 2
 
@@ -187,7 +187,7 @@ def test_one_loop_alone(flavour, stalls):
         assert watch._thread.name == "ferroloop-watchdog"
         second.call_soon(time.sleep, 2 * THRESHOLD)
         second.run_until_complete(asyncio.sleep(2 * THRESHOLD))
-    # Only the watch of all loops has seen it.
+    # Only the watch of all loops has reported it.
     assert [stall.over for stall in stalls] == [False, True]
     first.close()
     second.close()
@@ -207,7 +207,7 @@ def test_stop_and_misuse(flavour):
         flavour.module.watch("soon")
 
 
-def test_a_forgotten_watch_ends(flavour):
+def test_a_dropped_watch_ends(flavour):
     watch = flavour.module.watch()
     thread = watch._thread
     del watch
@@ -228,7 +228,7 @@ def test_loops_of_other_threads(flavour, stalls):
     assert [frame.name for frame in stalls[0].stack][-1] == "block_by_sleep"
 
 
-def test_by_the_environment(flavour, monkeypatch):
+def test_enabled_by_the_environment(flavour, monkeypatch):
     monkeypatch.setenv("FERROLOOP_WATCH", "0.05")
     source = """
     import logging
@@ -238,7 +238,7 @@ def test_by_the_environment(flavour, monkeypatch):
         await asyncio.sleep(0.1)
     loop = new_event_loop()
     loop.run_until_complete(main())
-    # Left open and watched: the interpreter exits all the same.
+    # Left open and watched: the interpreter must still exit.
     """
     status, _, errors = run_program(flavour, source)
     assert status == 0
