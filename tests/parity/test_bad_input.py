@@ -1,4 +1,4 @@
-"""Wrong arguments to the loop's methods: the exception and the text that asyncio gives."""
+"""Invalid arguments to the loop's methods: the same exceptions and texts as asyncio."""
 
 import asyncio
 import gc
@@ -8,7 +8,7 @@ import pytest
 
 
 def outcome(call):
-    """An exception's class and text, without addresses and class names that may differ."""
+    """An exception's class and text, without addresses and class names, which may differ."""
     try:
         call()
     except BaseException as error:
@@ -18,7 +18,7 @@ def outcome(call):
 
 @pytest.fixture
 def pair(loop):
-    """The loop under test and a stock one."""
+    """The loop under test and a stock loop."""
     reference = asyncio.SelectorEventLoop()
     reference.set_debug(loop.get_debug())
     yield loop, reference
@@ -114,7 +114,7 @@ def test_too_many_arguments(loop, method):
     assert "argument" in str(caught.value)
 
 
-def test_keywords_by_asyncios_names(loop):
+def test_keyword_names_match_asyncio(loop):
     seen = []
     future = loop.create_future()
     future.cancel(msg="m")
@@ -139,7 +139,7 @@ def test_keywords_by_asyncios_names(loop):
 
 @pytest.mark.parametrize("thing", [42, "context", object()])
 def test_bad_context(pair, thing):
-    """asyncio takes anything and fails when the callback runs."""
+    """asyncio accepts any context and fails when the callback runs."""
     outcomes = []
     for loop in pair:
         reported = []
@@ -152,7 +152,7 @@ def test_bad_context(pair, thing):
 
         found = outcome(use)
         loop.set_exception_handler(None)
-        # Refused at once or reported when run: never silently ignored, never a crash.
+        # Refused immediately or reported when run: never silently ignored, never a crash.
         outcomes.append(found != "accepted" or len(reported) == 1)
         reported.clear()
     assert outcomes == [True, True]
@@ -200,7 +200,7 @@ def test_arguments_of_future_and_task(loop, flavour):
 
 @pytest.mark.parametrize("thing", [42, "loop", object()])
 def test_bad_loops(flavour, thing):
-    """A loop that is none: refused, or of no use; never a crash."""
+    """An object that is not a loop: refused, or unusable, but never a crash."""
 
     async def nothing():
         pass
@@ -243,14 +243,14 @@ def test_methods_of_a_loop_that_was_never_initialized(flavour, unraisable):
     gc.collect()
 
 
-# Runs for ever, or asks the policy for a loop.
+# Runs forever, or asks the policy for a loop.
 HARMFUL = ("run_forever", "__init__", "__class__", "__init_subclass__", "__class_getitem__")
 
 
 @pytest.mark.only("ferroloop")  # the native classes
 @pytest.mark.parametrize("name", ["Handle", "TimerHandle", "Future", "Task", "EventLoop"])
 def test_objects_made_without_init(flavour, name, unraisable):
-    """`__new__` alone, then every public and private name is touched."""
+    """`__new__` alone, then every public and private attribute is accessed."""
     kind = getattr(flavour.module, name)
     try:
         raw = kind.__new__(kind)

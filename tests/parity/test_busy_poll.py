@@ -1,4 +1,4 @@
-"""`loop.busy_poll`: polling without sleep, which asyncio has no counterpart of."""
+"""`loop.busy_poll`: polling without sleeping, which has no counterpart in asyncio."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ def busy(loop):
     return loop
 
 
-def test_left_to_the_loop_by_default(loop):
+def test_automatic_by_default(loop):
     assert loop.busy_poll is None
     for setting in (1, 0, 0.5, None):
         loop.busy_poll = setting
@@ -34,7 +34,7 @@ def test_bad_values(loop, bad):
     assert loop.busy_poll is None
 
 
-def test_timers_are_not_early_and_not_a_whole_spin_late(busy):
+def test_timers_fire_neither_early_nor_a_whole_spin_late(busy):
     async def main():
         for delay in (0.0001, 0.003, 0.05):
             started = time.monotonic()
@@ -45,7 +45,7 @@ def test_timers_are_not_early_and_not_a_whole_spin_late(busy):
     busy.run_until_complete(main())
 
 
-def test_a_sleep_beyond_the_spin(busy):
+def test_a_sleep_longer_than_the_spin(busy):
     busy.busy_poll = 0.01
 
     async def main():
@@ -53,13 +53,13 @@ def test_a_sleep_beyond_the_spin(busy):
         used = time.process_time()
         await asyncio.sleep(0.3)
         assert time.monotonic() - started >= 0.3
-        # It has slept for the most part.
+        # It has slept most of the time.
         assert time.process_time() - used < 0.2
 
     busy.run_until_complete(main())
 
 
-def test_descriptors_and_other_threads_end_it(busy):
+def test_descriptors_and_other_threads_end_the_spin(busy):
     async def main():
         left, right = socket.socketpair()
         with left, right:
@@ -93,7 +93,7 @@ def test_signals_are_seen(busy):
 
 def test_python_signal_handlers_run_before_the_sleep(busy):
     busy.busy_poll = 0.05
-    # The program's own wake-up descriptor: the loop does not see it.
+    # The program's own wake-up descriptor: the loop does not see the signal.
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     with reader, writer:
@@ -147,14 +147,14 @@ def test_a_peer_that_answers_at_once_then_late_then_at_once(loop, setting):
                 assert await loop.sock_recv(left, 100) == b"%d" % number
             timers[0].cancel()
             await loop.run_in_executor(None, thread.join)
-            # The late answers alone take 30 ms.
+            # The late replies alone take 30 ms.
             assert ticks >= 5
 
     loop.run_until_complete(main())
 
 
 @pytest.mark.parametrize(("setting", "polls_a_sleep"), [(None, 1), (0.0, 1), (0.0001, 2)])
-def test_a_loop_that_waits_long_does_not_poll_by_itself(loop, setting, polls_a_sleep):
+def test_a_loop_with_long_waits_does_not_spin(loop, setting, polls_a_sleep):
     loop.busy_poll = setting
 
     async def main():
@@ -162,7 +162,7 @@ def test_a_loop_that_waits_long_does_not_poll_by_itself(loop, setting, polls_a_s
         for _ in range(200):
             await asyncio.sleep(0.002)
         polls = loop.metrics().polls - before
-        # A signal or the like may end a sleep early.
+        # A signal or similar may end a sleep early.
         assert abs(polls - 200 * polls_a_sleep) <= 20
 
     loop.run_until_complete(main())

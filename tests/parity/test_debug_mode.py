@@ -24,7 +24,7 @@ def drain(loop):
 
 
 def in_thread(function):
-    """What a function called in another thread returned or raised."""
+    """What a function returns or raises in another thread."""
     found = []
 
     def work():
@@ -113,7 +113,7 @@ def test_threadsafe_is_not_checked(loop):
 
 
 def test_wrong_thread_through_a_future(loop):
-    """set_result() schedules the callbacks, from the wrong thread."""
+    """set_result() schedules the callbacks, here from the wrong thread."""
 
     async def main():
         future = loop.create_future()
@@ -125,7 +125,7 @@ def test_wrong_thread_through_a_future(loop):
 
 
 @pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later", "call_at"])
-def test_coroutines_are_no_callbacks(loop, method):
+def test_coroutines_are_refused_as_callbacks(loop, method):
     before = (0,) if method in ("call_later", "call_at") else ()
     name = {"call_later": "call_at"}.get(method, method)
     coroutine = nothing()
@@ -152,7 +152,7 @@ def test_callbacks_must_be_callable(loop, method, thing):
         getattr(loop, method)(*before, thing).cancel()
 
 
-def test_what_is_not_callable_fails_when_it_runs(loop):
+def test_a_non_callable_fails_when_it_runs(loop):
     reported = []
     loop.set_debug(False)
     loop.set_exception_handler(lambda loop, context: reported.append(context))
@@ -285,7 +285,7 @@ def test_source_traceback_is_the_whole_stack(loop, flavour):
 
 
 def test_source_traceback_of_create_future(loop):
-    """asyncio shows its own line below the caller's; a native loop has no such line."""
+    """asyncio also shows its own line below the caller's; a native loop has no such line."""
     future = loop.create_future()
     if loop.get_debug():
         files = [frame.filename for frame in future._source_traceback]
@@ -305,7 +305,7 @@ def test_created_at_in_repr(loop, flavour):
         assert repr(future) == "<Future pending>"
 
 
-def test_debug_belongs_to_the_time_of_creation(loop):
+def test_tracebacks_depend_on_debug_mode_at_creation(loop):
     loop.set_debug(False)
     plain = loop.create_future()
     loop.set_debug(True)
@@ -350,7 +350,7 @@ def test_set_debug_while_running(loop):
     assert sys.get_coroutine_origin_tracking_depth() == 0
 
 
-def test_never_awaited_coroutine_tells_its_origin(loop):
+def test_never_awaited_coroutine_shows_its_origin(loop):
     async def main():
         nothing()
         gc.collect()
@@ -369,7 +369,7 @@ def test_run_in_debug(flavour):
     assert flavour.run(main()) is flavour.debug
 
 
-def test_nonblocking_sockets_are_wanted(loop):
+def test_blocking_sockets_are_refused(loop):
     left, right = socket.socketpair()
     with left, right:
         coroutine = loop.sock_recv(left, 1)

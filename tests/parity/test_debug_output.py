@@ -1,4 +1,4 @@
-"""What debug mode shows of transports' callbacks, and where warnings of unclosed ones point."""
+"""How debug mode shows callbacks of transports, and where warnings about unclosed ones point."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from ..support.certificates import client_context, server_context
 
 
 class Acting(asyncio.Protocol, asyncio.DatagramProtocol):
-    """Sleeps, or raises, in the callbacks named."""
+    """Sleeps, or raises, in the named callbacks."""
 
     def __init__(self, slow=(), faulty=()):
         self.slow, self.faulty = slow, faulty
@@ -88,9 +88,9 @@ USES = {"stream": use_stream, "pipe": use_pipes, "datagram": use_datagrams}
 
 
 def shape(text):
-    """`text` without what differs from run to run. Where asyncio's line below the caller's is
-    Python code of its own, a native loop has only the caller's: any file will do."""
-    # asyncio cancels a handle whose own callback ends the watching.
+    """`text` without what differs from run to run. File names are not compared: asyncio shows its
+    own Python line below the caller's, a native loop only the caller's."""
+    # asyncio cancels a handle whose own callback stops watching the descriptor.
     text = text.replace("<Handle cancelled ", "<Handle ")
     text = re.sub(r"created at \S+\.py:\d+", "created at FILE", text)
     text = re.sub(r"<_\w+[^>]*\.\.\.[^>]*>+", "<TRANSPORT>", text)
@@ -98,13 +98,13 @@ def shape(text):
 
 
 def method(transport, name):
-    """The name that asyncio shows, which differs from version to version."""
+    """The name that asyncio shows, which depends on the version."""
     names = [name, "_write_sendmsg"]
     found = [getattr(CLASSES[transport], each, None) for each in names]
     return next(each.__qualname__ for each in found if each)
 
 
-# Outside of debug mode, from 3.13 on.
+# Outside debug mode, from 3.13 on.
 HIDES_ARGUMENTS = (
     "debug" in inspect.signature(asyncio.format_helpers._format_callback_source).parameters
 )
@@ -131,7 +131,7 @@ def test_slow_callbacks_of_transports(loop, log, transport, name):
         "lost": f"{method(transport, '_call_connection_lost')}(None)",
     }[name]
     messages = [shape(text) for text in log.messages() if text.startswith("Executing <Handle")]
-    # On a busy machine there may be others.
+    # On a busy machine there may be other reports.
     assert f"Executing <Handle {shown} created at FILE> took T seconds" in messages
 
 
@@ -170,7 +170,7 @@ def test_failing_callbacks_of_transports(loop, transport, name):
 @pytest.mark.mode("debug")
 @pytest.mark.parametrize("name", ["made", "data", "lost"])
 def test_traceback_of_the_handle_that_runs(loop, log, name):
-    """The default handler shows where the callback was scheduled that reports something."""
+    """The default handler shows where the callback that caused the report was scheduled."""
 
     class Reporting(Acting):
         def act(self, what):
@@ -187,7 +187,7 @@ def test_traceback_of_the_handle_that_runs(loop, log, name):
 
 
 def unclosed(loop, kind):
-    """Makes a transport of that kind and forgets it."""
+    """Creates a transport of this kind and drops it without closing it."""
 
     async def main():
         ours, peer = socket.socketpair()
@@ -218,8 +218,8 @@ PLACES = {
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_unclosed_transports_are_found_by_module(flavour, kind):
-    def forget():
+def test_warnings_of_unclosed_transports_name_the_module(flavour, kind):
+    def drop_unclosed():
         loop = flavour.new_loop()
         unclosed(loop, kind)
         loop.close()
@@ -230,7 +230,7 @@ def test_unclosed_transports_are_found_by_module(flavour, kind):
     with warnings.catch_warnings(record=True) as caught:
         warnings.resetwarnings()
         warnings.simplefilter("always")
-        forget()
+        drop_unclosed()
     (warning,) = [w for w in caught if "unclosed transport" in str(w.message)]
     assert warning.category is ResourceWarning
     assert Path(warning.filename) == Path(place.__file__)
@@ -246,11 +246,11 @@ def test_unclosed_transports_are_found_by_module(flavour, kind):
         warnings.filterwarnings(
             "ignore", category=ResourceWarning, module=re.escape(place.__name__) + "$"
         )
-        forget()
+        drop_unclosed()
     assert [str(w.message) for w in caught if "unclosed transport" in str(w.message)] == []
 
 
-def test_unclosed_tls_transports_are_found_by_module(flavour):
+def test_warnings_of_unclosed_tls_transports_name_the_module(flavour):
     async def main(loop):
         server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context())
         address = server.sockets[0].getsockname()

@@ -17,7 +17,7 @@ PLAIN = Flavour("ferroloop", False)
 
 @pytest.fixture(autouse=True)
 def policy_restored():
-    """No test leaves its policy or its current loop behind."""
+    """Restores the policy and the current loop after each test."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -25,7 +25,7 @@ def policy_restored():
 
 
 def python(*arguments, stdin="", **environment):
-    """Run `python ...` with this process's import path; status, output, errors."""
+    """Run `python ...` with this process's import path; return status, output, errors."""
     done = subprocess.run(
         [sys.executable, *arguments],
         input=stdin,
@@ -103,7 +103,7 @@ def test_run_inside_a_running_loop():
     assert str(caught.value) == "asyncio.run() cannot be called from a running event loop"
 
 
-def test_run_wants_a_coroutine():
+def test_run_requires_a_coroutine():
     with pytest.raises((ValueError, TypeError)) as ours:
         ferroloop.run(42)
     with pytest.raises((ValueError, TypeError)) as theirs:
@@ -112,7 +112,7 @@ def test_run_wants_a_coroutine():
     assert str(ours.value) == str(theirs.value)
 
 
-def test_run_cancels_what_is_left():
+def test_run_cancels_remaining_tasks():
     cancelled = []
 
     async def background():
@@ -374,7 +374,7 @@ loop.close()
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio itself needs its policies there")
 def test_install_without_policies():
-    """As asyncio is going to be from Python 3.16 on: here with the functions taken away."""
+    """As asyncio will be from Python 3.16 on: simulated by removing the functions."""
     source = f"""{WITHOUT_POLICIES}
 import ferroloop
 ferroloop.uninstall()

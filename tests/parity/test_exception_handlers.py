@@ -25,7 +25,7 @@ LINE = fail.__code__.co_firstlineno
 
 @pytest.fixture
 def contexts(loop):
-    """What the loop's exception handler is given."""
+    """The contexts passed to the loop's exception handler."""
     found = []
     loop.set_exception_handler(lambda the_loop, context: found.append((the_loop, context)))
     yield found
@@ -73,7 +73,7 @@ def test_exception_in_callback(loop, contexts):
 
 
 @pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later"])
-def test_exception_by_any_way_of_scheduling(loop, contexts, method):
+def test_exception_with_any_scheduling_method(loop, contexts, method):
     args = (0, fail) if method == "call_later" else (fail,)
     getattr(loop, method)(*args)
     drain(loop)
@@ -286,7 +286,7 @@ def test_exits_leave_run_forever(loop, contexts, kind):
     assert not contexts
     assert not loop.is_running()
     drain(loop)
-    assert seen == [1, 2], "what was queued behind it is still there"
+    assert seen == [1, 2], "callbacks queued after it are kept"
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
@@ -402,7 +402,7 @@ def test_retrieved_exceptions_are_silent(loop, contexts):
 
 @pytest.mark.parametrize("kind", ["callback", "done callback", "timer"])
 def test_handlers_run_while_the_exception_is_handled(loop, kind):
-    """As in an `except` block: sys.exc_info() finds it, what is raised has it as context."""
+    """As in an `except` block: sys.exc_info() finds it, and exceptions raised there chain to it."""
     found = []
 
     def handler(loop, context):
@@ -428,7 +428,7 @@ def test_handlers_run_while_the_exception_is_handled(loop, kind):
     del handled, reported
 
 
-# What the interpreter drops with the main module, when nothing can be imported any more.
+# Objects that the interpreter drops with the main module, when imports no longer work.
 AT_EXIT = """
 loop = new_event_loop()
 async def forever():

@@ -26,13 +26,13 @@ VAR = contextvars.ContextVar("VAR", default="default")
 
 
 def limit() -> int:
-    """How many threads a default executor has."""
+    """The maximum number of threads of a default executor."""
     with concurrent.futures.ThreadPoolExecutor() as executor:
         return executor._max_workers
 
 
 class Gate:
-    """A blocking function for threads: tells that it runs, waits until it may go on."""
+    """A blocking function for threads: signals that it runs, then waits until it is released."""
 
     def __init__(self):
         self.entered = threading.Semaphore(0)
@@ -103,7 +103,7 @@ def test_returns_a_future_of_the_loop(run, flavour):
     run(main())
 
 
-def test_exception_travels_with_its_traceback(run):
+def test_exception_keeps_its_traceback(run):
     class Custom(Exception):
         pass
 
@@ -120,7 +120,7 @@ def test_exception_travels_with_its_traceback(run):
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, BaseException])
-def test_base_exceptions_travel_too(loop, kind):
+def test_base_exceptions_are_delivered_too(loop, kind):
     def fails():
         raise kind("text")
 
@@ -161,7 +161,7 @@ def test_stop_iteration_becomes_runtime_error(run):
     run(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="nobody is told before 3.13")
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="not reported before 3.13")
 def test_stop_iteration_under_wait_for(run):
     async def main():
         loop = asyncio.get_running_loop()
@@ -218,7 +218,7 @@ def test_many_jobs(run, flavour):
 
 
 def test_from_another_thread_than_the_loops(run):
-    """Not asked for, but programs do it."""
+    """Not supported by asyncio, but programs do it."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -249,7 +249,7 @@ def test_run_in_executor_does_not_copy_the_context(run):
 
 
 def test_a_thread_keeps_its_own_context(run):
-    """What a job sets in a thread's context, a later job of that thread sees."""
+    """A variable set by a job in its thread's context is seen by later jobs of that thread."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -276,7 +276,7 @@ def test_to_thread_copies_the_context(run):
 # ---------------------------------------------------------------- threads
 
 
-def test_threads_are_those_of_threading(run):
+def test_workers_are_threads_of_threading(run):
     async def main():
         loop = asyncio.get_running_loop()
 
@@ -378,12 +378,12 @@ def test_trace_hook(run):
     assert calls == ["call", "line", "return"]
 
 
-def test_threads_do_not_hold_what_they_worked_on(run):
+def test_threads_keep_no_references_to_finished_jobs(run):
     class Thing:
         pass
 
     async def gone(there):
-        # A thread may still be between telling the result and letting go of it.
+        # A thread may still be between delivering the result and releasing it.
         end = time.monotonic() + 5
         while there() is not None and time.monotonic() < end:
             await asyncio.sleep(0.001)
@@ -406,7 +406,7 @@ def test_threads_do_not_hold_what_they_worked_on(run):
     run(main())
 
 
-def test_jobs_run_side_by_side_with_the_loop(run):
+def test_jobs_run_in_parallel_with_the_loop(run):
     async def main():
         loop = asyncio.get_running_loop()
         ticks = 0
@@ -424,7 +424,7 @@ def test_jobs_run_side_by_side_with_the_loop(run):
     run(main())
 
 
-def test_jobs_run_side_by_side(run):
+def test_jobs_run_in_parallel(run):
     async def main():
         loop = asyncio.get_running_loop()
         barrier = threading.Barrier(4, timeout=20)
@@ -433,7 +433,7 @@ def test_jobs_run_side_by_side(run):
     run(main())
 
 
-def test_loop_goes_on_meanwhile(run):
+def test_loop_keeps_running_meanwhile(run):
     async def main():
         loop = asyncio.get_running_loop()
         job = loop.run_in_executor(None, time.sleep, 0.05)
@@ -446,8 +446,8 @@ def test_loop_goes_on_meanwhile(run):
     assert run(main()) > 3
 
 
-def test_a_blocked_loop_does_not_keep_jobs_from_running(run):
-    """A callback may wait for a job, unwise as it is."""
+def test_jobs_run_while_the_loop_is_blocked(run):
+    """A callback may block on a job, although that is unwise."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -485,8 +485,8 @@ def test_a_cancelled_job_in_the_queue_never_runs(run):
 
 
 @pytest.mark.only("ferroloop")
-def test_a_cancelled_job_leaves_the_queue_at_once(run):
-    """asyncio keeps function and arguments until a thread comes to the job."""
+def test_a_cancelled_job_leaves_the_queue_immediately(run):
+    """asyncio keeps function and arguments until a thread reaches the job."""
 
     class Thing:
         pass
@@ -610,7 +610,7 @@ def test_timeout_around_a_job(run):
     run(main())
 
 
-def test_exception_nobody_retrieves(run, log):
+def test_unretrieved_exception(run, log):
     def fails():
         raise ValueError("lost")
 
@@ -626,7 +626,7 @@ def test_exception_nobody_retrieves(run, log):
     assert message.startswith("Future exception was never retrieved\nfuture: <Future finished ")
 
 
-# ---------------------------------------------------------------- executors of the user
+# ---------------------------------------------------------------- user-supplied executors
 
 
 def test_explicit_thread_executor(run):
@@ -644,7 +644,7 @@ def test_explicit_thread_executor(run):
 
 @pytest.mark.mode("plain")
 def test_explicit_process_executor(flavour):
-    """In a child, as processes leave descriptors and threads behind."""
+    """In a child process, because process pools leave descriptors and threads behind."""
     result = run_program(
         flavour,
         RUN
@@ -696,7 +696,7 @@ def test_set_default_executor(run):
 
 
 @pytest.mark.parametrize("other", [None, object(), "text"])
-def test_set_default_executor_refuses_others(loop, other):
+def test_set_default_executor_refuses_other_types(loop, other):
     with pytest.raises(TypeError, match=r"^executor must be ThreadPoolExecutor instance$"):
         loop.set_default_executor(other)
     assert loop._default_executor is None
@@ -769,7 +769,7 @@ def test_default_executor_moves_to_another_loop(flavour):
         second.close()
 
 
-def test_shutdown_cancels_futures_that_wait(run):
+def test_shutdown_cancels_queued_futures(run):
     async def main():
         loop = asyncio.get_running_loop()
         gate = Gate()
@@ -842,11 +842,11 @@ def test_shutdown_timeout(run):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             await loop.shutdown_default_executor(timeout=0.01)
-        # Those of asyncio that wait for the pool's, too.
+        # Also asyncio's threads that wait for the pool's.
         for thread in set(threading.enumerate()) - before:
             thread.join(5)
         texts = [str(warning.message) for warning in caught]
-        # 3.12 waits for the threads before it looks at the clock.
+        # 3.12 waits for the threads before it checks the clock.
         expected = "The executor did not finishing joining its threads within 0.01 seconds."
         assert texts == ([expected] if sys.version_info >= (3, 13) else [])
         await job
@@ -1031,7 +1031,7 @@ def test_exit_from_inside_the_loop_while_jobs_run(flavour):
 
 @pytest.mark.mode("plain")
 def test_daemon_threads_at_exit(flavour):
-    """A loop in a daemon thread: its workers are daemons too and may be busy at the end."""
+    """A loop in a daemon thread: its workers are daemons too, and may be busy at exit."""
     status, out, errors = run_program(
         flavour,
         """
@@ -1108,7 +1108,7 @@ def test_a_new_loop_in_a_forks_child(flavour):
 @pytest.mark.mode("plain")
 @pytest.mark.only("ferroloop")
 def test_the_pool_of_the_parent_works_in_a_forks_child(flavour):
-    """asyncio's would wait for threads that exist in the parent alone."""
+    """asyncio's pool would wait for threads that exist only in the parent."""
     status, out, errors = run_program(
         flavour,
         FORK

@@ -1,4 +1,4 @@
-"""os.fork() and multiprocessing: parent and child go on without getting in each other's way."""
+"""os.fork() and multiprocessing: parent and child continue without disturbing each other."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from ..support.programs import Program, run_program
 
 pytestmark = pytest.mark.mode("plain")
 
-# Runs a function in a forked child and answers its exit status.
+# Runs a function in a forked child and returns its exit status.
 IN_CHILD = """
 def in_child(function):
     pid = os.fork()
@@ -44,7 +44,7 @@ def run(main):
 
 
 def check(flavour, source, expected):
-    # From 3.12 on a fork in a process with threads is warned about.
+    # From 3.12 on a fork in a process with threads emits a warning.
     options = ("-W", "ignore::DeprecationWarning")
     script = IN_CHILD + textwrap.dedent(source)
     assert run_program(flavour, script, *options) == (0, expected, "")
@@ -149,11 +149,11 @@ def test_children_have_children_processes(flavour):
     check(flavour, source, line + "child " + line + line)
 
 
-# What follows breaks the parent on asyncio, whose child acts on the parent's epoll.
+# The following tests break the parent on asyncio, whose child modifies the parent's epoll.
 
 
 @pytest.mark.only("ferroloop")
-def test_what_a_child_drops_stays_watched_by_the_parent(flavour):
+def test_the_parent_still_watches_what_a_child_drops(flavour):
     source = """
     import socket
     left, right = socket.socketpair()
@@ -189,7 +189,7 @@ def test_an_inherited_loop_is_the_childs_own(flavour):
     loop.run_until_complete(asyncio.sleep(0.001))
 
     def child():
-        # What was watched still is, what is added is not watched by the parent.
+        # Old registrations still work; new ones are not seen by the parent.
         left.send(b"child")
         loop.run_forever()
         loop.add_reader(yours, lambda: (seen.append(yours.recv(10)), loop.stop()))
@@ -201,7 +201,7 @@ def test_an_inherited_loop_is_the_childs_own(flavour):
 
     print(in_child(child))
     left.send(b"parent")
-    mine.send(b"for nobody")
+    mine.send(b"unread")
     loop.run_forever()
     print(seen, loop.run_until_complete(talk()))
     loop.close()
@@ -209,18 +209,18 @@ def test_an_inherited_loop_is_the_childs_own(flavour):
     check(flavour, source, "child b'hello'\n0\n[b'parent'] b'hello'\n")
 
 
-# From 3.14 on asyncio's current task is part of what the fork resets: the child's loop cannot
-# step a task, of whatever kind and on whichever loop.
+# From 3.14 on the fork resets asyncio's current task: the child's loop cannot step tasks of any
+# kind, on any loop.
 @pytest.mark.only("ferroloop")
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio forgets the loop in the child")
-def test_a_child_goes_on_with_the_running_loop(flavour):
+def test_a_child_continues_with_the_running_loop(flavour):
     source = """
     import socket
 
     async def main():
         pid = os.fork()
         left, right = socket.socketpair()
-        # In the child it does not count as running any more: asyncio's own doing.
+        # In the child the loop no longer counts as running: asyncio resets that.
         assert asyncio._get_running_loop() is (loop if pid else None)
         with left, right:
             woken = loop.create_future()
@@ -239,9 +239,9 @@ def test_a_child_goes_on_with_the_running_loop(flavour):
     check(flavour, source, "b'child'\nb'parent'\n")
 
 
-# The task that forked a child cannot be left there: the loop's exception handler learns of it.
+# The task that forked cannot be left in the child: the loop's exception handler is called.
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="the child's loop still counts as running")
-def test_a_child_reports_that_its_task_is_not_left(flavour):
+def test_a_child_reports_that_its_task_cannot_be_left(flavour):
     source = """
     async def main():
         await asyncio.sleep(0.001)
@@ -374,7 +374,7 @@ def test_multiprocessing(flavour, method):
 
 @pytest.mark.parametrize("loop_before", [False, True])
 def test_pre_forking_server(flavour, loop_before):
-    """The listening socket is there before the fork, the loops come after it, or have run."""
+    """The listening socket exists before the fork; the loops are created later, or have run."""
     source = f"""
     import socket
     from tests.support.processes import serve
@@ -403,7 +403,7 @@ def test_pre_forking_server(flavour, loop_before):
         port, *pids = map(int, program.process.stdout.readline().split())
         answers = [ask(port) for _ in range(60)]
         assert set(answers) <= set(pids)
-        # A worker that is stopped, and no child of the stopped one's, leaves it to the others.
+        # When a worker is stopped, the others keep accepting.
         os.kill(pids[0], signal.SIGSTOP)
         assert {ask(port) for _ in range(20)} <= set(pids)
         os.kill(pids[0], signal.SIGCONT)

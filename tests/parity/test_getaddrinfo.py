@@ -1,4 +1,4 @@
-"""getaddrinfo and getnameinfo: the same answers as the socket module's, to the last enum."""
+"""getaddrinfo and getnameinfo: the same results as the socket module's, including enum types."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ HOSTS = [
     b"127.0.0.1", b"::1", "127.0.0.1\0", "localhost", b"localhost",
     bytearray(b"127.0.0.1"), 127, 1.5, object,
 ]  # fmt: skip
-# What libc would ask a name server about, unless told not to.
+# Names that libc would look up in DNS unless told not to.
 NAMES = [
     "name.invalid", "1.2.3.256", "1.2.3.4.5", "127.0.0.1.", " 127.0.0.1", "127.0.0.1 ", ":::",
     "1:2", "[::1]", "fe80::1%nonesuch", "1.cafe", "-1", b"name.invalid", "x" * 300,
@@ -44,7 +44,7 @@ FLAGS = [
 
 
 def described(entries):
-    """A list of entries with the types of all parts."""
+    """A list of entries, with the type of each part."""
     assert type(entries) is list
     return [
         [(type(part), part) for part in entry[:4]]
@@ -54,7 +54,7 @@ def described(entries):
 
 
 async def answer(awaitable):
-    """A result or an exception in a form that can be compared."""
+    """A result or an exception in a comparable form."""
     try:
         return described(await awaitable)
     except Exception as error:
@@ -70,7 +70,7 @@ def expected_answer(*args):
 
 async def compare(loop, host, port, family=0, type=0, proto=0, flags=0):
     expected = expected_answer(host, port, family, type, proto, flags)
-    for _ in range(2):  # the first may be how the loop learns
+    for _ in range(2):  # the loop may cache something on the first call
         got = await answer(
             loop.getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
         )
@@ -91,7 +91,7 @@ def test_hosts(run, host):
 
 
 @pytest.mark.parametrize("host", NAMES, ids=repr)
-def test_names_that_are_to_be_numeric(run, host):
+def test_names_with_numeric_flags(run, host):
     async def main():
         loop = asyncio.get_running_loop()
         for port in (None, 80, "http"):
@@ -135,7 +135,7 @@ def test_random_addresses(run):
         for _ in range(300):
             yield ipaddress.IPv4Address(randomness.getrandbits(32))
         for _ in range(1500):
-            # Runs of zeros are what makes the text of an address interesting.
+            # Runs of zeros make the text form of an address interesting.
             groups = [randomness.choice((0, 0, 1, 0x1234, 0xFFFF)) for _ in range(8)]
             yield ipaddress.IPv6Address(b"".join(group.to_bytes(2, "big") for group in groups))
 
@@ -296,7 +296,7 @@ def test_a_replaced_getnameinfo_is_called(run, monkeypatch):
 
 
 @pytest.mark.mode("plain")
-def test_replaced_before_the_loop_was_imported(flavour):
+def test_replaced_before_the_loop_is_imported(flavour):
     program = f"""if True:
         import sys; sys.path[:] = {sys.path!r}
         import socket; socket.getaddrinfo = lambda *args: ["replaced"]
@@ -434,7 +434,7 @@ def test_getnameinfo(run, address):
         loop = asyncio.get_running_loop()
         for flags in NAME_FLAGS:
             if not flags & socket.NI_NUMERICHOST and "::1" not in address[:1]:
-                continue  # others a name server is asked about
+                continue  # others would be looked up in DNS
             expected = outcome(socket.getnameinfo, address, flags)
             try:
                 got = await loop.getnameinfo(address, flags)
@@ -484,7 +484,7 @@ def test_on_a_closed_loop(flavour):
             coroutine.send(None)
 
 
-def test_cancelled_look_up(run, monkeypatch):
+def test_cancelled_lookup(run, monkeypatch):
     answered = threading.Event()
 
     async def main():
@@ -512,7 +512,7 @@ def test_many_at_once(run):
     run(main())
 
 
-def test_common_questions(run):
+def test_common_queries(run):
     async def main():
         loop = asyncio.get_running_loop()
         for arguments in (

@@ -1,6 +1,6 @@
-"""Code that turns the loop itself, inside of a callback too, as nest_asyncio does.
+"""Code that runs turns of the loop itself, even inside a callback, as nest_asyncio does.
 
-It polls by `loop._selector.select()`, takes handles from `loop._ready` and calls their `_run()`.
+It polls with `loop._selector.select()`, takes handles from `loop._ready` and calls their `_run()`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-# From 3.14 on the current task is the thread's state.
+# From 3.14 on the current task is kept in the thread state.
 if sys.version_info >= (3, 12):
 
     def swap_current_task(loop, task):
@@ -27,7 +27,7 @@ else:
 
 
 def turn(loop):
-    """One turn in Python, over asyncio's private attributes."""
+    """One turn in Python, using asyncio's private attributes."""
     timers = loop._scheduled
     while timers and timers[0]._cancelled:
         heapq.heappop(timers)
@@ -52,8 +52,8 @@ def turn(loop):
             swap_current_task(loop, current)
 
 
-def complete(loop, coroutine):
-    """run_until_complete(), in a running loop as well."""
+def run_nested(loop, coroutine):
+    """run_until_complete() that also works inside a running loop."""
     task = loop.create_task(coroutine)
     while not task.done():
         turn(loop)
@@ -94,13 +94,13 @@ def test_turned_from_outside(loop):
     previous = asyncio._get_running_loop()
     asyncio._set_running_loop(loop)
     try:
-        assert complete(loop, main()) == list(range(5))
+        assert run_nested(loop, main()) == list(range(5))
     finally:
         asyncio._set_running_loop(previous)
 
 
 def test_tasks_nested_by_the_dict_of_current_tasks(run, flavour, monkeypatch):
-    """What nest_asyncio does; on 3.14 with asyncio's Python class, which alone is in that dict."""
+    """As nest_asyncio does; on 3.14 with asyncio's Python class, the only one in that dict."""
 
     def swap(loop, task):
         tasks = asyncio.tasks._current_tasks
@@ -113,13 +113,13 @@ def test_tasks_nested_by_the_dict_of_current_tasks(run, flavour, monkeypatch):
 
     async def below(depth):
         await asyncio.sleep(0)
-        found = complete(asyncio.get_running_loop(), below(depth - 1)) if depth else []
+        found = run_nested(asyncio.get_running_loop(), below(depth - 1)) if depth else []
         await asyncio.sleep(0.001)
         return [*found, depth]
 
     async def nested():
         this = asyncio.current_task()
-        found = complete(asyncio.get_running_loop(), below(5))
+        found = run_nested(asyncio.get_running_loop(), below(5))
         assert asyncio.current_task() is this
         return found
 
@@ -141,7 +141,7 @@ def test_nested_tasks_and_the_current_task(run):
         this = asyncio.current_task()
         assert this is not None
         await asyncio.sleep(0)
-        found = complete(loop, below(depth - 1)) if depth else []
+        found = run_nested(loop, below(depth - 1)) if depth else []
         assert asyncio.current_task() is this
         await asyncio.sleep(0.001)
         assert asyncio.current_task() is this
@@ -150,7 +150,7 @@ def test_nested_tasks_and_the_current_task(run):
     async def main():
         this = asyncio.current_task()
         for _ in range(3):
-            assert complete(asyncio.get_running_loop(), below(5)) == list(range(6))
+            assert run_nested(asyncio.get_running_loop(), below(5)) == list(range(6))
             assert asyncio.current_task() is this
             await asyncio.sleep(0)
             assert asyncio.current_task() is this
@@ -163,7 +163,7 @@ def test_nested_tasks_and_the_current_task(run):
     run(main())
 
 
-def test_other_tasks_go_on(run):
+def test_other_tasks_continue(run):
     async def main():
         ticks = []
 
@@ -178,7 +178,7 @@ def test_other_tasks_go_on(run):
             while len(ticks) < 5:
                 await asyncio.sleep(0.001)
 
-        complete(asyncio.get_running_loop(), see_ticks())
+        run_nested(asyncio.get_running_loop(), see_ticks())
         ticking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await ticking
@@ -194,21 +194,21 @@ def test_sockets_threads_and_exceptions(run):
             left.setblocking(False)
             right.setblocking(False)
             loop.call_later(0.01, left.send, b"data")
-            assert complete(loop, loop.sock_recv(right, 10)) == b"data"
-        assert complete(loop, asyncio.to_thread(sum, (1, 2, 3))) == 6
+            assert run_nested(loop, loop.sock_recv(right, 10)) == b"data"
+        assert run_nested(loop, asyncio.to_thread(sum, (1, 2, 3))) == 6
 
         async def fail():
             await asyncio.sleep(0)
             raise KeyError("nested")
 
         with pytest.raises(KeyError, match="nested"):
-            complete(loop, fail())
+            run_nested(loop, fail())
 
     run(main())
 
 
-def test_what_the_callback_wrote_is_sent(run):
-    """Writes of one callback may be gathered, but not beyond a nested turn."""
+def test_writes_of_the_outer_callback_are_sent(run):
+    """Writes of one callback may be coalesced, but not across a nested turn."""
 
     async def echo(reader, writer):
         while data := await reader.read(100):
@@ -224,7 +224,7 @@ def test_what_the_callback_wrote_is_sent(run):
                     writer.write(part)
                 writer.write(b"%03d" % number)
                 whole = b"first second third %03d" % number
-                assert complete(loop, reader.readexactly(len(whole))) == whole
+                assert run_nested(loop, reader.readexactly(len(whole))) == whole
             writer.close()
             await writer.wait_closed()
 
@@ -232,7 +232,7 @@ def test_what_the_callback_wrote_is_sent(run):
 
 
 def test_ready_is_a_deque(loop):
-    """What nest_asyncio2 and others do with `loop._ready`."""
+    """The operations that nest_asyncio2 and others use on `loop._ready`."""
     order = []
     handles = [loop.call_soon(order.append, number) for number in range(6)]
     ready = loop._ready
@@ -276,7 +276,7 @@ def test_ready_is_a_deque(loop):
 
 
 def test_steps_of_tasks_in_ready(loop):
-    """They are handles once they have been looked at, and run once."""
+    """Once accessed they are handles, and they run only once."""
 
     async def main():
         task = asyncio.create_task(asyncio.sleep(0, "result"), name="the task")
@@ -290,7 +290,7 @@ def test_steps_of_tasks_in_ready(loop):
 
 
 def test_handles_and_timers_of_asyncio_itself(loop):
-    """As code makes them that has asyncio's private names by heart."""
+    """Created by code that relies on asyncio's private names."""
     order = []
     handle = asyncio.Handle(order.append, ("handle",), loop)
     loop._ready.append(handle)

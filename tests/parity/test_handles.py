@@ -15,7 +15,7 @@ HERE = re.escape(__file__)
 
 
 def callback(*args):
-    """A callback with a place in this file."""
+    """A callback defined in this file."""
 
 
 LINE = callback.__code__.co_firstlineno
@@ -33,7 +33,7 @@ class Callbacks:
 
 
 def where(loop, handle):
-    """repr() as in plain mode, without the debug mode's `created at ...`."""
+    """repr() as in plain mode, without debug mode's `created at ...`."""
     text = repr(handle)
     if loop.get_debug():
         text, times = re.subn(rf" created at {HERE}:\d+>$", ">", text)
@@ -103,7 +103,7 @@ def test_call_at_keeps_the_exact_time(loop):
 @pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
 def test_repr(loop, method):
     handle = getattr(loop, method)(callback)
-    # From 3.14 on asyncio has a private class for those that need a lock to be cancelled.
+    # From 3.14 on asyncio has a private class for handles whose cancellation takes a lock.
     locked = sys.version_info >= (3, 14) and method != "call_soon"
     name = "_ThreadSafeHandle" if locked else "Handle"
     assert where(loop, handle) == f"<{name} callback() at {__file__}:{LINE}>"
@@ -170,7 +170,7 @@ def test_repr_of_timers(loop):
         "lambda",
     ],
 )
-def test_repr_of_any_callable_as_asyncio_writes_it(loop, make):
+def test_repr_of_any_callable_matches_asyncio(loop, make):
     function = make()
     ours, reference = loop.call_soon(function), asyncio.Handle(function, (), loop)
     strip = functools.partial(re.sub, r" created at \S+>$", ">")
@@ -196,7 +196,7 @@ def test_source_traceback_ends_at_the_caller(loop):
             assert handle._source_traceback is None
 
 
-def test_run_by_hand(loop):
+def test_run_called_directly(loop):
     seen = []
     handle = loop.call_soon(seen.append, 1)
     handle._run()
@@ -204,7 +204,7 @@ def test_run_by_hand(loop):
     handle.cancel()
 
 
-def test_run_by_hand_reports_exceptions(loop):
+def test_run_called_directly_reports_exceptions(loop):
     reported = []
     loop.set_exception_handler(lambda loop, context: reported.append(context))
     handle = loop.call_soon(int, "no number")
@@ -300,7 +300,7 @@ def test_a_cycle_through_the_context_is_collected(loop, method, cancelled):
     held = contextvars.ContextVar("held")
 
     def schedule():
-        # The context copied for the handle keeps what keeps the handle.
+        # The context copied for the handle refers to an object that refers to the handle.
         payload = Payload()
         held.set(payload)
         arguments = (3600,) if method == "call_later" else ()
@@ -314,7 +314,7 @@ def test_a_cycle_through_the_context_is_collected(loop, method, cancelled):
     loop.call_soon(lambda: references.append(contextvars.Context().run(schedule)))
     loop.run_forever()
     if method == "call_soon":
-        # One more turn, which runs it.
+        # One more turn, in which it runs.
         loop.call_soon(loop.stop)
         loop.run_forever()
     else:
@@ -324,7 +324,7 @@ def test_a_cycle_through_the_context_is_collected(loop, method, cancelled):
 
 
 def test_contexts_of_many_queued_handles(run):
-    # More than the interpreter and the loop keep for the next time, with tokens and copies
+    # More contexts than the interpreter and the loop cache for reuse, with tokens and copies
     # that outlive the handles.
     number = contextvars.ContextVar("number", default=None)
     tokens, seen = [], []
@@ -368,7 +368,7 @@ def test_contexts_of_many_queued_handles(run):
 
 
 def test_asyncio_handles_work_on_the_loop(loop):
-    """A handle that a program made itself runs and cancels as ever."""
+    """A handle that a program created itself runs and can be cancelled as usual."""
     seen = []
     handle = asyncio.Handle(seen.append, (1,), loop)
     handle._run()
@@ -378,7 +378,7 @@ def test_asyncio_handles_work_on_the_loop(loop):
     assert seen == [1, 2]
 
 
-def test_add_reader_handle_is_not_public(loop):
+def test_add_reader_returns_no_handle(loop):
     left, right = socket.socketpair()
     with left, right:
         assert loop.add_reader(left, callback) is None

@@ -1,6 +1,6 @@
-"""Look-ups of names: done by the pool, with the answers, errors and states of asyncio's.
+"""Name resolution: done by the pool, with the same results, errors and states as asyncio's.
 
-No name server is asked: names are those of /etc/hosts, or a library put before libc's answers.
+No DNS server is queried: names come from /etc/hosts, or a preloaded library answers for libc.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ def test_families_types_and_flags(run, host):
         loop = asyncio.get_running_loop()
         for family in FAMILIES:
             if family == socket.AF_INET6 and host is not None:
-                continue  # a name server would be asked
+                continue  # would query DNS
             for type in TYPES:
                 for flags in FLAGS:
                     await compare(loop, host, "domain", family, type, 0, flags)
@@ -92,7 +92,7 @@ def test_unusual_hosts(run, host):
         loop = asyncio.get_running_loop()
         for flags in (socket.AI_NUMERICHOST, 0):
             if flags == 0 and isinstance(host, str) and host.startswith("x" * 63):
-                continue  # a name server would be asked
+                continue  # would query DNS
             await compare(loop, host, 53, flags=flags)
 
     run(main())
@@ -133,7 +133,7 @@ def test_subclasses(run):
     run(main())
 
 
-def test_concurrent_look_ups_do_not_mix(run):
+def test_concurrent_lookups_do_not_mix(run):
     async def main():
         loop = asyncio.get_running_loop()
 
@@ -195,7 +195,7 @@ def test_cancelled_at_any_time(run):
     run(main(), seconds=60)
 
 
-@pytest.mark.only("ferroloop")  # asyncio 3.14 has the answer at once if the thread was quick
+@pytest.mark.only("ferroloop")  # asyncio 3.14 has the result immediately if the thread was quick
 def test_timeout(run):
     async def main():
         loop = asyncio.get_running_loop()
@@ -208,7 +208,7 @@ def test_timeout(run):
     run(main())
 
 
-def test_closed_while_look_ups_run(flavour, log):
+def test_closed_while_lookups_run(flavour, log):
     for round in range(30):
         loop = flavour.new_loop()
         tasks = [loop.create_task(loop.getaddrinfo("localhost", 80)) for _ in range(20)]
@@ -223,14 +223,14 @@ def test_closed_while_look_ups_run(flavour, log):
     log.take()
 
 
-def test_loop_dropped_while_look_ups_run(flavour, unraisable):
+def test_loop_dropped_while_lookups_run(flavour, unraisable):
     loop = flavour.new_loop()
     future = asyncio.ensure_future(loop.getaddrinfo("localhost", 80), loop=loop)
     future._log_destroy_pending = False
     loop.run_until_complete(asyncio.sleep(0))
     loop.run_until_complete(asyncio.sleep(0))
     loop._default_executor.shutdown(wait=True)
-    # The answer has come, and nobody takes it.
+    # The result has arrived, but is never retrieved.
     dead = weakref.ref(loop)
     with pytest.warns(ResourceWarning):
         del loop, future
@@ -238,7 +238,7 @@ def test_loop_dropped_while_look_ups_run(flavour, unraisable):
     assert dead() is None
 
 
-def test_executor_shut_down_while_look_ups_wait(run):
+def test_executor_shut_down_while_lookups_wait(run):
     async def main():
         loop = asyncio.get_running_loop()
         begun, release = threading.Event(), threading.Event()
@@ -259,7 +259,7 @@ def test_executor_shut_down_while_look_ups_wait(run):
     run(main())
 
 
-def test_shutdown_waits_for_look_ups(run):
+def test_shutdown_waits_for_lookups(run):
     async def main():
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(loop.getaddrinfo("localhost", 80)) for _ in range(30)]
@@ -273,8 +273,8 @@ def test_shutdown_waits_for_look_ups(run):
 
 
 @pytest.mark.only("ferroloop")  # asyncio leaves cancelled jobs in the queue
-@pytest.mark.mode("plain")  # debug mode has Python time each look-up
-def test_a_cancelled_look_up_leaves_the_queue(run):
+@pytest.mark.mode("plain")  # in debug mode Python code times each lookup
+def test_a_cancelled_lookup_leaves_the_queue(run):
     import ferroloop.thread_pool
 
     async def main():
@@ -304,14 +304,14 @@ def test_a_cancelled_look_up_leaves_the_queue(run):
     run(main())
 
 
-def test_turned_by_hand(run):
-    from .test_hand_turned import complete
+def test_manual_turns(run):
+    from .test_hand_turned import run_nested
 
     async def main():
         loop = asyncio.get_running_loop()
-        # Inside of a callback: the loop itself does not go on meanwhile.
+        # Inside a callback: the loop itself does not continue meanwhile.
         for _ in range(3):
-            entries = complete(loop, loop.getaddrinfo("localhost", 80))
+            entries = run_nested(loop, loop.getaddrinfo("localhost", 80))
             assert entries == socket.getaddrinfo("localhost", 80)
 
     run(main())
@@ -324,8 +324,8 @@ def test_loops_of_several_threads(flavour):
         loop = flavour.new_loop()
         try:
             for _ in range(20):
-                look_ups = [loop.getaddrinfo("localhost", 80) for _ in range(10)]
-                loop.run_until_complete(gather(look_ups))
+                lookups = [loop.getaddrinfo("localhost", 80) for _ in range(10)]
+                loop.run_until_complete(gather(lookups))
             loop.run_until_complete(loop.shutdown_default_executor())
         except BaseException as error:
             failures.append(error)
@@ -407,7 +407,7 @@ def test_an_audit_hook_closes_the_loop(flavour):
     assert result == (0, "cannot schedule new futures after shutdown\n", "")
 
 
-# ---------------------------------------------------------------- look-ups that take their time
+# ---------------------------------------------------------------- slow lookups
 
 SLOW_LIBC = r"""
 #define _GNU_SOURCE
@@ -418,12 +418,12 @@ SLOW_LIBC = r"""
 #include <string.h>
 #include <unistd.h>
 
-typedef int look_up(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+typedef int lookup(const char *, const char *, const struct addrinfo *, struct addrinfo **);
 
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
                 struct addrinfo **found)
 {
-    look_up *next = (look_up *)dlsym(RTLD_NEXT, "getaddrinfo");
+    lookup *next = (lookup *)dlsym(RTLD_NEXT, "getaddrinfo");
     if (node != NULL && strcmp(node, "system.error") == 0) {
         errno = EMFILE;
         return EAI_SYSTEM;
@@ -448,7 +448,7 @@ begun, begin = os.pipe()
 gate, opener = os.pipe()
 os.environ.update(BEGUN=str(begin), GATE=str(gate))
 
-def look_up(loop):
+def lookup(loop):
     task = loop.create_task(loop.getaddrinfo("slow.example", 80, type=socket.SOCK_STREAM))
     task._log_destroy_pending = False
     loop.run_until_complete(asyncio.sleep(0))
@@ -462,7 +462,7 @@ loop = new_event_loop()
 
 @pytest.fixture(scope="module")
 def slow_libc(tmp_path_factory):
-    """A library whose `getaddrinfo` takes as long as the program likes."""
+    """A library whose `getaddrinfo` takes as long as the program decides."""
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
     folder = tmp_path_factory.mktemp("slow_libc")
@@ -482,7 +482,7 @@ def run_slowly(flavour, slow_libc, monkeypatch):
     return run_slowly
 
 
-def test_a_slow_look_up_disturbs_nobody(run_slowly):
+def test_a_slow_lookup_blocks_nothing_else(run_slowly):
     result = run_slowly(
         """
         async def main():
@@ -502,7 +502,7 @@ def test_a_slow_look_up_disturbs_nobody(run_slowly):
     assert result == (0, "3\n", "")
 
 
-def test_as_many_at_a_time_as_there_are_workers(run_slowly):
+def test_concurrency_is_limited_by_the_workers(run_slowly):
     result = run_slowly(
         """
         async def main():
@@ -537,7 +537,7 @@ def test_as_many_at_a_time_as_there_are_workers(run_slowly):
 def test_cancelled_while_it_runs(run_slowly):
     result = run_slowly(
         """
-        task = look_up(loop)
+        task = lookup(loop)
         os.read(begun, 1)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -545,7 +545,7 @@ def test_cancelled_while_it_runs(run_slowly):
         print(task.cancelled())
         os.write(opener, b"x")
         loop.run_until_complete(asyncio.sleep(0.05))
-        task = look_up(loop)
+        task = lookup(loop)
         os.write(opener, b"x")
         print(loop.run_until_complete(task) == ANSWER)
         loop.run_until_complete(loop.shutdown_default_executor())
@@ -558,7 +558,7 @@ def test_cancelled_while_it_runs(run_slowly):
 def test_closed_while_it_runs(run_slowly):
     result = run_slowly(
         """
-        task = look_up(loop)
+        task = lookup(loop)
         os.read(begun, 1)
         threads = list(loop._default_executor._threads)
         loop.close()
@@ -575,7 +575,7 @@ def test_closed_while_it_runs(run_slowly):
 def test_shutdown_waits_while_it_runs(run_slowly):
     result = run_slowly(
         """
-        task = look_up(loop)
+        task = lookup(loop)
         os.read(begun, 1)
 
         def open_gate():
@@ -594,7 +594,7 @@ def test_shutdown_waits_while_it_runs(run_slowly):
 def test_exit_while_it_runs(run_slowly):
     result = run_slowly(
         """
-        task = look_up(loop)
+        task = lookup(loop)
         os.read(begun, 1)
         threading.Timer(0.05, lambda: (print("opened"), os.write(opener, b"x"))).start()
         import atexit
@@ -610,7 +610,7 @@ def test_forked_while_it_runs(run_slowly):
         """
         import warnings
         warnings.simplefilter("ignore")
-        task = look_up(loop)
+        task = lookup(loop)
         os.read(begun, 1)
         child = os.fork()
         if child == 0:
@@ -629,7 +629,7 @@ def test_forked_while_it_runs(run_slowly):
     assert result == (0, "0\nTrue\n", "")
 
 
-def test_errors_of_the_system_and_of_texts(run_slowly):
+def test_system_errors_and_encoding_errors(run_slowly):
     result = run_slowly(
         """
         async def main():

@@ -1,4 +1,5 @@
-"""What a system or a sandbox may refuse: each program goes on, or is told, as on asyncio."""
+"""Calls that the system or a sandbox refuses: each program continues, or gets an error, as on
+asyncio."""
 
 import sys
 import textwrap
@@ -41,14 +42,14 @@ def no_descriptor_left():
 
 @pytest.fixture
 def program(flavour, monkeypatch):
-    """Runs a script with the library that makes calls fail: what it prints."""
+    """Runs a script with the library that makes calls fail; returns its output."""
     library = faults.build()
     if library is None:
         pytest.skip("there is no C compiler")
     monkeypatch.setenv(faults.PRELOAD, library)
 
     def run(source, errors=""):
-        # From 3.12 on a fork in a process with threads is warned about.
+        # From 3.12 on a fork in a process with threads emits a warning.
         options = ("-W", "ignore::DeprecationWarning")
         script = PROLOGUE + textwrap.dedent(source)
         status, out, printed = run_program(flavour, script, *options)
@@ -93,13 +94,13 @@ def warning_of_the_pipe(flavour, error):
         ("ENOMEM", "Cannot allocate memory (os error 12)"),
     ],
 )
-def test_a_loop_sleeps_though_nothing_more_can_be_watched(flavour, program, error, text):
+def test_a_loop_sleeps_when_no_more_descriptors_can_be_watched(flavour, program, error, text):
     """ENOSPC is the user's quota of watched descriptors."""
     out = program(REFUSED_WATCH.format(error=error), warning_of_the_pipe(flavour, text))
     assert out == "Python's handler\nslept\n"
 
 
-def test_signal_handlers_of_the_loop_though_nothing_more_can_be_watched(flavour, program):
+def test_signal_handlers_when_no_more_descriptors_can_be_watched(flavour, program):
     source = """
     async def main():
         loop = asyncio.get_running_loop()
@@ -127,9 +128,9 @@ def test_signal_handlers_of_the_loop_though_nothing_more_can_be_watched(flavour,
     assert out == "['idle', 'busy'] True\n"
 
 
-@pytest.mark.only("ferroloop")  # asyncio has no such moment
-def test_a_signal_just_before_a_sleep_beside_the_pipe(flavour, program):
-    """The loop asks its clock last before it sleeps; this one is C code that raises a signal."""
+@pytest.mark.only("ferroloop")  # asyncio has no such race
+def test_a_signal_just_before_a_sleep_without_the_pipe_watched(flavour, program):
+    """The loop reads its clock last before it sleeps; this clock is C code that raises a signal."""
     source = """
     import ctypes, functools
     seen = []
@@ -166,7 +167,7 @@ def test_signal_handlers_need_no_descriptor(program):
     assert program(source) == "signal\n"
 
 
-@pytest.mark.only("ferroloop")  # asyncio's half-made loop cannot be deleted
+@pytest.mark.only("ferroloop")  # asyncio's half-initialised loop cannot be deleted
 def test_no_descriptor_for_a_loop(program):
     source = """
     with no_descriptor_left():
@@ -181,7 +182,7 @@ def test_no_descriptor_for_a_loop(program):
 
 @pytest.mark.only("ferroloop")  # asyncio forgets the loop in the child from 3.12 on
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio forgets the loop in the child")
-def test_a_child_without_descriptors_goes_on_with_the_loop(program):
+def test_a_child_without_descriptors_continues_with_the_loop(program):
     source = """
     async def main():
         loop = asyncio.get_running_loop()
@@ -216,11 +217,11 @@ def test_a_child_without_descriptors_goes_on_with_the_loop(program):
 # --- children ----------------------------------------------------------------------------------
 
 
-@pytest.mark.only("ferroloop")  # asyncio asks once whether there are process descriptors
+@pytest.mark.only("ferroloop")  # asyncio checks only once whether process descriptors are available
 @pytest.mark.parametrize("call", ["waitid", "pidfd_open", "epoll_add"])
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS", "ENOSPC"])
 def test_children_that_cannot_be_watched(program, call, error):
-    """The first two are answers of a sandbox's filter."""
+    """The first two errors are typical of a sandbox's filter."""
     source = f"""
     async def main():
         await asyncio.sleep(0.01)
@@ -236,7 +237,7 @@ def test_children_that_cannot_be_watched(program, call, error):
     assert program(source) == "0\nFalse\n3\nFalse\n"
 
 
-@pytest.mark.only("ferroloop")  # asyncio waits for ever
+@pytest.mark.only("ferroloop")  # asyncio waits forever
 def test_an_exit_status_that_cannot_be_read(program):
     source = """
     async def main():
@@ -259,9 +260,9 @@ def test_an_exit_status_that_cannot_be_read(program):
     assert program(source) == expected
 
 
-@pytest.mark.only("ferroloop")  # asyncio's thread is there already, or it hangs
+@pytest.mark.only("ferroloop")  # asyncio's thread already exists, or it hangs
 def test_neither_a_process_descriptor_nor_a_thread(program):
-    """The child, which runs already, is ended, and the caller is told."""
+    """The child, which is already running, is killed, and the caller gets an error."""
     source = """
     async def main():
         faults = Faults()
@@ -285,10 +286,10 @@ def test_neither_a_process_descriptor_nor_a_thread(program):
     assert program(source) == "can't start new thread\n-9\n"
 
 
-@pytest.mark.only("ferroloop")  # asyncio waits for ever
+@pytest.mark.only("ferroloop")  # asyncio waits forever
 @pytest.mark.parametrize("which", [1, 2])
 def test_a_child_whose_pipe_cannot_be_used(program, which):
-    """It is ended, and the caller is told."""
+    """The child is killed, and the caller gets an error."""
     source = f"""
     from asyncio.subprocess import PIPE
 
@@ -312,8 +313,8 @@ def test_a_child_whose_pipe_cannot_be_used(program, which):
     assert program(source) == "[Errno 22] Invalid argument\nTrue\nno child\n"
 
 
-def test_reports_of_a_child_that_come_in_pieces(program):
-    """Without vfork() the parent reads while the child still writes."""
+def test_partial_reads_of_a_childs_report(program):
+    """Without vfork() the parent reads while the child is still writing."""
     source = """
     import subprocess
     subprocess._USE_VFORK = False
@@ -365,7 +366,7 @@ def test_a_kernel_without_accept4(program):
 
 
 @pytest.mark.only("ferroloop")  # asyncio's server ends
-def test_a_server_that_rests_comes_back_when_there_is_room_again(program):
+def test_a_paused_server_resumes_when_descriptors_are_available(program):
     source = """
     import asyncio.constants
     asyncio.constants.ACCEPT_RETRY_DELAY = 0.02

@@ -1,4 +1,4 @@
-"""run_forever, run_until_complete, stop, close, and what a dropped loop says."""
+"""run_forever, run_until_complete, stop, close, and the warnings of a dropped loop."""
 
 import asyncio
 import gc
@@ -89,7 +89,7 @@ def test_run_until_complete_raises(loop):
 
 
 @pytest.mark.parametrize("thing", [None, 42, "text", print, nothing])
-def test_run_until_complete_wants_an_awaitable(loop, thing):
+def test_run_until_complete_requires_an_awaitable(loop, thing):
     with pytest.raises(TypeError) as caught:
         loop.run_until_complete(thing)
     expected = "An asyncio.Future, a coroutine or an awaitable is required"
@@ -104,7 +104,7 @@ def test_run_until_complete_stopped_too_early(loop):
     assert str(caught.value) == "Event loop stopped before Future completed."
 
 
-def test_run_until_complete_takes_its_callback_off(loop):
+def test_run_until_complete_removes_its_callback(loop):
     future = loop.create_future()
     loop.call_soon(loop.stop)
     with pytest.raises(RuntimeError):
@@ -113,8 +113,8 @@ def test_run_until_complete_takes_its_callback_off(loop):
     assert "cb=" not in repr(future)
 
 
-def test_the_root_task_is_known_by_its_callback(loop):
-    """Libraries look for this very function to find the task that the loop runs for."""
+def test_the_root_task_is_recognised_by_its_callback(loop):
+    """Libraries look for this callback to find the task that run_until_complete() waits for."""
 
     async def main():
         return [callback for callback, _ in asyncio.current_task()._callbacks]
@@ -147,7 +147,7 @@ def test_running_twice(loop, flavour, method):
                 loop.run_until_complete(loop.create_future())
         except RuntimeError as error:
             caught.append(str(error))
-        if not cleans_up_after_a_refused_run(flavour):
+        if not keeps_running_state_after_a_refused_run(flavour):
             assert asyncio.get_running_loop() is loop
             assert loop.is_running()
 
@@ -156,8 +156,8 @@ def test_running_twice(loop, flavour, method):
     assert not loop.is_running()
 
 
-def cleans_up_after_a_refused_run(flavour):
-    """3.13's loop forgets that it is running when a second run is refused."""
+def keeps_running_state_after_a_refused_run(flavour):
+    """False on 3.13, whose loop no longer counts as running after it refuses a second run."""
     return flavour.is_asyncio and sys.version_info[:2] == (3, 13)
 
 
@@ -177,7 +177,7 @@ def test_running_inside_another_loop(loop, flavour):
 
 
 def test_running_from_another_thread_while_running(loop, flavour):
-    if cleans_up_after_a_refused_run(flavour):
+    if keeps_running_state_after_a_refused_run(flavour):
         pytest.skip("leaves this thread without its running loop")
     caught = []
 
@@ -248,7 +248,7 @@ def test_closed_loop_refuses_executors(loop):
     assert str(caught.value) == "Event loop is closed"
 
 
-def test_closed_loop_still_makes_futures(loop):
+def test_closed_loop_still_creates_futures(loop):
     loop.close()
     assert not loop.create_future().done()
     assert isinstance(loop.time(), float)
@@ -316,7 +316,7 @@ def test_run_in_a_thread(flavour):
     assert results == ["result"] * 4
 
 
-def test_a_loop_may_move_between_threads(loop):
+def test_a_loop_may_run_in_different_threads(loop):
     results = []
     results.append(loop.run_until_complete(nothing()))
     thread = threading.Thread(

@@ -35,7 +35,7 @@ def test_call_soon_passes_all_arguments(loop):
     assert seen == [(), (1,), (1, "two", [3], None)]
 
 
-def test_what_a_callback_schedules_waits_for_the_next_turn(loop):
+def test_callbacks_scheduled_by_a_callback_wait_for_the_next_turn(loop):
     seen = []
 
     def first():
@@ -182,7 +182,7 @@ def test_call_later_accepts_any_number(loop):
     ("method", "text"),
     [("call_later", "delay must not be None"), ("call_at", "when cannot be None")],
 )
-def test_none_is_no_time(loop, method, text):
+def test_none_is_refused_as_a_time(loop, method, text):
     with pytest.raises(TypeError) as caught:
         getattr(loop, method)(None, print)
     assert str(caught.value) == text
@@ -216,8 +216,8 @@ def test_time_is_the_monotonic_clock(loop):
     assert before <= now <= time.monotonic()
 
 
-def test_callbacks_run_in_a_copy_of_nothing_but_the_current_context(loop):
-    """The context is the one current at scheduling, not a copy: writes are seen."""
+def test_a_given_context_is_not_copied(loop):
+    """A given context is used itself, not a copy: writes are seen."""
     seen = []
 
     def write(value):
@@ -293,12 +293,12 @@ def test_cancelled_timers_release_their_arguments(loop):
     handle = loop.call_later(3600, print, thing)
     del thing
     assert gone() is not None
-    handle.cancel()  # in debug mode the handle keeps its text for the repr, not the objects
+    handle.cancel()  # in debug mode the handle keeps text for its repr, not the objects
     assert gone() is None
     assert "cancelled" in repr(handle)
 
 
-def test_many_cancelled_timers_do_not_pile_up(loop):
+def test_many_cancelled_timers_do_not_accumulate(loop):
     for _ in range(20):
         handles = [loop.call_later(3600, print) for _ in range(500)]
         for handle in handles:
@@ -337,8 +337,8 @@ def test_a_callback_may_be_any_callable(loop):
     assert seen == [(1,), 2]
 
 
-def test_overridden_time_is_asked(flavour):
-    """A loop whose time() is replaced runs its timers by that clock."""
+def test_overridden_time_is_called(flavour):
+    """A loop with a replaced time() runs its timers by that clock."""
     probe = flavour.new_loop()
     base = type(probe)
     probe.close()
@@ -387,7 +387,7 @@ def test_closed_loop_refuses_timers(loop, method):
     assert str(caught.value) == "Event loop is closed"
 
 
-def test_closing_drops_what_is_queued(loop):
+def test_closing_drops_queued_callbacks(loop):
     class Thing:
         pass
 

@@ -1,4 +1,4 @@
-"""`EventLoop(selector)`: the loop waits by a selector that the program gives it."""
+"""`EventLoop(selector)`: the loop waits with a selector that the program supplies."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ def running(flavour, *arguments, **keywords):
 
 
 class Counting(selectors.DefaultSelector):
-    """Counts, and says how long it was asked to wait."""
+    """Records the timeouts it is called with."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ STOCK = [
 
 
 @pytest.mark.parametrize("make", [lambda: None, *STOCK])
-def test_a_selector_is_taken_and_closed_with_the_loop(flavour, make):
+def test_a_selector_is_used_and_closed_with_the_loop(flavour, make):
     selector = make()
     with running(flavour, selector) as loop:
         assert loop.run_until_complete(asyncio.sleep(0.001, 1)) == 1
@@ -73,12 +73,12 @@ def test_more_arguments_are_refused(flavour):
     loop = None
     with pytest.raises(TypeError, match="__init__"), contextlib.ExitStack() as stack:
         stack.callback(setattr, sys, "unraisablehook", sys.unraisablehook)
-        sys.unraisablehook = lambda _: None  # what was not initialised complains when it is dropped
+        sys.unraisablehook = lambda _: None  # reports of uninitialised loops
         loop = loop_class(flavour)(None, None)
     assert loop is None
 
 
-def test_a_selector_of_the_programs_is_what_waits(flavour):
+def test_the_programs_selector_does_the_waiting(flavour):
     selector = Counting()
     with running(flavour, selector) as loop:
         assert loop._selector is selector
@@ -93,7 +93,7 @@ def test_a_selector_of_the_programs_is_what_waits(flavour):
 
 
 def test_everything_that_ends_a_sleep(flavour):
-    """Other threads, descriptors, and the end of a call in a thread, all with no timer near."""
+    """Other threads, descriptors, and the end of a call in a thread, with no timer due soon."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -133,7 +133,7 @@ def test_everything_that_ends_a_sleep(flavour):
 
 
 def test_virtual_time_by_a_selector(flavour):
-    """A selector that moves the clock instead of waiting, as libraries for tests have it."""
+    """A selector that advances the clock instead of waiting, as in testing libraries."""
 
     class Virtual(selectors.SelectSelector):
         now = 0.0
@@ -159,8 +159,8 @@ def test_virtual_time_by_a_selector(flavour):
     loop.close()
 
 
-def test_a_loop_that_selects_by_itself_inside_of_a_callback(flavour):
-    """As nest_asyncio: `_process_events(_selector.select())`."""
+def test_selecting_inside_a_callback(flavour):
+    """Like nest_asyncio: `_process_events(_selector.select())`."""
     selector = Counting()
     with running(flavour, selector) as loop:
         one, other = socket.socketpair()
@@ -185,7 +185,7 @@ def test_a_loop_that_selects_by_itself_inside_of_a_callback(flavour):
 
 
 def test_a_replaced_default_selector_is_used(flavour, monkeypatch):
-    """gevent puts its own there, which lets greenlets run while the loop waits."""
+    """gevent installs its own, which lets greenlets run while the loop waits."""
     monkeypatch.setattr(selectors, "DefaultSelector", Counting)
     with running(flavour) as loop:
         assert type(loop._selector) is Counting
@@ -193,8 +193,8 @@ def test_a_replaced_default_selector_is_used(flavour, monkeypatch):
         assert loop._selector.timeouts
 
 
-def test_replaced_threads_run_the_calls_of_the_executor(flavour, monkeypatch):
-    """Where a program has put something in place of threads, as gevent does."""
+def test_replaced_threads_run_executor_calls(flavour, monkeypatch):
+    """For programs that replace threads, as gevent does."""
     name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
     start = getattr(threading, name)
     started = []

@@ -12,8 +12,8 @@ from ..support.programs import Program, run_program
 
 @pytest.fixture(autouse=True)
 def handlers_restored():
-    """Every handler is back in place when the loop is gone."""
-    # Background jobs of a shell are started with SIGINT ignored.
+    """Checks that every handler is restored after the loop is closed."""
+    # A shell starts background jobs with SIGINT ignored.
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     kept = {n: signal.getsignal(n) for n in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)}
     yield
@@ -23,7 +23,7 @@ def handlers_restored():
 
 
 def deliver(loop, number, until):
-    """Send a signal to this process and run the loop until something has come."""
+    """Send a signal to this process and run the loop until `until` is not empty."""
 
     async def wait():
         os.kill(os.getpid(), number)
@@ -84,7 +84,7 @@ def test_close_removes_the_handlers(loop):
     loop.close()
 
 
-def test_sigint_gets_its_default_back(loop):
+def test_sigint_default_is_restored(loop):
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -124,7 +124,7 @@ def test_signals_that_cannot_be_caught(loop, number):
     assert str(caught.value) == f"sig {number} cannot be caught"
 
 
-def test_coroutines_are_no_handlers(loop):
+def test_coroutines_are_refused_as_handlers(loop):
     async def handler():
         pass
 
@@ -178,7 +178,7 @@ def test_exception_in_a_handler(loop):
 
 
 def test_python_handlers_run_while_the_loop_waits(loop):
-    """signal.signal() without the loop's knowledge: run when the signal comes, not later."""
+    """Handlers of signal.signal(), unknown to the loop, run when the signal arrives, not later."""
 
     def handler(*args):
         seen.append(loop.time())
@@ -308,7 +308,7 @@ def test_ctrl_c_twice(flavour):
         assert (status, out) == (0, "interrupted\n")
 
 
-def test_uncaught_ctrl_c_ends_the_process_by_the_signal(flavour):
+def test_uncaught_ctrl_c_kills_the_process_with_sigint(flavour):
     source = """
     async def main():
         print("ready")
@@ -377,7 +377,7 @@ def test_sigterm_handler_stops_a_server(flavour):
 
 @pytest.mark.only("ferroloop")
 def test_a_signal_just_before_the_sleep(flavour):
-    """The loop asks its clock last before it sleeps; this one is C code that raises a signal."""
+    """The loop reads its clock last before it sleeps; this clock is C code that raises a signal."""
     source = """
     import ctypes, functools
     seen = []
@@ -442,7 +442,7 @@ def test_wakeup_descriptor_set_while_the_loop_runs(flavour):
     assert run_program(flavour, source) == (0, "True\n", "")
 
 
-def test_signal_storm_loses_no_handler(flavour):
+def test_signal_storm_loses_no_handler_call(flavour):
     source = """
     async def main():
         loop = asyncio.get_running_loop()

@@ -25,7 +25,7 @@ before_3_14 = pytest.mark.skipif(sys.version_info >= (3, 14), reason="child watc
 
 @pytest.fixture(autouse=True)
 def waiters_ended():
-    """The threads in which asyncio waits for children up to 3.11 outlive the wait a little."""
+    """Up to 3.11 the threads in which asyncio waits for children briefly outlive the wait."""
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("asyncio-waitpid"):
@@ -37,7 +37,7 @@ def shell(script, **options):
 
 
 async def output(script, **options):
-    """What a shell script prints."""
+    """The output of a shell script."""
     process = await shell(script, stdout=PIPE, **options)
     out, errors = await process.communicate()
     assert (process.returncode, errors) == (0, None)
@@ -49,7 +49,7 @@ def python(source, *arguments, **options):
 
 
 class Recorder(asyncio.SubprocessProtocol):
-    """Notes what a transport tells its protocol."""
+    """Records a protocol's callbacks."""
 
     def __init__(self):
         self.events = []
@@ -116,7 +116,7 @@ def test_many_waiters(run):
     run(main())
 
 
-def test_wait_can_be_given_up(run):
+def test_wait_can_be_cancelled(run):
     async def main():
         process = await shell("read line", stdin=PIPE)
         with pytest.raises(TimeoutError):
@@ -141,7 +141,7 @@ def test_signals(run, method):
         assert await process.wait() == expected
         process.stdin.close()
         with pytest.raises(ProcessLookupError):
-            while True:  # From 3.14 on the transport keeps the process until its pipes are gone.
+            while True:  # From 3.14 on the transport keeps the process until its pipes are closed.
                 process.send_signal(signal.SIGHUP)
                 await asyncio.sleep(0.001)
 
@@ -150,14 +150,14 @@ def test_signals(run, method):
 
 @pytest.mark.only("ferroloop")
 def test_signal_to_a_child_that_has_just_ended(run):
-    """Up to 3.12 asyncio reaps the child while it signals: the status must not get lost."""
+    """Up to 3.12 asyncio reaps the child when it sends a signal: the status must not be lost."""
 
     async def main():
         reader, writer = os.pipe()
         process = await shell("read line; exit 3", stdin=reader)
         os.close(reader)
         os.close(writer)
-        # Not an await: the loop shall not notice.
+        # Blocking, not awaiting: the loop must not notice.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         process.kill()
         assert await process.wait() == 3
@@ -165,7 +165,7 @@ def test_signal_to_a_child_that_has_just_ended(run):
     run(main())
 
 
-def test_reaped_by_somebody_else(flavour, run, log):
+def test_reaped_elsewhere(flavour, run, log):
     if flavour.is_asyncio and sys.version_info < (3, 12):
         pytest.skip("a thread of asyncio's reaps the child first")
 
@@ -174,7 +174,7 @@ def test_reaped_by_somebody_else(flavour, run, log):
         process = await shell("read line; exit 4", stdin=reader)
         os.close(reader)
         os.close(writer)
-        # Not an await: the loop shall not notice.
+        # Blocking, not awaiting: the loop must not notice.
         assert os.waitpid(process.pid, 0)[1] == 4 << 8
         return process.pid, await process.wait()
 
@@ -185,7 +185,7 @@ def test_reaped_by_somebody_else(flavour, run, log):
     assert message.endswith("will report returncode 255")
 
 
-def test_no_handler_for_sigchld(run):
+def test_no_sigchld_handler_is_installed(run):
     received = []
     before = signal.signal(signal.SIGCHLD, lambda *_: received.append(1))
     try:
@@ -280,7 +280,7 @@ def test_communicate(run):
 
 
 def test_communicate_huge(run):
-    """More than pipes hold, both ways at once and on both outputs."""
+    """More data than pipes can buffer, in both directions at once and on both outputs."""
     data = os.urandom(1024) * 4096
 
     async def main():
@@ -391,7 +391,7 @@ def test_files_and_descriptors(run, tmp_path):
     run(main())
 
 
-def test_one_child_into_another(run):
+def test_piping_one_child_into_another(run):
     async def main():
         reader, writer = os.pipe()
         first = await shell("echo from the first", stdout=writer)
@@ -405,7 +405,7 @@ def test_one_child_into_another(run):
 
 
 def test_streams_closed_early(run):
-    """A child that closes its streams and lives on, and one that closes only some."""
+    """A child that closes its streams and keeps running, and one that closes only some."""
 
     async def main():
         process = await shell(
@@ -430,7 +430,7 @@ def test_streams_closed_early(run):
 
 
 def test_grandchild_holds_the_pipe(run):
-    """The child's exit is told at once, the end of its output when the last writer is gone."""
+    """The child's exit is reported immediately, the end of output when the last writer closes."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -598,7 +598,7 @@ def test_program_that_cannot_be_run(run, program, error, options):
     run(main())
 
 
-def test_directory_that_is_not_there(run):
+def test_missing_directory(run):
     async def main():
         with pytest.raises(FileNotFoundError) as caught:
             await asyncio.create_subprocess_exec("/bin/true", cwd="/nonexistent")
@@ -697,7 +697,7 @@ def test_pause_and_resume_reading(run):
 
 
 def test_writing_is_paused(run):
-    """A child that does not read: the writer is told to stop at the high-water mark."""
+    """A child that does not read: the writer is paused at the high-water mark."""
 
     async def main():
         reader, writer = os.pipe()
@@ -718,8 +718,8 @@ def test_writing_is_paused(run):
     run(main())
 
 
-def test_cancelled_while_it_is_made(run, log):
-    """Whoever is cancelled in create_subprocess_exec() leaves no child behind."""
+def test_cancelled_during_creation(run, log):
+    """A task cancelled in create_subprocess_exec() leaves no child behind."""
 
     async def main():
         task = asyncio.create_task(shell("read line", stdin=PIPE, stdout=PIPE))
@@ -727,7 +727,7 @@ def test_cancelled_while_it_is_made(run, log):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        # asyncio's thread may still be on its way to reap it; looking must not reap it instead.
+        # asyncio's thread may be about to reap it; this check must not reap it instead.
         for _ in range(1000):
             try:
                 os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -763,7 +763,7 @@ def test_child_outlives_the_loop(flavour, log):
 
 
 @pytest.mark.mode("plain")
-def test_child_outlives_the_loop_and_is_forgotten(flavour):
+def test_child_outlives_the_loop_and_the_transport_is_dropped(flavour):
     if flavour.is_asyncio and sys.version_info < (3, 12):
         pytest.skip("a thread of asyncio's keeps the transport")
 
@@ -795,7 +795,7 @@ def test_child_outlives_the_loop_and_is_forgotten(flavour):
 @before_3_14
 @pytest.mark.parametrize("name", ["ThreadedChildWatcher", "SafeChildWatcher"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_chosen_watcher_is_asked(flavour, name):
+def test_a_chosen_watcher_is_used(flavour, name):
     asked = []
 
     class Watcher(getattr(asyncio, name)):
@@ -840,7 +840,7 @@ def test_an_inactive_watcher_is_refused(flavour):
 
 @before_3_14
 @pytest.mark.only("ferroloop")
-def test_the_stock_watcher_is_no_choice(flavour):
+def test_the_stock_watcher_is_bypassed(flavour):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         watcher = asyncio.get_child_watcher()
@@ -861,7 +861,7 @@ def test_the_stock_watcher_is_no_choice(flavour):
 
 @pytest.mark.only("ferroloop")
 def test_without_process_descriptors(flavour):
-    """A thread waits, as it does on asyncio."""
+    """A thread waits instead, as on asyncio."""
     loop = flavour.new_loop()
     loop._watch_child = lambda *arguments: False
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -873,7 +873,7 @@ def test_without_process_descriptors(flavour):
         runner.run(main())
 
 
-# --- many and much -----------------------------------------------------------------------------
+# --- load --------------------------------------------------------------------------------------
 
 
 def children():

@@ -1,5 +1,5 @@
-"""call_soon_threadsafe under load: nothing lost, nothing out of order, at any moment of a loop's
-life; and as few wake-ups as the design promises."""
+"""call_soon_threadsafe under load: nothing is lost or reordered, at any point of a loop's life
+cycle; and there are as few wake-ups as the design promises."""
 
 import asyncio
 import contextvars
@@ -20,7 +20,7 @@ VAR = contextvars.ContextVar("VAR", default="default")
 
 
 def test_order_with_call_soon(loop):
-    """One queue for both, from whatever thread."""
+    """Both use one queue, from any thread."""
     seen = []
     for number in range(10):
         schedule = loop.call_soon if number % 2 else loop.call_soon_threadsafe
@@ -85,12 +85,12 @@ def test_wakes_a_sleeping_loop(run):
             thread.start()
             sent = await future
             assert time.monotonic() - sent < 2
-            thread.join()  # It may be in its call still.
+            thread.join()  # It may still be in its call.
 
     run(main())
 
 
-def test_wakes_a_loop_that_asks_a_python_clock(flavour):
+def test_wakes_a_loop_with_a_python_clock(flavour):
     """While time() runs, other threads run too, just before the loop goes to sleep."""
     loop = flavour.new_loop()
     clock = loop.time
@@ -140,7 +140,7 @@ def test_closed_loop_refuses(loop):
     assert errors == ["Event loop is closed"]
 
 
-def test_close_while_threads_post(flavour):
+def test_close_while_threads_schedule(flavour):
     for _ in range(10):
         loop = flavour.new_loop()
         go = threading.Event()
@@ -192,15 +192,15 @@ def test_signals_at_random_moments(run):
 
     async def main():
         loop = asyncio.get_running_loop()
-        received = posted = 0
+        received = scheduled = 0
 
         def callback():
             nonlocal received
             received += 1
 
         def handler(signum, frame):
-            nonlocal posted
-            posted += 1
+            nonlocal scheduled
+            scheduled += 1
             loop.call_soon_threadsafe(callback)
 
         before = signal.signal(signal.SIGALRM, handler)
@@ -215,8 +215,8 @@ def test_signals_at_random_moments(run):
             signal.signal(signal.SIGALRM, before)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert received == posted
-        assert posted > 20
+        assert received == scheduled
+        assert scheduled > 20
 
     run(main())
 
@@ -233,7 +233,7 @@ def test_from_finalizers(run):
         async def lose():
             for _ in range(100):
                 thing = Thing()
-                thing.itself = thing  # left to the collector, which runs whenever it wants
+                thing.itself = thing  # left to the garbage collector, which may run at any time
                 await asyncio.sleep(0)
 
         await asyncio.gather(*[lose() for _ in range(10)])
@@ -275,7 +275,7 @@ def test_stress_callbacks(run, flavour, threads):
             for n in range(each):
                 loop.call_soon_threadsafe(append, n)
                 if randomness.random() < 0.0005:
-                    time.sleep(0.0001)  # so that the loop falls asleep now and then
+                    time.sleep(0.0001)  # so that the loop occasionally goes to sleep
             loop.call_soon_threadsafe(end)
 
         producers = [threading.Thread(target=produce, args=(n,)) for n in range(threads)]
@@ -292,7 +292,7 @@ def test_stress_callbacks(run, flavour, threads):
 
 @pytest.mark.mode("plain")
 def test_stress_results_and_callbacks(run):
-    """64 tasks with blocking calls, 64 threads with callbacks, all at once."""
+    """64 tasks with blocking calls and 64 threads with callbacks, all concurrently."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -325,7 +325,7 @@ def test_stress_results_and_callbacks(run):
 
 @pytest.mark.mode("plain")
 def test_ping_pong_between_loops(flavour):
-    """Two loops in two threads wake each other; each sleeps between the messages."""
+    """Two loops in two threads wake each other; each sleeps between messages."""
     rounds = 3000
     loops = [flavour.new_loop(), flavour.new_loop()]
     counts = [0, 0]
@@ -356,7 +356,7 @@ def test_ping_pong_between_loops(flavour):
 @pytest.mark.mode("plain")
 @pytest.mark.only("ferroloop")
 def test_no_system_call_while_the_loop_is_awake(flavour):
-    """The loop's thread posts to itself, busy: a wake-up would be a write to the eventfd."""
+    """The loop's thread schedules callbacks itself: a wake-up would be a write to the eventfd."""
     if subprocess.run(["which", "strace"], capture_output=True).returncode:
         pytest.skip("needs strace")
     program = f"""if True:
@@ -389,8 +389,8 @@ def test_no_system_call_while_the_loop_is_awake(flavour):
 
 
 @pytest.mark.mode("plain")
-def test_posting_during_exit(flavour):
-    """Daemon threads post until the interpreter is gone."""
+def test_scheduling_during_exit(flavour):
+    """Daemon threads schedule callbacks until the interpreter exits."""
     status, out, errors = run_program(
         flavour,
         """
@@ -446,7 +446,7 @@ def test_a_callback_cancels_itself_without_waiting(loop):
     handle = loop.call_soon_threadsafe(callback)
     loop.run_forever()
     assert answers == [True]
-    # It runs no more: nobody has to wait.
+    # It has finished: other threads need not wait.
     thread = threading.Thread(target=lambda: answers.append(handle.cancelled()))
     thread.start()
     thread.join(10)
