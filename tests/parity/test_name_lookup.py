@@ -305,7 +305,7 @@ def test_a_cancelled_lookup_leaves_the_queue(run):
 
 
 def test_manual_turns(run):
-    from .test_hand_turned import run_nested
+    from .test_manual_turns import run_nested
 
     async def main():
         loop = asyncio.get_running_loop()
