@@ -24,11 +24,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyWeakrefMethods, PyWeakrefReference};
 
-use crate::ffi::exception::{PyOutcome, check_signals};
+use crate::ffi::exception::{OrRaise, PyOutcome, check_signals};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::interop::error::os_error;
 use crate::interop::imports;
-use crate::scheduler::report::outcome;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler, current_thread};
 
 /// The value of `signal.set_wakeup_fd()` that means "no descriptor".
@@ -64,7 +63,7 @@ pub fn create_pipe(py: Python<'_>) -> PyResult<()> {
 /// outside the main thread.
 pub fn install_for_run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    if outcome(py, install_pipe(scheduler))? { check_signals(py) } else { Ok(()) }
+    if install_pipe(scheduler).or_raise(py)? { check_signals(py) } else { Ok(()) }
 }
 
 /// Uninstalls the pipe when a loop stops, if that loop has installed it and it is still installed.
@@ -281,7 +280,7 @@ impl Queued for SignalNumbers {
 
 fn handle_signals<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    outcome(py, deliver_numbers(py))?;
+    deliver_numbers(py).or_raise(py)?;
     check_signals(py)
 }
 

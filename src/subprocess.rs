@@ -12,12 +12,12 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::handle::{CallbackArguments, HANDLE, Handle};
 use crate::interop::error::os_error;
-use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::report::call_exception_handler;
 use crate::scheduler::watch::{Direction, WatchRefused};
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::sys::process;
@@ -121,7 +121,7 @@ fn ended<'py>(scheduler: &Bound<'py, Scheduler>, watch: &ExitWatch) -> PyOutcome
     let scheduled = watch.schedule(scheduler, code);
     drop(removed);
     let reported = unknown.map_or(Ok(()), |error| report(scheduler, watch.pid, error));
-    outcome(py, scheduled.and(reported))
+    scheduled.and(reported).or_raise(py)
 }
 
 /// Reports that the system refused to return the exit status.

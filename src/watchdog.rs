@@ -166,7 +166,7 @@ impl Watchdog {
     fn __call__(&self, py: Python<'_>) {
         while let Action::Report(metrics, finding) = py.detach(|| self.shared.wait_for_action()) {
             if let Err(error) = self.report_finding(py, &metrics, finding) {
-                let raised = Raised::from(error.into_value(py).into_bound(py));
+                let raised = Raised::of(py, error);
                 write_unraisable(raised, py.None().bind(py));
             }
             // `report` may have forked: the child must not go on watching.

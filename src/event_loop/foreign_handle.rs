@@ -8,9 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::ffi::call;
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::interop::imports;
-use crate::scheduler::report::outcome;
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler, Timer};
 
 /// How the ready queue and the timers run a handle of asyncio.
@@ -29,10 +28,10 @@ impl Queued for ForeignHandle {
         let handle = entry.object;
         let is_cancelled =
             handle.getattr(intern!(py, "_cancelled")).and_then(|cancelled| cancelled.is_truthy());
-        if outcome(py, is_cancelled)? {
+        if is_cancelled.or_raise(py)? {
             return Ok(());
         }
-        let run = outcome(py, handle.getattr(intern!(py, "_run")))?;
+        let run = handle.getattr(intern!(py, "_run")).or_raise(py)?;
         call::call0(&run).map(drop)
     }
 

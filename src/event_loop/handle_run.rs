@@ -8,11 +8,10 @@ use pyo3::prelude::*;
 
 use super::foreign_handle::FOREIGN_HANDLE;
 use crate::ffi::call;
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::future::is_done_callback;
 use crate::handle::{CallbackArguments, Handle};
-use crate::scheduler::report::outcome;
 use crate::scheduler::{Runnable, Scheduler};
 use crate::task::{StepCallback, step_as_callback};
 
@@ -24,7 +23,7 @@ pub fn run_in_handle<'py>(
     run: &Bound<'py, PyAny>,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let handle = outcome(py, as_handle(scheduler, runnable))?;
+    let handle = as_handle(scheduler, runnable).or_raise(py)?;
     call::call1(run, &handle).map(drop)
 }
 

@@ -12,13 +12,13 @@ use pyo3::prelude::*;
 use crate::executor::Job;
 use crate::executor::detached_job::MakeResult;
 use crate::ffi::call;
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::layout::context;
 use crate::future::{Future, NativeCallback};
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
 use crate::reactor::WakeSignal;
-use crate::scheduler::report::{call_exception_handler, outcome};
+use crate::scheduler::report::call_exception_handler;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// Queues the outcome for the future; callable from any thread. Returns the wake signal, which the
@@ -132,7 +132,7 @@ fn finish_unless_done<'py>(
     }
     match finish(future) {
         Ok(()) => Ok(()),
-        Err(error) => outcome(py, report(scheduler, future, &error)),
+        Err(error) => report(scheduler, future, &error).or_raise(py),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::executor::completion::{self, CANCEL_WATCH};
 use crate::executor::detached_job::{self, DetachedJob};
 use crate::executor::queue::Ticket;
 use crate::executor::worker_threads::WorkerThreads;
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::future::{Callback, Future};
 use crate::handle::CallbackArguments;
@@ -226,7 +226,7 @@ impl Call {
             Self::Function(function, arguments) => arguments.bound(py).call(function.bind(py)),
             Self::Converted(function, arguments, convert) => {
                 let result = arguments.bound(py).call(function.bind(py))?;
-                convert(result).map_err(|error| Raised::from(error.into_value(py).into_bound(py)))
+                convert(result).or_raise(py)
             }
         }
     }

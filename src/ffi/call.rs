@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::thread_exit;
 
 /// A CPython call that runs user code: a function of at most four pointers, and its arguments.
@@ -124,7 +124,7 @@ pub fn call_method_in_context<'py>(
     let py = receiver.py();
     let keywords = KEYWORDS
         .get_or_try_init(py, || PyTuple::new(py, [intern!(py, "context")]).map(Bound::unbind))
-        .map_err(|error| Raised::from(error.into_value(py).into_bound(py)))?;
+        .or_raise(py)?;
     let stack = [receiver.as_ptr(), argument.as_ptr(), context.as_ptr()];
     // SAFETY: live objects: two positional ones, then the value of the one keyword.
     outcome(py, unsafe {

@@ -79,7 +79,7 @@ fn returned_or_raised<'py>(py: Python<'py>, raised: Raised<'py>) -> PyOutcome<'p
     match raised.value().cast::<PyStopIteration>() {
         Ok(stop) => match stop.getattr(intern!(py, "value")) {
             Ok(value) => Ok(Step::Returned(value)),
-            Err(error) => Err(Raised::from(error.into_value(py).into_bound(py))),
+            Err(error) => Err(Raised::of(py, error)),
         },
         Err(_) => Err(raised),
     }

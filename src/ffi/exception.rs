@@ -28,6 +28,12 @@ impl<'py> Raised<'py> {
         }
     }
 
+    /// The exception of a failed operation.
+    #[cold]
+    pub fn of(py: Python<'py>, error: PyErr) -> Self {
+        Self(error.into_value(py).into_bound(py))
+    }
+
     /// The exception.
     pub fn value(&self) -> &Bound<'py, PyBaseException> {
         &self.0
@@ -41,6 +47,19 @@ impl<'py> Raised<'py> {
     /// Whether it must leave `run_forever` (KeyboardInterrupt, SystemExit).
     pub fn stops_the_loop(&self) -> bool {
         self.0.is_instance_of::<PyKeyboardInterrupt>() || self.0.is_instance_of::<PySystemExit>()
+    }
+}
+
+/// Conversion of the result of an operation that reports its failure in another way.
+pub trait OrRaise<T> {
+    /// The same with the failure as a raised exception.
+    fn or_raise(self, py: Python<'_>) -> PyOutcome<'_, T>;
+}
+
+impl<T, E: Into<PyErr>> OrRaise<T> for Result<T, E> {
+    #[inline(always)]
+    fn or_raise(self, py: Python<'_>) -> PyOutcome<'_, T> {
+        self.map_err(|error| Raised::of(py, error.into()))
     }
 }
 

@@ -9,13 +9,13 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use super::Future;
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::Traverse;
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::imports;
 use crate::scheduler::patches::must_call_soon;
-use crate::scheduler::report::{outcome, report_raised};
+use crate::scheduler::report::report_raised;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// The kind of a native done callback.
@@ -333,14 +333,16 @@ impl Queued for DoneCallback {
         let result = if context::is_context(context) {
             context::run_in(context, || call::call1(callable, future))
         } else {
-            let arguments = outcome(py, (callable, future).into_pyobject(py))?;
-            outcome(py, context.getattr(intern!(py, "run")))
+            let arguments = (callable, future).into_pyobject(py).or_raise(py)?;
+            context
+                .getattr(intern!(py, "run"))
+                .or_raise(py)
                 .and_then(|run| call::call_tuple(&run, &arguments))
         };
         match result {
             Ok(_) => Ok(()),
             Err(raised) if raised.stops_the_loop() => Err(raised),
-            Err(raised) => outcome(py, report(scheduler, &entry, raised)),
+            Err(raised) => report(scheduler, &entry, raised).or_raise(py),
         }
     }
 

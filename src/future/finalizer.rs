@@ -26,7 +26,7 @@ impl Finalize for Future {
     fn finalize(slf: &Bound<'_, Self>) {
         if let Err(error) = report_unretrieved(slf) {
             let py = slf.py();
-            let raised = Raised::from(error.into_value(py).into_bound(py));
+            let raised = Raised::of(py, error);
             write_unraisable(raised, slf);
         }
     }

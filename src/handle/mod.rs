@@ -27,14 +27,14 @@ pub use arguments::CallbackArguments;
 pub use timer::{TimerHandle, When};
 
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::instance_pool::{self, InstancePool, Pooled};
 use crate::ffi::objects::object;
 use crate::interop::imports;
 use crate::scheduler::contexts::{ChosenContext, ContextSlot, ContextState};
-use crate::scheduler::report::{outcome, report_raised, too_late_to_report};
+use crate::scheduler::report::{report_raised, too_late_to_report};
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler};
 
 /// Completes the classes. Called once, when the module is initialised.
@@ -310,7 +310,7 @@ fn run<'py>(
     if this.cancelled.get(py) {
         return Ok(());
     }
-    let context = outcome(py, context(this.context_slot()))?;
+    let context = context(this.context_slot()).or_raise(py)?;
     let (Some(callback), Some(context)) = (this.callback.get_bound(py), context) else {
         return Ok(());
     };
@@ -325,7 +325,7 @@ fn run<'py>(
         Err(raised) if raised.stops_the_loop() => Err(raised),
         Err(raised) => {
             let reported = report(handle, &callback, &arguments, raised);
-            outcome(py, reported)
+            reported.or_raise(py)
         }
     }
 }
@@ -345,7 +345,7 @@ fn run_in_foreign_context<'py>(
         let all = std::iter::once(callback.clone()).chain(rest.iter()).collect::<Vec<_>>();
         Ok((run, PyTuple::new(py, all)?))
     };
-    let (run, all) = outcome(py, prepared())?;
+    let (run, all) = prepared().or_raise(py)?;
     call::call_tuple(&run, &all)
 }
 

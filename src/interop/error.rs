@@ -8,7 +8,6 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use super::imports;
-use crate::ffi::exception::Raised;
 
 /// `OSError(errno, strerror)`, of Python's subclass for that `errno`.
 pub fn os_error(py: Python<'_>, error: &io::Error) -> PyErr {
@@ -19,10 +18,4 @@ pub fn os_error(py: Python<'_>, error: &io::Error) -> PyErr {
         Ok(text) => PyOSError::new_err((number, text.unbind())),
         Err(failure) => failure,
     }
-}
-
-/// A failed system call as a raised exception.
-#[cold]
-pub fn raised_by_system<'py>(py: Python<'py>, error: &io::Error) -> Raised<'py> {
-    Raised::from(os_error(py, error).into_value(py).into_bound(py))
 }

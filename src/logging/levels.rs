@@ -94,7 +94,7 @@ fn refresh_now(py: Python<'_>) {
         Ok(true) => tracing::callsite::rebuild_interest_cache(),
         Ok(false) => {}
         Err(error) => {
-            let raised = Raised::from(error.into_value(py).into_bound(py));
+            let raised = Raised::of(py, error);
             write_unraisable(raised, py.None().bind(py));
         }
     }

@@ -83,7 +83,7 @@ fn deliver_all(py: Python<'_>) {
     let Some(records) = with_queue(std::mem::take) else { return };
     for record in records {
         if let Err(error) = log(py, &record) {
-            let raised = Raised::from(error.into_value(py).into_bound(py));
+            let raised = Raised::of(py, error);
             write_unraisable(raised, py.None().bind(py));
         }
     }

@@ -8,7 +8,7 @@ use pyo3::types::{PyDict, PyFloat};
 
 use super::Scheduler;
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised, handling};
+use crate::ffi::exception::{Raised, handling};
 use crate::interop::imports;
 
 /// `loop.call_exception_handler({key: value, ...})`, in the order given.
@@ -78,9 +78,4 @@ pub fn slow_callback(
     let arguments = [format.as_any(), &shown, seconds.as_any()];
     call::call_method(&logger, intern!(py, "warning"), arguments)?;
     Ok(())
-}
-
-/// Turns a failed conversion of ours into the outcome of a runnable.
-pub fn outcome<T>(py: Python<'_>, result: PyResult<T>) -> PyOutcome<'_, T> {
-    result.map_err(|error| Raised::from(error.into_value(py).into_bound(py)))
 }

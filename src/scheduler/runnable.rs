@@ -8,8 +8,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTypeCheck, PyTypeInfo};
 
 use super::Scheduler;
-use super::report::outcome;
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::objects::cell::Traverse;
 use crate::ffi::objects::object;
 
@@ -70,7 +69,7 @@ impl RunnableKind {
         Self {
             run: |scheduler, runnable| match runnable.into_entry(scheduler.py()) {
                 Ok(entry) => Q::run(scheduler, entry),
-                Err(error) => outcome(scheduler.py(), Err(error)),
+                Err(error) => Err(Raised::of(scheduler.py(), error)),
             },
             cancelled: |object| object.cast().is_ok_and(|object| Q::is_cancelled(object)),
             sets_current_task: Q::SETS_CURRENT_TASK,

@@ -13,13 +13,13 @@ use pyo3::prelude::*;
 
 use super::inbox;
 use super::patches::{self, Patches, flag};
-use super::report::{is_slow, outcome, report_raised, slow_callback};
+use super::report::{is_slow, report_raised, slow_callback};
 use super::sleep::sleep;
 use super::waiters::{self, SocketWaiters};
 use super::watch::Watches;
 use super::{Runnable, RunnableKind, Scheduler, Timer};
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised, check_signals};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised, check_signals};
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::logging;
@@ -48,9 +48,9 @@ pub fn run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
 fn turn_by_python<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     leave_task(scheduler);
-    patches::check(scheduler).map_err(|e| raised(py, e))?;
+    patches::check(scheduler).or_raise(py)?;
     let turned = scheduler.call_method0(intern!(py, "_run_once")).map(drop);
-    turned.map_err(|e| raised(py, e))?;
+    turned.or_raise(py)?;
     check_signals(py)
 }
 
@@ -62,7 +62,7 @@ fn arm_foreign_timers<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, 
     if let Some(scheduled) = patches.scheduled(py)
         && let Some(hooks) = patches.hooks.get(py)
     {
-        return (hooks.arm_timers)(scheduler, &scheduled).map_err(|e| raised(py, e));
+        return (hooks.arm_timers)(scheduler, &scheduled).or_raise(py);
     }
     Ok(())
 }
@@ -139,7 +139,7 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
     if !this.patches.is_untouched(scheduler) || !Patches::has_code(py) {
-        patches::check(scheduler).map_err(|e| raised(py, e))?;
+        patches::check(scheduler).or_raise(py)?;
         this.update_instrumented(py);
     }
     let ready = this.ready.len(py);
@@ -215,7 +215,7 @@ fn report_uncaught<'py>(
     let message = intern!(py, "Exception in the event loop");
     let entries =
         [("message", Some(message.as_any())), ("exception", Some(raised.value().as_any()))];
-    outcome(py, report_raised(scheduler, &raised, &entries))
+    report_raised(scheduler, &raised, &entries).or_raise(py)
 }
 
 /// Runs what the callback that has just returned deferred to its end.
@@ -275,7 +275,7 @@ fn run_instrumented<'py>(
                 Ok(())
             }
         });
-        reported.map_err(|e| raised(py, e))
+        reported.or_raise(py)
     } else {
         execute(scheduler, runnable)
     }
@@ -295,16 +295,16 @@ fn run_in_debug_mode<'py>(
     runnable: Runnable,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let described = (runnable.kind.describe)(py, &runnable).map_err(|e| raised(py, e))?;
+    let described = (runnable.kind.describe)(py, &runnable).or_raise(py)?;
     let current = intern!(py, "_current_handle");
-    scheduler.setattr(current, &described).map_err(|e| raised(py, e))?;
+    scheduler.setattr(current, &described).or_raise(py)?;
     let started = clock::monotonic();
     let result = execute(scheduler, runnable);
     let seconds = clock::monotonic() - started;
-    scheduler.setattr(current, py.None()).map_err(|e| raised(py, e))?;
+    scheduler.setattr(current, py.None()).or_raise(py)?;
     result?;
-    if is_slow(scheduler, seconds).map_err(|e| raised(py, e))? {
-        slow_callback(scheduler, &described, seconds).map_err(|e| raised(py, e))?;
+    if is_slow(scheduler, seconds).or_raise(py)? {
+        slow_callback(scheduler, &described, seconds).or_raise(py)?;
     }
     Ok(())
 }
@@ -345,7 +345,7 @@ fn time_to_sleep<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Optio
     let Some(deadline) = scheduler.get().timers.with(py, |timers| timers.next_deadline()) else {
         return Ok(None);
     };
-    let wait = deadline - now(scheduler).map_err(|e| raised(py, e))?;
+    let wait = deadline - now(scheduler).or_raise(py)?;
     // A NaN deadline counts as due.
     let seconds = if wait > 0.0 { wait.min(MAXIMUM_SLEEP) } else { 0.0 };
     Ok(Some(Duration::from_secs_f64(seconds)))
@@ -355,7 +355,7 @@ fn time_to_sleep<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Optio
 /// it learns that a task was suspended, as it does with asyncio when that sleeps.
 #[inline(always)]
 fn is_profiled(py: Python<'_>) -> PyOutcome<'_, bool> {
-    let profiler = call::call0(imports::get_profile(py).map_err(|e| raised(py, e))?)?;
+    let profiler = call::call0(imports::get_profile(py).or_raise(py)?)?;
     Ok(!profiler.is_none())
 }
 
@@ -368,7 +368,7 @@ fn select_by_python<'py>(scheduler: &Bound<'py, Scheduler>, idle: bool) -> PyOut
     let selected = scheduler
         .getattr(intern!(py, "_selector"))
         .and_then(|selector| selector.call_method1(intern!(py, "select"), (timeout,)));
-    selected.map(drop).map_err(|e| raised(py, e))
+    selected.map(drop).or_raise(py)
 }
 
 /// Makes turns wait through `loop._selector`, with which the caller must register the returned
@@ -416,7 +416,7 @@ fn wait_by_given_selector<'py>(
     }
     let processed = selected
         .and_then(|events| scheduler.call_method1(intern!(py, "_process_events"), (events,)));
-    processed.map(drop).map_err(|e| raised(py, e))
+    processed.map(drop).or_raise(py)
 }
 
 /// What `loop._selector.select(timeout)` does: polls until the next timer at the latest, queues
@@ -466,7 +466,7 @@ fn prepare_to_wait<'py>(
         }
     }
     let own = this.watches.with(py, Watches::ensure_own_poller);
-    own.map_err(|error| raised(py, os_error(py, &error)))?;
+    own.map_err(|error| os_error(py, &error)).or_raise(py)?;
     Ok(timeout)
 }
 
@@ -493,7 +493,7 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
     let mut borrowed = BorrowedPoller { py, scheduler: this, poller: this.poller.take(py) };
     let Some(poller) = &mut borrowed.poller else {
         let error = PyRuntimeError::new_err("Event loop is closed");
-        return Err(raised(py, error));
+        return Err(Raised::of(py, error));
     };
     let metrics = &this.metrics;
     metrics.polls.add(1);
@@ -536,7 +536,7 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
         }
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::Interrupted => check_signals(py)?,
-        Err(error) => return Err(raised(py, os_error(py, &error))),
+        Err(error) => return Err(Raised::of(py, os_error(py, &error))),
     }
     Ok(now)
 }
@@ -574,7 +574,7 @@ fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> Py
         time
     });
     let now = if this.foreign_clock.get(py) {
-        now(scheduler).map_err(|e| raised(py, e))?
+        now(scheduler).or_raise(py)?
     } else {
         clock::seconds(time)
     };
@@ -615,8 +615,4 @@ fn discard_noted_timers(py: Python<'_>, this: &Scheduler) {
     for timer in purged {
         (timer.kind.left_timers)(timer.object.bind(py));
     }
-}
-
-fn raised(py: Python<'_>, error: PyErr) -> Raised<'_> {
-    Raised::from(error.into_value(py).into_bound(py))
 }

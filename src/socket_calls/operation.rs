@@ -21,7 +21,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::ffi::exception::{PyOutcome, Raised, write_unraisable};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised, write_unraisable};
 use crate::ffi::layout::socket::PythonSocket;
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting};
@@ -30,7 +30,7 @@ use crate::future::{Future, FutureIterator};
 use crate::interop::address;
 use crate::interop::error::os_error;
 use crate::interop::imports;
-use crate::scheduler::report::{outcome, too_late_to_report};
+use crate::scheduler::report::too_late_to_report;
 use crate::scheduler::waiters::SocketWaiterKind;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
@@ -126,7 +126,7 @@ static SOCKET_WAITER: SocketWaiterKind = SocketWaiterKind {
     },
     end: |object| {
         let py = object.py();
-        let operation = outcome(py, object.cast::<SocketOperation>().map_err(PyErr::from))?;
+        let operation = object.cast::<SocketOperation>().or_raise(py)?;
         SocketOperation::socket_closed(operation)
     },
 };
@@ -237,8 +237,8 @@ impl SocketOperation {
                 match none_if_not_ready(py, received)? {
                     Some((data, sender)) => {
                         self.count_received(data.as_bytes().len());
-                        let sender = outcome(py, address::to_python(py, &sender))?;
-                        outcome(py, pair(py, data.into_any(), sender))
+                        let sender = address::to_python(py, &sender).or_raise(py)?;
+                        pair(py, data.into_any(), sender).or_raise(py)
                     }
                     None => Ok(None),
                 }
@@ -253,9 +253,9 @@ impl SocketOperation {
                 match none_if_not_ready(py, received)? {
                     Some((length, sender)) => {
                         self.count_received(length);
-                        let sender = outcome(py, address::to_python(py, &sender))?;
-                        let length = outcome(py, length.into_pyobject(py).map_err(PyErr::from))?;
-                        outcome(py, pair(py, length.into_any(), sender))
+                        let sender = address::to_python(py, &sender).or_raise(py)?;
+                        let length = length.into_pyobject(py).or_raise(py)?;
+                        pair(py, length.into_any(), sender).or_raise(py)
                     }
                     None => Ok(None),
                 }
@@ -283,7 +283,7 @@ impl SocketOperation {
             };
             pair(py, bare.into_python(py)?, address::to_python(py, &peer)?)
         };
-        outcome(py, connection())
+        connection().or_raise(py)
     }
 
     fn send_all<'py>(
@@ -351,16 +351,15 @@ impl SocketOperation {
     /// The result of connecting.
     fn connect_result<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, ReadyValue<'py>> {
         let py = to.py();
-        let failure = outcome(
-            py,
-            socket::take_error(self.socket.descriptor()).map_err(|e| os_error(py, &e)),
-        )?;
+        let failure = socket::take_error(self.socket.descriptor())
+            .map_err(|e| os_error(py, &e))
+            .or_raise(py)?;
         match failure {
             None => Ok(Some(py.None().into_bound(py))),
             Some(error) if is_not_ready(&error) => Ok(None),
             Some(error) => {
                 let text = format!("Connect call failed {to}");
-                outcome(py, Err(PyOSError::new_err((error.raw_os_error(), text))))
+                Err(Raised::of(py, PyOSError::new_err((error.raw_os_error(), text))))
             }
         }
     }
@@ -435,7 +434,7 @@ impl SocketOperation {
             Err(raised) => Future::finish_with_exception(&future, raised.into_value()),
         };
         this.release(slf);
-        outcome(py, done)
+        done.or_raise(py)
     }
 
     /// Called when the socket was closed during the wait: the call fails as on any closed socket.
@@ -444,7 +443,7 @@ impl SocketOperation {
         if slf.get().action.inspect(py, Action::writes) {
             Self::writable(slf)
         } else {
-            outcome(py, Self::wake(slf))
+            Self::wake(slf).or_raise(py)
         }
     }
 
@@ -481,12 +480,12 @@ impl SocketOperation {
         match this.state.get(py) {
             OperationState::Done => {
                 let error = PyRuntimeError::new_err("cannot reuse already awaited coroutine");
-                return outcome(py, Err(error));
+                return Err(Raised::of(py, error));
             }
-            OperationState::New => outcome(py, this.check_non_blocking(py))?,
+            OperationState::New => this.check_non_blocking(py).or_raise(py)?,
             OperationState::Waiting => {
                 let Some(future) = this.future.get_bound(py) else {
-                    return outcome(py, Err(PyRuntimeError::new_err("nothing to wait for")));
+                    return Err(Raised::of(py, PyRuntimeError::new_err("nothing to wait for")));
                 };
                 match Future::resume(&future) {
                     Resumed::Yield(future) => return Ok(Resumption::Wait(future)),
@@ -501,7 +500,7 @@ impl SocketOperation {
         if let Some(value) = this.try_call(py)? {
             return Ok(Resumption::Done(value));
         }
-        let future = outcome(py, Self::wait(slf))?;
+        let future = Self::wait(slf).or_raise(py)?;
         this.state.set(py, OperationState::Waiting);
         match Future::resume(&future) {
             Resumed::Yield(future) => Ok(Resumption::Wait(future)),
@@ -555,7 +554,7 @@ impl Finalize for SocketOperation {
         let warned = imports::warn(py)
             .and_then(|warn| warn.call1((message, py.get_type::<PyRuntimeWarning>())));
         if let Err(error) = warned {
-            write_unraisable(Raised::from(error.into_value(py).into_bound(py)), slf);
+            write_unraisable(Raised::of(py, error), slf);
         }
     }
 }
@@ -581,14 +580,14 @@ fn none_if_not_ready<T>(py: Python<'_>, result: io::Result<T>) -> PyOutcome<'_, 
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if is_not_ready(&error) => Ok(None),
-        Err(error) => outcome(py, Err(os_error(py, &error))),
+        Err(error) => Err(Raised::of(py, os_error(py, &error))),
     }
 }
 
 fn number(py: Python<'_>, result: io::Result<usize>) -> PyOutcome<'_, ReadyValue<'_>> {
     match none_if_not_ready(py, result)? {
         Some(number) => {
-            let number = outcome(py, number.into_pyobject(py).map_err(PyErr::from))?;
+            let number = number.into_pyobject(py).or_raise(py)?;
             Ok(Some(number.into_any()))
         }
         None => Ok(None),

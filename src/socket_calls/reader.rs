@@ -11,10 +11,9 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::interop::error::os_error;
-use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::socket_calls::SocketOperation;
@@ -28,7 +27,7 @@ impl Queued for SocketReader {
         scheduler: &Bound<'py, Scheduler>,
         entry: QueueEntry<'py, Self>,
     ) -> PyOutcome<'py, ()> {
-        outcome(scheduler.py(), Self::readable(scheduler, &entry.object))
+        Self::readable(scheduler, &entry.object).or_raise(scheduler.py())
     }
 }
 

@@ -13,10 +13,10 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::ffi::exception::{PyOutcome, Raised, write_unraisable};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised, write_unraisable};
 use crate::ffi::objects::weak_registry::WeakRegistry;
 use crate::scheduler::Scheduler;
-use crate::scheduler::report::{outcome, report_raised};
+use crate::scheduler::report::report_raised;
 
 /// All tasks of this crate that are not done.
 pub static TASKS: WeakRegistry = WeakRegistry::new();
@@ -130,7 +130,7 @@ pub fn enter(scheduler: &Bound<'_, Scheduler>, task: &Bound<'_, PyAny>) -> PyRes
 fn leave(scheduler: &Bound<'_, Scheduler>) {
     if let Err(error) = storage::clear(scheduler) {
         let py = scheduler.py();
-        report_leave_failure(scheduler, Raised::from(error.into_value(py).into_bound(py)));
+        report_leave_failure(scheduler, Raised::of(py, error));
     }
 }
 
@@ -143,7 +143,7 @@ fn report_leave_failure<'py>(scheduler: &Bound<'py, Scheduler>, raised: Raised<'
     let entries =
         [("message", Some(message.as_any())), ("exception", Some(raised.value().as_any()))];
     if let Err(error) = report_raised(scheduler, &raised, &entries) {
-        write_unraisable(Raised::from(error.into_value(py).into_bound(py)), scheduler);
+        write_unraisable(Raised::of(py, error), scheduler);
     }
 }
 
@@ -156,16 +156,16 @@ pub fn run_as_current<'py>(
     body: impl FnOnce() -> PyOutcome<'py, ()>,
 ) -> PyOutcome<'py, ()> {
     let py = event_loop.py();
-    let previous = if nested { outcome(py, storage::get(event_loop))? } else { None };
+    let previous = if nested { storage::get(event_loop).or_raise(py)? } else { None };
     let entered = match previous {
         Some(_) => storage::overwrite(event_loop, task),
         None => storage::enter(event_loop, task),
     };
-    outcome(py, entered)?;
+    entered.or_raise(py)?;
     let result = body();
     let restored = match previous {
         Some(previous) => storage::overwrite(event_loop, &previous),
         None => storage::clear(event_loop),
     };
-    result.and(outcome(py, restored))
+    result.and(restored.or_raise(py))
 }

@@ -32,7 +32,7 @@ impl Finalize for Task {
             && !slf.as_super().get().is_done(py)
             && let Err(error) = report_pending(slf)
         {
-            let raised = Raised::from(error.into_value(py).into_bound(py));
+            let raised = Raised::of(py, error);
             write_unraisable(raised, slf);
         }
         if Future::needs_finalizing(slf.as_super()) {

@@ -14,7 +14,7 @@ use pyo3::types::PyString;
 use super::{Task, as_exact_future, current, foreign};
 use crate::ffi::call;
 use crate::ffi::coroutine::{self, Step};
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::method::{BoundCallback, CallbackDefinition, bind_callback};
 use crate::ffi::objects::cell::AttachedCell;
@@ -22,7 +22,7 @@ use crate::future::{Callback, Future, NativeCallback, invalid_state};
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
 use crate::scheduler::patches::must_call_soon;
-use crate::scheduler::report::{outcome, report_raised};
+use crate::scheduler::report::report_raised;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// A queued step. Its argument, if any, is the exception to throw.
@@ -40,10 +40,9 @@ impl Queued for QueuedStep {
         entry: QueueEntry<'py, Task>,
     ) -> PyOutcome<'py, ()> {
         let exception = match entry.argument {
-            Some(exception) => Some(outcome(
-                scheduler.py(),
-                exception.cast_into::<PyBaseException>().map_err(PyErr::from),
-            )?),
+            Some(exception) => {
+                Some(exception.cast_into::<PyBaseException>().or_raise(scheduler.py())?)
+            }
             None => None,
         };
         queued_step(scheduler, &entry.object, exception)
@@ -133,17 +132,17 @@ fn queued_step<'py>(
 ) -> PyOutcome<'py, ()> {
     let py = task.py();
     let contexts = &scheduler.get().contexts;
-    let context = outcome(py, task.get().context_slot().to_enter(py, contexts))?;
+    let context = task.get().context_slot().to_enter(py, contexts).or_raise(py)?;
     let Some(context) = context else { return Ok(()) };
     let result = if context::is_context(&context) {
         context::run_in(&context, || {
             let exception = prepare(task, exception)?;
-            outcome(py, current::enter(scheduler, task))?;
+            current::enter(scheduler, task).or_raise(py)?;
             resume(task, exception)
         })
     } else {
         // Calls the object's own `run()`, as `Handle` does.
-        let step = outcome(py, Bound::new(py, TaskStep::new(task, exception)))?;
+        let step = Bound::new(py, TaskStep::new(task, exception)).or_raise(py)?;
         call::call_method(&context, intern!(py, "run"), [step.as_any()]).map(drop)
     };
     drop(context);
@@ -151,7 +150,7 @@ fn queued_step<'py>(
         task.get().context_slot().replace_by_snapshot(py, contexts);
     }
     match result {
-        Err(raised) if !raised.stops_the_loop() => outcome(py, report(scheduler, task, &raised)),
+        Err(raised) if !raised.stops_the_loop() => report(scheduler, task, &raised).or_raise(py),
         other => other,
     }
 }
@@ -164,7 +163,7 @@ pub fn called_step<'py>(
 ) -> PyOutcome<'py, ()> {
     let py = task.py();
     let exception = prepare(task, exception)?;
-    let event_loop = outcome(py, task.as_super().get().event_loop(py))?;
+    let event_loop = task.as_super().get().event_loop(py).or_raise(py)?;
     current::run_as_current(&event_loop, task, false, || resume(task, exception))
 }
 
@@ -203,13 +202,13 @@ fn prepare<'py>(
     }
     if this.must_cancel.get(py) {
         this.must_cancel.set(py, false);
-        let cancelled = outcome(py, imports::cancelled_error(py))?;
+        let cancelled = imports::cancelled_error(py).or_raise(py)?;
         let is_cancellation = match &exception {
-            Some(exception) => outcome(py, exception.is_instance(cancelled))?,
+            Some(exception) => exception.is_instance(cancelled).or_raise(py)?,
             None => false,
         };
         if !is_cancellation {
-            exception = Some(outcome(py, future.make_cancelled_error(py))?);
+            exception = Some(future.make_cancelled_error(py).or_raise(py)?);
         }
     }
     this.fut_waiter.store(py, None);
@@ -233,7 +232,7 @@ fn already_done<'py>(
         Ok(text) => invalid_state(py, &text),
         Err(error) => error,
     };
-    Raised::from(error.into_value(py).into_bound(py))
+    Raised::of(py, error)
 }
 
 /// Resumes the coroutine and handles its outcome.
@@ -249,8 +248,8 @@ pub(super) fn resume<'py>(
         Some(exception) => coroutine::throw(&coroutine, exception.as_any()),
     };
     match stepped {
-        Ok(Step::Yielded(awaited)) => outcome(py, wait_for(task, awaited)),
-        Ok(Step::Returned(value)) => outcome(py, finish(task, value)),
+        Ok(Step::Yielded(awaited)) => wait_for(task, awaited).or_raise(py),
+        Ok(Step::Returned(value)) => finish(task, value).or_raise(py),
         Err(raised) => fail(task, raised),
     }
 }
@@ -289,7 +288,7 @@ fn fail<'py>(task: &Bound<'py, Task>, raised: Raised<'py>) -> PyOutcome<'py, ()>
         task.get().registry_entry.unregister(py);
         Ok(())
     };
-    outcome(py, ended())?;
+    ended().or_raise(py)?;
     if stops { Err(Raised::from(exception)) } else { Ok(()) }
 }
 

@@ -9,9 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::ffi::buffer;
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::AttachedRefCell;
-use crate::scheduler::report::outcome;
 
 /// Data of `write()` or `writelines()`.
 struct Piece {
@@ -175,7 +174,7 @@ pub fn append<'py>(
         None => data.len().map(|length| piece.length = length),
     };
     backlog.with(py, |backlog| backlog.push(piece));
-    outcome(py, length)
+    length.or_raise(py)
 }
 
 /// Prepends `data`, of which `start` bytes are encrypted, to the backlog.

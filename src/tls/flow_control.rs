@@ -8,8 +8,7 @@ use pyo3::types::PyString;
 
 use super::{TlsProtocol, modules};
 use crate::ffi::call;
-use crate::ffi::exception::PyOutcome;
-use crate::scheduler::report::outcome;
+use crate::ffi::exception::{OrRaise, PyOutcome};
 
 /// A pair of water marks, in bytes.
 #[derive(Clone, Copy)]
@@ -63,7 +62,7 @@ impl TlsProtocol {
     pub fn control_app_writing<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        let size = outcome(py, this.write_buffer_size(py))?;
+        let size = this.write_buffer_size(py).or_raise(py)?;
         let limits = this.write_limits.get(py);
         let paused = this.status.inspect(py, |status| status.app_writing_paused);
         let (method, failure) = if size >= limits.high && !paused {
@@ -101,7 +100,7 @@ impl TlsProtocol {
             Err(raised) if raised.stops_the_loop() => Err(raised),
             Err(raised) => {
                 let transport = slf.get().app_transport.get_bound(py).map(Bound::into_any);
-                outcome(py, Self::report(slf, failure, &raised, transport.as_ref()))
+                Self::report(slf, failure, &raised, transport.as_ref()).or_raise(py)
             }
         }
     }
@@ -111,7 +110,7 @@ impl TlsProtocol {
     pub fn control_reading<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        let size = outcome(py, this.session.incoming_size(py))?;
+        let size = this.session.incoming_size(py).or_raise(py)?;
         let limits = this.read_limits.get(py);
         let paused = this.status.inspect(py, |status| status.reading_paused);
         let method = if size >= limits.high && !paused {

@@ -9,9 +9,8 @@ use pyo3::types::PyFloat;
 
 use super::{AppState, Phase, TlsProtocol, cancel_timer, is_ordinary, modules};
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::metrics::TransportClass;
-use crate::scheduler::report::outcome;
 
 impl TlsProtocol {
     /// Called when the underlying transport is connected: starts the handshake.
@@ -25,11 +24,11 @@ impl TlsProtocol {
         let open = this.scheduler.get().metrics.opened(TransportClass::Tls);
         drop(this.open.replace(py, Some(open)));
         // `start_tls()` may have written data to the BIO that was received before.
-        if outcome(py, this.session.incoming_size(py))? > 0 {
+        if this.session.incoming_size(py).or_raise(py)? > 0 {
             this.session.stop_counting(py);
         }
-        outcome(py, this.debug_log(slf, "%r starts SSL handshake", &[], None))?;
-        let start = if this.debug(py) { Some(outcome(py, this.loop_time(py))?) } else { None };
+        this.debug_log(slf, "%r starts SSL handshake", &[], None).or_raise(py)?;
+        let start = if this.debug(py) { Some(this.loop_time(py).or_raise(py)?) } else { None };
         this.handshake_start.set(py, start);
         this.set_phase(py, Phase::Handshake);
         let check = intern!(py, "_check_handshake_timeout");
@@ -48,11 +47,11 @@ impl TlsProtocol {
         if slf.get().phase(py) != Phase::Handshake {
             return Ok(());
         }
-        let seconds = outcome(py, slf.get().handshake_timeout.bind(py).str())?;
+        let seconds = slf.get().handshake_timeout.bind(py).str().or_raise(py)?;
         let error = PyConnectionAbortedError::new_err(format!(
             "SSL handshake is taking longer than {seconds} seconds: aborting the connection"
         ));
-        let raised = Raised::from(error.into_value(py).into_bound(py));
+        let raised = Raised::of(py, error);
         Self::fatal_error(slf, &raised, "Fatal error on transport")
     }
 
@@ -62,10 +61,10 @@ impl TlsProtocol {
         let object = slf.get().session.object(py);
         match call::call_method(&object, intern!(py, "do_handshake"), []) {
             Ok(_) => Self::handshake_complete(slf),
-            Err(raised) if outcome(py, modules::wants_more(&raised))? => {
+            Err(raised) if modules::wants_more(&raised).or_raise(py)? => {
                 Self::process_outgoing(slf)
             }
-            Err(raised) if outcome(py, modules::is_ssl_error(&raised))? => {
+            Err(raised) if modules::is_ssl_error(&raised).or_raise(py)? => {
                 Self::handshake_failed(slf, raised)
             }
             Err(raised) => Err(raised),
@@ -77,7 +76,7 @@ impl TlsProtocol {
         let this = slf.get();
         cancel_timer(py, &this.handshake_timer)?;
         this.set_phase(py, Phase::Wrapped);
-        outcome(py, this.session.forget_count(py))?;
+        this.session.forget_count(py).or_raise(py)?;
         let object = this.session.object(py);
         // An exception fails the handshake: Python may be unable to decode the certificate, or an
         // overridden method may reject it.
@@ -88,10 +87,10 @@ impl TlsProtocol {
         let server_side = this.server_side;
         tracing::debug!(target: "ferroloop::tls", server_side, "a handshake is complete");
         if let Some(start) = this.handshake_start.get(py) {
-            let took = (outcome(py, this.loop_time(py))? - start) * 1e3;
+            let took = (this.loop_time(py).or_raise(py)? - start) * 1e3;
             let took = PyFloat::new(py, took);
             let format = "%r: SSL handshake took %.1f ms";
-            outcome(py, this.debug_log(slf, format, &[took.as_any()], None))?;
+            this.debug_log(slf, format, &[took.as_any()], None).or_raise(py)?;
         }
         let cipher = call::call_method(&object, intern!(py, "cipher"), [])?;
         let compression = call::call_method(&object, intern!(py, "compression"), [])?;
@@ -101,9 +100,9 @@ impl TlsProtocol {
             (intern!(py, "compression"), compression),
             (intern!(py, "ssl_object"), object),
         ];
-        let extra = outcome(py, this.extra_dict(py))?;
+        let extra = this.extra_dict(py).or_raise(py)?;
         for (name, value) in known {
-            outcome(py, extra.set_item(name, value))?;
+            extra.set_item(name, value).or_raise(py)?;
         }
         if this.status.inspect(py, |status| status.app == AppState::Init) {
             this.update(py, |status| status.app = AppState::Made);
@@ -114,7 +113,7 @@ impl TlsProtocol {
                 call::call_method(&protocol, name, [transport.as_any()])?;
             }
         }
-        outcome(py, Self::wake_waiter(slf, None))?;
+        Self::wake_waiter(slf, None).or_raise(py)?;
         Self::do_read(slf)?;
         // Even if the protocol has paused reading, the peer needs the end of the handshake and the
         // data written before.
@@ -140,14 +139,14 @@ impl TlsProtocol {
         this.set_phase(py, Phase::Unwrapped);
         let (server_side, error) = (this.server_side, raised.value());
         tracing::debug!(target: "ferroloop::tls", server_side, %error, "a handshake failed");
-        let certificate_error = outcome(py, modules::certificate_error(py))?;
-        let message = if outcome(py, raised.value().is_instance(certificate_error))? {
+        let certificate_error = modules::certificate_error(py).or_raise(py)?;
+        let message = if raised.value().is_instance(certificate_error).or_raise(py)? {
             "SSL handshake failed on verifying the certificate"
         } else {
             "SSL handshake failed"
         };
         Self::fatal_error(slf, &raised, message)?;
-        outcome(py, Self::wake_waiter(slf, Some(raised.value().as_any())))
+        Self::wake_waiter(slf, Some(raised.value().as_any())).or_raise(py)
     }
 
     /// Finishes the future of the task that waits for the handshake, once.

@@ -46,14 +46,14 @@ use flow_control::WaterMarks;
 use session::Session;
 pub use transport::TlsTransport;
 
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::object::is_exactly;
 use crate::ffi::objects::slots;
 use crate::interop::imports;
 use crate::metrics::OpenGuard;
 use crate::scheduler::Scheduler;
-use crate::scheduler::report::{outcome, report_raised};
+use crate::scheduler::report::report_raised;
 use crate::transport::{NativeProtocol, NativeProtocolKind, StreamTransport, Transport};
 
 /// Completes the classes. Called once, when the module is made.
@@ -315,13 +315,13 @@ impl TlsProtocol {
         if is_exactly::<StreamTransport>(&underlying)
             && let Ok(stream) = underlying.cast::<StreamTransport>()
         {
-            return outcome(py, Transport::force_close(stream.as_super(), exception.cloned()));
+            return Transport::force_close(stream.as_super(), exception.cloned()).or_raise(py);
         }
         let called = match exception {
             Some(exception) => underlying.call_method1(intern!(py, "_force_close"), (exception,)),
             None => underlying.call_method0(intern!(py, "abort")),
         };
-        outcome(py, called.map(drop))
+        called.map(drop).or_raise(py)
     }
 
     /// Marks the transport as closed, so that deallocating it does not warn.
@@ -344,12 +344,12 @@ impl TlsProtocol {
         this.force_close_underlying(py, Some(exception.as_any()))?;
         let reported = if exception.is_instance_of::<PyOSError>() {
             this.debug_log(slf, "%r: %s", &[PyString::new(py, message).as_any()], Some(raised))
-        } else if outcome(py, exception.is_instance(outcome(py, imports::cancelled_error(py))?))? {
+        } else if exception.is_instance(imports::cancelled_error(py).or_raise(py)?).or_raise(py)? {
             Ok(())
         } else {
             Self::report(slf, message, raised, this.underlying.get_bound(py).as_ref())
         };
-        outcome(py, reported)
+        reported.or_raise(py)
     }
 
     /// Passes an exception to the loop's exception handler.
@@ -403,7 +403,7 @@ impl TlsProtocol {
         let queued = slf.as_any().getattr(method).and_then(|method| {
             slf.get().event_loop(py).call_method1(intern!(py, "call_soon"), (method,))
         });
-        outcome(py, queued.map(drop))
+        queued.map(drop).or_raise(py)
     }
 
     /// Calls `loop.call_later(seconds, self.method)`; returns None, and does nothing, for NaN.
@@ -419,7 +419,7 @@ impl TlsProtocol {
         let timer = slf.as_any().getattr(method).and_then(|method| {
             slf.get().event_loop(py).call_method1(intern!(py, "call_later"), (seconds, method))
         });
-        outcome(py, timer.map(Some))
+        timer.map(Some).or_raise(py)
     }
 
     fn traverse_parts(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -445,7 +445,7 @@ fn cancel_timer<'py>(
     timer: &AttachedCell<Option<Py<PyAny>>>,
 ) -> PyOutcome<'py, ()> {
     match timer.take(py) {
-        Some(timer) => outcome(py, timer.call_method0(py, intern!(py, "cancel")).map(drop)),
+        Some(timer) => timer.call_method0(py, intern!(py, "cancel")).map(drop).or_raise(py),
         None => Ok(()),
     }
 }

@@ -8,11 +8,10 @@ use pyo3::types::{PyBytes, PySlice};
 
 use super::session::{RECORD_SIZE, Read};
 use super::{AppState, Phase, TlsProtocol};
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::shared_buffer::{BufferLease, CAPACITY};
 use crate::ffi::{buffer, call};
 use crate::interop::imports;
-use crate::scheduler::report::outcome;
 use crate::transport::{Feed, NativeProtocol};
 
 /// The maximum amount of ciphertext fed to the BIO at a time, in bytes, so that it stays in the
@@ -234,19 +233,19 @@ impl TlsProtocol {
     fn read_by_object<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
-        let most = outcome(py, MAX_SIZE.into_pyobject(py).map_err(PyErr::from))?;
+        let most = MAX_SIZE.into_pyobject(py).or_raise(py)?;
         let mut chunks = Vec::new();
         let stopped = loop {
             match this.session.read_by_object(py, [most.as_any()]) {
                 Ok(None) => break Stopped::Drained,
-                Ok(Some(chunk)) => match outcome(py, chunk.is_truthy())? {
+                Ok(Some(chunk)) => match chunk.is_truthy().or_raise(py)? {
                     true => chunks.push(chunk),
                     false => break Stopped::Closed,
                 },
                 Err(raised) => break Stopped::Failed(raised),
             }
         };
-        if let Some(data) = outcome(py, joined(py, chunks))?
+        if let Some(data) = joined(py, chunks).or_raise(py)?
             && let Some(protocol) = this.app_protocol.get_bound(py)
         {
             call::call_method(&protocol, intern!(py, "data_received"), [&data])?;
@@ -287,7 +286,7 @@ impl TlsProtocol {
         let py = feed.buffer.py();
         plaintext.with(0..length, |bytes| buffer::append(&feed.buffer, bytes))??;
         drop(plaintext);
-        outcome(py, feed.notify_reader())
+        feed.notify_reader().or_raise(py)
     }
 
     /// Decrypts into the buffer of a BufferedProtocol: one buffer now, the rest in the next turn.
@@ -314,10 +313,10 @@ impl TlsProtocol {
             return Ok(false);
         }
         let Some(protocol) = this.app_protocol.get_bound(py) else { return Ok(false) };
-        let hint = outcome(py, this.session.incoming_size(py))?;
-        let hint = outcome(py, hint.into_pyobject(py).map_err(PyErr::from))?;
+        let hint = this.session.incoming_size(py).or_raise(py)?;
+        let hint = hint.into_pyobject(py).or_raise(py)?;
         let target = call::call_method(&protocol, intern!(py, "get_buffer"), [hint.as_any()])?;
-        let room = outcome(py, target.len())?;
+        let room = target.len().or_raise(py)?;
         let mut filled = 0;
         let stopped = loop {
             let read = if filled == 0 {
@@ -341,7 +340,7 @@ impl TlsProtocol {
         };
         drop(target);
         if filled > 0 {
-            let filled = outcome(py, filled.into_pyobject(py).map_err(PyErr::from))?;
+            let filled = filled.into_pyobject(py).or_raise(py)?;
             call::call_method(&protocol, intern!(py, "buffer_updated"), [filled.as_any()])?;
         }
         match stopped {
@@ -358,22 +357,22 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         let Some(protocol) = this.app_protocol.get_bound(py) else { return Ok(false) };
-        let hint = outcome(py, this.session.incoming_size(py))?;
-        let hint = outcome(py, hint.into_pyobject(py).map_err(PyErr::from))?;
+        let hint = this.session.incoming_size(py).or_raise(py)?;
+        let hint = hint.into_pyobject(py).or_raise(py)?;
         let target = call::call_method(&protocol, intern!(py, "get_buffer"), [hint.as_any()])?;
-        let room = outcome(py, target.len())?;
+        let room = target.len().or_raise(py)?;
         let mut filled = 0;
         let stopped = loop {
-            let wanted = outcome(py, (room - filled).into_pyobject(py).map_err(PyErr::from))?;
+            let wanted = (room - filled).into_pyobject(py).or_raise(py)?;
             let rest = match filled {
                 0 => target.clone(),
-                _ => {
-                    outcome(py, target.get_item(PySlice::new(py, filled as isize, isize::MAX, 1)))?
-                }
+                _ => target
+                    .get_item(PySlice::new(py, filled as isize, isize::MAX, 1))
+                    .or_raise(py)?,
             };
             let count = match this.session.read_by_object(py, [wanted.as_any(), &rest]) {
                 Ok(None) => break Stopped::Drained,
-                Ok(Some(count)) => outcome(py, count.extract::<isize>())?,
+                Ok(Some(count)) => count.extract::<isize>().or_raise(py)?,
                 Err(raised) => break Stopped::Failed(raised),
             };
             match usize::try_from(count) {
@@ -387,7 +386,7 @@ impl TlsProtocol {
         };
         drop(target);
         if filled > 0 {
-            let filled = outcome(py, filled.into_pyobject(py).map_err(PyErr::from))?;
+            let filled = filled.into_pyobject(py).or_raise(py)?;
             call::call_method(&protocol, intern!(py, "buffer_updated"), [filled.as_any()])?;
         }
         match stopped {
@@ -414,7 +413,7 @@ impl TlsProtocol {
         this.update(py, |status| status.app = AppState::Eof);
         let Some(protocol) = this.app_protocol.get_bound(py) else { return Ok(()) };
         let keep_open = call::call_method(&protocol, intern!(py, "eof_received"), [])
-            .and_then(|value| outcome(py, value.is_truthy()));
+            .and_then(|value| value.is_truthy().or_raise(py));
         match keep_open {
             Ok(false) => Ok(()),
             Ok(true) => {
@@ -422,7 +421,7 @@ impl TlsProtocol {
                     intern!(py, "returning true from eof_received() has no effect when using ssl");
                 let warned = imports::logger(py)
                     .and_then(|logger| logger.call_method1(intern!(py, "warning"), (text,)));
-                outcome(py, warned.map(drop))
+                warned.map(drop).or_raise(py)
             }
             Err(raised) if raised.stops_the_loop() => Err(raised),
             Err(raised) => Self::fatal_error(slf, &raised, "Error calling eof_received()"),

@@ -18,10 +18,9 @@ use super::native::{self, NativeClass};
 use super::records::Records;
 use crate::ffi::attribute::{class_has, has_method};
 use crate::ffi::call;
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::ffi::objects::shared_buffer::BufferLease;
-use crate::scheduler::report::outcome;
 
 /// The maximum size of a record's plaintext, in bytes.
 pub const RECORD_SIZE: usize = 16 * 1024;
@@ -184,11 +183,11 @@ impl Session {
     /// fits.
     pub fn read<'py>(&self, size: usize, target: &Bound<'py, PyAny>) -> PyOutcome<'py, Read> {
         let py = target.py();
-        let wanted = outcome(py, size.into_pyobject(py).map_err(PyErr::from))?;
+        let wanted = size.into_pyobject(py).or_raise(py)?;
         let read = native::read(NativeClass::ssl_socket(py), self.inner(py), [&wanted, target]);
         match read {
             Ok(count) => {
-                let count: usize = outcome(py, count.extract())?;
+                let count: usize = count.extract().or_raise(py)?;
                 if count == 0 {
                     return Ok(Read::Closed);
                 }
@@ -198,7 +197,7 @@ impl Session {
                 }
                 Ok(Read::Data(count.min(size)))
             }
-            Err(raised) if outcome(py, modules::wants_more(&raised))? => {
+            Err(raised) if modules::wants_more(&raised).or_raise(py)? => {
                 self.records.with(py, Records::note_drained);
                 Ok(Read::Drained)
             }
@@ -215,7 +214,7 @@ impl Session {
     ) -> PyOutcome<'py, Option<Bound<'py, PyAny>>> {
         match call::call_method(self.object.bind(py), intern!(py, "read"), arguments) {
             Ok(answer) => Ok(Some(answer)),
-            Err(raised) if outcome(py, modules::wants_more(&raised))? => Ok(None),
+            Err(raised) if modules::wants_more(&raised).or_raise(py)? => Ok(None),
             Err(raised) => Err(raised),
         }
     }
@@ -233,12 +232,12 @@ impl Session {
             Ok(count) => match count.extract() {
                 Ok(count) => Ok(Some(count)),
                 // A number out of range means all of it, as in asyncio.
-                Err(_) if count.is_instance_of::<PyInt>() && outcome(py, count.gt(0))? => {
+                Err(_) if count.is_instance_of::<PyInt>() && count.gt(0).or_raise(py)? => {
                     Ok(Some(usize::MAX))
                 }
-                Err(error) => outcome(py, Err(error)),
+                Err(error) => Err(Raised::of(py, error)),
             },
-            Err(raised) if outcome(py, modules::wants_more(&raised))? => Ok(None),
+            Err(raised) if modules::wants_more(&raised).or_raise(py)? => Ok(None),
             Err(raised) => Err(raised),
         }
     }
@@ -246,7 +245,7 @@ impl Session {
     /// Removes all ciphertext from the outgoing BIO and returns it.
     pub fn take_outgoing<'py>(&self, py: Python<'py>) -> PyOutcome<'py, Bound<'py, PyBytes>> {
         let data = native::read(NativeClass::memory_bio(py), self.outgoing.bind(py), [])?;
-        outcome(py, data.cast_into().map_err(PyErr::from))
+        data.cast_into().or_raise(py)
     }
 
     /// Visits the objects for the garbage collector.

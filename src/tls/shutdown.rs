@@ -8,8 +8,7 @@ use pyo3::prelude::*;
 
 use super::{AppState, Phase, TlsProtocol, cancel_timer, is_ordinary, modules};
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised};
-use crate::scheduler::report::outcome;
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 
 impl TlsProtocol {
     /// Starts the shutdown: `close()` of the transport was called, or the peer has sent
@@ -68,7 +67,7 @@ impl TlsProtocol {
             return Ok(());
         }
         if let Some(before) = this.unsent_at_shutdown.get(py) {
-            let left = outcome(py, this.unsent_bytes(py))?;
+            let left = this.unsent_bytes(py).or_raise(py)?;
             if left < before {
                 this.unsent_at_shutdown.set(py, Some(left));
                 drop(this.shutdown_timer.take(py));
@@ -80,7 +79,7 @@ impl TlsProtocol {
         let Some(underlying) = this.underlying.get_bound(py) else { return Ok(()) };
         let closed =
             error.and_then(|error| underlying.call_method1(intern!(py, "_force_close"), (error,)));
-        outcome(py, closed.map(drop))
+        closed.map(drop).or_raise(py)
     }
 
     /// Reads and sends the remaining data, then exchanges close_notify.
@@ -116,10 +115,10 @@ impl TlsProtocol {
             let object = this.session.object(py);
             match call::call_method(&object, intern!(py, "unwrap"), []) {
                 Ok(_) => {}
-                Err(raised) if outcome(py, modules::wants_more(&raised))? => {
+                Err(raised) if modules::wants_more(&raised).or_raise(py)? => {
                     return Self::process_outgoing(slf);
                 }
-                Err(raised) if outcome(py, modules::is_ssl_error(&raised))? => {
+                Err(raised) if modules::is_ssl_error(&raised).or_raise(py)? => {
                     cancel_timer(py, &this.shutdown_timer)?;
                     return Self::fatal_error(slf, &raised, "Fatal error on transport");
                 }
@@ -128,7 +127,7 @@ impl TlsProtocol {
         }
         Self::process_outgoing(slf)?;
         Self::call_eof_received(slf)?;
-        match outcome(py, this.unsent_bytes(py))? {
+        match this.unsent_bytes(py).or_raise(py)? {
             0 => cancel_timer(py, &this.shutdown_timer)?,
             // The timer keeps running, since the peer may never receive the remaining data.
             left => this.unsent_at_shutdown.set(py, Some(left)),
@@ -137,7 +136,7 @@ impl TlsProtocol {
         let queued = underlying
             .getattr(intern!(py, "close"))
             .and_then(|close| this.event_loop(py).call_method1(intern!(py, "call_soon"), (close,)));
-        outcome(py, queued.map(drop))
+        queued.map(drop).or_raise(py)
     }
 
     /// The number of bytes that are not sent, including those of the underlying transport.
@@ -183,11 +182,11 @@ impl TlsProtocol {
     fn eof_in_phase<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
         let py = slf.py();
         let this = slf.get();
-        outcome(py, this.debug_log(slf, "%r received EOF", &[], None))?;
+        this.debug_log(slf, "%r received EOF", &[], None).or_raise(py)?;
         match this.phase(py) {
             Phase::Handshake => {
                 let error = PyConnectionResetError::new_err(());
-                let raised = Raised::from(error.into_value(py).into_bound(py));
+                let raised = Raised::of(py, error);
                 Self::handshake_failed(slf, raised)?;
             }
             Phase::Wrapped => {
@@ -229,7 +228,7 @@ impl TlsProtocol {
                     let arguments = (lost, exception);
                     this.event_loop(py).call_method1(intern!(py, "call_soon"), arguments)
                 });
-                outcome(py, queued)?;
+                queued.or_raise(py)?;
             }
         }
         this.set_phase(py, Phase::Unwrapped);
@@ -241,7 +240,7 @@ impl TlsProtocol {
         );
         drop(released);
         let reason = Some(exception).filter(|exception| !exception.is_none());
-        outcome(py, Self::wake_waiter(slf, reason))?;
+        Self::wake_waiter(slf, reason).or_raise(py)?;
         cancel_timer(py, &this.shutdown_timer)?;
         cancel_timer(py, &this.handshake_timer)
     }

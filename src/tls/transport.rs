@@ -68,7 +68,7 @@ impl Finalize for TlsTransport {
         let warned =
             imports::ssl_transport(py).and_then(|class| resource_warning(class, 3, message, None));
         if let Err(error) = warned {
-            write_unraisable(Raised::from(error.into_value(py).into_bound(py)), slf);
+            write_unraisable(Raised::of(py, error), slf);
         }
     }
 }

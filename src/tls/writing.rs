@@ -17,12 +17,11 @@ use pyo3::types::PyBytes;
 use super::backlog::{self, Backlog, FirstPiece, PendingCiphertext};
 use super::session::RECORD_SIZE;
 use super::{Phase, TlsProtocol, is_ordinary};
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::object::is_exactly;
 use crate::ffi::objects::shared_buffer::BufferLease;
 use crate::ffi::{buffer, call};
 use crate::interop::imports;
-use crate::scheduler::report::outcome;
 use crate::transport::StreamTransport;
 
 /// Writes after connection loss that are ignored before a warning, as in asyncio.
@@ -79,8 +78,8 @@ impl TlsProtocol {
         if !Self::check_writable(slf)? {
             return Ok(());
         }
-        for piece in outcome(py, pieces.try_iter())? {
-            backlog::append(&slf.get().backlog, &outcome(py, piece)?)?;
+        for piece in pieces.try_iter().or_raise(py)? {
+            backlog::append(&slf.get().backlog, &piece.or_raise(py)?)?;
         }
         if slf.get().phase(py) == Phase::Wrapped {
             return Self::guarded(slf, || Self::do_write(slf));
@@ -113,7 +112,7 @@ impl TlsProtocol {
             let text = intern!(py, "SSL connection is closed");
             let warned = imports::logger(py)
                 .and_then(|logger| logger.call_method1(intern!(py, "warning"), (text,)));
-            outcome(py, warned)?;
+            warned.or_raise(py)?;
         }
         this.update(py, |status| status.lost = status.lost.saturating_add(1));
         Ok(false)
@@ -303,7 +302,7 @@ impl TlsProtocol {
         if !open {
             // A foreign transport gets it in one piece.
             if self.is_over_stream_transport(py)
-                && outcome(py, self.session.outgoing_size(py))? >= BURST
+                && self.session.outgoing_size(py).or_raise(py)? >= BURST
             {
                 buffer::prepare_allocator();
                 let piece = self.session.take_outgoing(py)?;

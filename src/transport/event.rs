@@ -8,10 +8,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::handle::{self, CallbackArguments, Handle};
-use crate::scheduler::report::outcome;
 use crate::scheduler::{QueueEntry, Scheduler};
 use crate::transport::Transport;
 use crate::transport::origin::{self, displayed_method};
@@ -58,7 +57,7 @@ pub fn report_exception_of<'py, T: PyClass>(
 ) -> PyOutcome<'py, ()> {
     match result {
         Err(raised) if !raised.stops_the_loop() => {
-            let callback = outcome(scheduler.py(), displayed_method(transport.as_any(), method))?;
+            let callback = displayed_method(transport.as_any(), method).or_raise(scheduler.py())?;
             report_failure(scheduler, callback, arguments, context, raised)
         }
         other => other,
@@ -112,11 +111,11 @@ pub fn report_failure<'py>(
     raised: Raised<'py>,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let stack = outcome(py, current_stack(scheduler))?;
+    let stack = current_stack(scheduler).or_raise(py)?;
     let handle =
-        outcome(py, as_handle(scheduler.as_any(), callback, arguments, stack, context.cloned()))?;
+        as_handle(scheduler.as_any(), callback, arguments, stack, context.cloned()).or_raise(py)?;
     match handle.cast_into::<Handle>() {
-        Ok(handle) => outcome(py, handle::report_exception(&handle, raised)),
+        Ok(handle) => handle::report_exception(&handle, raised).or_raise(py),
         Err(_) => Err(raised),
     }
 }

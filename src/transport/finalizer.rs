@@ -27,7 +27,7 @@ impl Finalize for Transport {
     fn finalize(slf: &Bound<'_, Self>) {
         let py = slf.py();
         let unraisable = |error: PyErr| {
-            write_unraisable(Raised::from(error.into_value(py).into_bound(py)), slf);
+            write_unraisable(Raised::of(py, error), slf);
         };
         warn_unclosed(slf).unwrap_or_else(unraisable);
         Self::close_endpoint(slf).unwrap_or_else(unraisable);

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised};
-use crate::scheduler::report::{outcome, report_raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
+use crate::scheduler::report::report_raised;
 use crate::transport::Transport;
 
 /// asyncio's default high-water mark, in bytes.
@@ -63,7 +63,7 @@ impl Transport {
         match call::call_method(&protocol, method, []) {
             Ok(_) => Ok(()),
             Err(raised) if raised.stops_the_loop() => Err(raised),
-            Err(raised) => outcome(py, Self::report(slf, failure, &raised)),
+            Err(raised) => Self::report(slf, failure, &raised).or_raise(py),
         }
     }
 

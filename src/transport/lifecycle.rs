@@ -8,12 +8,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::future::Future;
 use crate::interop::error::os_error;
 use crate::interop::imports;
-use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::transport::event::{as_handle, in_context, report_exception_of, report_failure};
@@ -67,9 +66,9 @@ impl Queued for CreatorsWaiter {
             }
             _ => set_foreign_waiter(&waiter),
         };
-        match outcome(py, waking) {
+        match waking.or_raise(py) {
             Err(raised) if !raised.stops_the_loop() => {
-                let callback = outcome(py, imports::set_result_unless_cancelled(py).cloned())?;
+                let callback = imports::set_result_unless_cancelled(py).cloned().or_raise(py)?;
                 report_failure(scheduler, callback, &[&waiter, &none], None, raised)
             }
             other => other,
@@ -137,23 +136,23 @@ fn connection_made<'py>(
         Some(own) => own,
         // Copied before the call: the reading callbacks do not see the variables that it sets, as
         // in asyncio, where each callback gets a copy of its creator's context.
-        None => outcome(py, context::copy(&context))?,
+        None => context::copy(&context).or_raise(py)?,
     };
     let made = context::run_in(&context, || {
         call::call_method(&protocol, intern!(py, "connection_made"), [transport.as_any()])
     });
-    let added = match outcome(py, Transport::add_reader(&transport, reading_context)) {
+    let added = match Transport::add_reader(&transport, reading_context).or_raise(py) {
         // Some files, such as the null device, can be opened but not watched.
         Err(raised) if !raised.stops_the_loop() => {
-            let callback = outcome(py, scheduler.getattr(intern!(py, "_add_reader")))?;
-            let fd = outcome(py, transport.get().fd.into_pyobject(py).map_err(PyErr::from))?;
+            let callback = scheduler.getattr(intern!(py, "_add_reader")).or_raise(py)?;
+            let fd = transport.get().fd.into_pyobject(py).or_raise(py)?;
             report_failure(scheduler, callback, &[fd.as_any()], Some(&context), raised)
         }
         other => other,
     };
     let result = match made {
         Err(raised) if !raised.stops_the_loop() => {
-            let callback = outcome(py, protocol.getattr(intern!(py, "connection_made")))?;
+            let callback = protocol.getattr(intern!(py, "connection_made")).or_raise(py)?;
             report_failure(scheduler, callback, &[transport.as_any()], Some(&context), raised)
         }
         other => other.map(drop),
@@ -351,8 +350,8 @@ impl Transport {
         } else {
             Self::report(slf, message, &raised)
         };
-        outcome(py, reported)?;
-        outcome(py, Self::force_close(slf, Some(raised.into_value().into_any())))
+        reported.or_raise(py)?;
+        Self::force_close(slf, Some(raised.into_value().into_any())).or_raise(py)
     }
 
     /// Logs a message with asyncio's logger, in debug mode.
@@ -390,8 +389,8 @@ impl Transport {
             }
             _ => Ok(()),
         };
-        let closed = outcome(py, Self::release_resources(slf));
-        let after = outcome(py, (this.kind.on_lost)(slf));
+        let closed = Self::release_resources(slf).or_raise(py);
+        let after = (this.kind.on_lost)(slf).or_raise(py);
         notified.and(closed).and(after)
     }
 

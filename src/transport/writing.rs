@@ -10,11 +10,10 @@ use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::interop::error::os_error;
 use crate::interop::imports;
-use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::socket;
 use crate::transport::Transport;
@@ -58,7 +57,7 @@ impl Transport {
             Command::Watch => Self::watch_for_writing(slf),
             Command::Unwatch => {
                 this.unwatch(slf, Direction::Write);
-                if this.is_lost(py) { Ok(()) } else { outcome(py, (this.kind.on_all_sent)(slf)) }
+                if this.is_lost(py) { Ok(()) } else { (this.kind.on_all_sent)(slf).or_raise(py) }
             }
             Command::Pause => Self::call_protocol(
                 slf,
@@ -72,7 +71,7 @@ impl Transport {
             ),
             Command::ShutDown => {
                 let shut = socket::shutdown_write(this.descriptor(py));
-                outcome(py, shut.map_err(|error| os_error(py, &error)))
+                shut.map_err(|error| os_error(py, &error)).or_raise(py)
             }
             Command::Lose => {
                 this.unwatch(slf, Direction::Read);
@@ -88,7 +87,7 @@ impl Transport {
         let watched = context.and_then(|context| Self::watch(slf, Direction::Write, context));
         let Err(error) = watched else { return Ok(()) };
         let refusal = this.writing.with(py, WriteSide::watch_refused);
-        let raised = Raised::from(error.into_value(py).into_bound(py));
+        let raised = Raised::of(py, error);
         if refusal == Refusal::Withdraw {
             (this.kind.clear_queue)(slf);
             return Err(raised);
@@ -132,6 +131,6 @@ impl Transport {
         let text = "socket.send() raised exception.";
         let warned = imports::logger(py)
             .and_then(|logger| logger.call_method1(intern!(py, "warning"), (text,)));
-        outcome(py, warned.map(drop))
+        warned.map(drop).or_raise(py)
     }
 }

@@ -25,14 +25,13 @@ use pyo3::types::PyTuple;
 
 use crate::api::futures::arena::{FutureSlot, LocalFuture};
 use crate::api::futures::waker::FutureWaker;
-use crate::ffi::exception::PyOutcome;
-use crate::ffi::exception::{Raised, write_unraisable};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised, write_unraisable};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
 use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting};
 use crate::future::{Future, FutureIterator, new_object};
 use crate::interop::imports;
-use crate::scheduler::report::{outcome, too_late_to_report};
+use crate::scheduler::report::too_late_to_report;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// The states of a coroutine.
@@ -91,7 +90,7 @@ impl Queued for WakeWaiter {
         if waiter.get().is_done(py) {
             return Ok(()); // cancelled
         }
-        outcome(py, Future::finish_with_result(&waiter, py.None().into_bound(py)))
+        Future::finish_with_result(&waiter, py.None().into_bound(py)).or_raise(py)
     }
 }
 
@@ -321,7 +320,7 @@ impl Finalize for RustCoroutine {
         let warned = imports::warn(py)
             .and_then(|warn| warn.call1((message, py.get_type::<PyRuntimeWarning>())));
         if let Err(error) = warned {
-            write_unraisable(Raised::from(error.into_value(py).into_bound(py)), slf);
+            write_unraisable(Raised::of(py, error), slf);
         }
     }
 }

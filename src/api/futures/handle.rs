@@ -12,10 +12,10 @@ use pyo3::prelude::*;
 use crate::api::futures::coroutine::{panicked, running_loop};
 use crate::api::futures::join::{JoinHandle, output_channel};
 use crate::api::futures::spawn::{SpawnOptions, boxed, start};
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::scheduler::Scheduler;
 use crate::scheduler::inbox::{Inbox, Message};
-use crate::scheduler::report::{outcome, report_raised};
+use crate::scheduler::report::report_raised;
 
 /// Refers to a loop from any thread: it holds no Python object and its methods need no GIL.
 ///
@@ -147,12 +147,12 @@ impl Handle {
 #[cold]
 fn report<'py>(scheduler: &Bound<'py, Scheduler>, error: PyErr) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let raised = Raised::from(error.into_value(py).into_bound(py));
+    let raised = Raised::of(py, error);
     if raised.stops_the_loop() {
         return Err(raised);
     }
     let message = pyo3::intern!(py, "Exception in a call from another thread");
     let entries =
         [("message", Some(message.as_any())), ("exception", Some(raised.value().as_any()))];
-    outcome(py, report_raised(scheduler, &raised, &entries))
+    report_raised(scheduler, &raised, &entries).or_raise(py)
 }

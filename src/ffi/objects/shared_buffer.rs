@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::ffi::buffer::{self, bytes_filled_by};
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedRefCell;
 
 /// Bytes in a window: what one receive takes, and room for two records of TLS left over before.
@@ -101,9 +101,7 @@ impl<'py> BufferLease<'py> {
             length: Cell::new(0),
             views: Cell::new(0),
         };
-        Bound::new(py, window)
-            .map(Self)
-            .map_err(|error| Raised::from(error.into_value(py).into_bound(py)))
+        Bound::new(py, window).map(Self).or_raise(py)
     }
 
     /// How many bytes it holds.
@@ -133,7 +131,7 @@ impl<'py> BufferLease<'py> {
             return Ok(());
         }
         let error = PyBufferError::new_err("a view of the buffer was kept");
-        Err(Raised::from(error.into_value(self.0.py()).into_bound(self.0.py())))
+        Err(Raised::of(self.0.py(), error))
     }
 
     /// Lends `part` of the memory to `body`, which must not run Python code.
@@ -213,7 +211,7 @@ impl<'py> BufferLease<'py> {
         })??
         .map_err(|error| {
             let error = PyErr::from(error);
-            Raised::from(error.into_value(py).into_bound(py))
+            Raised::of(py, error)
         })
     }
 }

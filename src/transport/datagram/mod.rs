@@ -21,12 +21,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
-use crate::interop::error::raised_by_system;
+use crate::interop::error::os_error;
 use crate::interop::{address, imports};
 use crate::metrics::TransportClass;
-use crate::scheduler::report::outcome;
 use crate::sys::address::SocketAddress;
 use crate::sys::is_not_ready;
 use crate::sys::socket;
@@ -189,14 +188,14 @@ impl DatagramTransport {
         match receive::datagram(py, base.descriptor(py), size)? {
             Ok((data, sender)) => {
                 base.count_received(py, data.as_bytes().len());
-                let sender = outcome(py, Self::sender_object(slf, sender))?;
+                let sender = Self::sender_object(slf, sender).or_raise(py)?;
                 let method = intern!(py, "datagram_received");
                 call::call_method(&protocol, method, [data.as_any(), &sender])?;
                 Ok(true)
             }
             Err(error) if is_not_ready(&error) => Ok(false),
             Err(error) => {
-                Self::error_received(slf, raised_by_system(py, &error))?;
+                Self::error_received(slf, Raised::of(py, os_error(py, &error)))?;
                 Ok(true)
             }
         }
@@ -256,7 +255,7 @@ impl DatagramTransport {
         match base.count_sent(py, sent) {
             Ok(_) => SendOutcome::Sent,
             Err(error) if is_not_ready(&error) => SendOutcome::NotReady,
-            Err(error) => SendOutcome::Failed(raised_by_system(py, &error)),
+            Err(error) => SendOutcome::Failed(Raised::of(py, os_error(py, &error))),
         }
     }
 
@@ -272,7 +271,7 @@ impl DatagramTransport {
         let socket = match Transport::socket_object(slf.as_super()) {
             Ok(socket) => socket.unwrap_or_else(|| none.clone()),
             Err(error) => {
-                return SendOutcome::Failed(Raised::from(error.into_value(py).into_bound(py)));
+                return SendOutcome::Failed(Raised::of(py, error));
             }
         };
         match call::call_method(&socket, intern!(py, "sendto"), [data, to.unwrap_or(&none)]) {

@@ -13,14 +13,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::slots::Finalize;
 use crate::interop::error::os_error;
-use crate::interop::error::raised_by_system;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
-use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::is_not_ready;
 use crate::sys::pipe::{self, FileKind};
@@ -106,7 +104,7 @@ impl ReadPipeTransport {
         let received = read_size.receive(py, base.descriptor(py), pipe::read)?;
         slf.get().read_size.set(py, read_size);
         match received {
-            Ok(data) if data.as_bytes().is_empty() => outcome(py, Self::end(slf, &protocol)),
+            Ok(data) if data.as_bytes().is_empty() => Self::end(slf, &protocol).or_raise(py),
             Ok(data) => {
                 Self::note(slf, data.as_bytes().len());
                 let method = intern!(py, "data_received");
@@ -128,10 +126,10 @@ impl ReadPipeTransport {
         let received = read_size.receive_into(&feed.buffer, fd, pipe::read)?;
         slf.get().read_size.set(py, read_size);
         match received {
-            Ok(0) => outcome(py, Self::end(slf, protocol)),
+            Ok(0) => Self::end(slf, protocol).or_raise(py),
             Ok(length) => {
                 Self::note(slf, length);
-                outcome(py, feed.notify_reader())
+                feed.notify_reader().or_raise(py)
             }
             Err(error) => Self::read_failed(slf, &error),
         }
@@ -152,7 +150,7 @@ impl ReadPipeTransport {
             return Ok(());
         }
         let py = slf.py();
-        outcome(py, Self::fatal_error(slf, &raised_by_system(py, error), READ_FAILED))
+        Self::fatal_error(slf, &Raised::of(py, os_error(py, error)), READ_FAILED).or_raise(py)
     }
 
     fn end(slf: &Bound<'_, Self>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {

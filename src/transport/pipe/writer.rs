@@ -13,14 +13,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::slots::Finalize;
 use crate::interop::error::os_error;
-use crate::interop::error::raised_by_system;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
-use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::pipe::{self, FileKind};
 use crate::transport::data::is_data;
@@ -125,11 +123,11 @@ impl WritePipeTransport {
         if transport.get().is_lost(py) {
             return Ok(());
         }
-        outcome(py, Transport::log_closed_by_peer(transport))?;
+        Transport::log_closed_by_peer(transport).or_raise(py)?;
         let unwritten = transport.get().writing.with(py, |side| side.queued()) != 0;
         let exception =
             unwritten.then(|| PyBrokenPipeError::new_err(()).into_value(py).into_bound(py));
-        outcome(py, Transport::force_close(transport, exception.map(Bound::into_any)))
+        Transport::force_close(transport, exception.map(Bound::into_any)).or_raise(py)
     }
 
     /// Writes as much of `data` as the pipe accepts and queues the rest.
@@ -138,7 +136,7 @@ impl WritePipeTransport {
         let this = slf.get();
         let transport = slf.as_super();
         if transport.get().is_closing(py) {
-            return outcome(py, this.note_lost_write(py));
+            return this.note_lost_write(py).or_raise(py);
         }
         let base = transport.get();
         let decided = base.writing.with(py, |side| side.write(None));
@@ -159,17 +157,20 @@ impl WritePipeTransport {
             }
             Ok(Err(error)) => {
                 this.lost_writes.set(py, this.lost_writes.get(py).saturating_add(1));
-                Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
+                Transport::fatal_error(
+                    transport,
+                    Raised::of(py, os_error(py, &error)),
+                    WRITE_FAILED,
+                )
             }
             // asyncio appends to a bytearray, which raises this.
             Err(_) if decided == Write::Queue => {
                 let class = data.get_type().qualname();
-                outcome(
-                    py,
-                    class.and_then(|class| {
+                class
+                    .and_then(|class| {
                         Err(PyTypeError::new_err(format!("can't concat {class} to bytearray")))
-                    }),
-                )
+                    })
+                    .or_raise(py)
             }
             Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
         }
@@ -194,7 +195,11 @@ impl WritePipeTransport {
             let dropped = this.queue.with(py, WriteQueue::take);
             base.writing.with(py, WriteSide::dropped);
             drop(dropped);
-            return Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED);
+            return Transport::fatal_error(
+                transport,
+                Raised::of(py, os_error(py, &error)),
+                WRITE_FAILED,
+            );
         }
         let mut full_streak = this.full_streak.get(py);
         full_streak.note(fd, !this.queue.with(py, |queue| queue.is_empty()));

@@ -22,14 +22,13 @@ use pyo3::prelude::*;
 
 pub use server::{ListenOptions, Listener, ServeMode};
 
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::shared_buffer::BufferLease;
 use crate::ffi::{buffer, call};
-use crate::interop::error::raised_by_system;
+use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
-use crate::scheduler::report::outcome;
 use crate::scheduler::watch::Direction;
 use crate::sys::{is_not_ready, socket};
 use crate::transport::kind::ConcreteTransport;
@@ -171,7 +170,7 @@ impl StreamTransport {
             Err(error) => return Self::read_failed(slf, &error),
         };
         transport.get().count_received(py, length);
-        match outcome(py, feed.notify_reader()) {
+        match feed.notify_reader().or_raise(py) {
             Ok(()) => Ok(()),
             Err(raised) => Transport::fatal_error(transport, raised, DELIVERY_FAILED),
         }
@@ -183,10 +182,13 @@ impl StreamTransport {
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let transport = slf.as_super();
-        let any_size = outcome(py, (-1i32).into_pyobject(py).map_err(PyErr::from))?;
+        let any_size = (-1i32).into_pyobject(py).or_raise(py)?;
         let given = call::call_method(protocol, intern!(py, "get_buffer"), [any_size.as_any()]);
-        let given = given.and_then(|given| match outcome(py, given.len())? {
-            0 => outcome(py, Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"))),
+        let given = given.and_then(|given| match given.len().or_raise(py)? {
+            0 => Err(Raised::of(
+                py,
+                PyRuntimeError::new_err("get_buffer() returned an empty buffer"),
+            )),
             _ => Ok(given),
         });
         let target = match given {
@@ -208,7 +210,7 @@ impl StreamTransport {
             return Self::read_eof(slf, protocol);
         }
         transport.get().count_received(py, length);
-        let length = outcome(py, length.into_pyobject(py).map_err(PyErr::from))?;
+        let length = length.into_pyobject(py).or_raise(py)?;
         match call::call_method(protocol, intern!(py, "buffer_updated"), [length.as_any()]) {
             Ok(_) => Ok(()),
             Err(raised) => Transport::fatal_error(
@@ -225,7 +227,7 @@ impl StreamTransport {
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let transport = slf.as_super();
-        let native = outcome(py, protocol.cast::<NativeProtocol>().map_err(PyErr::from))?;
+        let native = protocol.cast::<NativeProtocol>().or_raise(py)?;
         let fd = transport.get().descriptor(py);
         let lease = BufferLease::new(py)?;
         let length = match lease.fill(MAX_SIZE, |bytes| socket::receive(fd, bytes))? {
@@ -249,14 +251,14 @@ impl StreamTransport {
         if is_not_ready(error) {
             return Ok(());
         }
-        let raised = raised_by_system(slf.py(), error);
+        let raised = Raised::of(slf.py(), os_error(slf.py(), error));
         Transport::fatal_error(slf.as_super(), raised, READ_FAILED)
     }
 
     fn read_eof<'py>(slf: &Bound<'py, Self>, protocol: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let transport = slf.as_super();
-        outcome(py, Transport::log(transport, "%r received EOF", None, None))?;
+        Transport::log(transport, "%r received EOF", None, None).or_raise(py)?;
         let keep_open = match call::call_method(protocol, intern!(py, "eof_received"), []) {
             Ok(keep_open) => keep_open,
             Err(raised) => {
@@ -267,12 +269,12 @@ impl StreamTransport {
                 );
             }
         };
-        if outcome(py, keep_open.is_truthy())? {
+        if keep_open.is_truthy().or_raise(py)? {
             // The write direction stays open; at end of stream there is nothing left to read.
             transport.get().unwatch(transport, Direction::Read);
             Ok(())
         } else {
-            outcome(py, Transport::close(transport))
+            Transport::close(transport).or_raise(py)
         }
     }
 

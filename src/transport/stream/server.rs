@@ -16,14 +16,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::ffi::call;
-use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::address;
 use crate::interop::error::os_error;
 use crate::interop::imports;
-use crate::scheduler::report::{call_exception_handler, outcome, report_raised};
+use crate::scheduler::report::{call_exception_handler, report_raised};
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::sys::address::SocketAddress;
@@ -212,9 +212,9 @@ impl Listener {
                 Ok(Accepted::Aborted) => break,
                 // Continues, as asyncio does: the exception handler may have freed descriptors.
                 Ok(Accepted::OutOfResources(error)) => {
-                    outcome(py, self.pause_accepting(scheduler, &error))?;
+                    self.pause_accepting(scheduler, &error).or_raise(py)?;
                 }
-                Err(error) => return outcome(py, Err(os_error(py, &error))),
+                Err(error) => return Err(Raised::of(py, os_error(py, &error))),
             }
         }
         Ok(())
@@ -232,18 +232,18 @@ impl Listener {
         let debug = scheduler.get().debug.get(py);
         if self.mode == ServeMode::Task {
             let started = self.serve_by_task(scheduler, &factory, connection, &peer, debug);
-            return outcome(py, started);
+            return started.or_raise(py);
         }
         let mut protocol = None;
-        let own = outcome(py, self.connection_context(py))?;
+        let own = self.connection_context(py).or_raise(py)?;
         let context = match &own {
             Some(own) => own.clone(),
-            None => outcome(py, context::copy_current(py))?,
+            None => context::copy_current(py).or_raise(py)?,
         };
         let made = context::run_in(&context, || {
             let endpoint = if debug {
-                let socket = outcome(py, self.log_connection(py, connection, &peer))?;
-                outcome(py, Endpoint::of(&socket))?
+                let socket = self.log_connection(py, connection, &peer).or_raise(py)?;
+                Endpoint::of(&socket).or_raise(py)?
             } else {
                 Endpoint::Bare(connection)
             };
@@ -258,14 +258,14 @@ impl Listener {
                 peer: Some(peer),
                 context: own.clone(),
             };
-            outcome(py, StreamTransport::open(parts, None))
+            StreamTransport::open(parts, None).or_raise(py)
         });
         match made {
             Ok(_) => Ok(()),
             Err(raised) if raised.stops_the_loop() => Err(raised),
             // As in asyncio, reported only in debug mode.
             Err(_) if !debug => Ok(()),
-            Err(raised) => outcome(py, report_creation(scheduler, protocol.as_ref(), &raised)),
+            Err(raised) => report_creation(scheduler, protocol.as_ref(), &raised).or_raise(py),
         }
     }
 

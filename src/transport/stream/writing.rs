@@ -9,11 +9,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::ffi::buffer;
-use crate::ffi::exception::PyOutcome;
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
-use crate::interop::error::raised_by_system;
+use crate::interop::error::os_error;
 use crate::reactor::clock;
-use crate::scheduler::report::outcome;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::sys::socket;
 use crate::transport::Transport;
@@ -106,9 +105,11 @@ impl StreamTransport {
                 base.writing.with(py, |side| side.wait(this.queued(py)));
                 Transport::run_commands(transport)
             }
-            Ok(Err(error)) => {
-                Transport::fatal_error(transport, raised_by_system(py, &error), WRITE_FAILED)
-            }
+            Ok(Err(error)) => Transport::fatal_error(
+                transport,
+                Raised::of(py, os_error(py, &error)),
+                WRITE_FAILED,
+            ),
             Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
         }
     }
@@ -131,7 +132,7 @@ impl StreamTransport {
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
-        outcome(slf.py(), slf.get().check_writable(slf, "write"))?;
+        slf.get().check_writable(slf, "write").or_raise(slf.py())?;
         Self::write(slf, data)
     }
 
@@ -209,13 +210,13 @@ impl StreamTransport {
         let py = slf.py();
         let transport = slf.as_super();
         let Err(error) = Self::send_head(slf) else { return Ok(()) };
-        let raised = raised_by_system(py, &error);
+        let raised = Raised::of(py, os_error(py, &error));
         let exception = raised.value().clone();
         let dropped = slf.get().queue.with(py, WriteQueue::take);
         transport.get().writing.with(py, WriteSide::dropped);
         drop(dropped);
         Transport::fatal_error(transport, raised, WRITE_FAILED)?;
-        outcome(py, slf.get().fail_empty_waiter(exception.as_any()))
+        slf.get().fail_empty_waiter(exception.as_any()).or_raise(py)
     }
 
     fn send_head(slf: &Bound<'_, Self>) -> io::Result<()> {
