@@ -125,7 +125,7 @@ fn check_replacements(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
         .call1((scheduler, versions, patches.has_instance_attributes(py)))?
         .extract::<(u64, u32, Option<Bound<'_, PyAny>>, Bound<'_, PyList>)>()?;
     for (slot, function) in functions.iter().enumerate() {
-        guard::expect(slot, function.cast::<PyFunction>()?);
+        guard::set_shadowed(slot, function.cast::<PyFunction>()?);
     }
     let handle_run = handle_run.map(Bound::unbind);
     TRANSPORTS.note(py);

@@ -45,7 +45,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use crate::ffi::function_like;
-use crate::ffi::method::{self, Asked, Bare, Fast, VectorCall};
+use crate::ffi::method::{self, FastEntry, NoArgumentsEntry, PredicateEntry, VectorCall};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
@@ -80,14 +80,14 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
 fn resemble_asyncio(py: Python<'_>) -> PyResult<()> {
     let model = imports::unix_event_loop(py)?.cast::<PyType>()?;
     let direct = [
-        entry::<Fast<scheduling::CallSoon>>(),
-        entry::<Fast<scheduling::CallSoonThreadsafe>>(),
-        entry::<Fast<scheduling::CallLater>>(),
-        entry::<Fast<scheduling::CallAt>>(),
-        entry::<Fast<executor::RunInExecutor>>(),
-        entry::<Fast<tasks::CreateTask>>(),
-        entry::<Bare<tasks::CreateFuture>>(),
-        entry::<Asked<settings::GetDebug>>(),
+        entry::<FastEntry<scheduling::CallSoon>>(),
+        entry::<FastEntry<scheduling::CallSoonThreadsafe>>(),
+        entry::<FastEntry<scheduling::CallLater>>(),
+        entry::<FastEntry<scheduling::CallAt>>(),
+        entry::<FastEntry<executor::RunInExecutor>>(),
+        entry::<FastEntry<tasks::CreateTask>>(),
+        entry::<NoArgumentsEntry<tasks::CreateFuture>>(),
+        entry::<PredicateEntry<settings::GetDebug>>(),
     ];
     for name in py
         .get_type::<EventLoop>()
@@ -104,7 +104,7 @@ fn resemble_asyncio(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-fn entry<M: VectorCall<Class = EventLoop>>() -> (&'static str, function_like::Entry) {
+fn entry<M: VectorCall<Class = EventLoop>>() -> (&'static str, function_like::VectorcallEntry) {
     (M::NAME.to_str().unwrap_or_default(), function_like::direct::<M, hooks::Hooks>())
 }
 

@@ -1,4 +1,4 @@
-//! Bytes written in place and views of other objects' memory.
+//! Bytes objects written in place, and views of the memory of other objects.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,21 +10,21 @@ use pyo3::types::{PyByteArray, PyBytes};
 use crate::ffi::exception::{PyOutcome, Raised};
 
 unsafe extern "C" {
-    // Exported by every CPython, but not bound by pyo3-ffi.
+    // Exported by every CPython, but not declared by pyo3-ffi.
     fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
 }
 
-/// A new bytes object of `capacity` bytes (2 or more), which are not initialised: nobody may read
-/// them, nor know the object, before they are written. Runs no Python code.
+/// A new bytes object of `capacity` uninitialised bytes (2 or more). The caller must write them
+/// before any code reads them or gets the object. Runs no Python code.
 pub fn uninitialised_bytes(py: Python<'_>, capacity: usize) -> PyOutcome<'_, Bound<'_, PyBytes>> {
-    // A capacity of 0 or 1 may give a shared object, whose content nobody may touch.
+    // For a capacity of 0 or 1 CPython may return a shared object, which must not be written to.
     assert!(capacity >= 2, "a bytes object to write into has at least two bytes");
-    if capacity >= MAPPED_AT_FIRST {
+    if capacity >= INITIAL_MMAP_THRESHOLD {
         prepare_allocator();
     }
     let size = ffi::Py_ssize_t::try_from(capacity).unwrap_or(ffi::Py_ssize_t::MAX);
-    // SAFETY: attached; null asks for uninitialised content. Gives a new reference to a bytes
-    // object, or null and an exception.
+    // SAFETY: attached; null requests uninitialised content. Returns a new reference to a bytes
+    // object, or null with an exception set.
     unsafe {
         let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
         if object.is_null() {
@@ -34,15 +34,16 @@ pub fn uninitialised_bytes(py: Python<'_>, capacity: usize) -> PyOutcome<'_, Bou
     }
 }
 
-/// What glibc's malloc maps in a young process.
-const MAPPED_AT_FIRST: usize = 128 * 1024;
+/// The initial mmap threshold of glibc's malloc.
+const INITIAL_MMAP_THRESHOLD: usize = 128 * 1024;
 
-/// Brings glibc's malloc into the state of a process that has run for a while.
+/// Raises the mmap threshold of glibc's malloc, as happens by itself in a process that has run for
+/// a while.
 ///
-/// It maps every block of 128 KiB or more anew, until one such block has been freed: only then
-/// does it raise its threshold. A young process would pay a map, a page fault per page and an
-/// unmap for each large message. What malloc gives back to the system from the end of its heap is
-/// twice that: enough for what waits to be sent in a connection, or two, that sends in bulk.
+/// glibc maps every block of 128 KiB or more separately until such a block has been freed; only
+/// then does it raise the threshold. A young process would pay an mmap, a page fault per page and
+/// an munmap for each large message. This also raises the trim threshold, to twice that size:
+/// enough for the queued data of one or two connections that send in bulk.
 pub fn prepare_allocator() {
     static DONE: std::sync::Once = std::sync::Once::new();
     DONE.call_once(|| {
@@ -51,14 +52,15 @@ pub fn prepare_allocator() {
     });
 }
 
-/// Cuts a bytes object that nobody else knows to its first `length` bytes. Runs no Python code.
+/// Truncates a bytes object to its first `length` bytes. The caller must hold its only reference.
+/// Runs no Python code.
 pub fn shrink(bytes: Bound<'_, PyBytes>, length: usize) -> PyOutcome<'_, Bound<'_, PyBytes>> {
     let py = bytes.py();
     let mut object = bytes.into_ptr();
     // SAFETY: a live bytes object.
     let size = unsafe { ffi::PyBytes_Size(object) }.unsigned_abs();
-    assert!(length <= size, "more bytes written than there is room for");
-    // SAFETY: the only reference; on failure the object is gone and an exception set.
+    assert!(length <= size, "more bytes written than fit");
+    // SAFETY: the only reference; on failure the object has been freed and an exception set.
     if length != size && unsafe { _PyBytes_Resize(&mut object, length as ffi::Py_ssize_t) } != 0 {
         return Err(Raised::take(py));
     }
@@ -68,26 +70,26 @@ pub fn shrink(bytes: Bound<'_, PyBytes>, length: usize) -> PyOutcome<'_, Bound<'
 
 /// A new bytes object of at most `capacity` bytes (2 or more), which `fill` writes in place.
 ///
-/// `fill` says how many bytes it initialised, from the first on; it must not run Python code.
-/// Runs no Python code itself.
+/// `fill` returns how many bytes it has initialised, from the first on; it must not run Python
+/// code. Runs no Python code itself.
 pub fn bytes_filled_by<'py>(
     py: Python<'py>,
     capacity: usize,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
 ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
     let bytes = uninitialised_bytes(py, capacity)?;
-    // SAFETY: the object has room for `capacity` bytes and nobody else knows it yet.
-    let room = unsafe {
+    // SAFETY: the object has `capacity` bytes, and no other code has a reference to it yet.
+    let target = unsafe {
         let start = ffi::PyBytes_AsString(bytes.as_ptr()).cast();
         std::slice::from_raw_parts_mut(start, capacity)
     };
-    match fill(room) {
+    match fill(target) {
         Ok(length) => shrink(bytes, length).map(Ok),
         Err(error) => Ok(Err(error)),
     }
 }
 
-/// Whether somebody has a view of the array's memory, so that it cannot grow.
+/// Whether a view of the array's memory exists, so that it cannot be resized.
 #[inline]
 pub fn is_exported(array: &Bound<'_, PyByteArray>) -> bool {
     // SAFETY: a live bytearray, whose structure is public.
@@ -96,8 +98,8 @@ pub fn is_exported(array: &Bound<'_, PyByteArray>) -> bool {
 
 /// Appends at most `capacity` bytes, which `fill` writes in place.
 ///
-/// `fill` says how many bytes it initialised, from the first on; it must not run Python code.
-/// Runs no Python code itself, provided that the array is not exported.
+/// `fill` returns how many bytes it has initialised, from the first on; it must not run Python
+/// code. Runs no Python code itself, provided that the array is not exported.
 pub fn append_filled_by<'py>(
     array: &Bound<'py, PyByteArray>,
     capacity: usize,
@@ -106,27 +108,27 @@ pub fn append_filled_by<'py>(
     let py = array.py();
     let start = array.len();
     let resize = |size: usize| {
-        // SAFETY: a live bytearray; a size that does not fit is refused as negative.
+        // SAFETY: a live bytearray; a size that overflows is rejected as negative.
         match unsafe { ffi::PyByteArray_Resize(array.as_ptr(), size as ffi::Py_ssize_t) } {
             0 => Ok(()),
             _ => Err(Raised::take(py)),
         }
     };
     resize(start.saturating_add(capacity))?;
-    // SAFETY: the array has `start + capacity` bytes, and nobody looks at it while `fill` runs,
-    // since the GIL is held and no Python code runs.
-    let room = unsafe {
+    // SAFETY: the array has `start + capacity` bytes, and no other code accesses it while `fill`
+    // runs, since the GIL is held and `fill` runs no Python code.
+    let target = unsafe {
         let content = ffi::PyByteArray_AsString(array.as_ptr()).cast::<MaybeUninit<u8>>();
         std::slice::from_raw_parts_mut(content.add(start), capacity)
     };
-    let filled = fill(room);
+    let filled = fill(target);
     let length = *filled.as_ref().unwrap_or(&0);
-    assert!(length <= capacity, "more bytes written than there is room for");
+    assert!(length <= capacity, "more bytes written than fit");
     if length < capacity
         && let Err(raised) = resize(start + length)
     {
-        // The array kept its size: what nobody wrote must not be read.
-        room[length..].fill(MaybeUninit::new(0));
+        // The array kept its size: its uninitialised rest must not be read.
+        target[length..].fill(MaybeUninit::new(0));
         return Err(raised);
     }
     Ok(filled)
@@ -134,8 +136,8 @@ pub fn append_filled_by<'py>(
 
 /// Appends a copy of `bytes`. Runs no Python code, provided that the array is not exported.
 pub fn append<'py>(array: &Bound<'py, PyByteArray>, bytes: &[u8]) -> PyOutcome<'py, ()> {
-    let filled = append_filled_by(array, bytes.len(), |room| {
-        for (place, &byte) in room.iter_mut().zip(bytes) {
+    let filled = append_filled_by(array, bytes.len(), |target| {
+        for (place, &byte) in target.iter_mut().zip(bytes) {
             place.write(byte);
         }
         Ok(bytes.len())
@@ -144,15 +146,15 @@ pub fn append<'py>(array: &Bound<'py, PyByteArray>, bytes: &[u8]) -> PyOutcome<'
     Ok(())
 }
 
-/// A borrowed view of an object's memory, given back when dropped.
+/// A view of an object's memory, released when dropped.
 struct View(ffi::Py_buffer);
 
 impl View {
     fn of<'py>(object: &Bound<'py, PyAny>, flags: std::ffi::c_int) -> PyOutcome<'py, Self> {
         let mut view = Self(ffi::Py_buffer::new());
-        // SAFETY: a live object and a valid place for the view.
+        // SAFETY: a live object and a valid pointer for the view.
         if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &mut view.0, flags) } != 0 {
-            // Nothing was acquired: the view has no object, and its release does nothing.
+            // Nothing was acquired: the view has no object, and releasing it does nothing.
             return Err(Raised::take(object.py()));
         }
         Ok(view)
@@ -169,13 +171,14 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // SAFETY: acquired once, released once; every user holds the GIL as long as the view.
+        // SAFETY: acquired once and released once; users hold the GIL as long as they hold the
+        // view.
         unsafe { ffi::PyBuffer_Release(&mut self.0) };
     }
 }
 
-/// Lends the contiguous bytes of any object with the buffer protocol to `body`, which must not
-/// run Python code. Acquiring and releasing may run Python code.
+/// Calls `body` with the contiguous bytes of any object with the buffer protocol. `body` must not
+/// run Python code; acquiring and releasing the buffer may.
 pub fn with_bytes<'py, R>(
     object: &Bound<'py, PyAny>,
     body: impl FnOnce(&[u8]) -> R,
@@ -203,7 +206,7 @@ pub fn with_writable_bytes<'py, R>(
 /// # Errors
 /// Those of the object's buffer protocol. Acquiring the memory may run Python code.
 pub fn view<'py>(object: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
-    // SAFETY: a live object; an owned reference or null with an exception comes back.
+    // SAFETY: a live object; returns an owned reference, or null with an exception set.
     let view = unsafe {
         Bound::from_owned_ptr_or_opt(object.py(), ffi::PyMemoryView_FromObject(object.as_ptr()))
     };
@@ -214,14 +217,15 @@ pub fn view<'py>(object: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>
 ///
 /// # Errors
 /// Those of the object's buffer protocol. Acquiring the memory may run Python code.
-pub fn part<'py>(
+pub fn slice_view<'py>(
     object: &Bound<'py, PyAny>,
     range: std::ops::Range<usize>,
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
     let py = object.py();
     let view = view(object)?;
     let (start, end) = (range.start as ffi::Py_ssize_t, range.end as ffi::Py_ssize_t);
-    // SAFETY: live objects, as an owned reference or null comes back; memoryviews are sequences, and clip the indices.
+    // SAFETY: live objects; returns an owned reference or null. Memoryviews are sequences and clip
+    // the indices.
     let part = unsafe {
         Bound::from_owned_ptr_or_opt(py, ffi::PySequence_GetSlice(view.as_ptr(), start, end))
     };
@@ -240,8 +244,8 @@ mod tests {
     }
 
     fn filling(content: &[u8]) -> impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize> {
-        move |room| {
-            for (place, &byte) in room.iter_mut().zip(content) {
+        move |target| {
+            for (place, &byte) in target.iter_mut().zip(content) {
                 place.write(byte);
             }
             Ok(content.len())
@@ -284,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "more bytes written than there is room for")]
+    #[should_panic(expected = "more bytes written than fit")]
     fn a_count_that_cannot_be_is_refused() {
         Python::initialize();
         Python::attach(|py| drop(bytes_filled_by(py, 4, |_| Ok(5)).ok()));
@@ -298,13 +302,13 @@ mod tests {
             let sum =
                 ok(with_bytes(&array, |bytes| bytes.iter().map(|&b| u32::from(b)).sum::<u32>()));
             assert_eq!(sum, 294);
-            ok(with_writable_bytes(&array, |room| {
-                room[1].write(b'x');
+            ok(with_writable_bytes(&array, |target| {
+                target[1].write(b'x');
             }));
             assert_eq!(array.to_vec(), b"axc");
             assert!(with_writable_bytes(&PyBytes::new(py, b"constant"), |_| ()).is_err());
             assert!(with_bytes(&py.None().into_bound(py), |_| ()).is_err());
-            let middle = ok(part(&array, 1..2));
+            let middle = ok(slice_view(&array, 1..2));
             assert_eq!(ok(with_bytes(&middle, <[u8]>::to_vec)), b"x");
         });
     }

@@ -1,7 +1,7 @@
 //! The C functions by which other extension modules use the loop: `_ferroloop._C_API`.
 //!
-//! `include/ferroloop.rs` defines the table and is the other side of it. What the functions do is
-//! for higher layers to say, by an [`Implementation`].
+//! `include/ferroloop.rs` defines the table and contains the extension's side. A higher layer
+//! defines what the functions do, by an [`Implementation`].
 
 use std::ffi::c_int;
 use std::future::Future;
@@ -20,21 +20,21 @@ mod abi;
 
 use abi::{Api, RawFuture};
 
-/// A future of another module.
+/// A future that another module has passed to us.
 pub type ForeignFuture = abi::LoopFuture;
 
-/// A future for another module.
+/// A future that is passed to another module.
 pub type ExportedFuture = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
 
-/// What the functions of the table do.
+/// The behaviour of the functions of the table.
 pub trait Implementation {
-    /// A coroutine that runs `future`.
+    /// Creates a coroutine that runs `future`.
     fn coroutine<'py>(
         py: Python<'py>,
         name: String,
         future: ForeignFuture,
     ) -> PyResult<Bound<'py, PyAny>>;
-    /// A task that runs `future`.
+    /// Creates a task that runs `future`.
     fn spawn<'py>(
         py: Python<'py>,
         name: Option<String>,
@@ -42,13 +42,13 @@ pub trait Implementation {
     ) -> PyResult<Bound<'py, PyAny>>;
     /// Awaits a Python awaitable.
     fn await_object(awaitable: Bound<'_, PyAny>) -> PyResult<ExportedFuture>;
-    /// Waits for some time.
+    /// Waits for `duration`.
     fn sleep(duration: Duration) -> ExportedFuture;
     /// Waits until a descriptor is ready, for writing or for reading.
     fn ready(fd: RawFd, for_writing: bool) -> ExportedFuture;
 }
 
-/// The capsule.
+/// The capsule that contains the table.
 pub fn capsule<I: Implementation>(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let table: &'static Api = const {
         &Api {
@@ -69,8 +69,9 @@ pub fn capsule<I: Implementation>(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> 
     }
 }
 
-/// Runs `body` for C, which holds the GIL: failures, and panics, are left as raised exceptions.
-fn answering<R>(failure: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+/// Runs `body` for a C caller that holds the GIL. Errors and panics are set as the raised
+/// exception, and `failure` is returned.
+fn call_for_c<R>(failure: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     Python::attach(|py| {
         let done = catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or_else(|_panic| {
             Err(PyRuntimeError::new_err("ferroloop: internal error (panic)"))
@@ -82,15 +83,15 @@ fn answering<R>(failure: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     })
 }
 
-/// The text at `start`, or none for null.
+/// The text of `length` bytes at `start`, or `None` if `start` is null.
 ///
 /// # Safety
-/// So many bytes must be readable there.
+/// `length` bytes must be readable at `start`, unless it is null.
 unsafe fn text(start: *const u8, length: usize) -> PyResult<Option<String>> {
     if start.is_null() {
         return Ok(None);
     }
-    // SAFETY: by the contract of this function.
+    // SAFETY: guaranteed by the caller.
     let bytes = unsafe { std::slice::from_raw_parts(start, length) };
     let text = std::str::from_utf8(bytes).map_err(|error| PyValueError::new_err(error.to_string()));
     text.map(|text| Some(text.to_owned()))
@@ -101,9 +102,9 @@ unsafe extern "C" fn coroutine<I: Implementation>(
     name: *const u8,
     length: usize,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the caller hands the future over.
+    // SAFETY: the caller passes ownership of the future.
     let future = unsafe { ForeignFuture::from_raw(future) };
-    answering(std::ptr::null_mut(), |py| {
+    call_for_c(std::ptr::null_mut(), |py| {
         // SAFETY: the caller passes a name of this length.
         let name = unsafe { text(name, length) }?.unwrap_or_default();
         I::coroutine(py, name, future).map(Bound::into_ptr)
@@ -115,9 +116,9 @@ unsafe extern "C" fn spawn<I: Implementation>(
     name: *const u8,
     length: usize,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the caller hands the future over.
+    // SAFETY: the caller passes ownership of the future.
     let future = unsafe { ForeignFuture::from_raw(future) };
-    answering(std::ptr::null_mut(), |py| {
+    call_for_c(std::ptr::null_mut(), |py| {
         // SAFETY: the caller passes a name of this length, or null.
         let name = unsafe { text(name, length) }?;
         I::spawn(py, name, future).map(Bound::into_ptr)
@@ -126,24 +127,24 @@ unsafe extern "C" fn spawn<I: Implementation>(
 
 unsafe extern "C" fn await_object<I: Implementation>(
     awaitable: *mut ffi::PyObject,
-    place: *mut RawFuture,
+    out: *mut RawFuture,
 ) -> c_int {
-    answering(-1, |py| {
+    call_for_c(-1, |py| {
         // SAFETY: the caller passes a live object.
         let awaitable = unsafe { Bound::from_borrowed_ptr(py, awaitable) };
         let future = I::await_object(awaitable)?;
-        // SAFETY: the caller passes a valid place.
-        unsafe { place.write(abi::into_raw(future)) };
+        // SAFETY: the caller passes a valid pointer.
+        unsafe { out.write(abi::into_raw(future)) };
         Ok(0)
     })
 }
 
-unsafe extern "C" fn sleep<I: Implementation>(seconds: f64, place: *mut RawFuture) -> c_int {
-    answering(-1, |_py| {
+unsafe extern "C" fn sleep<I: Implementation>(seconds: f64, out: *mut RawFuture) -> c_int {
+    call_for_c(-1, |_py| {
         let duration = Duration::try_from_secs_f64(seconds)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
-        // SAFETY: the caller passes a valid place.
-        unsafe { place.write(abi::into_raw(I::sleep(duration))) };
+        // SAFETY: the caller passes a valid pointer.
+        unsafe { out.write(abi::into_raw(I::sleep(duration))) };
         Ok(0)
     })
 }
@@ -151,16 +152,16 @@ unsafe extern "C" fn sleep<I: Implementation>(seconds: f64, place: *mut RawFutur
 unsafe extern "C" fn ready<I: Implementation>(
     fd: c_int,
     direction: c_int,
-    place: *mut RawFuture,
+    out: *mut RawFuture,
 ) -> c_int {
-    answering(-1, |_py| {
+    call_for_c(-1, |_py| {
         let for_writing = match direction {
             abi::READ => false,
             abi::WRITE => true,
             _ => return Err(PyValueError::new_err("direction must be READ or WRITE")),
         };
-        // SAFETY: the caller passes a valid place.
-        unsafe { place.write(abi::into_raw(I::ready(fd, for_writing))) };
+        // SAFETY: the caller passes a valid pointer.
+        unsafe { out.write(abi::into_raw(I::ready(fd, for_writing))) };
         Ok(0)
     })
 }

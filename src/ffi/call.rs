@@ -1,4 +1,4 @@
-//! Calls of user code that keep a raised exception as a value.
+//! Calls of user code that return a raised exception as a value.
 //!
 //! All of these run Python code.
 
@@ -11,7 +11,7 @@ use pyo3::types::PyTuple;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::thread_exit;
 
-/// A CPython call that runs user code: a function of at most four pointers, and its arguments.
+/// Calls a CPython function that runs user code, with at most four pointer-sized arguments.
 macro_rules! call_python {
     ($function:path, $($argument:expr),*) => {{
         let mut arguments = [std::ptr::null(); 4];

@@ -1,17 +1,17 @@
 //! Raised exceptions as values.
 //!
-//! `PyErr::fetch` re-raises a Rust panic that travelled through Python as `PanicException`; an
-//! event loop must survive that, so user code is called through this module instead.
+//! `PyErr::fetch` resumes a Rust panic that has passed through Python as a `PanicException`. The
+//! event loop must survive such a panic, so it fetches exceptions through this module.
 
 use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PySystemError, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAnyMethods;
 
-/// An exception that was raised and has been taken out of the thread state.
+/// An exception that was raised and taken out of the thread state.
 pub struct Raised<'py>(Bound<'py, PyBaseException>);
 
-/// Result of running Python code.
+/// The result of running Python code.
 pub type PyOutcome<'py, T> = Result<T, Raised<'py>>;
 
 impl<'py> Raised<'py> {
@@ -44,7 +44,7 @@ impl<'py> Raised<'py> {
         self.0
     }
 
-    /// Whether it must leave `run_forever` (KeyboardInterrupt, SystemExit).
+    /// Whether it must end `run_forever()` (KeyboardInterrupt, SystemExit).
     pub fn stops_the_loop(&self) -> bool {
         self.0.is_instance_of::<PyKeyboardInterrupt>() || self.0.is_instance_of::<PySystemExit>()
     }
@@ -82,7 +82,7 @@ pub fn take_raised(py: Python<'_>) -> Option<Bound<'_, PyBaseException>> {
     let exception = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyErr_GetRaisedException()) };
     #[cfg(not(Py_3_12))]
     // SAFETY: attached; the three references fetched are owned, normalisation keeps them so, and
-    // the traceback is attached to the exception before both are let go.
+    // the traceback is attached to the exception before the other references are dropped.
     let exception = unsafe {
         let (mut kind, mut value, mut traceback) =
             (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
@@ -101,7 +101,7 @@ pub fn take_raised(py: Python<'_>) -> Option<Bound<'_, PyBaseException>> {
     exception.and_then(|exception| exception.cast_into::<PyBaseException>().ok())
 }
 
-/// Puts an exception taken by [`take_raised`] back.
+/// Sets an exception taken by [`take_raised`] again.
 pub fn restore_raised(exception: Option<Bound<'_, PyBaseException>>) {
     if let Some(exception) = exception {
         let py = exception.py();
@@ -109,38 +109,39 @@ pub fn restore_raised(exception: Option<Bound<'_, PyBaseException>>) {
     }
 }
 
-/// Runs `function` as an `except` block would: `exception` is the one being handled, so that
-/// `sys.exception()` finds it and what is raised inside has it as its context.
+/// Runs `function` as inside an `except` block: `exception` is the one being handled, so
+/// `sys.exception()` returns it, and exceptions raised inside have it as their `__context__`.
 pub fn handling<R>(exception: &Bound<'_, PyBaseException>, function: impl FnOnce() -> R) -> R {
     struct Outer<'py>(Option<Bound<'py, PyAny>>);
 
     impl Drop for Outer<'_> {
         fn drop(&mut self) {
             let outer = self.0.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr);
-            // SAFETY: attached, as the lifetime says; takes a reference of its own, or null.
+            // SAFETY: attached, as the lifetime proves; the call takes its own reference, and
+            // accepts null.
             unsafe { ffi::PyErr_SetHandledException(outer) };
         }
     }
 
     let py = exception.py();
-    // SAFETY: attached; an owned reference or null comes back.
+    // SAFETY: attached; returns an owned reference or null.
     let outer = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyErr_GetHandledException()) };
     let _outer = Outer(outer);
-    // SAFETY: attached; a live exception, of which the call takes a reference of its own.
+    // SAFETY: attached; a live exception, to which the call takes its own reference.
     unsafe { ffi::PyErr_SetHandledException(exception.as_ptr()) };
     function()
 }
 
-/// Runs pending Python signal handlers, as the interpreter's own loop would.
+/// Runs pending Python signal handlers, as the interpreter does between instructions.
 ///
-/// Runs Python code. Only does anything in the main thread.
+/// Runs Python code. Has no effect outside the main thread.
 #[inline]
 pub fn check_signals(py: Python<'_>) -> PyOutcome<'_, ()> {
     // SAFETY: attached.
     if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(()) } else { Err(Raised::take(py)) }
 }
 
-/// Reports an exception that nobody can receive through `sys.unraisablehook`.
+/// Reports an exception that cannot be raised to any caller, by `sys.unraisablehook`.
 pub fn write_unraisable(raised: Raised<'_>, object: &Bound<'_, PyAny>) {
     let py = object.py();
     PyErr::from(raised).write_unraisable(py, Some(object));

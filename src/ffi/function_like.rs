@@ -1,9 +1,9 @@
-//! Methods in C that a program takes for the Python functions they stand for.
+//! C methods that look like the Python functions that they replace.
 //!
 //! asyncio's loop is written in Python, so its methods are bound methods of functions: `inspect`
-//! reads their signatures, `iscoroutinefunction()` asks their code, `WeakMethod` and mocks take them
-//! apart. A [`FunctionLike`] has the attributes of such a function, its model, and is called without
-//! a detour: the interpreter passes `self` to it as to a function.
+//! reads their signatures, `iscoroutinefunction()` checks their code, `WeakMethod` and mocks take
+//! them apart. A [`FunctionLike`] has the attributes of such a function, its *model*, and is called
+//! directly: the interpreter passes `self` to it as to a function.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::offset_of;
@@ -18,33 +18,34 @@ use pyo3::{Borrowed, PyClass};
 use crate::ffi::guard::{self, Guard};
 use crate::ffi::method::VectorCall;
 
-// Not bound by PyO3.
+// Not declared by PyO3.
 unsafe extern "C" {
     fn PyMethod_New(function: *mut ffi::PyObject, slf: *mut ffi::PyObject) -> *mut ffi::PyObject;
 }
 
-/// The function that a call goes to.
-pub type Entry = ffi::vectorcallfunc;
+/// The vectorcall function of a method.
+pub type VectorcallEntry = ffi::vectorcallfunc;
 
-/// The object. One for each method, and none is ever freed.
+/// The object. There is one for each method; none is ever freed.
 #[repr(C)]
 pub struct FunctionLike {
     base: ffi::PyObject,
     vectorcall: Option<ffi::vectorcallfunc>,
     weak_references: *mut ffi::PyObject,
-    /// The method that the class had: it also makes the errors.
+    /// The original method descriptor of the class, which also raises the errors.
     method: *mut ffi::PyObject,
     /// asyncio's function.
     model: *mut ffi::PyObject,
     /// The class that `self` must be an instance of.
     class: *mut ffi::PyTypeObject,
-    /// The first subclass that an instance was met of, kept alive: nearly all are of it.
-    usual: *mut ffi::PyTypeObject,
-    /// The number of the method's guard, below that of slots, if `vectorcall` is its own entry.
+    /// The first subclass of which an instance was seen, kept alive: most instances are of it.
+    common_class: *mut ffi::PyTypeObject,
+    /// The slot of the method's guard, below [`guard::SLOTS`], if `vectorcall` is the method's own
+    /// entry.
     slot: usize,
 }
 
-/// What is the model's. The documentation is the method's.
+/// The attributes taken from the model. The docstring is the method's.
 const ATTRIBUTES: [&str; 8] = [
     "__annotations__",
     "__code__",
@@ -56,12 +57,12 @@ const ATTRIBUTES: [&str; 8] = [
     "__type_params__",
 ];
 
-/// Puts an object in place of the method `name` of class `T`, if `model` has a Python function of
-/// that name. `direct` is the method's own entry, if it has one, and the number of its guard.
+/// Replaces the method `name` of class `T` by a [`FunctionLike`], if `model` has a Python function
+/// of that name. `direct` is the method's own entry, if it has one, and the slot of its guard.
 pub fn install<T: PyClass>(
     name: &Bound<'_, PyString>,
     model: &Bound<'_, PyType>,
-    direct: Option<(Entry, usize)>,
+    direct: Option<(VectorcallEntry, usize)>,
 ) -> PyResult<()> {
     let py = name.py();
     let class = py.get_type::<T>();
@@ -69,14 +70,14 @@ pub fn install<T: PyClass>(
     let Some(model) = model.getattr_opt(name)? else { return Ok(()) };
     let (entry, slot) = direct.unwrap_or((forward, 0));
     assert!(slot < guard::SLOTS);
-    // SAFETY: attached, with live objects. The new object is filled before anything sees it, and
-    // owns a reference to each object that it points to.
+    // SAFETY: attached, with live objects. The new object is initialised before other code can see
+    // it, and owns a reference to each object that it points to.
     let object = unsafe {
         let is_method = ffi::Py_TYPE(method.as_ptr()) == &raw mut ffi::PyMethodDescr_Type;
         if !is_method || ffi::PyFunction_Check(model.as_ptr()) == 0 {
             return Ok(());
         }
-        let this = ffi::PyType_GenericAlloc(type_of_them(py)?, 0).cast::<FunctionLike>();
+        let this = ffi::PyType_GenericAlloc(method_class(py)?, 0).cast::<FunctionLike>();
         let object = Bound::from_owned_ptr_or_err(py, this.cast())?;
         (*this).vectorcall = Some(entry);
         (*this).slot = slot;
@@ -84,7 +85,7 @@ pub fn install<T: PyClass>(
         (*this).method = method.into_ptr();
         (*this).model = model.into_ptr();
         (*this).class = class.clone().into_ptr().cast();
-        (*this).usual = ptr::null_mut();
+        (*this).common_class = ptr::null_mut();
         object
     };
     class.setattr(name, object.clone())?;
@@ -93,12 +94,12 @@ pub fn install<T: PyClass>(
 }
 
 /// The entry of a hand-written method.
-pub fn direct<M: VectorCall, G: Guard<Class = M::Class>>() -> Entry {
+pub fn direct<M: VectorCall, G: Guard<Class = M::Class>>() -> VectorcallEntry {
     call::<M, G>
 }
 
-/// The class of the objects.
-fn type_of_them(py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
+/// The class of [`FunctionLike`] objects.
+fn method_class(py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let class = CLASS.get_or_try_init(py, || make_type(py))?;
     Ok(class.as_ptr().cast())
@@ -137,19 +138,19 @@ fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
         flags: flags as u32,
         slots: slots.as_mut_ptr(),
     };
-    // SAFETY: attached; CPython copies the specification, but for the members, which are leaked.
+    // SAFETY: attached; CPython copies the specification except for the members, which are leaked.
     let class = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec))? };
     Ok(class.cast_into::<PyType>()?.unbind())
 }
 
-/// Calls the method that the class had.
+/// Calls the original method descriptor.
 unsafe extern "C" fn forward(
     callable: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     count: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: `callable` is one of ours, and the rest as CPython passed it.
+    // SAFETY: `callable` is a [`FunctionLike`], and the rest is passed on unchanged.
     unsafe {
         let method = (*callable.cast::<FunctionLike>()).method;
         ffi::PyObject_Vectorcall(method, arguments, count, names)
@@ -162,14 +163,14 @@ unsafe extern "C" fn call<M: VectorCall, G: Guard<Class = M::Class>>(
     count: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: `callable` is one of ours, called by the vectorcall convention. The first argument is
-    // passed on as `self` only if it is an instance of the class.
+    // SAFETY: `callable` is a [`FunctionLike`], called by the vectorcall convention. The first
+    // argument is passed on as `self` only if it is an instance of the class.
     unsafe {
         let this = callable.cast::<FunctionLike>();
         let positional = ffi::PyVectorcall_NARGS(count);
         if positional > 0 {
             let class = ffi::Py_TYPE(*arguments);
-            if (class == (*this).usual || meets(this, class))
+            if (class == (*this).common_class || accepts_class(this, class))
                 && guard::may_run::<G>(*arguments, (*this).slot)
                 && let Some(answer) =
                     M::vectorcall(*arguments, arguments.add(1), positional - 1, names)
@@ -181,29 +182,29 @@ unsafe extern "C" fn call<M: VectorCall, G: Guard<Class = M::Class>>(
     }
 }
 
-/// Whether `class` is a subclass of the method's class.
+/// Whether `class` is a subclass of the method's class. Remembers the first one.
 #[cold]
-unsafe fn meets(this: *mut FunctionLike, class: *mut ffi::PyTypeObject) -> bool {
+unsafe fn accepts_class(this: *mut FunctionLike, class: *mut ffi::PyTypeObject) -> bool {
     // SAFETY: live types, attached.
     unsafe {
         if ffi::PyType_IsSubtype(class, (*this).class) == 0 {
             return false;
         }
-        if (*this).usual.is_null() {
+        if (*this).common_class.is_null() {
             ffi::Py_INCREF(class.cast());
-            (*this).usual = class;
+            (*this).common_class = class;
         }
         true
     }
 }
 
-/// `loop.method` and `Class.method`, as of a function.
+/// `tp_descr_get`: `loop.method` and `Class.method`, as for a function.
 unsafe extern "C" fn bind(
     callable: *mut ffi::PyObject,
     instance: *mut ffi::PyObject,
     _class: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython passes live objects; a new reference goes back.
+    // SAFETY: CPython passes live objects and gets a new reference.
     unsafe {
         if instance.is_null() || instance == ffi::Py_None() {
             return ffi::Py_NewRef(callable);
@@ -216,12 +217,12 @@ unsafe extern "C" fn get_attribute(
     callable: *mut ffi::PyObject,
     name: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython calls slots attached, with one of ours, and a string.
+    // SAFETY: CPython calls slots attached, with a [`FunctionLike`] and a string.
     unsafe {
         let py = Python::assume_attached();
         let this = callable.cast::<FunctionLike>();
-        let asked: Borrowed<'_, '_, PyAny> = Borrowed::from_ptr(py, name);
-        let text = match asked.cast::<PyString>() {
+        let attribute: Borrowed<'_, '_, PyAny> = Borrowed::from_ptr(py, name);
+        let text = match attribute.cast::<PyString>() {
             Ok(text) => text.to_string_lossy().into_owned(),
             Err(_) => String::new(),
         };

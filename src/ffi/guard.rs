@@ -1,8 +1,8 @@
-//! Methods of a native class that shadow those of a Python class further on in the method
-//! resolution order, and look, before they run, whether the shadowed ones are still what they were.
+//! Methods of a native class that shadow methods of a Python class further on in the method
+//! resolution order, and check, before they run, whether a tool has replaced the shadowed ones.
 //!
-//! A tool that replaces a method of the Python class, or the code of its function, means the calls
-//! that arrive here. To notice that costs a call three comparisons.
+//! A tool that replaces a method of the Python class, or the code of its function, expects to see
+//! the calls that arrive here. Detecting that costs three comparisons per call.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
@@ -11,13 +11,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFunction, PyString};
 use pyo3::{Borrowed, PyClass, ffi, intern};
 
-use crate::ffi::attach::entered;
-use crate::ffi::method::answer;
+use crate::ffi::attach::with_attached;
+use crate::ffi::method::return_to_c;
 
-/// The most methods there may be.
+/// Maximum number of guarded methods.
 pub(in crate::ffi) const SLOTS: usize = 64;
 
-/// Who decides whether a method runs itself.
+/// Decides whether a guarded method runs itself.
 pub trait Guard: 'static {
     /// The native class.
     type Class: PyClass;
@@ -25,7 +25,7 @@ pub trait Guard: 'static {
     /// Whether no class has changed since the last [`Guard::replacement`]. Runs no Python code.
     fn is_current(slf: &Bound<'_, Self::Class>) -> bool;
 
-    /// What is to be called instead of the method in the slot; `None` to let it run.
+    /// What to call instead of the method in the slot; `None` if the method runs itself.
     fn replacement<'py>(
         slf: &Bound<'py, Self::Class>,
         slot: usize,
@@ -36,7 +36,7 @@ pub trait Guard: 'static {
 #[derive(Clone, Copy)]
 struct Slot {
     method: Option<ffi::PyMethodDefPointer>,
-    /// The shadowed function and its code; owned.
+    /// The shadowed function and its code object; owned.
     function: *mut ffi::PyFunctionObject,
     code: *mut ffi::PyObject,
 }
@@ -56,19 +56,19 @@ fn slot(index: usize) -> *mut Slot {
     unsafe { TABLE.0.get().cast::<Slot>().add(index) }
 }
 
-/// Guards the methods of these names, which get slots in this order. Those that the class does not
-/// have are left out. Called when the module is made; a second time it does nothing.
+/// Guards the methods of these names, which get slots in this order. Names that the class does not
+/// have are left out. Called when the module is initialised; a second call does nothing.
 pub fn install<G: Guard>(py: Python<'_>, names: &[&'static str]) -> PyResult<()> {
     assert!(names.len() <= SLOTS, "more methods than slots");
     // SAFETY: the GIL is held.
     if unsafe { (*slot(0)).method.is_some() } {
-        return Ok(()); // the module is made a second time, the classes are not
+        return Ok(()); // the module is initialised again, but the classes already exist
     }
     let class = py.get_type::<G::Class>();
     let methods = class.getattr(intern!(py, "__dict__"))?;
     for (index, name) in names.iter().enumerate() {
         let descriptor = methods.get_item(*name)?;
-        // SAFETY: the type is checked; `PyDescr_NewMethod` makes nothing else of this type, and a
+        // SAFETY: the type is checked; only `PyDescr_NewMethod` creates objects of this type, and a
         // definition of ours is never freed.
         let definition = unsafe {
             assert!(
@@ -90,13 +90,13 @@ pub fn install<G: Guard>(py: Python<'_>, names: &[&'static str]) -> PyResult<()>
     Ok(())
 }
 
-/// Tells what function the method in the slot shadows, with the code that it has now.
-pub fn expect(index: usize, function: &Bound<'_, PyFunction>) {
+/// Sets the function that the method in the slot shadows, with the code that it has now.
+pub fn set_shadowed(index: usize, function: &Bound<'_, PyFunction>) {
     assert!(index < SLOTS);
     let py = function.py();
     let function = function.clone().into_ptr().cast::<ffi::PyFunctionObject>();
-    // SAFETY: a live function, whose code is a live object; the slot is written by the holder of
-    // the GIL, and what it owned is dropped after that.
+    // SAFETY: a live function, whose code is a live object; the slot is written with the GIL held,
+    // and what it owned is dropped after that.
     unsafe {
         let code = ffi::Py_NewRef((*function).func_code);
         let slot = slot(index);
@@ -108,12 +108,12 @@ pub fn expect(index: usize, function: &Bound<'_, PyFunction>) {
     }
 }
 
-/// Whether all shadowed functions have the code that they had.
+/// Whether all shadowed functions still have their original code.
 pub fn has_all_code(py: Python<'_>) -> bool {
     has_code_from(py, 0)
 }
 
-/// The same of those in a slot and after it, up to the first that has none.
+/// As [`has_all_code`], for the slots from `first` on, up to the first one without a function.
 #[inline]
 pub fn has_code_from(_py: Python<'_>, first: usize) -> bool {
     // SAFETY: the GIL is held, and nothing below writes.
@@ -121,7 +121,7 @@ pub fn has_code_from(_py: Python<'_>, first: usize) -> bool {
     slots[first..].iter().take_while(|slot| !slot.function.is_null()).all(has_code)
 }
 
-/// Whether the function in the slot has the code that it had.
+/// Whether the function in the slot still has its original code.
 #[inline(always)]
 pub fn has_code_of(_py: Python<'_>, index: usize) -> bool {
     assert!(index < SLOTS);
@@ -136,24 +136,24 @@ fn has_code(slot: &Slot) -> bool {
     unsafe { (*slot.function).func_code == slot.code }
 }
 
-/// Whether the method in slot `N` may run itself, as far as that can be told quickly.
+/// Whether the method in slot `N` may run itself, by the quick checks.
 ///
 /// # Safety
 /// `slf` must be an instance of `G::Class`, and the thread attached.
 #[inline(always)]
 unsafe fn is_current<G: Guard, const N: usize>(slf: *mut ffi::PyObject) -> bool {
-    // SAFETY: by the contract.
+    // SAFETY: guaranteed by the caller.
     unsafe { may_run::<G>(slf, N) }
 }
 
-/// The same for a caller that knows the slot's number, at most that of the last slot.
+/// As [`is_current`], for a slot that is known only at run time and is below [`SLOTS`].
 ///
 /// # Safety
 /// As for [`is_current`].
 #[inline(always)]
 pub(in crate::ffi) unsafe fn may_run<G: Guard>(slf: *mut ffi::PyObject, index: usize) -> bool {
     debug_assert!(index < SLOTS);
-    // SAFETY: by the contract; once a loop has looked, every slot has a function.
+    // SAFETY: guaranteed by the caller; once a loop has run the checks, every slot has a function.
     unsafe {
         let py = Python::assume_attached();
         G::is_current(&Borrowed::from_ptr(py, slf).cast_unchecked::<G::Class>())
@@ -161,7 +161,7 @@ pub(in crate::ffi) unsafe fn may_run<G: Guard>(slf: *mut ffi::PyObject, index: u
     }
 }
 
-/// Calls what is called instead of the method; `None` if it is to run itself.
+/// Calls the replacement of the method; `None` if the method must run itself.
 ///
 /// # Safety
 /// As for [`is_current`].
@@ -172,11 +172,11 @@ unsafe fn divert<G: Guard>(
 ) -> Option<*mut ffi::PyObject> {
     let mut diverted = true;
     let enter = |py: Python<'_>| {
-        answer(py, || {
-            // SAFETY: by the contract.
+        return_to_c(py, || {
+            // SAFETY: guaranteed by the caller.
             let slf = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<G::Class>() };
             match G::replacement(&slf, index)? {
-                // SAFETY: what a call returns: owned, or null with an exception set.
+                // SAFETY: the result of a call: owned, or null with an exception set.
                 Some(target) => unsafe { Bound::from_owned_ptr_or_err(py, call(target.as_ptr())) },
                 None => {
                     diverted = false;
@@ -185,9 +185,9 @@ unsafe fn divert<G: Guard>(
             }
         })
     };
-    // SAFETY: attached, by the contract.
-    let result = unsafe { entered(enter) };
-    // The None of above is immortal or counted; it is dropped by its owner here.
+    // SAFETY: the caller guarantees that the thread is attached.
+    let result = unsafe { with_attached(enter) };
+    // The None from above is an owned reference, dropped here.
     if diverted {
         return Some(result);
     }
@@ -196,8 +196,8 @@ unsafe fn divert<G: Guard>(
     None
 }
 
-/// Declares the function of a calling convention, and beside it the slow part, so that the quick one
-/// needs no stack.
+/// Declares the function of a calling convention, and separately its slow path, so that the quick
+/// path needs no stack frame.
 macro_rules! conventions {
     ($($quick:ident, $slow:ident, $pointer:ident, ($($name:ident: $type:ty),*), |$target:ident| $call:expr;)*) => {$(
         unsafe extern "C" fn $quick<G: Guard, const N: usize>(
@@ -246,7 +246,7 @@ conventions! {
     |target| ffi::PyObject_CallNoArgs(target);
 }
 
-/// The C functions of the slots, one of each calling convention.
+/// The C function of a slot, for a calling convention.
 fn trampoline<G: Guard>(index: usize, flags: c_int) -> ffi::PyMethodDefPointer {
     macro_rules! functions {
         ($($index:literal)*) => {

@@ -1,4 +1,4 @@
-//! Which interpreter this is.
+//! Restricts the crate to one interpreter.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -6,8 +6,8 @@ use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Refuses all interpreters of the process but the first one that asks: the crate keeps objects
-/// in statics.
+/// Claims the crate for this interpreter. All other interpreters of the process are refused, since
+/// the crate keeps objects in statics.
 ///
 /// # Errors
 /// ImportError in any other interpreter.

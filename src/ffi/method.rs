@@ -1,7 +1,7 @@
-//! Hand-written methods for the few hottest entry points.
+//! Hand-written methods for the hottest entry points.
 //!
-//! PyO3 packs `*args` into a tuple and parses keywords generally; a [`FastMethod`] gets the
-//! interpreter's own argument vector. It replaces the `#[pymethods]` entry of the same name.
+//! PyO3 packs `*args` into a tuple and parses keywords generically; a [`FastMethod`] gets the
+//! interpreter's argument vector. It replaces the `#[pymethods]` entry of the same name.
 
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -14,7 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{Borrowed, PyClass};
 
-use crate::ffi::attach::entered;
+use crate::ffi::attach::with_attached;
 
 /// The arguments of one call, borrowed from the caller.
 pub struct Arguments<'a, 'py> {
@@ -32,7 +32,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
         self.py
     }
 
-    /// The name of the method called.
+    /// The name of the called method.
     pub fn method(&self) -> &'static str {
         self.method.to_str().unwrap_or_default()
     }
@@ -54,7 +54,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
         if index >= self.positional {
             return None;
         }
-        // SAFETY: the caller of a vectorcall function keeps its arguments alive for the call.
+        // SAFETY: the caller of a vectorcall function keeps its arguments alive during the call.
         Some(unsafe { Borrowed::from_ptr(self.py, self.values[index]) })
     }
 
@@ -85,16 +85,16 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 }
 
-/// A method that takes the interpreter's argument vector as it is.
+/// A method that takes the interpreter's argument vector.
 pub trait FastMethod {
-    /// Class that gets the method.
+    /// The class of the method.
     type Class: PyClass;
-    /// Name in the class.
+    /// The method's name.
     const NAME: &'static CStr;
-    /// Docstring, with the signature line CPython's `inspect` reads.
+    /// The docstring, with the signature line that `inspect` reads.
     const DOC: &'static CStr;
-    /// Whether PyO3 counts the call as an entry. Without it, references that are dropped as `Py` in
-    /// a thread that PyO3 doesn't know wait for its next entry; for methods that drop `Bound`s.
+    /// Whether PyO3 counts the call as an entry. Without that, references that are dropped as `Py`
+    /// in a thread unknown to PyO3 wait for its next entry; so only for methods that drop `Bound`s.
     const COUNTED: bool = true;
 
     /// The method itself.
@@ -104,7 +104,7 @@ pub trait FastMethod {
     ) -> PyResult<Bound<'py, PyAny>>;
 }
 
-/// Puts the method into its class. Called once, when the module is made.
+/// Adds the method to its class. Called once, when the module is initialised.
 pub fn install<M: FastMethod>(py: Python<'_>) -> PyResult<()> {
     let function = ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: trampoline::<M> };
     let flags = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
@@ -113,7 +113,7 @@ pub fn install<M: FastMethod>(py: Python<'_>) -> PyResult<()> {
 }
 
 /// # Safety
-/// `function` must be what `flags` say.
+/// `function` must have the calling convention of `flags`.
 unsafe fn install_method<T: PyClass>(
     py: Python<'_>,
     name: &'static CStr,
@@ -142,7 +142,7 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     let enter = |py: Python<'_>| {
-        answer(py, || {
+        return_to_c(py, || {
             // SAFETY: the method descriptor checked that `slf` is an instance of `M::Class`.
             let slf = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>() };
             let positional = positional.unsigned_abs();
@@ -161,24 +161,24 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
         })
     };
     // SAFETY: CPython calls methods attached.
-    unsafe { if M::COUNTED { entered(enter) } else { enter(Python::assume_attached()) } }
+    unsafe { if M::COUNTED { with_attached(enter) } else { enter(Python::assume_attached()) } }
 }
 
-/// A method without arguments that answers yes or no and looks at nothing but its own state: asked
-/// so often, in loops over futures, that entering through PyO3 shows.
+/// A method without arguments that returns a bool and reads only its own state: called so often, in
+/// loops over futures, that the cost of entering through PyO3 shows.
 pub trait Predicate {
-    /// Class that gets the method.
+    /// The class of the method.
     type Class: PyClass;
-    /// Name in the class.
+    /// The method's name.
     const NAME: &'static CStr;
-    /// Docstring, with the signature line CPython's `inspect` reads.
+    /// The docstring, with the signature line that `inspect` reads.
     const DOC: &'static CStr;
 
-    /// The answer. Runs no Python code and drops nothing.
+    /// The result. Runs no Python code and drops nothing.
     fn holds(slf: &Bound<'_, Self::Class>) -> bool;
 }
 
-/// Puts the method into its class. Called once, when the module is made.
+/// Adds the method to its class. Called once, when the module is initialised.
 pub fn install_predicate<M: Predicate>(py: Python<'_>) -> PyResult<()> {
     let function = ffi::PyMethodDefPointer { PyCFunction: predicate::<M> };
     // SAFETY: a function for `METH_NOARGS`.
@@ -190,7 +190,7 @@ unsafe extern "C" fn predicate<M: Predicate>(
     _arguments: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython calls methods attached, and the descriptor checked that `slf` is an instance
-    // of `M::Class`. A panic, of which there is none, would abort.
+    // of `M::Class`. A panic would abort; there is none.
     unsafe {
         let py = Python::assume_attached();
         let holds = M::holds(&Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>());
@@ -200,18 +200,18 @@ unsafe extern "C" fn predicate<M: Predicate>(
 
 /// A method without arguments. PyO3 does not count the call: see [`FastMethod::COUNTED`].
 pub trait NoArguments {
-    /// Class that gets the method.
+    /// The class of the method.
     type Class: PyClass;
-    /// Name in the class.
+    /// The method's name.
     const NAME: &'static CStr;
-    /// Docstring, with the signature line CPython's `inspect` reads.
+    /// The docstring, with the signature line that `inspect` reads.
     const DOC: &'static CStr;
 
     /// The method itself.
     fn call<'py>(slf: &Bound<'py, Self::Class>) -> PyResult<Bound<'py, PyAny>>;
 }
 
-/// Puts the method into its class. Called once, when the module is made.
+/// Adds the method to its class. Called once, when the module is initialised.
 pub fn install_without_arguments<M: NoArguments>(py: Python<'_>) -> PyResult<()> {
     let function = ffi::PyMethodDefPointer { PyCFunction: without_arguments::<M> };
     // SAFETY: a function for `METH_NOARGS`.
@@ -227,25 +227,25 @@ unsafe extern "C" fn without_arguments<M: NoArguments>(
     unsafe {
         let py = Python::assume_attached();
         let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
-        answer(py, || M::call(&slf))
+        return_to_c(py, || M::call(&slf))
     }
 }
 
-/// A method of one positional argument that returns None. PyO3 does not count the call: see
+/// A method with one positional argument that returns None. PyO3 does not count the call: see
 /// [`FastMethod::COUNTED`].
 pub trait OneArgument {
-    /// Class that gets the method.
+    /// The class of the method.
     type Class: PyClass;
-    /// Name in the class.
+    /// The method's name.
     const NAME: &'static CStr;
-    /// Docstring, with the signature line CPython's `inspect` reads.
+    /// The docstring, with the signature line that `inspect` reads.
     const DOC: &'static CStr;
 
     /// The method itself.
     fn call<'py>(slf: &Bound<'py, Self::Class>, argument: &Bound<'py, PyAny>) -> PyResult<()>;
 }
 
-/// Puts the method into its class. Called once, when the module is made.
+/// Adds the method to its class. Called once, when the module is initialised.
 pub fn install_with_one_argument<M: OneArgument>(py: Python<'_>) -> PyResult<()> {
     let function = ffi::PyMethodDefPointer { PyCFunction: with_one_argument::<M> };
     // SAFETY: a function for `METH_O`.
@@ -262,13 +262,13 @@ unsafe extern "C" fn with_one_argument<M: OneArgument>(
         let py = Python::assume_attached();
         let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
         let argument = Borrowed::from_ptr(py, argument);
-        answer(py, || M::call(&slf, &argument).map(|()| py.None().into_bound(py)))
+        return_to_c(py, || M::call(&slf, &argument).map(|()| py.None().into_bound(py)))
     }
 }
 
-/// What a C function returns for what `body` did: an owned object, or null with an exception set.
+/// Runs `body` for a C function: returns an owned object, or null with an exception set.
 #[inline(always)]
-pub(in crate::ffi) fn answer<'py>(
+pub(in crate::ffi) fn return_to_c<'py>(
     py: Python<'py>,
     body: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
 ) -> *mut ffi::PyObject {
@@ -285,17 +285,19 @@ pub(in crate::ffi) fn answer<'py>(
     }
 }
 
-/// The entry of a method for a caller that has checked what `self` is.
+/// A method's entry for a caller that has checked the type of `self`.
 pub trait VectorCall {
     /// The class of the method.
     type Class: PyClass;
     /// Its name.
     const NAME: &'static CStr;
 
-    /// Calls it; none for arguments of which the method's descriptor must say what is wrong.
+    /// Calls the method. `None` for invalid arguments, about which the method descriptor must raise
+    /// the error.
     ///
     /// # Safety
-    /// Attached; `slf` is an instance of the class, and the rest as in a vectorcall.
+    /// The thread must be attached, `slf` an instance of the class, and the rest as in a
+    /// vectorcall.
     unsafe fn vectorcall(
         slf: *mut ffi::PyObject,
         values: *const *mut ffi::PyObject,
@@ -304,10 +306,10 @@ pub trait VectorCall {
     ) -> Option<*mut ffi::PyObject>;
 }
 
-/// A [`FastMethod`]'s entry.
-pub struct Fast<M>(PhantomData<M>);
+/// The entry of a [`FastMethod`].
+pub struct FastEntry<M>(PhantomData<M>);
 
-impl<M: FastMethod> VectorCall for Fast<M> {
+impl<M: FastMethod> VectorCall for FastEntry<M> {
     type Class = M::Class;
     const NAME: &'static CStr = M::NAME;
 
@@ -318,15 +320,15 @@ impl<M: FastMethod> VectorCall for Fast<M> {
         positional: ffi::Py_ssize_t,
         names: *mut ffi::PyObject,
     ) -> Option<*mut ffi::PyObject> {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         Some(unsafe { trampoline::<M>(slf, values, positional, names) })
     }
 }
 
-/// A [`NoArguments`] method's entry.
-pub struct Bare<M>(PhantomData<M>);
+/// The entry of a [`NoArguments`] method.
+pub struct NoArgumentsEntry<M>(PhantomData<M>);
 
-impl<M: NoArguments> VectorCall for Bare<M> {
+impl<M: NoArguments> VectorCall for NoArgumentsEntry<M> {
     type Class = M::Class;
     const NAME: &'static CStr = M::NAME;
 
@@ -337,16 +339,16 @@ impl<M: NoArguments> VectorCall for Bare<M> {
         positional: ffi::Py_ssize_t,
         names: *mut ffi::PyObject,
     ) -> Option<*mut ffi::PyObject> {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         (positional == 0 && names.is_null())
             .then(|| unsafe { without_arguments::<M>(slf, std::ptr::null_mut()) })
     }
 }
 
-/// A [`Predicate`]'s entry.
-pub struct Asked<M>(PhantomData<M>);
+/// The entry of a [`Predicate`].
+pub struct PredicateEntry<M>(PhantomData<M>);
 
-impl<M: Predicate> VectorCall for Asked<M> {
+impl<M: Predicate> VectorCall for PredicateEntry<M> {
     type Class = M::Class;
     const NAME: &'static CStr = M::NAME;
 
@@ -357,26 +359,26 @@ impl<M: Predicate> VectorCall for Asked<M> {
         positional: ffi::Py_ssize_t,
         names: *mut ffi::PyObject,
     ) -> Option<*mut ffi::PyObject> {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         (positional == 0 && names.is_null())
             .then(|| unsafe { predicate::<M>(slf, std::ptr::null_mut()) })
     }
 }
 
-/// A callable of one argument, bound to an object but not listed in its class.
+/// A callable with one argument that is bound to an object but not listed in its class.
 ///
-/// Python shows it as `Class.name`, as asyncio's C tasks show theirs in `future._callbacks`.
+/// Its `repr()` contains `Class.name`, as that of asyncio's C tasks in `future._callbacks`.
 pub trait BoundCallback {
-    /// Class of the object.
+    /// The class of the object.
     type Class: PyClass;
-    /// Name shown.
+    /// The name in the `repr()`.
     const NAME: &'static CStr;
 
     /// The call.
     fn call<'py>(slf: &Bound<'py, Self::Class>, argument: &Bound<'py, PyAny>) -> PyResult<()>;
 }
 
-/// Makes the callable of `slf`.
+/// Creates the callable bound to `slf`.
 pub fn bind_callback<'py, C: BoundCallback>(
     slf: &Bound<'py, C::Class>,
     definition: &'static PyOnceLock<CallbackDefinition>,
@@ -390,7 +392,8 @@ pub fn bind_callback<'py, C: BoundCallback>(
             ml_doc: std::ptr::null(),
         })
     });
-    // SAFETY: the definition is static, as the function object needs; CPython does not write it.
+    // SAFETY: the definition is static, as the function object requires; CPython does not write to
+    // it.
     unsafe {
         let definition = std::ptr::from_ref(&definition.0).cast_mut();
         Bound::from_owned_ptr_or_err(
@@ -400,10 +403,10 @@ pub fn bind_callback<'py, C: BoundCallback>(
     }
 }
 
-/// What the interpreter keeps a pointer to.
+/// The definition to which the interpreter keeps a pointer.
 pub struct CallbackDefinition(ffi::PyMethodDef);
 
-// SAFETY: written once, before it is shared; the pointers in it are to static data.
+// SAFETY: written once, before it is shared; its pointers refer to static data.
 unsafe impl Send for CallbackDefinition {}
 // SAFETY: as above.
 unsafe impl Sync for CallbackDefinition {}
@@ -413,15 +416,16 @@ unsafe extern "C" fn callback<C: BoundCallback>(
     argument: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     let enter = |py: Python<'_>| {
-        // SAFETY: `slf` is what `bind_callback` bound; the caller keeps the argument alive.
+        // SAFETY: `slf` is the object that `bind_callback` has bound; the caller keeps the argument
+        // alive.
         let (slf, argument) = unsafe {
             (
                 Borrowed::from_ptr(py, slf).cast_unchecked::<C::Class>(),
                 Borrowed::from_ptr(py, argument),
             )
         };
-        answer(py, || C::call(&slf, &argument).map(|()| py.None().into_bound(py)))
+        return_to_c(py, || C::call(&slf, &argument).map(|()| py.None().into_bound(py)))
     };
     // SAFETY: CPython calls functions attached.
-    unsafe { entered(enter) }
+    unsafe { with_attached(enter) }
 }

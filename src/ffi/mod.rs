@@ -3,8 +3,25 @@
 //! Rules of this folder:
 //! * a `Python<'py>` token or a `Bound` proves that this thread is attached;
 //! * every function says whether it may run Python code (and so re-enter the crate);
-//! * errors come back as [`exception::Raised`], never left behind in the thread state;
+//! * errors are returned as [`exception::Raised`], never left set in the thread state;
 //! * nothing here unwinds into C: functions that CPython calls catch panics.
+//!
+//! Files:
+//!
+//! * `attach.rs`, `thread_exit.rs`, `thread_pointer.rs`, `interpreter.rs`: threads and
+//!   interpreters;
+//!
+//! * `call.rs`, `coroutine.rs`, `exception.rs`, `signals.rs`: calls of Python code;
+//!
+//! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
+//!
+//! * `method.rs`, `function_like.rs`, `guard.rs`: methods of native classes;
+//!
+//! * `c_api.rs`: C functions for other extension modules;
+//!
+//! * `objects/`: memory, slots and registries of objects;
+//!
+//! * `layout/`: what depends on CPython's memory layout.
 
 #![allow(unsafe_code)]
 

@@ -1,24 +1,24 @@
-//! Calls of user code, through which a thread that CPython ends is not unwound.
+//! Calls of user code that protect a thread which CPython ends from unwinding into Rust.
 //!
-//! Before 3.14 a thread that wants the GIL while the interpreter exits is ended by
-//! `pthread_exit()`, as a daemon thread is whose loop is busy. With glibc that unwinds the stack,
-//! and Rust aborts the process when its frames are unwound by anything but a panic. So user code is
-//! called through a frame of assembly whose personality routine, which the unwinder asks before it
-//! goes on to the caller, sleeps until the process is gone. This is what CPython 3.14 does itself.
+//! Before 3.14, CPython ends a thread that waits for the GIL while the interpreter exits by
+//! `pthread_exit()`: for example a daemon thread that runs a loop. With glibc that unwinds the
+//! stack, and Rust aborts the process when anything but a panic unwinds its frames. So user code is
+//! called through an assembly frame whose personality routine sleeps until the process has ended:
+//! the unwinder calls it before it unwinds the caller. CPython 3.14 itself does the same.
 //!
-//! Elsewhere a call is just a call: musl's `pthread_exit()` unwinds nothing.
+//! Elsewhere this is a plain call: musl's `pthread_exit()` does not unwind.
 
 use std::ffi::c_void;
 
-/// Calls `function` with `arguments`; what it returns.
+/// Calls `function` with `arguments` and returns its result.
 ///
 /// # Safety
-/// `function` takes at most four arguments, pointers or of their size, and returns one or less.
+/// `function` must take at most four arguments, each a pointer or of a pointer's size, and return
+/// at most one such value.
 #[inline(always)]
 pub unsafe fn call(function: *const c_void, arguments: [*const c_void; 4]) -> *mut c_void {
     let [first, second, third, fourth] = arguments;
-    // SAFETY: by the contract of this function; a C function ignores registers that are not its
-    // arguments.
+    // SAFETY: guaranteed by the caller; a C function ignores registers that are not its arguments.
     unsafe { guarded::ferroloop_call(first, second, third, fourth, function) }
 }
 
@@ -38,7 +38,7 @@ mod guarded {
         ) -> *mut c_void;
     }
 
-    // A frame like any other to debuggers, profilers and unwinders.
+    // A normal frame for debuggers, profilers and unwinders.
     global_asm!(
         ".text",
         ".p2align 4",
@@ -47,7 +47,7 @@ mod guarded {
         ".type ferroloop_call, @function",
         "ferroloop_call:",
         ".cfi_startproc",
-        // Relative to the place, in four bytes.
+        // DW_EH_PE_pcrel | DW_EH_PE_sdata4.
         ".cfi_personality 0x1b, {personality}",
         "push rbp",
         ".cfi_def_cfa_offset 16",
@@ -104,8 +104,8 @@ mod guarded {
         fourth: *const c_void,
         function: *const c_void,
     ) -> *mut c_void {
-        // SAFETY: a function of such arguments, in a calling convention that passes them in
-        // registers, by the contract.
+        // SAFETY: the caller guarantees such a function; the calling convention passes these
+        // arguments in registers.
         unsafe {
             std::mem::transmute::<*const c_void, Function>(function)(first, second, third, fourth)
         }

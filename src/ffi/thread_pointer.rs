@@ -1,12 +1,12 @@
-//! Telling threads apart at the price of one instruction.
+//! Identifies threads at the cost of one instruction.
 
-/// A number that no other living thread of this process has; never 0.
+/// A number that no other live thread of this process has; never 0.
 #[inline(always)]
 pub fn thread_pointer() -> usize {
     #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
     {
         let pointer: usize;
-        // SAFETY: the ABI of threads on Linux: the word at the thread pointer is its own address.
+        // SAFETY: on Linux, the thread ABI stores the thread pointer's own value in the word at it.
         unsafe {
             std::arch::asm!(
                 "mov {}, fs:[0]",

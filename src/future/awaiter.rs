@@ -21,7 +21,7 @@ use super::Future;
 use crate::ffi::layout::instruction;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::object;
-use crate::ffi::objects::slots::{Resumed, SelfAwaiting, inherit_unseen};
+use crate::ffi::objects::slots::{Resumed, SelfAwaiting, add_hidden_base};
 
 impl SelfAwaiting for Future {
     const COUNTED: bool = false;
@@ -108,7 +108,7 @@ impl AwaiterAttributes {
             };
             class.setattr(throw.name, Bound::new(py, throw)?)?;
         }
-        inherit_unseen(&py.get_type::<T>(), &class)
+        add_hidden_base(&py.get_type::<T>(), &class)
     }
 }
 

@@ -30,7 +30,7 @@ use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
 use crate::ffi::objects::object;
 use crate::interop::imports;
-use crate::scheduler::{Scheduler, USUAL_LOOP};
+use crate::scheduler::{COMMON_LOOP_CLASS, Scheduler};
 
 /// The outcome of a future.
 ///
@@ -205,7 +205,9 @@ impl Future {
             return None;
         }
         self.event_loop.inspect(py, |event_loop| {
-            event_loop.as_ref().and_then(|event_loop| USUAL_LOOP.cast(event_loop.bind(py)).cloned())
+            event_loop
+                .as_ref()
+                .and_then(|event_loop| COMMON_LOOP_CLASS.cast(event_loop.bind(py)).cloned())
         })
     }
 

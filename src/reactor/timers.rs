@@ -86,7 +86,7 @@ impl<T> Timers<T> {
     /// false for it.
     #[inline]
     pub fn push(&mut self, deadline: f64, item: T) {
-        // Adding zero makes 0.0 of -0.0: the two are equal to asyncio, not to total_cmp.
+        // Adding zero turns -0.0 into 0.0: asyncio treats them as equal, total_cmp does not.
         let deadline = if deadline.is_nan() { f64::NEG_INFINITY } else { deadline + 0.0 };
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -431,7 +431,7 @@ mod tests {
                         let last = timers.take_last_if(|other| other.id == item.id);
                         if let Some(last) = last {
                             if last.cancelled.get() {
-                                // Counted before: the caller would not have asked.
+                                // It was counted before: a real caller would not take it.
                                 timers.cancelled -= 1;
                             }
                             model.remove(&key);

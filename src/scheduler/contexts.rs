@@ -23,7 +23,7 @@ pub struct Contexts {
     spare: AttachedCell<Option<Py<PyAny>>>,
 }
 
-/// Who may hold the context in a [`ContextSlot`]. All-zero bytes are `Exposed`.
+/// What may refer to the context in a [`ContextSlot`]. All-zero bytes are `Exposed`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ContextState {
@@ -149,7 +149,7 @@ impl Contexts {
 pub struct ContextSlot<'a> {
     /// The context.
     pub object: &'a AttachedCell<Option<Py<PyAny>>>,
-    /// Who may hold it.
+    /// What may refer to it.
     pub state: &'a AttachedCell<ContextState>,
 }
 

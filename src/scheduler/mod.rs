@@ -45,7 +45,7 @@ use pyo3::prelude::*;
 
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
-use crate::ffi::objects::object::UsualClass;
+use crate::ffi::objects::object::CommonSubclass;
 use crate::ffi::objects::weak_registry::{RegistryEntry, WeakRegistry};
 use crate::interop::error::os_error;
 use crate::interop::imports;
@@ -65,7 +65,7 @@ use watch::Watches;
 pub static LOOPS: WeakRegistry = WeakRegistry::new();
 
 /// The class that most loops are exact instances of, for quick type checks.
-pub static USUAL_LOOP: UsualClass<Scheduler> = UsualClass::unknown();
+pub static COMMON_LOOP_CLASS: CommonSubclass<Scheduler> = CommonSubclass::unknown();
 
 /// Resets the current task that the last step has set; see `task::current`.
 pub type LeaveTask = for<'py> fn(&Bound<'py, Scheduler>);

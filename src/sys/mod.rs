@@ -1,4 +1,4 @@
-//! The only module that makes raw operating-system calls; no Python here.
+//! The only module that makes raw operating-system calls. Contains no Python.
 //!
 //! Each function is a safe wrapper of one call, or of the smallest group of calls that has one
 //! meaning on every platform. Errors are [`std::io::Error`]s with their `errno`, `EINTR` included:

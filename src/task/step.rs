@@ -13,7 +13,7 @@ use pyo3::types::PyString;
 
 use super::{Task, as_exact_future, current, foreign};
 use crate::ffi::call;
-use crate::ffi::coroutine::{self, Step};
+use crate::ffi::coroutine::{self, CoroutineStep};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::method::{BoundCallback, CallbackDefinition, bind_callback};
@@ -248,8 +248,8 @@ pub(super) fn resume<'py>(
         Some(exception) => coroutine::throw(&coroutine, exception.as_any()),
     };
     match stepped {
-        Ok(Step::Yielded(awaited)) => wait_for(task, awaited).or_raise(py),
-        Ok(Step::Returned(value)) => finish(task, value).or_raise(py),
+        Ok(CoroutineStep::Yielded(awaited)) => wait_for(task, awaited).or_raise(py),
+        Ok(CoroutineStep::Returned(value)) => finish(task, value).or_raise(py),
         Err(raised) => fail(task, raised),
     }
 }

@@ -144,7 +144,7 @@ impl TlsProtocol {
         let Some(receive_buffer) = slf.get().receive_buffer.get_bound(py) else {
             return Err(PyRuntimeError::new_err("buffer_updated() without get_buffer()"));
         };
-        let received = buffer::part(&receive_buffer, 0..nbytes)?;
+        let received = buffer::slice_view(&receive_buffer, 0..nbytes)?;
         Self::received_object(slf, &received).map_err(PyErr::from)
     }
 

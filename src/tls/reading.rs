@@ -218,7 +218,7 @@ impl TlsProtocol {
             if capacity - *filled < RECORD_SIZE {
                 return Stopped::Full;
             }
-            match self.session.read(capacity - *filled, lease.lend(*filled..capacity)) {
+            match self.session.read(capacity - *filled, lease.view(*filled..capacity)) {
                 Ok(Read::Data(count)) => *filled += count,
                 Ok(Read::Drained) => return Stopped::Drained,
                 Ok(Read::Closed) => return Stopped::Closed,
@@ -322,7 +322,7 @@ impl TlsProtocol {
             let read = if filled == 0 {
                 this.session.read(room, &target)
             } else {
-                buffer::part(&target, filled..room)
+                buffer::slice_view(&target, filled..room)
                     .and_then(|rest| this.session.read(room - filled, &rest))
             };
             match read {

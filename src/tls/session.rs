@@ -104,7 +104,7 @@ impl Session {
             self.records.with(py, |records| records.feed(bytes));
         })?;
         let incoming = self.incoming.bind(py);
-        native::write(NativeClass::memory_bio(py), incoming, [lease.lend(part)]).map(drop)
+        native::write(NativeClass::memory_bio(py), incoming, [lease.view(part)]).map(drop)
     }
 
     /// How much of `part` to feed at a time: whole records, since the BIO would move the rest of

@@ -268,7 +268,7 @@ impl TlsProtocol {
             let part = if start == 0 && given == remaining {
                 data.clone()
             } else {
-                buffer::part(data, start..start + given)?
+                buffer::slice_view(data, start..start + given)?
             };
             return Ok((given, self.session.write(&part, true)?));
         }
@@ -278,7 +278,7 @@ impl TlsProtocol {
         let given = lease.with(0..RECORD_SIZE, |room| {
             self.backlog.with(py, |backlog| backlog.copy_into(py, room))
         })?;
-        Ok((given, self.session.write(lease.lend(0..given), true)?))
+        Ok((given, self.session.write(lease.view(0..given), true)?))
     }
 
     /// Whether the underlying transport is a [`StreamTransport`].

@@ -62,7 +62,7 @@ pub use stream::{ListenOptions, Listener, ServeMode, StreamTransport};
 
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
-use crate::ffi::objects::descriptor_owners::{Owners, Ownership};
+use crate::ffi::objects::descriptor_owners::{DescriptorOwners, Ownership};
 use crate::ffi::objects::slots;
 use crate::metrics::OpenGuard;
 use crate::scheduler::Scheduler;
@@ -79,7 +79,7 @@ pub fn install(py: Python<'_>) {
 }
 
 /// The open transports, by descriptor.
-pub static OWNERS: Owners = Owners::new();
+pub static OWNERS: DescriptorOwners = DescriptorOwners::new();
 
 /// The state of reading and of the protocol. [`WriteSide`] has that of writing and closing.
 #[derive(Clone, Copy, Default)]

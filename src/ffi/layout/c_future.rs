@@ -1,5 +1,5 @@
-//! asyncio's own `Future` and `Task`, in C: what a task that awaits one asks them, without looking
-//! it up by name. The classes are immutable, so what was found once stays.
+//! asyncio's own `Future` and `Task`, in C: the operations of a task that awaits one, without
+//! lookups by name. The classes are immutable, so what was looked up once remains valid.
 
 use std::ptr::NonNull;
 
@@ -24,16 +24,17 @@ pub struct CFutureClass {
 /// The C functions of an attribute.
 struct Attribute(NonNull<ffi::PyGetSetDef>);
 
-// SAFETY: points to what the class, which is kept alive, never changes.
+// SAFETY: points to a definition that the class, which is kept alive, never changes.
 unsafe impl Send for Attribute {}
 // SAFETY: as above.
 unsafe impl Sync for Attribute {}
 
 impl Attribute {
-    /// The attribute `name` of `class` or a base, if it is one that C functions get and set.
+    /// The attribute `name` of `class` or of a base, if C functions get and set it.
     fn find(class: &Bound<'_, PyType>, name: &Bound<'_, PyString>) -> Option<Self> {
         let descriptor = class.getattr(name).ok()?;
-        // SAFETY: of the type that was checked, and alive as long as the class that inherits it.
+        // SAFETY: the type is checked, and the descriptor lives as long as the class that inherits
+        // it.
         let found = unsafe {
             if ffi::Py_TYPE(descriptor.as_ptr()) != &raw mut ffi::PyGetSetDescr_Type {
                 return None;
@@ -48,7 +49,7 @@ impl Attribute {
     fn get<'py>(&self, object: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
         let py = object.py();
         // SAFETY: attached; the class's own function, called with an instance of the class. It
-        // gives an owned reference, or null with an exception set.
+        // returns an owned reference, or null with an exception set.
         let value = unsafe {
             let definition = self.0.as_ref();
             let value = definition
@@ -65,7 +66,7 @@ impl Attribute {
         object: &Bound<'py, PyAny>,
         value: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
-        // SAFETY: as for `get`; the function takes no reference over.
+        // SAFETY: as for `get`; the function steals no reference.
         let done = unsafe {
             let definition = self.0.as_ref();
             definition
@@ -77,7 +78,7 @@ impl Attribute {
 }
 
 impl CFutureClass {
-    /// Looks at `class`; `None` if it is not one of the two, as where asyncio runs without its C
+    /// Inspects `class`; `None` if it is not one of the two, as where asyncio runs without its C
     /// module.
     pub fn of(class: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
         let py = class.py();
@@ -109,10 +110,10 @@ impl CFutureClass {
         unsafe { ffi::Py_TYPE(object.as_ptr()).cast() == self.class.as_ptr() }
     }
 
-    /// `future._asyncio_future_blocking`. As all that follows, for instances of this class only.
+    /// `future._asyncio_future_blocking`. Like all methods below, only for instances of this class.
     #[inline(always)]
     pub fn is_blocking<'py>(&self, future: &Bound<'py, PyAny>) -> PyOutcome<'py, bool> {
-        debug_assert!(self.is_class_of(future), "asked the wrong class");
+        debug_assert!(self.is_class_of(future), "not an instance of this class");
         let blocking = self.blocking.get(future)?;
         // SAFETY: a live object, compared by address.
         Ok(unsafe { blocking.as_ptr() == ffi::Py_True() })
@@ -121,8 +122,8 @@ impl CFutureClass {
     /// `future._asyncio_future_blocking = False`.
     #[inline(always)]
     pub fn set_not_blocking<'py>(&self, future: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
-        debug_assert!(self.is_class_of(future), "asked the wrong class");
-        // SAFETY: False lives for ever.
+        debug_assert!(self.is_class_of(future), "not an instance of this class");
+        // SAFETY: False is never freed.
         let no = unsafe { Bound::from_borrowed_ptr(future.py(), ffi::Py_False()) };
         self.blocking.set(future, &no)
     }
@@ -130,7 +131,7 @@ impl CFutureClass {
     /// `future._loop`.
     #[inline(always)]
     pub fn event_loop<'py>(&self, future: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
-        debug_assert!(self.is_class_of(future), "asked the wrong class");
+        debug_assert!(self.is_class_of(future), "not an instance of this class");
         self.event_loop.get(future)
     }
 
@@ -155,7 +156,7 @@ impl CFutureClass {
         called.map(drop).ok_or_else(|| Raised::take(py))
     }
 
-    /// `future.result()`. Runs no Python code but that of making a CancelledError.
+    /// `future.result()`. Runs no Python code except to create a CancelledError.
     #[inline(always)]
     pub fn result<'py>(&self, future: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
         crate::ffi::call::call1(self.result.bind(future.py()), future)

@@ -1,4 +1,4 @@
-//! `contextvars.Context`: copying and comparing them, running code inside one.
+//! `contextvars.Context`: copies and compares contexts, and runs code inside one.
 
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::ffi::exception::{PyOutcome, Raised};
-use crate::ffi::layout::thread_state::{common_place, places_of};
+use crate::ffi::layout::thread_state::{common_offset, words_referring_to};
 
 /// A copy of the current context. Runs no Python code.
 #[inline(always)]
@@ -19,7 +19,7 @@ pub fn copy_current(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 /// A copy of `context`, which must be one. Runs no Python code.
 #[inline(always)]
 pub fn copy<'py>(context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: attached; a wrong type is refused by the call with TypeError.
+    // SAFETY: attached; for a wrong type the call raises TypeError.
     unsafe { Bound::from_owned_ptr_or_err(context.py(), ffi::PyContext_Copy(context.as_ptr())) }
 }
 
@@ -42,7 +42,7 @@ pub fn run_in<'py, R>(
     run_entered(context, body)
 }
 
-/// As [`run_in`], but inside a copy if `context` is entered already, as it is when Python code that
+/// As [`run_in`], but inside a copy if `context` is already entered, as it is when Python code that
 /// runs in it turns the loop.
 pub fn run_in_it_or_copy<'py, R>(
     context: &Bound<'py, PyAny>,
@@ -60,14 +60,14 @@ pub fn run_in_it_or_copy<'py, R>(
 
 #[inline(always)]
 fn enter<'py>(context: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
-    // SAFETY: attached; a wrong type is refused by the call with TypeError.
+    // SAFETY: attached; for a wrong type the call raises TypeError.
     if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
         return Err(Raised::take(context.py()));
     }
     Ok(())
 }
 
-/// Runs `body` inside `context`, which was just entered, and leaves it.
+/// Runs `body` inside `context`, which was just entered, and exits it.
 #[inline(always)]
 fn run_entered<'py, R>(
     context: &Bound<'py, PyAny>,
@@ -82,13 +82,13 @@ fn run_entered<'py, R>(
     result
 }
 
-/// Where the interpreter keeps the two words that tell whether two contexts are equal: byte offsets
-/// of the current context in a thread state, and of the variables in a context. 0 if not known.
+/// Byte offsets of the two words by which contexts are compared: the current context in a thread
+/// state, and the variables in a context. 0 if unknown.
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
 static VARIABLES: AtomicUsize = AtomicUsize::new(0);
 
-/// Words of a thread state that [`learn_layout`] looks at: fewer than any version's has, and some
-/// more than those up to the context.
+/// Number of words of a thread state that [`learn_layout`] searches: fewer than any version has,
+/// and more than those up to the context.
 #[cfg(not(Py_3_15))]
 const WORDS_OF_THREAD: usize = 32;
 #[cfg(Py_3_15)]
@@ -100,26 +100,27 @@ pub fn is_comparable() -> bool {
     VARIABLES.load(Ordering::Relaxed) != 0
 }
 
-/// The variables of a context, an immutable mapping: a change puts another one in its place. Null
-/// if contexts cannot be compared.
+/// The variables of a context, an immutable mapping that each change replaces. Null if contexts
+/// cannot be compared.
 #[inline(always)]
 fn variables(context: *mut ffi::PyObject) -> *mut ffi::PyObject {
     match VARIABLES.load(Ordering::Relaxed) {
         0 => std::ptr::null_mut(),
-        // SAFETY: callers pass a live context; `learn_layout` has found its variables there.
+        // SAFETY: callers pass a live context; `learn_layout` has found its variables at this
+        // offset.
         offset => unsafe { context.byte_add(offset).cast::<*mut ffi::PyObject>().read() },
     }
 }
 
-/// Whether `snapshot`, a context, has the variables of the current one: then it equals a copy
-/// made now. False if that cannot be told. Runs no Python code.
+/// Whether `snapshot`, a context, has the variables of the current one: then it equals a copy made
+/// now. False if unknown. Runs no Python code.
 #[inline(always)]
 pub fn equals_current(snapshot: &Bound<'_, PyAny>) -> bool {
     current(snapshot.py()).is_some_and(|current| variables(current) == variables(snapshot.as_ptr()))
 }
 
-/// The context that is entered, borrowed from the thread state. `None` in a thread that has not
-/// used any yet, or if it cannot be told.
+/// The current context, borrowed from the thread state. `None` in a thread that has not used any
+/// yet, or if unknown.
 #[inline(always)]
 fn current(_py: Python<'_>) -> Option<*mut ffi::PyObject> {
     let offset = CURRENT.load(Ordering::Relaxed);
@@ -127,7 +128,7 @@ fn current(_py: Python<'_>) -> Option<*mut ffi::PyObject> {
         return None;
     }
     // SAFETY: attached, so there is a thread state, in which `learn_layout` has found the current
-    // context there: a live one or, in a thread that has not used any yet, null.
+    // context at this offset: a live one, or null in a thread that has not used any yet.
     let current = unsafe {
         let thread = ffi::PyThreadState_Get();
         thread.byte_add(offset).cast::<*mut ffi::PyObject>().read()
@@ -135,29 +136,29 @@ fn current(_py: Python<'_>) -> Option<*mut ffi::PyObject> {
     (!current.is_null()).then_some(current)
 }
 
-/// Whether `context` is the one that is entered. False if that cannot be told.
+/// Whether `context` is the current one. False if unknown.
 #[inline(always)]
 pub fn is_current(context: &Bound<'_, PyAny>) -> bool {
     current(context.py()) == Some(context.as_ptr())
 }
 
-/// Whether two contexts have the same variables. False if that cannot be told.
+/// Whether two contexts have the same variables. False if unknown.
 #[inline(always)]
 pub fn are_equal(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
     let variables_of_one = variables(one.as_ptr());
     !variables_of_one.is_null() && variables_of_one == variables(other.as_ptr())
 }
 
-/// How many contexts and others refer to the variables of a context.
+/// The reference count of the variables of a context.
 #[inline(always)]
 pub fn count_of_variables(context: &Bound<'_, PyAny>) -> isize {
     let variables = variables(context.as_ptr());
-    // SAFETY: a context owns its variables; only their count is read.
+    // SAFETY: a context owns its variables; only their reference count is read.
     if variables.is_null() { 0 } else { unsafe { ffi::Py_REFCNT(variables) } }
 }
 
-/// Finds out where the interpreter keeps what [`equals_current`] and [`are_equal`] compare. If it
-/// cannot be found, contexts are copied instead of compared.
+/// Finds the offsets of what [`equals_current`] and [`are_equal`] compare. If they are not found,
+/// contexts are copied instead of compared.
 ///
 /// # Errors
 /// MemoryError.
@@ -175,21 +176,22 @@ fn new_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_New()) }
 }
 
-/// Where the thread state holds whichever of two contexts is entered.
+/// The offset at which the thread state refers to the current context.
 fn offset_of_current(first: &Bound<'_, PyAny>, second: &Bound<'_, PyAny>) -> Option<usize> {
     let places = |context: &Bound<'_, PyAny>| {
-        // SAFETY: `WORDS_OF_THREAD` says how many there are.
-        run_in(context, || Ok(unsafe { places_of(context, WORDS_OF_THREAD) })).unwrap_or_default()
+        // SAFETY: a thread state has more than `WORDS_OF_THREAD` words.
+        run_in(context, || Ok(unsafe { words_referring_to(context, WORDS_OF_THREAD) }))
+            .unwrap_or_default()
     };
-    common_place(&places(first), &places(second))
+    common_offset(&places(first), &places(second))
 }
 
-/// Where a context holds the one object that it refers to, before and after a variable is set.
+/// The offset at which a context refers to its only referent, before and after a variable is set.
 fn offset_of_variables(context: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
     let py = context.py();
     let word = size_of::<usize>();
     let place = |referent: usize| {
-        // SAFETY: the words in front of the last are fields of a live context.
+        // SAFETY: the words before the last are fields of a live context.
         unsafe {
             let size = (*ffi::Py_TYPE(context.as_ptr())).tp_basicsize.unsigned_abs();
             let fields =
@@ -216,20 +218,20 @@ fn offset_of_variables(context: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
     Ok(before.filter(|_| before == after).map(|index| index * word))
 }
 
-/// The address of what a context shows to the collector, if that is one object.
+/// The address of the object that a context reports to the garbage collector, if it is only one.
 fn only_referent(context: &Bound<'_, PyAny>) -> Option<usize> {
-    extern "C" fn note(referent: *mut ffi::PyObject, seen: *mut c_void) -> c_int {
-        // SAFETY: the vector that was given along.
-        unsafe { (*seen.cast::<Vec<usize>>()).push(referent as usize) };
+    extern "C" fn record(referent: *mut ffi::PyObject, referents: *mut c_void) -> c_int {
+        // SAFETY: `referents` is the vector passed to `traverse`.
+        unsafe { (*referents.cast::<Vec<usize>>()).push(referent as usize) };
         0
     }
-    let mut seen: Vec<usize> = Vec::new();
-    // SAFETY: a live object and its type's own function, which calls `note` for each referent.
+    let mut referents: Vec<usize> = Vec::new();
+    // SAFETY: a live object and its type's own function, which calls `record` for each referent.
     unsafe {
         let traverse = (*ffi::Py_TYPE(context.as_ptr())).tp_traverse?;
-        traverse(context.as_ptr(), note, (&raw mut seen).cast());
+        traverse(context.as_ptr(), record, (&raw mut referents).cast());
     }
-    match seen[..] {
+    match referents[..] {
         [only] => Some(only),
         _ => None,
     }

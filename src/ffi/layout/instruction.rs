@@ -1,7 +1,7 @@
-//! Which instruction the innermost Python frame of this thread executes.
+//! Determines which instruction the innermost Python frame of this thread executes.
 //!
-//! C code looks up the same attributes as Python code, and for a few of them the right answer
-//! depends on which of the two asks.
+//! C code and Python code look up the same attributes, and for a few of them the right value
+//! depends on which of the two does.
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -11,14 +11,14 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMapping};
 
-/// An instruction by name, with the number that this interpreter has for it.
+/// An instruction by name, with its number in this interpreter.
 pub struct Instruction {
     name: &'static CStr,
     number: AtomicI32,
 }
 
 const UNKNOWN: i32 = -1;
-/// More than any instruction's number.
+/// Greater than any instruction's number.
 const ABSENT: i32 = 1 << 20;
 
 /// `x.name`.
@@ -45,16 +45,16 @@ impl Instruction {
         Ok(number)
     }
 
-    /// Whether the innermost Python frame executes this instruction right now.
+    /// Whether the innermost Python frame is executing this instruction.
     pub fn is_executed(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(executed(py)? == Some(self.number(py)?))
     }
 }
 
-/// The number of the instruction, none without a frame that has started.
+/// The number of the executing instruction; `None` without a frame that has started.
 fn executed(py: Python<'_>) -> PyResult<Option<i32>> {
-    // SAFETY: attached. The frame is borrowed from the thread state and runs none of its code
-    // meanwhile; the code object is a new reference.
+    // SAFETY: attached. The frame is borrowed from the thread state and does not run meanwhile; the
+    // code object is a new reference.
     let (place, code) = unsafe {
         let frame = ffi::PyEval_GetFrame();
         if frame.is_null() {
@@ -64,12 +64,12 @@ fn executed(py: Python<'_>) -> PyResult<Option<i32>> {
         (ffi::PyFrame_GetLasti(frame), code)
     };
     let Ok(place) = usize::try_from(place) else { return Ok(None) };
-    // Without what the interpreter has put in place of instructions to specialise or trace them.
+    // `co_code` has the original instructions, without the specialised or traced ones.
     let code = code.getattr(intern!(py, "co_code"))?.cast_into::<PyBytes>()?;
     Ok(code.as_bytes().get(place).map(|number| i32::from(*number)))
 }
 
-/// Looks the numbers up, for which nothing can be imported while the interpreter shuts down.
+/// Looks up the numbers in advance, since nothing can be imported while the interpreter shuts down.
 pub fn learn(py: Python<'_>) -> PyResult<()> {
     [&LOAD_ATTR, &LOAD_METHOD, &SEND].into_iter().try_for_each(|one| one.number(py).map(drop))
 }

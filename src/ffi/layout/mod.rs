@@ -1,8 +1,24 @@
-//! What depends on how a release of CPython lays out its memory: the list of what the next one
-//! can break.
+//! What depends on the memory layout of a CPython release: the list of what the next release can
+//! break.
 //!
-//! Everything else in `ffi/` uses the documented C API. What is probed here is found by experiment
-//! when the module is made; what is not found is not used, and `learned_places()` tells so.
+//! The rest of `ffi/` uses the documented C API. Positions are found by experiment when the module
+//! is initialised; what is not found is not used, and `learned_places()` reports it.
+//!
+//! * `thread_state.rs`: finds words of the thread state;
+//!
+//! * `context.rs`: the current context, and comparing contexts;
+//!
+//! * `running_task.rs`: the current task (Python 3.14);
+//!
+//! * `task_number.rs`: the counter of automatic task names;
+//!
+//! * `instruction.rs`: the instruction that the innermost frame executes;
+//!
+//! * `class_version.rs`: version tags of classes;
+//!
+//! * `c_future.rs`: attributes of asyncio's C futures;
+//!
+//! * `socket.rs`: the descriptor of a socket object.
 
 pub mod c_future;
 pub mod class_version;

@@ -1,29 +1,30 @@
 //! The running loop's current task, which Python 3.14 keeps in the thread state.
 //!
-//! asyncio's functions for it cost more than the rest of a task's switch. They are what is used
-//! where these words were not found, and for all errors.
+//! asyncio's functions for it cost more than the rest of a task switch. They are used where these
+//! words were not found, and for all errors.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::ffi::layout::thread_state::{common_place, places_of};
+use crate::ffi::layout::thread_state::{common_offset, words_referring_to};
 
-/// Byte offsets in a thread state; 0 if not known.
+/// Byte offsets in a thread state; 0 if unknown.
 static RUNNING_LOOP: AtomicUsize = AtomicUsize::new(0);
 static RUNNING_TASK: AtomicUsize = AtomicUsize::new(0);
 
-/// Words of a thread state that [`learn_layout`] looks at: those up to the head of the thread's
-/// list of tasks, which follows the two.
+/// Number of words of a thread state that [`learn_layout`] searches: those up to the head of the
+/// thread's list of tasks, which follows the two.
 #[cfg(not(Py_3_15))]
 const WORDS: usize = 112;
 #[cfg(Py_3_15)]
 const WORDS: usize = 131;
 
-/// The place of the current task, if `event_loop` runs in this thread and the place is known.
+/// A pointer to the current task's word, if `event_loop` runs in this thread and the offset is
+/// known.
 #[inline(always)]
-fn place(event_loop: &Bound<'_, PyAny>) -> Option<*mut *mut ffi::PyObject> {
+fn task_slot(event_loop: &Bound<'_, PyAny>) -> Option<*mut *mut ffi::PyObject> {
     let offset = RUNNING_TASK.load(Ordering::Relaxed);
     if offset == 0 {
         return None;
@@ -37,72 +38,73 @@ fn place(event_loop: &Bound<'_, PyAny>) -> Option<*mut *mut ffi::PyObject> {
     }
 }
 
-/// Makes `task` the current one of `event_loop` if there is none. False, and nothing done, if there
-/// is, or if that cannot be told here.
+/// Makes `task` the current one of `event_loop` if there is none. Returns false, and does nothing,
+/// if there is one or if the offset is unknown.
 #[inline(always)]
 pub fn enter(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> bool {
-    let Some(place) = place(event_loop) else { return false };
-    // SAFETY: the word is null or owns a reference; it is null, and gets a reference of its own.
+    let Some(slot) = task_slot(event_loop) else { return false };
+    // SAFETY: the word is null or owns a reference; if null, it gets an owned reference.
     unsafe {
-        let free = place.read().is_null();
+        let free = slot.read().is_null();
         if free {
-            place.write(ffi::Py_NewRef(task.as_ptr()));
+            slot.write(ffi::Py_NewRef(task.as_ptr()));
         }
         free
     }
 }
 
-/// Makes `task`, or none, the current one of `event_loop` in place of any. False, and nothing done,
-/// if that cannot be done here. Runs Python code only by dropping the previous task.
+/// Replaces the current task of `event_loop` by `task`. Returns false, and does nothing, if the
+/// offset is unknown. Runs Python code only by dropping the previous task.
 #[inline(always)]
 pub fn replace(event_loop: &Bound<'_, PyAny>, task: Option<&Bound<'_, PyAny>>) -> bool {
-    let Some(place) = place(event_loop) else { return false };
+    let Some(slot) = task_slot(event_loop) else { return false };
     let task = task.map_or(std::ptr::null_mut(), |task| task.clone().into_ptr());
-    // SAFETY: the word is null or owns a reference, which is dropped when it holds the other one.
-    unsafe { ffi::Py_XDECREF(place.replace(task)) };
+    // SAFETY: the word is null or owns a reference, which is dropped after the word has the new
+    // one.
+    unsafe { ffi::Py_XDECREF(slot.replace(task)) };
     true
 }
 
-/// The current task of `event_loop`: `None` if that cannot be told here.
+/// The current task of `event_loop`; `None` if the offset is unknown.
 #[inline(always)]
 pub fn get<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Option<Bound<'py, PyAny>>> {
-    let place = place(event_loop)?;
+    let slot = task_slot(event_loop)?;
     // SAFETY: the word is null or owns a reference, so the object is alive.
-    Some(unsafe { Bound::from_borrowed_ptr_or_opt(event_loop.py(), place.read()) })
+    Some(unsafe { Bound::from_borrowed_ptr_or_opt(event_loop.py(), slot.read()) })
 }
 
-/// Whether the place of the current task is known.
+/// Whether the offset of the current task is known.
 pub fn is_known() -> bool {
     RUNNING_TASK.load(Ordering::Relaxed) != 0
 }
 
-/// Finds out where the interpreter keeps the running loop and its current task.
+/// Finds the offsets of the running loop and its current task.
 ///
 /// # Errors
 /// MemoryError.
 pub fn learn_layout(py: Python<'_>) -> PyResult<()> {
-    // Without the C module tasks are current elsewhere.
+    // Without the C module, asyncio keeps current tasks elsewhere.
     let Ok(asyncio) = py.import("_asyncio") else { return Ok(()) };
     let (first, second) = (new_object(py)?, new_object(py)?);
     let set_running_loop = asyncio.getattr("_set_running_loop")?;
     let swap_current_task = asyncio.getattr("_swap_current_task")?;
-    // The module may be imported by a task, whose loop and self are put back.
+    // A task may be importing this module: its loop and the task itself are restored.
     let outer_loop = asyncio.getattr("_get_running_loop")?.call0()?;
     let outer_task = asyncio.getattr("current_task")?.call1((&outer_loop,));
     let outer_task = outer_task.unwrap_or_else(|_| py.None().into_bound(py));
-    let look = |running: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>, sought: &Bound<'_, PyAny>| {
+    let probe = |running: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>, target: &Bound<'_, PyAny>| {
         set_running_loop.call1((running,))?;
         let swapped = swap_current_task.call1((running, task));
-        // SAFETY: `WORDS` says how many there are.
-        let places = unsafe { places_of(sought, WORDS) };
+        // SAFETY: a thread state has at least `WORDS` words.
+        let places = unsafe { words_referring_to(target, WORDS) };
         let back = swap_current_task.call1((running, &outer_task));
         set_running_loop.call1((&outer_loop,))?;
         swapped.and(back).map(|_| places)
     };
-    let loops = (look(&first, &second, &first)?, look(&second, &first, &second)?);
-    let tasks = (look(&first, &second, &second)?, look(&second, &first, &first)?);
-    if let Some(running_loop) = common_place(&loops.0, &loops.1)
-        && let Some(running_task) = common_place(&tasks.0, &tasks.1)
+    let loops = (probe(&first, &second, &first)?, probe(&second, &first, &second)?);
+    let tasks = (probe(&first, &second, &second)?, probe(&second, &first, &first)?);
+    if let Some(running_loop) = common_offset(&loops.0, &loops.1)
+        && let Some(running_task) = common_offset(&tasks.0, &tasks.1)
     {
         RUNNING_LOOP.store(running_loop, Ordering::Relaxed);
         RUNNING_TASK.store(running_task, Ordering::Relaxed);

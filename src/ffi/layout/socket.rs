@@ -1,4 +1,4 @@
-//! A look into Python's socket objects.
+//! Reads the descriptor of Python's socket objects.
 
 use std::os::fd::RawFd;
 
@@ -7,14 +7,14 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-/// The head of CPython's `PySocketSockObject`, the same since Python 2.
+/// The first fields of CPython's `PySocketSockObject`, unchanged since Python 2.
 #[repr(C)]
 struct SocketObject {
     head: ffi::PyObject,
     descriptor: RawFd,
 }
 
-/// A socket object of the standard library, subclasses included.
+/// A socket object of the standard library, or of a subclass.
 pub struct PythonSocket(Py<PyAny>);
 
 impl PythonSocket {
@@ -22,17 +22,17 @@ impl PythonSocket {
     pub fn of(object: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
         static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let class = CLASS.import(object.py(), "_socket", "socket")?;
-        // By the real type: an object may claim another `__class__`.
+        // By the actual type: an object may have another `__class__`.
         let real = object.get_type();
         Ok(real.is_subclass(class)?.then(|| Self(object.clone().unbind())))
     }
 
-    /// The descriptor, -1 once the socket is closed or detached: what `fileno()` answers, without
-    /// a call.
+    /// The descriptor, or -1 once the socket is closed or detached: what `fileno()` returns,
+    /// without a call.
     #[inline(always)]
     pub fn descriptor(&self) -> RawFd {
-        // SAFETY: the object is a `_socket.socket`, whose structure begins with these fields;
-        // whoever holds a reference to the cell's content is attached.
+        // SAFETY: the object is a `_socket.socket`, whose structure begins with these fields; a
+        // reference to `self` exists only in an attached thread.
         unsafe { (*self.0.as_ptr().cast::<SocketObject>()).descriptor }
     }
 

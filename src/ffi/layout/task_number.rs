@@ -1,27 +1,27 @@
-//! The counter that numbers tasks without a name, which is asyncio's own: tasks of both kinds live
-//! side by side, and a name is what tells them apart.
+//! The counter for automatic task names. It is asyncio's own, since tasks of both kinds exist side
+//! by side and only names tell them apart.
 //!
-//! It is a word in the data of asyncio's C module that no name leads to, so it is found by
-//! experiment: the one word that is each new task's number. Where none is found, or more than one,
-//! the tasks of this crate have a counter of their own.
+//! It is a word in the data of asyncio's C module for which no symbol exists, so it is found by
+//! experiment: the only word that equals the number of each new task. If there is no such word, or
+//! several, the tasks of this crate have their own counter.
 
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Number of tasks to make.
-const ROUNDS: usize = 4;
+/// Number of tasks to create for the experiment.
+const PROBE_TASKS: usize = 4;
 
-static OWN: AtomicU64 = AtomicU64::new(0);
-/// The counter: the number of the last task.
-static COUNTER: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const OWN).cast_mut());
+static FALLBACK: AtomicU64 = AtomicU64::new(0);
+/// The counter, which holds the number of the last task.
+static COUNTER: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const FALLBACK).cast_mut());
 
 /// The number of a new task.
 #[inline(always)]
 pub fn next(_py: Python<'_>) -> u64 {
-    // SAFETY: a static of this crate, or a word of the C module, which is never unloaded; written
-    // with the GIL held only, as here.
+    // SAFETY: a static of this crate, or a word of the C module, which is never unloaded; only
+    // written with the GIL held, as here.
     let counter = unsafe { &*COUNTER.load(Ordering::Relaxed) };
     let number = counter.load(Ordering::Relaxed).wrapping_add(1);
     counter.store(number, Ordering::Relaxed);
@@ -30,34 +30,34 @@ pub fn next(_py: Python<'_>) -> u64 {
 
 /// Whether the counter is asyncio's.
 pub fn is_shared() -> bool {
-    !std::ptr::addr_eq(COUNTER.load(Ordering::Relaxed), &raw const OWN)
+    !std::ptr::addr_eq(COUNTER.load(Ordering::Relaxed), &raw const FALLBACK)
 }
 
-/// Looks for the counter of `module`; `make` makes one of its tasks and returns the number. True if
-/// it was found.
+/// Searches for the counter of `module`; `make` creates one of its tasks and returns its number.
+/// Returns whether the counter was found.
 pub fn learn(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
     let (start, words) = data_of(module);
     let word = |index: usize| {
-        // SAFETY: `index` is below `words`, and so many words can be read from `start` on, for the
-        // data of a module stays where it is. Other threads may write there meanwhile.
+        // SAFETY: `index` is below `words`, and `words` words are readable from `start` on, since
+        // the data of a module does not move. Other threads may write there meanwhile.
         unsafe { &*start.add(index) }
     };
     let mut number = 0;
     let mut candidates: Vec<usize> = (0..words).collect();
-    for _ in 0..ROUNDS {
+    for _ in 0..PROBE_TASKS {
         number = make.call0()?.extract()?;
         candidates.retain(|index| word(*index).load(Ordering::Relaxed) == number);
     }
     let [index] = candidates[..] else { return Ok(false) };
-    // The numbers of these tasks, which have served their purpose, are free again.
-    word(index).store(number - ROUNDS as u64, Ordering::Relaxed);
+    // Reuse the numbers of the tasks of this experiment.
+    word(index).store(number - PROBE_TASKS as u64, Ordering::Relaxed);
     COUNTER.store(start.wrapping_add(index).cast_mut(), Ordering::Relaxed);
     Ok(true)
 }
 
-/// Where the module keeps its words, and how many: its state, or (3.11) its static data.
+/// The address and the number of the module's data words: its state, or (3.11) its static data.
 fn data_of(module: &Bound<'_, PyModule>) -> (*const AtomicU64, usize) {
-    // SAFETY: attached, and a live module; the definition, if there is one, is as static as it.
+    // SAFETY: attached, and a live module; its definition, if there is one, is static.
     let (definition, state, size) = unsafe {
         let definition = ffi::PyModule_GetDef(module.as_ptr());
         let size = if definition.is_null() { 0 } else { (*definition).m_size };
@@ -69,8 +69,8 @@ fn data_of(module: &Bound<'_, PyModule>) -> (*const AtomicU64, usize) {
     }
 }
 
-/// The writable mapping of this process that `address` is in, and the one right behind it: the
-/// initialised and the other data of a library.
+/// The writable mapping that contains `address`, and the one right behind it: the initialised and
+/// the zero-initialised data of a library.
 fn mapping_of(address: usize) -> (*const AtomicU64, usize) {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mut found: Option<(usize, usize)> = None;

@@ -1,12 +1,12 @@
 //! Interior mutability for objects shared with Python, without locks.
 //!
-//! Access rule: a cell is touched only by the thread that holds the GIL, which the
-//! `Python<'py>` argument proves, and never while its content is lent out:
-//! * [`AttachedCell`] moves or copies values in and out. It lends its content for a glance only, to
-//!   closures that must not write to the cell; builds with debug assertions count these loans and
-//!   panic before such a write;
-//! * [`AttachedRefCell`] lends its content to a closure and panics on a nested loan; such
-//!   closures must not run Python code (a call, a decref, a Python allocation).
+//! Access rule: a cell is accessed only by the thread that holds the GIL, which the `Python<'py>`
+//! argument proves, and never in conflict with a borrow of its content:
+//! * [`AttachedCell`] moves or copies values in and out. Its content can be borrowed for reading,
+//!   by closures that must not write to the cell; builds with debug assertions count these borrows
+//!   and panic before such a write;
+//! * [`AttachedRefCell`] lets a closure borrow its content mutably, and panics on a nested borrow;
+//!   such closures must not run Python code (a call, a decref, a Python allocation).
 //!
 //! Both rely on the GIL, so the crate refuses to build for free-threaded interpreters.
 
@@ -18,34 +18,34 @@ use pyo3::prelude::*;
 #[cfg(Py_GIL_DISABLED)]
 compile_error!("ferroloop's cells rely on the GIL: free-threaded builds are not supported yet");
 
-/// A slot whose value is moved or copied, and lent for a glance.
+/// A cell whose value is moved or copied, or borrowed for reading.
 #[derive(Default)]
 pub struct AttachedCell<T> {
     value: UnsafeCell<T>,
-    loans: BorrowCount,
+    borrows: BorrowCount,
 }
 
-// SAFETY: every access needs `Python<'py>`, that is the GIL, so accesses are serialised; values may
-// be dropped on another thread, hence `T: Send`.
+// SAFETY: every access needs `Python<'py>`, so the GIL, which serialises accesses; values may be
+// dropped on another thread, hence `T: Send`.
 unsafe impl<T: Send> Sync for AttachedCell<T> {}
 
-/// The closures that look at a cell now; counted with debug assertions only.
+/// The number of closures that borrow a cell; counted with debug assertions only.
 #[derive(Default)]
 struct BorrowCount {
     #[cfg(debug_assertions)]
     count: Cell<u32>,
 }
 
-/// One of them.
+/// One of these borrows.
 struct InspectionGuard<'a> {
     #[cfg(debug_assertions)]
     count: &'a Cell<u32>,
     #[cfg(not(debug_assertions))]
-    _loans: std::marker::PhantomData<&'a BorrowCount>,
+    _borrows: std::marker::PhantomData<&'a BorrowCount>,
 }
 
 impl BorrowCount {
-    const fn none() -> Self {
+    const fn new() -> Self {
         Self {
             #[cfg(debug_assertions)]
             count: Cell::new(0),
@@ -53,22 +53,22 @@ impl BorrowCount {
     }
 
     #[inline(always)]
-    fn begin(&self) -> InspectionGuard<'_> {
+    fn borrow(&self) -> InspectionGuard<'_> {
         #[cfg(debug_assertions)]
         self.count.set(self.count.get() + 1);
         InspectionGuard {
             #[cfg(debug_assertions)]
             count: &self.count,
             #[cfg(not(debug_assertions))]
-            _loans: std::marker::PhantomData,
+            _borrows: std::marker::PhantomData,
         }
     }
 
-    /// Panics with debug assertions if a closure looks at the cell.
+    /// With debug assertions, panics if a closure borrows the cell.
     #[inline(always)]
-    fn assert_none(&self) {
+    fn assert_not_borrowed(&self) {
         #[cfg(debug_assertions)]
-        assert_eq!(self.count.get(), 0, "a cell is written while a closure looks at it");
+        assert_eq!(self.count.get(), 0, "a cell is written while it is borrowed");
     }
 }
 
@@ -82,29 +82,29 @@ impl Drop for InspectionGuard<'_> {
 impl<T> AttachedCell<T> {
     /// A cell that holds `value`.
     pub const fn new(value: T) -> Self {
-        Self { value: UnsafeCell::new(value), loans: BorrowCount::none() }
+        Self { value: UnsafeCell::new(value), borrows: BorrowCount::new() }
     }
 
-    /// Puts `value` in and hands the old one out; the caller drops it (which may run Python).
+    /// Stores `value` and returns the old one; the caller drops it (which may run Python code).
     #[inline(always)]
     #[must_use = "dropping the old value may run Python: do it where that is safe"]
     pub fn replace(&self, _py: Python<'_>, value: T) -> T {
-        self.loans.assert_none();
+        self.borrows.assert_not_borrowed();
         // SAFETY: the GIL is held and no reference into the cell exists (access rule above).
         unsafe { std::mem::replace(&mut *self.value.get(), value) }
     }
 
-    /// Lends the value to `inspect` for reading. It must not run Python code, and write to no cell:
-    /// callers compare and clone pointers, no more.
+    /// Calls `inspect` with a shared borrow of the value. `inspect` must not run Python code or
+    /// write to the cell: callers compare and clone pointers, no more.
     #[inline(always)]
     pub fn inspect<R>(&self, _py: Python<'_>, inspect: impl FnOnce(&T) -> R) -> R {
-        let _glance = self.loans.begin();
-        // SAFETY: the GIL is held; the contract above excludes a nested write, and builds with debug
-        // assertions refuse it.
+        let _borrow = self.borrows.borrow();
+        // SAFETY: the GIL is held; the contract above excludes a nested write, on which builds with
+        // debug assertions panic.
         unsafe { inspect(&*self.value.get()) }
     }
 
-    /// Takes the value out, leaving the default.
+    /// Takes the value, leaving the default.
     #[inline(always)]
     pub fn take(&self, py: Python<'_>) -> T
     where
@@ -125,7 +125,7 @@ impl<T: Copy> AttachedCell<T> {
     /// Overwrites the value.
     #[inline(always)]
     pub fn set(&self, _py: Python<'_>, value: T) {
-        self.loans.assert_none();
+        self.borrows.assert_not_borrowed();
         // SAFETY: as in `replace`; `Copy` types have no drop glue.
         unsafe { *self.value.get() = value }
     }
@@ -146,7 +146,7 @@ impl<T> AttachedCell<Option<Py<T>>> {
         unsafe { (*self.value.get()).is_some() }
     }
 
-    /// Whether the object held is `other`.
+    /// Whether the cell holds `other`.
     #[inline(always)]
     pub fn holds<U>(&self, _py: Python<'_>, other: &Bound<'_, U>) -> bool {
         // SAFETY: as in `replace`.
@@ -155,43 +155,43 @@ impl<T> AttachedCell<Option<Py<T>>> {
         }
     }
 
-    /// Stores `value`, dropping what was there after the new value is in place.
+    /// Stores `value`, and drops the old one after the new one is in place.
     #[inline(always)]
     pub fn store(&self, py: Python<'_>, value: Option<Bound<'_, T>>) {
         let before = self.replace(py, value.map(Bound::unbind));
-        // PyO3 would ask whether this thread is attached.
+        // Dropped as a `Bound`: for a `Py`, PyO3 would check whether this thread is attached.
         drop(before.map(|before| before.into_bound(py)));
     }
 
-    /// Reports the object to the cyclic collector; for `__traverse__` only.
+    /// Reports the object to the garbage collector; for `__traverse__` only.
     pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // SAFETY: the collector runs `tp_traverse` with the GIL held, and no access to a cell
-        // starts a collection.
+        // SAFETY: the garbage collector runs `tp_traverse` with the GIL held, and no access to a
+        // cell starts a collection.
         unsafe { visit.call((*self.value.get()).as_ref()) }
     }
 }
 
 impl<T: Traverse> AttachedCell<T> {
-    /// Reports the objects inside to the cyclic collector; for `__traverse__` only.
+    /// Reports the contained objects to the garbage collector; for `__traverse__` only.
     pub fn visit_with(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         // SAFETY: as in `visit`.
         unsafe { (*self.value.get()).traverse(visit) }
     }
 }
 
-/// Plain Rust values that own Python objects and can show them to the collector.
+/// Plain Rust values that own Python objects and can report them to the garbage collector.
 pub trait Traverse {
-    /// Calls `visit` for each object owned.
+    /// Calls `visit` for each owned object.
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError>;
 }
 
-/// A value that is lent to closures which run no Python code.
+/// A value that closures borrow which run no Python code.
 pub struct AttachedRefCell<T> {
-    lent: Cell<bool>,
+    borrowed: Cell<bool>,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: `lent` and `value` are only touched with the GIL held; `lent` excludes aliasing.
+// SAFETY: `borrowed` and `value` are only accessed with the GIL held; `borrowed` excludes aliasing.
 unsafe impl<T: Send> Sync for AttachedRefCell<T> {}
 
 impl<T: Default> Default for AttachedRefCell<T> {
@@ -203,10 +203,13 @@ impl<T: Default> Default for AttachedRefCell<T> {
 impl<T> AttachedRefCell<T> {
     /// A cell that holds `value`.
     pub const fn new(value: T) -> Self {
-        Self { lent: Cell::new(false), value: UnsafeCell::new(value) }
+        Self { borrowed: Cell::new(false), value: UnsafeCell::new(value) }
     }
 
-    /// Lends the content to `body`, which must not run Python code.
+    /// Calls `body`, which must not run Python code, with a mutable borrow of the content.
+    ///
+    /// # Panics
+    /// If the content is already borrowed.
     #[inline(always)]
     pub fn with<R>(&self, _py: Python<'_>, body: impl FnOnce(&mut T) -> R) -> R {
         struct Borrow<'a>(&'a Cell<bool>);
@@ -215,28 +218,29 @@ impl<T> AttachedRefCell<T> {
                 self.0.set(false);
             }
         }
-        assert!(!self.lent.replace(true), "cell lent twice: a closure ran Python code");
-        let _loan = Borrow(&self.lent);
-        // SAFETY: `lent` was false, so no other reference exists; the GIL is held.
+        assert!(!self.borrowed.replace(true), "cell borrowed twice: a closure ran Python code");
+        let _borrow = Borrow(&self.borrowed);
+        // SAFETY: `borrowed` was false, so no other reference exists; the GIL is held.
         body(unsafe { &mut *self.value.get() })
     }
 
-    /// The content, of which there is no other user.
+    /// The content, which has no other user.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
-    /// Shows the content to `body` during a collection; skipped while it is lent.
+    /// Calls `body` with the content during a garbage collection; does nothing while it is
+    /// borrowed.
     ///
-    /// An object not reported counts as referenced from outside, which is safe.
+    /// An object that is not reported counts as referenced from outside, which is safe.
     pub fn traverse(
         &self,
         body: impl FnOnce(&T) -> Result<(), PyTraverseError>,
     ) -> Result<(), PyTraverseError> {
-        if self.lent.get() {
+        if self.borrowed.get() {
             return Ok(());
         }
-        // SAFETY: not lent; collections run with the GIL held.
+        // SAFETY: not borrowed; collections run with the GIL held.
         body(unsafe { &*self.value.get() })
     }
 }
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn two_closures_may_look_at_the_same_time() {
+    fn two_closures_may_borrow_at_the_same_time() {
         attached(|py| {
             let cell = AttachedCell::new(1);
             let sum = cell.inspect(py, |outer| cell.inspect(py, |inner| outer + inner));
@@ -274,7 +278,7 @@ mod tests {
 
     #[test]
     #[cfg(debug_assertions)]
-    #[should_panic(expected = "a cell is written while a closure looks at it")]
+    #[should_panic(expected = "a cell is written while it is borrowed")]
     fn a_write_under_a_closure_is_refused() {
         attached(|py| {
             let cell = AttachedCell::new(Some(vec![7_u8; 64]));
@@ -286,20 +290,20 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_under_a_closure_ends_its_loan() {
+    fn a_panic_under_a_closure_ends_its_borrow() {
         attached(|py| {
             let cell = AttachedCell::new(1);
-            let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 cell.inspect(py, |_| panic!("in the closure"));
             }));
-            assert!(looked.is_err());
+            assert!(result.is_err());
             cell.set(py, 2);
         });
     }
 
     #[test]
-    #[should_panic(expected = "cell lent twice")]
-    fn a_nested_loan_is_refused() {
+    #[should_panic(expected = "cell borrowed twice")]
+    fn a_nested_borrow_is_refused() {
         attached(|py| {
             let cell = AttachedRefCell::new(1);
             cell.with(py, |outer| cell.with(py, |inner| *outer += *inner));

@@ -1,4 +1,4 @@
-//! Which object owns a descriptor, without keeping the object alive.
+//! Maps descriptors to the objects that own them, without keeping the objects alive.
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -11,27 +11,27 @@ use pyo3::prelude::*;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 
 /// Descriptors and their owners.
-pub struct Owners(AttachedRefCell<BTreeMap<RawFd, Owner>>);
+pub struct DescriptorOwners(AttachedRefCell<BTreeMap<RawFd, OwnerPointer>>);
 
 #[derive(Clone, Copy, PartialEq)]
-struct Owner(NonNull<ffi::PyObject>);
+struct OwnerPointer(NonNull<ffi::PyObject>);
 
-// SAFETY: the pointer is only followed with the GIL held, while the object lives.
-unsafe impl Send for Owner {}
+// SAFETY: the pointer is only dereferenced with the GIL held, while the object lives.
+unsafe impl Send for OwnerPointer {}
 
-/// Part of an object that owns a descriptor; dropping it ends the entry.
+/// Part of an object that owns a descriptor; dropping it removes the entry.
 pub struct Ownership {
-    owners: &'static Owners,
-    entry: AttachedCell<Option<(RawFd, Owner)>>,
+    owners: &'static DescriptorOwners,
+    entry: AttachedCell<Option<(RawFd, OwnerPointer)>>,
 }
 
 impl Ownership {
-    /// Owns nothing yet.
-    pub const fn new(owners: &'static Owners) -> Self {
+    /// Owns no descriptor yet.
+    pub const fn new(owners: &'static DescriptorOwners) -> Self {
         Self { owners, entry: AttachedCell::new(None) }
     }
 
-    /// Enters `owner`, whose part this must be, as the owner of `fd`.
+    /// Registers `owner`, which must contain this, as the owner of `fd`.
     ///
     /// # Panics
     /// If this is not stored inside `owner`.
@@ -44,11 +44,11 @@ impl Ownership {
         assert!((start..start + size).contains(&here), "an ownership claims for its own object");
         self.release(py);
         let object = NonNull::new(owner.as_ptr()).expect("a bound object is not null");
-        self.entry.set(py, Some((fd, Owner(object))));
-        self.owners.0.with(py, |owners| owners.insert(fd, Owner(object)));
+        self.entry.set(py, Some((fd, OwnerPointer(object))));
+        self.owners.0.with(py, |owners| owners.insert(fd, OwnerPointer(object)));
     }
 
-    /// Ends the entry, unless another owner took the number over.
+    /// Removes the entry, unless another object has become the owner of the number.
     pub fn release(&self, py: Python<'_>) {
         let Some((fd, owner)) = self.entry.get(py) else { return };
         self.entry.set(py, None);
@@ -66,7 +66,7 @@ impl Drop for Ownership {
     }
 }
 
-impl Owners {
+impl DescriptorOwners {
     /// No owners.
     pub const fn new() -> Self {
         Self(AttachedRefCell::new(BTreeMap::new()))
@@ -76,14 +76,15 @@ impl Owners {
     pub fn get<'py>(&self, py: Python<'py>, fd: RawFd) -> Option<Bound<'py, PyAny>> {
         self.0.with(py, |owners| {
             let object = owners.get(&fd)?.0.as_ptr();
-            // SAFETY: owners live, for they release their descriptor when they are dropped; one
-            // whose count is zero is on its way out. An incref runs no Python code.
+            // SAFETY: owners are live, since they release their descriptor when they are dropped;
+            // one whose reference count is zero is being deallocated. An incref runs no Python
+            // code.
             unsafe { (ffi::Py_REFCNT(object) > 0).then(|| Bound::from_borrowed_ptr(py, object)) }
         })
     }
 }
 
-impl Default for Owners {
+impl Default for DescriptorOwners {
     fn default() -> Self {
         Self::new()
     }
@@ -93,7 +94,7 @@ impl Default for Owners {
 mod tests {
     use super::*;
 
-    static OWNERS: Owners = Owners::new();
+    static OWNERS: DescriptorOwners = DescriptorOwners::new();
 
     #[pyclass(frozen)]
     struct Holder(Ownership);

@@ -1,7 +1,7 @@
-//! Free lists for the few classes whose instances come and go by the million.
+//! Free lists for classes whose instances are created and dropped by the million.
 //!
-//! A recycled object skips the allocator and, which matters more, does not count towards the
-//! thresholds of the cyclic collector: bursts of handles and futures start fewer collections.
+//! A recycled object skips the allocator and, more importantly, does not count towards the
+//! thresholds of the garbage collector: bursts of handles and futures start fewer collections.
 
 use std::ptr::NonNull;
 
@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 
 use crate::ffi::objects::cell::AttachedRefCell;
 
-/// Memory of dead instances of exactly one class.
+/// Memory of deallocated instances of exactly one class.
 pub struct FreeList {
     blocks: AttachedRefCell<Vec<Block>>,
     capacity: usize,
@@ -19,7 +19,7 @@ pub struct FreeList {
 
 struct Block(NonNull<ffi::PyObject>);
 
-// SAFETY: dead memory, touched only with the GIL held.
+// SAFETY: memory of deallocated objects, accessed only with the GIL held.
 unsafe impl Send for Block {}
 
 impl FreeList {
@@ -31,14 +31,14 @@ impl FreeList {
 
 /// A class with a free list.
 pub trait Recycled: PyClass {
-    /// Its list.
+    /// The free list of the class.
     fn free_list() -> &'static FreeList;
 }
 
 /// Points `tp_alloc` and `tp_free` of the class at its free list.
 pub fn install<T: Recycled>(py: Python<'_>) {
     let class = py.get_type::<T>();
-    // SAFETY: a live heap type that nobody has subclassed or instantiated yet.
+    // SAFETY: a live heap type that was neither subclassed nor instantiated yet.
     unsafe {
         let class = class.as_type_ptr();
         (*class).tp_alloc = Some(alloc::<T>);
@@ -52,8 +52,8 @@ unsafe extern "C" fn alloc<T: Recycled>(
     items: ffi::Py_ssize_t,
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython calls `tp_alloc` attached. A block in the list was an instance of exactly
-    // `T`, has its size and an unlinked collector header in front; its body is zeroed and its
-    // head initialised before the collector learns of it.
+    // `T`, has its size and an unlinked collector header in front; its body is zeroed and its head
+    // initialised before the collector tracks it.
     unsafe {
         let py = Python::assume_attached();
         if class == T::type_object_raw(py)
@@ -71,23 +71,23 @@ unsafe extern "C" fn alloc<T: Recycled>(
 }
 
 unsafe extern "C" fn free<T: Recycled>(memory: *mut std::ffi::c_void) {
-    // SAFETY: CPython calls `tp_free` attached, with an untracked dead object whose type pointer
-    // is still valid.
+    // SAFETY: CPython calls `tp_free` attached, with an untracked deallocated object whose type
+    // pointer is still valid.
     unsafe {
         let py = Python::assume_attached();
         let object = memory.cast::<ffi::PyObject>();
-        // The header remembers that a finalizer ran: such memory cannot be reused.
+        // The header records that a finalizer ran: such memory cannot be reused.
         if ffi::Py_TYPE(object) == T::type_object_raw(py)
             && ffi::PyObject_GC_IsFinalized(object) == 0
             && let Some(block) = NonNull::new(object)
         {
             let list = T::free_list();
             let kept = list.blocks.with(py, |blocks| {
-                let room = blocks.len() < list.capacity;
-                if room {
+                let has_capacity = blocks.len() < list.capacity;
+                if has_capacity {
                     blocks.push(Block(block));
                 }
-                room
+                has_capacity
             });
             if kept {
                 return;

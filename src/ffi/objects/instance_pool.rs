@@ -1,11 +1,13 @@
-//! Pooled instances kept whole, for the classes whose instances come and go by the million.
+//! Pools of deallocated instances, for classes whose instances are created and dropped by the
+//! million.
 //!
-//! An instance that nobody refers to any more is emptied and put aside with its Rust value in
-//! place; the next one is that object, filled again. It costs neither allocator nor constructor
-//! nor destructor and, which matters more, does not count towards the thresholds of the cyclic
-//! collector: a burst of handles starts no collection.
+//! When the reference count of an instance reaches zero, it is emptied and kept with its Rust value
+//! in place; the next new instance is that object, initialised again. This costs no allocator,
+//! constructor and destructor calls and, more importantly, does not count towards the thresholds of
+//! the garbage collector: a burst of handles starts no collection.
 //!
-//! [`freelist`](crate::ffi::objects::freelist) is for classes with finalizers or an instance `__dict__`.
+//! [`freelist`](crate::ffi::objects::freelist) is for classes with finalizers or an instance
+//! `__dict__`.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -15,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::{Borrowed, PyClass};
 
 use crate::ffi::objects::cell::AttachedRefCell;
-use crate::ffi::objects::trashcan::bounded;
+use crate::ffi::objects::trashcan::with_bounded_depth;
 
 /// Pooled instances of exactly one class.
 pub struct InstancePool {
@@ -32,7 +34,7 @@ struct PooledInstance(NonNull<ffi::PyObject>);
 unsafe impl Send for PooledInstance {}
 
 impl InstancePool {
-    /// One that keeps at most `capacity` instances.
+    /// A pool of at most `capacity` instances.
     pub const fn new(capacity: usize) -> Self {
         Self {
             instances: AttachedRefCell::new(Vec::new()),
@@ -42,29 +44,29 @@ impl InstancePool {
     }
 }
 
-/// A class whose exact instances are used again. It must have weak references, no `__del__` and no
+/// A class whose exact instances are pooled. It must have weak references, no `__del__` and no
 /// `__dict__`.
 pub trait Pooled: PyClass {
-    /// Where its instances are.
+    /// The pool of its instances.
     fn pool() -> &'static InstancePool;
 
     /// A new object in the state in which [`Pooled::empty`] leaves one.
     fn new_empty(py: Python<'_>) -> PyResult<Bound<'_, Self>>;
 
-    /// Lets go of all objects held, as `Bound`s: PyO3 does not know that this thread is attached,
-    /// and would only note that it is to drop a `Py`. Runs Python code.
+    /// Drops all objects that the value holds, as `Bound`s: PyO3 does not know that this thread is
+    /// attached, and would only queue the drop of a `Py`. Runs Python code.
     ///
-    /// Called with a reference count of zero: must not touch the count.
+    /// Called with a reference count of zero: must not change the count.
     fn empty(slf: &Bound<'_, Self>);
 }
 
-/// Puts the deallocator of the class in place. A second call does nothing.
+/// Installs the deallocator of the class. A second call does nothing.
 pub fn install<T: Pooled>(py: Python<'_>) {
     let class = py.get_type::<T>();
     if !T::pool().original_dealloc.load(Ordering::Relaxed).is_null() {
         return;
     }
-    // SAFETY: a live heap type that nobody has subclassed or instantiated yet.
+    // SAFETY: a live heap type that was neither subclassed nor instantiated yet.
     unsafe {
         let class = class.as_type_ptr();
         let original = (*class).tp_dealloc.map_or(std::ptr::null_mut(), |f| f as *mut ());
@@ -74,12 +76,12 @@ pub fn install<T: Pooled>(py: Python<'_>) {
     }
 }
 
-/// An empty instance of exactly `T`, hidden from the collector.
+/// An empty instance of exactly `T`, not tracked by the garbage collector.
 #[inline(always)]
 pub fn empty_object<T: Pooled>(py: Python<'_>) -> PyResult<Bound<'_, T>> {
     if let Some(instances) = T::pool().instances.with(py, Vec::pop) {
-        // SAFETY: the memory of an instance of exactly `T`, untracked and with a valid value:
-        // it lacks only its count and its type's, which `PyObject_Init` sets.
+        // SAFETY: the memory of an instance of exactly `T`, untracked and with a valid value: it
+        // lacks only its reference count and that to its type, which `PyObject_Init` sets.
         return unsafe {
             let object = ffi::PyObject_Init(instances.0.as_ptr(), T::type_object_raw(py));
             Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked())
@@ -91,22 +93,22 @@ pub fn empty_object<T: Pooled>(py: Python<'_>) -> PyResult<Bound<'_, T>> {
 }
 
 unsafe extern "C" fn dealloc<T: Pooled>(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero. From
-    // here on the collector does not see it.
+    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose reference count reached
+    // zero. From here on the garbage collector does not track it.
     unsafe {
         ffi::PyObject_GC_UnTrack(object.cast());
-        bounded(object, dealloc::<T>, || pool_or_free::<T>(object));
+        with_bounded_depth(object, dealloc::<T>, || pool_or_free::<T>(object));
     }
 }
 
 /// # Safety
-/// Attached; `object` has a count of zero and is not tracked.
+/// The thread must be attached; `object` has a reference count of zero and is not tracked.
 #[inline(always)]
 unsafe fn pool_or_free<T: Pooled>(object: *mut ffi::PyObject) {
-    // SAFETY: `empty` does not touch the count; the original deallocator is a `destructor` stored
+    // SAFETY: `empty` does not change the count; the original deallocator is a `destructor` stored
     // by `install`. An untracked object without weak references cannot be reached by the Python
-    // code that `empty` runs. Afterwards only the pool knows the object, and the reference to
-    // its type that each instance of a heap type owns is given back.
+    // code that `empty` runs. Afterwards only the pool refers to the object, and the reference to
+    // its type that each instance of a heap type owns is dropped.
     unsafe {
         let py = Python::assume_attached();
         let class = ffi::Py_TYPE(object);
@@ -118,11 +120,11 @@ unsafe fn pool_or_free<T: Pooled>(object: *mut ffi::PyObject) {
             T::empty(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
             let pool = T::pool();
             let kept = pool.instances.with(py, |instances| {
-                let room = instances.len() < pool.capacity;
-                if room {
+                let has_capacity = instances.len() < pool.capacity;
+                if has_capacity {
                     instances.push(PooledInstance(NonNull::new_unchecked(object)));
                 }
-                room
+                has_capacity
             });
             if kept {
                 ffi::Py_DECREF(class.cast());

@@ -1,4 +1,4 @@
-//! Facts about objects that need a look at raw pointers.
+//! Functions on objects that need raw pointers.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -26,33 +26,34 @@ pub fn cast_into<'py, T: PyTypeCheck + PyTypeInfo>(
     Ok(object.cast_into()?)
 }
 
-/// The subclass of `T` that nearly all instances are of: the first one met, kept for good.
-pub struct UsualClass<T> {
+/// The subclass of `T` that most instances belong to: the first one seen, kept alive forever.
+pub struct CommonSubclass<T> {
     class: AtomicPtr<ffi::PyTypeObject>,
     base: PhantomData<fn() -> T>,
 }
 
-impl<T: PyTypeInfo + PyTypeCheck> UsualClass<T> {
-    /// Not met yet.
+impl<T: PyTypeInfo + PyTypeCheck> CommonSubclass<T> {
+    /// No subclass was seen yet.
     pub const fn unknown() -> Self {
         Self { class: AtomicPtr::new(std::ptr::null_mut()), base: PhantomData }
     }
 
-    /// `object` as a `T`, if it is one: by one pointer comparison if it is of the usual class.
+    /// `object` as a `T`, if it is one: by one pointer comparison if it is of the common subclass.
     #[inline(always)]
     pub fn cast<'a, 'py>(&self, object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {
         // SAFETY: a live object; only its type pointer is read.
         let class = unsafe { ffi::Py_TYPE(object.as_ptr()) };
         if class == self.class.load(Ordering::Relaxed) {
-            // SAFETY: a subclass of `T` as `meet` found, and the same object, for it is kept alive;
-            // CPython lets no class change to bases of another layout.
+            // SAFETY: `cast_slowly` has checked that it is a subclass of `T`, and it is kept alive,
+            // so the address is still its own; CPython does not let a class change to bases of
+            // another layout.
             return Some(unsafe { object.cast_unchecked() });
         }
-        self.meet(object)
+        self.cast_slowly(object)
     }
 
     #[cold]
-    fn meet<'a, 'py>(&self, object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {
+    fn cast_slowly<'a, 'py>(&self, object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {
         let cast = object.cast::<T>().ok()?;
         if self.class.load(Ordering::Relaxed).is_null() {
             let class = object.get_type().into_ptr();
@@ -69,8 +70,8 @@ pub fn is_native_coroutine(object: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) != 0 }
 }
 
-/// Stores `dict[key] = value`. Runs Python code only if `key` has a Python `__hash__` or `__eq__`,
-/// or through the drop of the value replaced.
+/// Sets `dict[key] = value`. Runs Python code only if `key` has a Python `__hash__` or `__eq__`, or
+/// by dropping the replaced value.
 #[cfg(not(Py_3_14))]
 #[inline(always)]
 pub fn dict_set(
@@ -86,8 +87,8 @@ pub fn dict_set(
     }
 }
 
-/// Drops the empty `__dict__` that 3.11 and 3.12 make for every new object of a class with one;
-/// it is made again when it is needed. Runs no Python code.
+/// Drops the empty `__dict__` that 3.11 and 3.12 create for every new object of a class with one;
+/// it is created again on demand. Runs no Python code.
 #[inline(always)]
 pub fn discard_eager_dict<T>(object: &Bound<'_, T>) {
     #[cfg(not(Py_3_13))]
@@ -103,10 +104,10 @@ pub fn discard_eager_dict<T>(object: &Bound<'_, T>) {
     let _ = object;
 }
 
-/// The `__dict__` of an instance of a class with one, if it has been made.
+/// The `__dict__` of an instance, if it has been created.
 #[inline(always)]
 pub fn instance_dict<'py, T>(object: &Bound<'py, T>) -> Option<Bound<'py, pyo3::types::PyDict>> {
-    // SAFETY: a live object of ours; its dict slot, where the class says, holds a dict or null.
+    // SAFETY: a live object of ours; at the offset that the class states, it holds a dict or null.
     unsafe {
         let offset = (*ffi::Py_TYPE(object.as_ptr())).tp_dictoffset;
         if offset <= 0 {
@@ -135,8 +136,8 @@ pub fn generic_setattr(
     }
 }
 
-/// `dict.setdefault(key, value)` with one look-up; what the dict holds now. What may run Python
-/// code: as [`dict_set`].
+/// `dict.setdefault(key, value)` with one lookup; returns the value in the dict. May run Python
+/// code as [`dict_set`].
 #[cfg(not(Py_3_14))]
 #[inline(always)]
 pub fn dict_set_default<'py>(
@@ -145,7 +146,7 @@ pub fn dict_set_default<'py>(
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = dict.py();
-    // SAFETY: live objects, attached; the result is borrowed from the dict, so a reference is
+    // SAFETY: live objects, attached; the result is borrowed from the dict, so a new reference is
     // taken at once.
     unsafe {
         let held = ffi::PyDict_SetDefault(dict.as_ptr(), key.as_ptr(), value.as_ptr());
@@ -156,7 +157,7 @@ pub fn dict_set_default<'py>(
     }
 }
 
-/// `dict.pop(key, None)` with one look-up. What may run Python code: as [`dict_set`].
+/// `dict.pop(key, None)` with one lookup. May run Python code as [`dict_set`].
 #[cfg(not(Py_3_14))]
 #[inline(always)]
 pub fn dict_discard(dict: &Bound<'_, pyo3::types::PyDict>, key: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -169,11 +170,11 @@ pub fn dict_discard(dict: &Bound<'_, pyo3::types::PyDict>, key: &Bound<'_, PyAny
     if error.is_instance_of::<pyo3::exceptions::PyKeyError>(py) { Ok(()) } else { Err(error) }
 }
 
-/// Asks the processor to fetch an object of at most two cache lines, header included.
+/// Prefetches an object of at most two cache lines, including its header.
 #[inline(always)]
 pub fn prefetch<T>(object: &Py<T>) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which reads nothing; both addresses are inside or right behind a live object.
+    // SAFETY: a hint that reads nothing; both addresses are inside or right behind a live object.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let start = object.as_ptr().cast::<i8>();
@@ -184,15 +185,15 @@ pub fn prefetch<T>(object: &Py<T>) {
     let _ = object;
 }
 
-/// Hides an object from the cyclic collector: for objects that another one of ours owns and
-/// reports in their place.
+/// Makes the garbage collector stop tracking an object: for objects that are known not to be
+/// garbage.
 #[inline(always)]
 pub fn untrack<T>(object: &Bound<'_, T>) {
     // SAFETY: a live object of a class with a collector header.
     unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) }
 }
 
-/// Shows an object to the cyclic collector again. Starts no collection.
+/// Makes the garbage collector track an object again. Starts no collection.
 #[inline(always)]
 pub fn track<T>(object: &Bound<'_, T>) {
     // SAFETY: as above; tracking twice is an error, hence the check.
@@ -203,9 +204,9 @@ pub fn track<T>(object: &Bound<'_, T>) {
     }
 }
 
-/// Whether anybody but the caller refers to the object.
+/// Whether there are references to the object besides the caller's.
 #[inline(always)]
 pub fn is_shared<T>(object: &Bound<'_, T>) -> bool {
-    // SAFETY: a live object; only its count is read.
+    // SAFETY: a live object; only its reference count is read.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) > 1 }
 }

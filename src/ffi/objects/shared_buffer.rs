@@ -1,10 +1,10 @@
-//! Memory that the interpreter's own C code reads and writes: a reusable buffer with the buffer
-//! protocol, of which a part at a time is shown.
+//! Memory that the interpreter's C code reads and writes: a reusable buffer with the buffer
+//! protocol, of which one part at a time is visible.
 //!
-//! Windows come from a pool that all loops share and go back to it, so no connection owns one.
-//! Who has taken one is its only user, also while the interpreter releases the GIL. Views that
-//! someone keeps (a subclass of `ssl.SSLObject` may) make a window useless: from then on its
-//! memory is never touched from Rust, and it does not go back.
+//! All loops share a pool of buffers, so no connection owns one. A [`BufferLease`] is the only user
+//! of its buffer, also while the interpreter releases the GIL. If other code keeps a view (a
+//! subclass of `ssl.SSLObject` may), the buffer cannot be reused: from then on Rust never accesses
+//! its memory, and it does not return to the pool.
 
 use std::cell::Cell;
 use std::cell::UnsafeCell;
@@ -22,18 +22,19 @@ use crate::ffi::buffer::{self, bytes_filled_by};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedRefCell;
 
-/// Bytes in a window: what one receive takes, and room for two records of TLS left over before.
+/// Bytes in a buffer: the size of one receive, plus two TLS records left over from the previous
+/// one.
 pub const CAPACITY: usize = 288 * 1024;
-/// Windows kept for later.
-const KEPT: usize = 4;
+/// Maximum number of pooled buffers.
+const POOL_CAPACITY: usize = 4;
 
 static POOL: AttachedRefCell<Vec<Py<SharedBuffer>>> = AttachedRefCell::new(Vec::new());
 
-/// Where the bytes of a window are.
+/// The memory of a buffer.
 enum Memory {
-    /// In a block of its own.
+    /// A block of its own.
     Own(Box<[u8]>),
-    /// In a bytes object that nobody else knows yet, and which may be without content.
+    /// A bytes object to which no other code refers yet, and which may be uninitialised.
     Bytes(Py<PyBytes>),
 }
 
@@ -55,37 +56,37 @@ impl Memory {
     }
 }
 
-/// A buffer of fixed size; `memoryview()` shows the part that was exposed last.
+/// A buffer of fixed size; `memoryview()` shows the part that was chosen last.
 #[pyclass(frozen, module = "ferroloop._ferroloop")]
 pub struct SharedBuffer {
     memory: UnsafeCell<Memory>,
     start: Cell<usize>,
     length: Cell<usize>,
-    /// Views that are not released yet.
+    /// Number of views that are not released yet.
     views: Cell<usize>,
 }
 
-// SAFETY: every access needs the GIL; the memory is lent to Rust, and replaced, only while no view
+// SAFETY: every access needs the GIL; Rust borrows or replaces the memory only while no view
 // exists, so views stay valid for the life of the object that they refer to.
 unsafe impl Sync for SharedBuffer {}
 
-/// A window taken from the pool, which goes back when dropped.
+/// The exclusive use of a buffer, which returns to the pool when this is dropped.
 pub struct BufferLease<'py>(Bound<'py, SharedBuffer>);
 
 impl<'py> BufferLease<'py> {
-    /// Takes a window out of the pool, or makes one.
+    /// Takes a buffer from the pool, or creates one.
     ///
     /// # Errors
     /// MemoryError.
     pub fn new(py: Python<'py>) -> PyOutcome<'py, Self> {
-        if let Some(window) = POOL.with(py, Vec::pop) {
-            return Ok(Self(window.into_bound(py)));
+        if let Some(buffer) = POOL.with(py, Vec::pop) {
+            return Ok(Self(buffer.into_bound(py)));
         }
         Self::make(py, Memory::Own(vec![0; CAPACITY].into_boxed_slice()))
     }
 
-    /// A window of `capacity` bytes (2 or more) that becomes a bytes object without a copy, by
-    /// [`BufferLease::into_bytes`]. What is not written yet must not be read.
+    /// A lease of a new buffer of `capacity` bytes (2 or more) that becomes a bytes object without
+    /// a copy, by [`BufferLease::into_bytes`]. Bytes that were not written must not be read.
     ///
     /// # Errors
     /// MemoryError.
@@ -95,16 +96,16 @@ impl<'py> BufferLease<'py> {
     }
 
     fn make(py: Python<'py>, memory: Memory) -> PyOutcome<'py, Self> {
-        let window = SharedBuffer {
+        let buffer = SharedBuffer {
             memory: UnsafeCell::new(memory),
             start: Cell::new(0),
             length: Cell::new(0),
             views: Cell::new(0),
         };
-        Bound::new(py, window).map(Self).or_raise(py)
+        Bound::new(py, buffer).map(Self).or_raise(py)
     }
 
-    /// How many bytes it holds.
+    /// The size of the buffer in bytes.
     pub fn capacity(&self) -> usize {
         self.memory().len()
     }
@@ -114,19 +115,19 @@ impl<'py> BufferLease<'py> {
         unsafe { &*self.0.get().memory.get() }
     }
 
-    /// The object, of which Python sees `part`.
+    /// The buffer object, of which Python code sees `part`.
     ///
     /// # Panics
-    /// If `part` is not inside the window.
-    pub fn lend(&self, part: Range<usize>) -> &Bound<'py, PyAny> {
-        let window = self.0.get();
-        assert!(part.start <= part.end && part.end <= self.capacity(), "a part of the window");
-        window.start.set(part.start);
-        window.length.set(part.len());
+    /// If `part` is not inside the buffer.
+    pub fn view(&self, part: Range<usize>) -> &Bound<'py, PyAny> {
+        let buffer = self.0.get();
+        assert!(part.start <= part.end && part.end <= self.capacity(), "a part of the buffer");
+        buffer.start.set(part.start);
+        buffer.length.set(part.len());
         self.0.as_any()
     }
 
-    fn check_unseen(&self) -> PyOutcome<'py, ()> {
+    fn check_no_views(&self) -> PyOutcome<'py, ()> {
         if self.0.get().views.get() == 0 {
             return Ok(());
         }
@@ -134,28 +135,28 @@ impl<'py> BufferLease<'py> {
         Err(Raised::of(self.0.py(), error))
     }
 
-    /// Lends `part` of the memory to `body`, which must not run Python code.
+    /// Calls `body`, which must not run Python code, with a mutable borrow of `part` of the memory.
     ///
     /// # Errors
-    /// BufferError if someone kept a view.
+    /// BufferError if other code has kept a view.
     pub fn with<R>(
         &self,
         part: Range<usize>,
         body: impl FnOnce(&mut [u8]) -> R,
     ) -> PyOutcome<'py, R> {
-        let window = self.0.get();
-        assert!(part.start <= part.end && part.end <= self.capacity(), "a part of the window");
-        self.check_unseen()?;
-        // SAFETY: taken by one user at a time, no view exists, and `body` runs no Python code, so
-        // this is the only reference; the GIL is held, as the lifetime says. The part is inside,
-        // and of new bytes only what was written is asked for.
+        let buffer = self.0.get();
+        assert!(part.start <= part.end && part.end <= self.capacity(), "a part of the buffer");
+        self.check_no_views()?;
+        // SAFETY: the lease is exclusive, no view exists, and `body` runs no Python code, so this
+        // is the only reference; the GIL is held, as the lifetime proves. The part is inside the
+        // buffer, and of new bytes callers request only what was written.
         Ok(body(unsafe {
-            let start = (&mut *window.memory.get()).start();
+            let start = (&mut *buffer.memory.get()).start();
             std::slice::from_raw_parts_mut(start.add(part.start), part.len())
         }))
     }
 
-    /// Fills the first `length` bytes at most by `fill`, which answers how many it wrote.
+    /// Lets `fill` write to the first `length` bytes; it returns how many it wrote.
     ///
     /// # Errors
     /// As [`BufferLease::with`].
@@ -165,14 +166,15 @@ impl<'py> BufferLease<'py> {
         fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
     ) -> PyOutcome<'py, io::Result<usize>> {
         self.with(0..length, |bytes| {
-            // SAFETY: initialised bytes are also maybe initialised ones; `fill` is ours, and
-            // writes nothing but bytes that the kernel received.
+            // SAFETY: initialised bytes are valid as `MaybeUninit`; `fill` is ours, and only writes
+            // bytes that the kernel received.
             let bytes = unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) };
             fill(bytes)
         })
     }
 
-    /// The first `length` bytes as a bytes object: a copy, unless it is a window of new bytes.
+    /// The first `length` bytes as a bytes object: a copy, unless the buffer was made by
+    /// [`BufferLease::of_new_bytes`].
     ///
     /// # Errors
     /// As [`BufferLease::with`], and MemoryError.
@@ -180,12 +182,12 @@ impl<'py> BufferLease<'py> {
         if matches!(self.memory(), Memory::Own(_)) {
             return self.to_bytes(0..length);
         }
-        self.check_unseen()?;
-        let window = self.0.get();
-        window.start.set(0);
-        window.length.set(0);
-        // SAFETY: no view exists, so nobody else knows the memory; the GIL is held.
-        let memory = unsafe { window.memory.get().replace(Memory::Own(Box::default())) };
+        self.check_no_views()?;
+        let buffer = self.0.get();
+        buffer.start.set(0);
+        buffer.length.set(0);
+        // SAFETY: no view exists, so nothing else refers to the memory; the GIL is held.
+        let memory = unsafe { buffer.memory.get().replace(Memory::Own(Box::default())) };
         match memory {
             Memory::Bytes(bytes) => buffer::shrink(bytes.into_bound(self.0.py()), length),
             Memory::Own(_) => unreachable!("looked at above"),
@@ -202,7 +204,7 @@ impl<'py> BufferLease<'py> {
         self.with(part, |content| {
             let content = &*content;
             bytes_filled_by(py, length.max(2), |bytes| {
-                // SAFETY: initialised bytes are also maybe initialised ones.
+                // SAFETY: initialised bytes are valid as `MaybeUninit`.
                 let content =
                     unsafe { &*(std::ptr::from_ref(content) as *const [MaybeUninit<u8>]) };
                 bytes[..length].copy_from_slice(content);
@@ -218,16 +220,16 @@ impl<'py> BufferLease<'py> {
 
 impl Drop for BufferLease<'_> {
     fn drop(&mut self) {
-        let window = self.0.get();
-        window.length.set(0);
+        let buffer = self.0.get();
+        buffer.length.set(0);
         let own = matches!(self.memory(), Memory::Own(block) if block.len() == CAPACITY);
-        if window.views.get() != 0 || !own {
+        if buffer.views.get() != 0 || !own {
             return;
         }
         let kept = self.0.clone().unbind();
-        // Dropped outside of the loan if the pool is full.
+        // If the pool is full, dropped after the borrow of the pool.
         let surplus = POOL.with(self.0.py(), |pool| {
-            if pool.len() < KEPT {
+            if pool.len() < POOL_CAPACITY {
                 pool.push(kept);
                 None
             } else {
@@ -245,18 +247,18 @@ impl SharedBuffer {
         view: *mut ffi::Py_buffer,
         flags: c_int,
     ) -> PyResult<()> {
-        let window = slf.get();
-        // SAFETY: `view` is the place that the caller of the slot gave; the memory lives as long
-        // as the object, of which the view takes a reference; start and length are inside.
+        let buffer = slf.get();
+        // SAFETY: `view` is a valid pointer passed by the caller of the slot; the memory lives as
+        // long as the object, to which the view takes a reference; start and length are inside it.
         let filled = unsafe {
-            let memory = (*window.memory.get()).start().add(window.start.get());
-            let length = window.length.get() as ffi::Py_ssize_t;
+            let memory = (*buffer.memory.get()).start().add(buffer.start.get());
+            let length = buffer.length.get() as ffi::Py_ssize_t;
             ffi::PyBuffer_FillInfo(view, slf.as_ptr(), memory.cast(), length, 0, flags)
         };
         if filled != 0 {
             return Err(PyErr::fetch(slf.py()));
         }
-        window.views.set(window.views.get() + 1);
+        buffer.views.set(buffer.views.get() + 1);
         Ok(())
     }
 
@@ -289,7 +291,7 @@ mod tests {
     }
 
     fn seen(lease: &BufferLease<'_>, part: Range<usize>) -> Vec<u8> {
-        lease.lend(part).call_method0("__len__").expect("a length");
+        lease.view(part).call_method0("__len__").expect("a length");
         let bytes = lease.0.py().get_type::<PyBytes>().call1((lease.0.as_any(),));
         bytes.and_then(|bytes| bytes.extract()).expect("bytes")
     }
@@ -329,7 +331,7 @@ mod tests {
         Python::attach(|py| {
             let lease = ok(BufferLease::new(py));
             fill(&lease, b"kept");
-            let object = lease.lend(0..4).clone();
+            let object = lease.view(0..4).clone();
             let view = ok(buffer::view(&object));
             let refused = lease.with(0..1, |_| ());
             assert!(refused.is_err_and(|raised| raised.value().is_instance_of::<PyBufferError>()));
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a part of the window")]
+    #[should_panic(expected = "a part of the buffer")]
     fn a_part_outside_is_refused() {
         Python::initialize();
         Python::attach(|py| {

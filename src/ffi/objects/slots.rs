@@ -1,6 +1,6 @@
 //! Type slots that PyO3 does not fill: finalizers and the awaiting protocol.
 //!
-//! Slots are patched once, right after a class is made and before it can be subclassed, so
+//! Slots are patched once, right after a class is created and before it can be subclassed, so that
 //! Python subclasses inherit them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,30 +13,30 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyClass};
 
-use crate::ffi::attach::entered;
+use crate::ffi::attach::with_attached;
 use crate::ffi::exception::{restore_raised, take_raised};
-use crate::ffi::objects::trashcan::bounded;
+use crate::ffi::objects::trashcan::with_bounded_depth;
 
 /// A class with a `__del__` that the interpreter calls for exact instances too (PEP 442).
 ///
-/// The class must also have a `__del__` method that calls [`Finalize::finalize`], for
-/// subclasses, which find the finalizer by name.
+/// The class must also have a `__del__` method that calls [`Finalize::finalize`], for subclasses,
+/// in which CPython finds the finalizer by name.
 pub trait Finalize: PyClass {
-    /// Where the deallocator that PyO3 made is kept.
+    /// Where the deallocator made by PyO3 is stored.
     fn original_dealloc() -> &'static AtomicPtr<()>;
 
-    /// Whether there is anything to report: spares the resurrection dance when not.
+    /// Whether there is anything to report. If not, the temporary resurrection is skipped.
     ///
-    /// Called with a reference count of zero: must not touch the count.
+    /// Called with a reference count of zero: must not change the count.
     fn needs_finalizing(slf: &Bound<'_, Self>) -> bool;
 
-    /// Reports what the object must not take silently to its grave. May resurrect it.
+    /// Reports what must not be lost silently with the object. May resurrect it.
     fn finalize(slf: &Bound<'_, Self>);
 
-    /// Lets go of objects held, as `Bound`s, before the deallocator drops the value: PyO3 asks for
-    /// each `Py` anew whether this thread is attached. Runs Python code.
+    /// Drops objects that the value holds, as `Bound`s, before the deallocator drops the value: for
+    /// each `Py`, PyO3 would check whether this thread is attached. Runs Python code.
     ///
-    /// Called with a reference count of zero, hidden from the collector: must not touch the count.
+    /// Called with a reference count of zero, untracked: must not change the count.
     #[inline(always)]
     fn release(_slf: &Bound<'_, Self>) {}
 }
@@ -48,7 +48,7 @@ pub fn install_finalizer<T: Finalize>(py: Python<'_>) {
         return;
     }
     finalizer_name(py);
-    // SAFETY: a live heap type that nobody has subclassed or instantiated yet.
+    // SAFETY: a live heap type that was neither subclassed nor instantiated yet.
     unsafe {
         let class = class.as_type_ptr();
         let original = (*class).tp_dealloc.map_or(std::ptr::null_mut(), |f| f as *mut ());
@@ -59,15 +59,15 @@ pub fn install_finalizer<T: Finalize>(py: Python<'_>) {
     }
 }
 
-/// Made when a class gets its finalizer: to make it panics where there is no memory.
+/// Created when a class gets its finalizer, since creating it panics if there is no memory.
 fn finalizer_name(py: Python<'_>) -> &Bound<'_, PyString> {
     intern!(py, "__del__")
 }
 
 /// Calls `__del__`, a method made by PyO3, which works while the interpreter finalizes.
 unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls `tp_finalize` attached, with an instance of the class that carries
-    // the slot. Nothing is dropped under the bare token but what CPython hands out.
+    // SAFETY: CPython calls `tp_finalize` attached, with an instance of the class that carries the
+    // slot. Under this token only objects that CPython has returned are dropped.
     unsafe {
         let py = Python::assume_attached();
         if !T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>()) {
@@ -86,24 +86,24 @@ unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
 }
 
 unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose count reached zero.
-    unsafe { bounded(object, dealloc::<T>, || finalize_and_free::<T>(object)) };
+    // SAFETY: CPython calls `tp_dealloc` attached, with an object whose reference count reached
+    // zero.
+    unsafe { with_bounded_depth(object, dealloc::<T>, || finalize_and_free::<T>(object)) };
 }
 
 /// # Safety
-/// Attached; `object` has a count of zero.
+/// The thread must be attached; `object` has a reference count of zero.
 #[inline(always)]
 unsafe fn finalize_and_free<T: Finalize>(object: *mut ffi::PyObject) {
-    // SAFETY: `needs_finalizing` and `release` do not touch the count; the original deallocator,
-    // which hides the object from the collector once more, is a `destructor` stored by
-    // `install_finalizer`.
+    // SAFETY: `needs_finalizing` and `release` do not change the count; the original deallocator,
+    // which untracks the object once more, is a `destructor` stored by `install_finalizer`.
     unsafe {
         let py = Python::assume_attached();
         if T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>())
             && ffi::PyObject_GC_IsFinalized(object) == 0
         {
             if ffi::PyObject_GC_IsTracked(object) == 0 {
-                // It was put aside, and may be resurrected now.
+                // The trashcan has untracked it, and it may be resurrected now.
                 ffi::PyObject_GC_Track(object.cast());
             }
             if ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
@@ -118,9 +118,9 @@ unsafe fn finalize_and_free<T: Finalize>(object: *mut ffi::PyObject) {
     }
 }
 
-/// What an awaitable answers when it is resumed.
+/// The result of resuming an awaitable.
 pub enum Resumed<'py> {
-    /// Suspend; the task gets this object.
+    /// Suspend; the task receives this object.
     Yield(Bound<'py, PyAny>),
     /// The await expression has this value.
     Return(Bound<'py, PyAny>),
@@ -130,20 +130,22 @@ pub enum Resumed<'py> {
 
 /// A class whose instances are their own awaiter: `await` allocates nothing.
 pub trait SelfAwaiting: PyClass {
-    /// Whether PyO3 counts a resumption: see [`FastMethod::COUNTED`](crate::ffi::method::FastMethod).
+    /// Whether PyO3 counts a resumption: see
+    /// [`FastMethod::COUNTED`](crate::ffi::method::FastMethod).
     const COUNTED: bool = true;
 
     /// One resumption with the value None.
     fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py>;
 
-    /// Whether it is certain, at a glance, that the instance is its own awaiter.
+    /// Whether the instance is certainly its own awaiter, by a quick check.
     #[inline(always)]
     fn is_its_own_awaiter(_slf: &Bound<'_, Self>) -> bool {
         true
     }
 
-    /// The awaiter of an instance that cannot be its own: the interpreter finds `send`, `throw` and
-    /// `close` of an awaiter by name, and what a program calls so need not be meant for it.
+    /// The awaiter of an instance that cannot be its own: the interpreter looks up `send`, `throw`
+    /// and `close` of an awaiter by name, and methods of these names in a subclass may have another
+    /// purpose. `None` if the instance is its own.
     fn separate_awaiter<'py>(_slf: &Bound<'py, Self>) -> Option<PyResult<Bound<'py, PyAny>>> {
         None
     }
@@ -151,11 +153,11 @@ pub trait SelfAwaiting: PyClass {
 
 /// Points `am_await`, `am_send` and `tp_iternext` of the class at [`SelfAwaiting::resume`].
 ///
-/// The dict of the class is left alone: an explicit `__await__()` still gives a separate iterator,
-/// and there is no `__next__` that would make instances look like iterators.
+/// The class dict is not changed: an explicit `__await__()` still returns a separate iterator, and
+/// there is no `__next__` that would make instances look like iterators.
 pub fn install_self_awaiting<T: SelfAwaiting>(py: Python<'_>) {
     let class = py.get_type::<T>();
-    // SAFETY: a live heap type that nobody has subclassed or instantiated yet; heap types have
+    // SAFETY: a live heap type that was neither subclassed nor instantiated yet; heap types have
     // their own `tp_as_async` table.
     unsafe {
         let class = class.as_type_ptr();
@@ -167,17 +169,18 @@ pub fn install_self_awaiting<T: SelfAwaiting>(py: Python<'_>) {
     }
 }
 
-/// Lets instances of `class` find the attributes of `hidden`, after those of its bases but `object`,
-/// with no class changed for a program that looks: `dir()` and `__bases__` do not show it.
-pub fn inherit_unseen(class: &Bound<'_, PyType>, hidden: &Bound<'_, PyType>) -> PyResult<()> {
+/// Adds `hidden` to the method resolution order of `class`, right before `object`, so that
+/// instances find its attributes, without a change that programs can see in `dir()` or `__bases__`.
+pub fn add_hidden_base(class: &Bound<'_, PyType>, hidden: &Bound<'_, PyType>) -> PyResult<()> {
     let py = class.py();
     let order = class.mro();
     let last = order.len().saturating_sub(1);
     let mut classes: Vec<Bound<'_, PyAny>> = order.iter().collect();
     classes.insert(last, hidden.clone().into_any());
     let order = PyTuple::new(py, classes)?;
-    // SAFETY: a live heap type that no Python code has seen yet; it owns its order, a tuple of types,
-    // and every type but the new one was in it. The new one adds no memory to instances.
+    // SAFETY: a live heap type that no Python code has seen yet; it owns its `tp_mro`, a tuple of
+    // types, in which every type but the new one was before. The new one does not change the layout
+    // of instances.
     unsafe {
         let class = class.as_type_ptr();
         let before = std::mem::replace(&mut (*class).tp_mro, order.into_ptr());
@@ -188,8 +191,8 @@ pub fn inherit_unseen(class: &Bound<'_, PyType>, hidden: &Bound<'_, PyType>) -> 
 }
 
 unsafe extern "C" fn await_self<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: CPython calls slots attached, with a live instance of the class that carries them; it
-    // gets a new reference back, or null with an exception set.
+    // SAFETY: CPython calls slots attached, with a live instance of the class that has them, and
+    // gets a new reference, or null with an exception set.
     unsafe {
         let py = Python::assume_attached();
         let slf = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
@@ -197,7 +200,7 @@ unsafe extern "C" fn await_self<T: SelfAwaiting>(object: *mut ffi::PyObject) -> 
     }
 }
 
-/// The awaiter of what may not be its own: a new reference, or null with an exception set.
+/// The separate awaiter of an instance: a new reference, or null with an exception set.
 #[cold]
 #[inline(never)]
 fn await_separate<T: SelfAwaiting>(slf: &Bound<'_, T>) -> *mut ffi::PyObject {
@@ -219,7 +222,7 @@ fn internal_error() -> PyErr {
 
 #[inline(always)]
 fn resume<'py, T: SelfAwaiting>(py: Python<'py>, object: *mut ffi::PyObject) -> Resumed<'py> {
-    // SAFETY: CPython calls the slots with an instance of the class that carries them.
+    // SAFETY: CPython calls the slots with an instance of the class that has them.
     let slf = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
     catch_unwind(AssertUnwindSafe(|| T::resume(&slf)))
         .unwrap_or_else(|_panic| Resumed::Raise(internal_error().into_value(py).into_bound(py)))
@@ -239,12 +242,12 @@ unsafe extern "C" fn send<T: SelfAwaiting>(
                 (std::ptr::null_mut(), ffi::PySendResult::PYGEN_ERROR)
             }
         };
-        // SAFETY: CPython passes a valid place for the result.
+        // SAFETY: CPython passes a valid pointer for the result.
         unsafe { *result = value };
         outcome
     };
     // SAFETY: CPython calls slots attached.
-    unsafe { if T::COUNTED { entered(enter) } else { enter(Python::assume_attached()) } }
+    unsafe { if T::COUNTED { with_attached(enter) } else { enter(Python::assume_attached()) } }
 }
 
 unsafe extern "C" fn next<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -260,17 +263,17 @@ unsafe extern "C" fn next<T: SelfAwaiting>(object: *mut ffi::PyObject) -> *mut f
         }
     };
     // SAFETY: CPython calls slots attached.
-    unsafe { if T::COUNTED { entered(enter) } else { enter(Python::assume_attached()) } }
+    unsafe { if T::COUNTED { with_attached(enter) } else { enter(Python::assume_attached()) } }
 }
 
-/// Raises StopIteration(value) without a call of the class, which is half of what it costs. False,
-/// and nothing raised, while an exception is being handled, which would be its context.
+/// Raises StopIteration(value) without calling the class, which is half of its cost. Returns false,
+/// and raises nothing, while an exception is being handled, which would become its context.
 #[cfg(Py_3_12)]
 #[inline(always)]
 fn signal_return_outside_of_handlers(value: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: attached; the class is a live one, whose `tp_new` takes a tuple and keeps a reference
-    // of its own to it; what it makes is a zeroed `PyStopIterationObject`, which only we know until
-    // it is raised. Where it makes none it raised MemoryError.
+    // SAFETY: attached; a live class, whose `tp_new` takes a tuple and keeps its own reference to
+    // it. It returns a zeroed `PyStopIterationObject`, to which no other code refers until it is
+    // raised, or null with MemoryError set.
     unsafe {
         let handled = ffi::PyErr_GetHandledException();
         if !handled.is_null() {
@@ -294,7 +297,7 @@ fn signal_return_outside_of_handlers(value: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-/// Raises StopIteration(value), or nothing at all for None, which the protocol allows.
+/// Raises StopIteration(value), or nothing for None, which the protocol allows.
 #[inline(always)]
 fn signal_return(value: &Bound<'_, PyAny>) {
     if value.is_none() {

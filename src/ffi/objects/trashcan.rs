@@ -1,9 +1,9 @@
-//! Deallocators that call themselves to a bounded depth only.
+//! Bounds the nesting of deallocators.
 //!
-//! An object that dies lets go of others, which may die with it: freeing a chain of handles, each
-//! the argument of the next, would take a few stack frames per handle. As CPython's own containers
-//! do, a deallocator that finds itself deep inside of others puts its object aside, and the
-//! outermost one of the thread finishes it.
+//! A deallocated object drops its references, which may deallocate other objects: freeing a chain
+//! of handles, each the argument of the next, would take a few stack frames per handle. As
+//! CPython's own containers do, a deallocator that is nested too deeply defers its object, and the
+//! outermost deallocator of the thread frees it.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,50 +14,51 @@ use pyo3::prelude::*;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::thread_pointer::thread_pointer;
 
-/// Deallocators inside of each other on one stack. A level takes a few hundred bytes of ours, and
-/// what CPython needs for the objects between two of ours.
+/// Maximum number of nested deallocators on one stack. A level takes a few hundred bytes of ours,
+/// and what CPython needs for the objects between two of ours.
 const MAX_DEPTH: u32 = 50;
 
-/// An object with a reference count of zero, hidden from the collector, and its deallocator.
+/// An object with a reference count of zero, not tracked by the garbage collector, and its
+/// deallocator.
 struct PendingDealloc(*mut ffi::PyObject, ffi::destructor);
 
-// SAFETY: only the holder of the GIL uses it.
+// SAFETY: only used with the GIL held.
 unsafe impl Send for PendingDealloc {}
 
-/// What waits for the outermost deallocator of any thread.
+/// Deferred objects, for the outermost deallocator of any thread.
 static PENDING: AttachedCell<Vec<PendingDealloc>> = AttachedCell::new(Vec::new());
 
-/// Whether there is something in [`PENDING`].
-static IS_DUE: AttachedCell<bool> = AttachedCell::new(false);
+/// Whether [`PENDING`] is not empty.
+static HAS_PENDING: AttachedCell<bool> = AttachedCell::new(false);
 
-/// The thread whose deallocators [`DEPTH`] counts: another one only takes it over while it is 0. As
-/// deallocators hold the GIL, this is nearly always the thread that runs, which saves a look-up of
-/// something thread-local.
-static OWNER: AttachedCell<usize> = AttachedCell::new(0);
+/// The thread whose deallocators [`DEPTH`] counts. Another thread takes it over only while it is 0.
+/// As deallocators hold the GIL, this is nearly always the running thread, which saves a
+/// thread-local lookup.
+static COUNTED_THREAD: AttachedCell<usize> = AttachedCell::new(0);
 static DEPTH: AttachedCell<u32> = AttachedCell::new(0);
 
 thread_local! {
-    /// The same while another thread is inside of a deallocator, which has let go of the GIL, or was
-    /// when this process was forked.
+    /// The depth of this thread while [`DEPTH`] belongs to another one, which is inside a
+    /// deallocator that has released the GIL, or was when this process was forked.
     static OWN_DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
-/// A deallocator that runs.
+/// A running deallocator.
 enum Level {
     /// Counted by [`DEPTH`].
-    Owner,
+    Counted,
     /// Counted by [`OWN_DEPTH`].
-    Other,
+    Local,
 }
 
 impl Level {
-    /// None if the stack is too deep for another one.
+    /// `None` if the maximum depth is reached.
     #[inline(always)]
     fn enter(py: Python<'_>) -> Option<Self> {
         let depth = DEPTH.get(py);
-        if OWNER.get(py) == thread_pointer() && depth < MAX_DEPTH {
+        if COUNTED_THREAD.get(py) == thread_pointer() && depth < MAX_DEPTH {
             DEPTH.set(py, depth + 1);
-            return Some(Self::Owner);
+            return Some(Self::Counted);
         }
         Self::enter_slowly(py)
     }
@@ -66,88 +67,93 @@ impl Level {
     fn enter_slowly(py: Python<'_>) -> Option<Self> {
         let this_thread = thread_pointer();
         if DEPTH.get(py) == 0 {
-            OWNER.set(py, this_thread);
+            COUNTED_THREAD.set(py, this_thread);
             DEPTH.set(py, 1);
-            return Some(Self::Owner);
+            return Some(Self::Counted);
         }
-        if OWNER.get(py) == this_thread || OWN_DEPTH.get() >= MAX_DEPTH {
+        if COUNTED_THREAD.get(py) == this_thread || OWN_DEPTH.get() >= MAX_DEPTH {
             return None;
         }
         OWN_DEPTH.set(OWN_DEPTH.get() + 1);
-        Some(Self::Other)
+        Some(Self::Local)
     }
 
     #[inline(always)]
     fn leave(self, py: Python<'_>) {
         let depth = match self {
-            Self::Owner => {
+            Self::Counted => {
                 let depth = DEPTH.get(py) - 1;
                 DEPTH.set(py, depth);
                 depth
             }
-            Self::Other => Self::leave_other(),
+            Self::Local => Self::leave_local(),
         };
-        if depth == 0 && IS_DUE.get(py) {
-            finish(py);
+        if depth == 0 && HAS_PENDING.get(py) {
+            dealloc_pending(py);
         }
     }
 
     #[cold]
-    fn leave_other() -> u32 {
+    fn leave_local() -> u32 {
         OWN_DEPTH.set(OWN_DEPTH.get() - 1);
         OWN_DEPTH.get()
     }
 }
 
-/// Runs `free`, the body of `dealloc`, now or, deep inside of other deallocators, has `dealloc`
-/// called again when those are done. Then the collector does not see the object meanwhile.
+/// Runs `free`, the body of `dealloc`, at once; or, if nested too deeply, defers `object`, for
+/// which `dealloc` is called again later. The garbage collector does not track it meanwhile.
 ///
-/// A panic in `free` ends here: the object's memory is lost.
+/// A panic in `free` is caught; the object's memory is leaked then.
 ///
 /// # Safety
-/// Called by `dealloc`, a `tp_dealloc`, for `object`, of a class with a collector header.
+/// Must be called by `dealloc`, a `tp_dealloc`, for `object`, of a class with a collector header.
 #[inline(always)]
-pub unsafe fn bounded(object: *mut ffi::PyObject, dealloc: ffi::destructor, free: impl FnOnce()) {
+pub unsafe fn with_bounded_depth(
+    object: *mut ffi::PyObject,
+    dealloc: ffi::destructor,
+    free: impl FnOnce(),
+) {
     // SAFETY: CPython calls `tp_dealloc` attached.
     let py = unsafe { Python::assume_attached() };
     let Some(level) = Level::enter(py) else {
-        // SAFETY: by the contract of this function.
+        // SAFETY: guaranteed by the caller.
         unsafe { defer(py, object, dealloc) };
         return;
     };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(free)) {
-        // What a panic carries may panic when it is dropped.
+        // Dropping the payload of a panic may panic.
         std::mem::forget(panic);
     }
     level.leave(py);
 }
 
 /// # Safety
-/// As [`bounded`].
+/// As [`with_bounded_depth`].
 #[cold]
 unsafe fn defer(py: Python<'_>, object: *mut ffi::PyObject, dealloc: ffi::destructor) {
-    // SAFETY: a dying object with a collector header; untracking twice is allowed.
+    // SAFETY: an object with a collector header that is being deallocated; untracking twice is
+    // allowed.
     unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
     let mut list = PENDING.take(py);
     list.push(PendingDealloc(object, dealloc));
     drop(PENDING.replace(py, list));
-    IS_DUE.set(py, true);
+    HAS_PENDING.set(py, true);
 }
 
-/// Frees what was put aside, and what is put aside meanwhile.
+/// Frees the deferred objects, including those deferred meanwhile.
 #[cold]
-fn finish(py: Python<'_>) {
-    // What is freed here must not finish anything itself, one inside of the other.
+fn dealloc_pending(py: Python<'_>) {
+    // Enter a level, so that deallocators called here do not call this function.
     let Some(level) = Level::enter(py) else { return };
     loop {
         let mut list = PENDING.take(py);
         let next = list.pop();
-        IS_DUE.set(py, !list.is_empty());
-        // The memory goes back with the last of them.
+        HAS_PENDING.set(py, !list.is_empty());
+        // The list's memory is freed with its last entry.
         drop(if list.is_empty() { list } else { PENDING.replace(py, list) });
         let Some(PendingDealloc(object, dealloc)) = next else { break };
-        // SAFETY: attached, as the deallocator that calls this is; `dealloc` put the object aside,
-        // to which nothing refers.
+        // SAFETY: attached, as the calling deallocator is; `dealloc` has deferred the object, to
+        // which nothing refers.
         unsafe { dealloc(object) };
     }
     level.leave(py);

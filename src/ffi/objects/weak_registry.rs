@@ -1,7 +1,7 @@
 //! A registry of live objects that does not keep them alive.
 //!
-//! A weak reference per task costs more than the rest of its life. Here each object carries a
-//! [`RegistryEntry`], whose drop, part of the object's own, takes it out again.
+//! A weak reference per task costs more than the rest of its life. Here each object contains a
+//! [`RegistryEntry`] which, dropped with the object, removes it from the registry.
 
 use std::ptr::NonNull;
 
@@ -16,32 +16,33 @@ const UNREGISTERED: u32 = u32::MAX;
 /// Pointers to the registered objects, in no particular order.
 pub struct WeakRegistry(AttachedRefCell<Vec<Registered>>);
 
-/// One object, and the place where it keeps its index.
+/// A registered object, and the address of its index.
 #[derive(Clone, Copy)]
 struct Registered {
     object: NonNull<ffi::PyObject>,
     index: NonNull<AttachedCell<u32>>,
 }
 
-// SAFETY: the pointers are only followed with the GIL held, while the object lives.
+// SAFETY: the pointers are only dereferenced with the GIL held, while the object lives.
 unsafe impl Send for Registered {}
 
-/// Part of an object that can be registered in a [`WeakRegistry`]; dropping it takes the object out.
+/// Part of an object that can be registered in a [`WeakRegistry`]; dropping it unregisters the
+/// object.
 pub struct RegistryEntry {
     index: AttachedCell<u32>,
     registry: &'static WeakRegistry,
 }
 
 impl RegistryEntry {
-    /// Not registered yet.
+    /// An entry that is not registered yet.
     pub const fn new(registry: &'static WeakRegistry) -> Self {
         Self { index: AttachedCell::new(UNREGISTERED), registry }
     }
 
-    /// Registers `owner`, whose part this must be.
+    /// Registers `owner`, which must contain this entry.
     ///
     /// # Panics
-    /// If this registry entry is not stored inside `owner`.
+    /// If this entry is not stored inside `owner`.
     #[inline(always)]
     pub fn register<T: PyClass>(&self, owner: &Bound<'_, T>) {
         let py = owner.py();
@@ -63,12 +64,12 @@ impl RegistryEntry {
         });
     }
 
-    /// Whether the object is in.
+    /// Whether the object is registered.
     pub fn is_registered(&self, py: Python<'_>) -> bool {
         self.index.get(py) != UNREGISTERED
     }
 
-    /// Takes the object out, if it is in.
+    /// Unregisters the object, if it is registered.
     #[inline(always)]
     pub fn unregister(&self, py: Python<'_>) {
         let index = self.index.get(py);
@@ -79,7 +80,7 @@ impl RegistryEntry {
         self.registry.0.with(py, |entries| {
             entries.swap_remove(index as usize);
             if let Some(moved) = entries.get(index as usize) {
-                // SAFETY: every entry lives, for it leaves the registry when it is dropped.
+                // SAFETY: every entry is live, since dropping it unregisters it.
                 unsafe { moved.index.as_ref() }.set(py, index);
             }
         });
@@ -88,23 +89,24 @@ impl RegistryEntry {
 
 impl Drop for RegistryEntry {
     fn drop(&mut self) {
-        // SAFETY: part of a Python object, which is dropped attached. What unregisters drops nothing.
+        // SAFETY: part of a Python object, which is dropped attached. Unregistering drops no
+        // objects.
         self.unregister(unsafe { Python::assume_attached() });
     }
 }
 
 impl WeakRegistry {
-    /// Nobody yet.
+    /// An empty registry.
     pub const fn new() -> Self {
         Self(AttachedRefCell::new(Vec::new()))
     }
 
-    /// Takes all out.
+    /// Unregisters all objects.
     #[cfg(Py_3_14)]
     pub fn clear(&self, py: Python<'_>) {
         self.0.with(py, |entries| {
             for entry in entries.drain(..) {
-                // SAFETY: every entry lives, for it leaves the registry when it is dropped.
+                // SAFETY: every entry is live, since dropping it unregisters it.
                 unsafe { entry.index.as_ref() }.set(py, UNREGISTERED);
             }
         });
@@ -117,8 +119,8 @@ impl WeakRegistry {
                 .iter()
                 .filter_map(|entry| {
                     let object = entry.object.as_ptr();
-                    // SAFETY: entries live; one whose count is zero is on its way out and must
-                    // not be resurrected. An incref runs no Python code.
+                    // SAFETY: entries are live; an object whose reference count is zero is being
+                    // deallocated and must not be resurrected. An incref runs no Python code.
                     unsafe {
                         (ffi::Py_REFCNT(object) > 0).then(|| Bound::from_borrowed_ptr(py, object))
                     }
