@@ -20,7 +20,8 @@ async def limited(semaphore: asyncio.Semaphore, number: int, running: list) -> N
     async with semaphore:
         running.append(number)
         print("running:", len(running))
-        await asyncio.sleep(0.01 * (number + 1))
+        for _ in range(number + 1):
+            await asyncio.sleep(0)
         running.remove(number)
 
 
