@@ -8,8 +8,9 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use crate::executor::completion;
+use crate::reactor::SlotKey;
 use crate::reactor::WakeSignal;
-use crate::scheduler::inbox::{Inbox, Message, SlotKey};
+use crate::scheduler::inbox::{Inbox, Message};
 
 /// The function that a worker thread runs.
 pub type DetachedWork = Box<dyn FnOnce() -> MakeResult + Send>;

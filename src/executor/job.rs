@@ -17,9 +17,9 @@ use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::future::{Callback, Future};
 use crate::handle::CallbackArguments;
+use crate::reactor::SlotKey;
 use crate::reactor::WakeSignal;
 use crate::scheduler::Scheduler;
-use crate::scheduler::inbox::SlotKey;
 
 /// What a worker calls.
 pub enum Call {

@@ -6,6 +6,7 @@
 //! - [`Registrations`] maps each descriptor to the receiver of its events; the generation in each
 //!   [`Token`] keeps an event for a closed descriptor from the next owner of its number
 //!   (`registrations.rs`, `token.rs`).
+//! - [`Slab`] stores values under keys that are never valid for another value (`slab.rs`).
 //! - [`AdaptiveSpin`] decides whether to poll for a moment before going to sleep
 //!   (`adaptive_spin.rs`).
 //! - [`Timers`] orders deadlines (`timers.rs`); [`clock`] reads the time against which they are
@@ -19,6 +20,7 @@ mod adaptive_spin;
 pub mod clock;
 mod poller;
 mod registrations;
+mod slab;
 mod timers;
 mod token;
 mod wake_signal;
@@ -28,6 +30,7 @@ pub use mio::Interest;
 pub use adaptive_spin::{AdaptiveSpin, WaitStrategy};
 pub use poller::{Poller, Readiness, Registrar, Waker};
 pub use registrations::{Registration, Registrations};
+pub use slab::{Slab, SlotKey};
 pub use timers::Timers;
 pub use token::Token;
 pub use wake_signal::WakeSignal;

@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 
 use super::{Runnable, Scheduler};
 use crate::ffi::exception::PyOutcome;
-use crate::reactor::WakeSignal;
+use crate::reactor::{Slab, SlotKey, WakeSignal};
 use crate::sys::fork::Generation;
 
 /// How long to try for a lock in a forked child, where its holder may no longer exist.
@@ -126,13 +126,6 @@ impl Inbox {
     }
 }
 
-/// Identifies a slot in [`Parked`]. A slot that was released and taken again has another key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotKey {
-    index: u32,
-    generation: u32,
-}
-
 /// The owner of a reserved slot.
 pub trait ParkedEntry: Send + Sync {
     /// The loop is closed: drop everything. May run any code.
@@ -140,26 +133,16 @@ pub trait ParkedEntry: Send + Sync {
 }
 
 /// What a slot held, which the caller drops where running Python code is safe.
-#[must_use = "dropping a runnable may run Python: do it where that is safe"]
-pub struct ReleasedSlot {
-    waiting: Option<Runnable>,
-    entry: Option<Arc<dyn ParkedEntry>>,
-}
-
 #[derive(Default)]
-struct Slot {
-    generation: u32,
-    taken: bool,
-    entry: Option<Arc<dyn ParkedEntry>>,
+#[must_use = "dropping a runnable may run Python: do it where that is safe"]
+pub struct ParkedSlot {
     waiting: Option<Runnable>,
+    entry: Option<Arc<dyn ParkedEntry>>,
 }
 
 /// The runnables that wait for a wake-up or a reply, by key.
 #[derive(Default)]
-pub struct Parked {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-}
+pub struct Parked(Slab<ParkedSlot>);
 
 impl Parked {
     /// Reserves a slot; `entry` creates its owner from the slot's key.
@@ -167,39 +150,23 @@ impl Parked {
         &mut self,
         entry: impl FnOnce(SlotKey) -> Arc<R>,
     ) -> Arc<R> {
-        let (key, slot) = self.free_slot();
+        let key = self.0.insert(ParkedSlot::default());
         let entry = entry(key);
-        slot.entry = Some(entry.clone());
+        if let Some(slot) = self.0.get_mut(key) {
+            slot.entry = Some(entry.clone());
+        }
         entry
     }
 
     /// Parks `runnable` until a [`Message::Reply`].
     pub fn await_reply(&mut self, runnable: Runnable) -> SlotKey {
-        let (key, slot) = self.free_slot();
-        slot.waiting = Some(runnable);
-        key
-    }
-
-    fn free_slot(&mut self) -> (SlotKey, &mut Slot) {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 futures fit in memory")
-        });
-        let slot = &mut self.slots[index as usize];
-        slot.taken = true;
-        (SlotKey { index, generation: slot.generation }, slot)
-    }
-
-    fn slot(&mut self, key: SlotKey) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(key.index as usize)
-            .filter(|slot| slot.generation == key.generation && slot.taken)
+        self.0.insert(ParkedSlot { waiting: Some(runnable), entry: None })
     }
 
     /// Parks `runnable` until the next wake-up. Returns what the caller has to drop.
     #[must_use = "dropping a runnable may run Python: do it where that is safe"]
     pub fn park(&mut self, key: SlotKey, runnable: Runnable) -> Option<Runnable> {
-        match self.slot(key) {
+        match self.0.get_mut(key) {
             Some(slot) => slot.waiting.replace(runnable),
             None => Some(runnable),
         }
@@ -207,31 +174,22 @@ impl Parked {
 
     /// Removes and returns the parked runnable.
     pub fn unpark(&mut self, key: SlotKey) -> Option<Runnable> {
-        self.slot(key)?.waiting.take()
+        self.0.get_mut(key)?.waiting.take()
     }
 
     /// Releases the slot. `None` if the key is no longer valid.
-    pub fn release(&mut self, key: SlotKey) -> Option<ReleasedSlot> {
-        let slot = self.slot(key)?;
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.taken = false;
-        let released = ReleasedSlot { waiting: slot.waiting.take(), entry: slot.entry.take() };
-        self.free.push(key.index);
-        Some(released)
+    pub fn release(&mut self, key: SlotKey) -> Option<ParkedSlot> {
+        self.0.remove(key)
     }
 
     /// Releases all slots, which invalidates all keys.
-    fn take_all(&mut self) -> Vec<ReleasedSlot> {
-        let keys: Vec<_> = (0u32..)
-            .zip(&self.slots)
-            .map(|(index, slot)| SlotKey { index, generation: slot.generation })
-            .collect();
-        keys.into_iter().filter_map(|key| self.release(key)).collect()
+    fn take_all(&mut self) -> Vec<ParkedSlot> {
+        self.0.take_all()
     }
 
     /// Reports the parked runnables to the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.slots
+        self.0
             .iter()
             .filter_map(|slot| slot.waiting.as_ref())
             .try_for_each(|waiting| waiting.traverse(visit))

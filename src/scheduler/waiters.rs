@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use super::Scheduler;
 use crate::ffi::exception::PyOutcome;
+use crate::reactor::{Slab, SlotKey};
 
 /// How many sockets are checked before each sleep.
 const CHECKS_PER_SLEEP: usize = 64;
@@ -37,8 +38,7 @@ pub struct SocketWaiter {
 /// All operations of a loop that wait for a socket.
 #[derive(Default)]
 pub struct SocketWaiters {
-    slots: Vec<Option<SocketWaiter>>,
-    free: Vec<usize>,
+    slots: Slab<SocketWaiter>,
     /// The slot to check next.
     next: usize,
     /// Number of slots not checked since the last callback ran.
@@ -46,42 +46,21 @@ pub struct SocketWaiters {
 }
 
 impl SocketWaiters {
-    /// Adds an operation; returns its slot.
-    pub fn add(&mut self, object: &Bound<'_, PyAny>, kind: &'static SocketWaiterKind) -> usize {
-        let waiter = Some(SocketWaiter { object: object.clone().unbind(), kind });
-        match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot] = waiter;
-                slot
-            }
-            None => {
-                self.slots.push(waiter);
-                self.slots.len() - 1
-            }
-        }
+    /// Adds an operation.
+    pub fn add(&mut self, object: &Bound<'_, PyAny>, kind: &'static SocketWaiterKind) -> SlotKey {
+        self.slots.insert(SocketWaiter { object: object.clone().unbind(), kind })
     }
 
-    /// Removes `object` from its slot, unless it was found closed before; the caller drops it.
+    /// Removes an operation, unless it was found closed before; the caller drops it.
     #[must_use = "drop it where no cell is borrowed"]
-    pub fn remove(&mut self, slot: usize, object: &Bound<'_, PyAny>) -> Option<SocketWaiter> {
-        let waiter = self.slots.get(slot)?.as_ref()?;
-        if waiter.object.is(object) { self.release(slot) } else { None }
-    }
-
-    fn release(&mut self, slot: usize) -> Option<SocketWaiter> {
-        let waiter = self.slots.get_mut(slot)?.take()?;
-        self.free.push(slot);
-        if self.free.len() == self.slots.len() {
-            self.slots.clear();
-            self.free.clear();
-        }
-        Some(waiter)
+    pub fn remove(&mut self, key: SlotKey) -> Option<SocketWaiter> {
+        self.slots.remove(key)
     }
 
     /// Notes that callbacks have run, any of which may have closed any socket.
     #[inline(always)]
     pub fn note_callbacks(&mut self) {
-        self.unchecked = self.slots.len();
+        self.unchecked = self.slots.slot_count();
     }
 
     /// Checks the next few; removes and returns those whose socket is closed.
@@ -89,12 +68,12 @@ impl SocketWaiters {
         let mut closed = Vec::new();
         for _ in 0..self.unchecked.min(CHECKS_PER_SLEEP) {
             self.unchecked -= 1;
-            self.next = if self.next < self.slots.len() { self.next } else { 0 };
+            self.next = if self.next < self.slots.slot_count() { self.next } else { 0 };
             let slot = self.next;
             self.next += 1;
-            let Some(Some(waiter)) = self.slots.get(slot) else { continue };
+            let Some((key, waiter)) = self.slots.at(slot) else { continue };
             if (waiter.kind.is_closed)(waiter.object.bind(py)) {
-                closed.extend(self.release(slot));
+                closed.extend(self.slots.remove(key));
             }
         }
         closed
@@ -102,14 +81,13 @@ impl SocketWaiters {
 
     /// Removes and returns all operations; the caller drops them.
     #[must_use = "drop them where no cell is borrowed"]
-    pub fn take_all(&mut self) -> Vec<Option<SocketWaiter>> {
-        self.free.clear();
-        std::mem::take(&mut self.slots)
+    pub fn take_all(&mut self) -> Vec<SocketWaiter> {
+        self.slots.take_all()
     }
 
     /// Reports the operations to the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.slots.iter().flatten().try_for_each(|waiter| visit.call(&waiter.object))
+        self.slots.iter().try_for_each(|waiter| visit.call(&waiter.object))
     }
 }
 
@@ -171,10 +149,10 @@ mod tests {
                     assert_eq!(waiters.unchecked, 0);
                     assert!(matches!(&found[..], [one] if one.object.is(&operations[closed])));
                     // It was removed, and its slot may have another user.
-                    assert!(waiters.remove(slots[closed], &operations[closed]).is_none());
+                    assert!(waiters.remove(slots[closed]).is_none());
                     let next = PyList::empty(py).into_any();
                     waiters.add(&next, &LISTS);
-                    assert!(waiters.remove(slots[closed], &operations[closed]).is_none());
+                    assert!(waiters.remove(slots[closed]).is_none());
                 }
             }
         });
@@ -189,14 +167,12 @@ mod tests {
             for _ in 0..100 {
                 let slots = operations.each_ref().map(|one| waiters.add(one, &LISTS));
                 for (slot, operation) in slots.into_iter().zip(&operations) {
-                    assert!(
-                        waiters.remove(slot, operation).is_some_and(|w| w.object.is(operation))
-                    );
+                    assert!(waiters.remove(slot).is_some_and(|w| w.object.is(operation)));
                 }
             }
-            assert!(waiters.slots.len() <= operations.len());
+            assert!(waiters.slots.slot_count() <= operations.len());
             waiters.add(&operations[0], &LISTS);
-            assert_eq!(waiters.take_all().into_iter().flatten().count(), 1);
+            assert_eq!(waiters.take_all().len(), 1);
             assert!(waiters.take_all().is_empty());
         });
     }

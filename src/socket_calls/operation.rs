@@ -30,6 +30,7 @@ use crate::future::{Future, FutureIterator};
 use crate::interop::address;
 use crate::interop::error::os_error;
 use crate::interop::imports;
+use crate::reactor::SlotKey;
 use crate::scheduler::report::too_late_to_report;
 use crate::scheduler::waiters::SocketWaiterKind;
 use crate::scheduler::watch::Direction;
@@ -140,8 +141,8 @@ pub struct SocketOperation {
     future: AttachedCell<Option<Py<Future>>>,
     reader: AttachedCell<Option<Py<SocketReader>>>,
     state: AttachedCell<OperationState>,
-    /// The descriptor that it waits for, and its slot among the loop's waiters.
-    waiting: AttachedCell<Option<(RawFd, usize)>>,
+    /// The descriptor that it waits for, and its key among the loop's waiters.
+    waiting: AttachedCell<Option<(RawFd, SlotKey)>>,
 }
 
 /// The value of a call, `None` if it would block.
@@ -455,7 +456,7 @@ impl SocketOperation {
             reader.get().release(slf);
         }
         let Some((fd, slot)) = self.waiting.take(py) else { return };
-        let waiter = scheduler.waiters.with(py, |waiters| waiters.remove(slot, slf.as_any()));
+        let waiter = scheduler.waiters.with(py, |waiters| waiters.remove(slot));
         drop(waiter);
         if self.action.inspect(py, |action| matches!(action, Action::SendAll(..))) {
             drop(self.action.replace(py, Action::SendAll(py.None(), 0)));

@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
+use crate::reactor::{Slab, SlotKey};
+
 /// A future whose output goes to Python.
 pub type LocalFuture = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
 
@@ -31,10 +33,10 @@ struct ArenaShared {
 /// A request of another thread.
 #[derive(Clone, Copy)]
 enum SlotRequest {
-    /// Drop the future at this index; the index stays reserved.
-    DropFuture(u32),
-    /// Drop the future at this index, if there is one, and reuse the index.
-    FreeIndex(u32),
+    /// Drop the future of this slot, which stays reserved.
+    DropFuture(SlotKey),
+    /// Drop the future of this slot, if there is one, and free the slot.
+    FreeSlot(SlotKey),
 }
 
 impl ArenaShared {
@@ -47,19 +49,13 @@ impl ArenaShared {
 #[derive(Default)]
 struct Arena {
     shared: Arc<ArenaShared>,
-    slots: RefCell<Slots>,
-}
-
-#[derive(Default)]
-struct Slots {
-    /// None while an index is free, or its future is being polled.
-    futures: Vec<Option<LocalFuture>>,
-    free: Vec<u32>,
+    /// None while the future is being polled, or was dropped.
+    slots: RefCell<Slab<Option<LocalFuture>>>,
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        for future in std::mem::take(&mut self.slots.get_mut().futures) {
+        for future in self.slots.get_mut().take_all() {
             drop_catching_panic(future);
         }
     }
@@ -69,10 +65,10 @@ thread_local! {
     static ARENA: Arena = Arena::default();
 }
 
-/// The only owner of an index in the arena of one thread.
+/// The only owner of a slot in the arena of one thread.
 pub struct FutureSlot {
     shared: Arc<ArenaShared>,
-    index: u32,
+    key: SlotKey,
 }
 
 /// The caller's thread is not the future's.
@@ -92,19 +88,8 @@ impl FutureSlot {
     pub fn new(future: LocalFuture) -> Self {
         ARENA.with(|arena| {
             process_requests_if_any(arena);
-            let mut slots = arena.slots.borrow_mut();
-            let index = match slots.free.pop() {
-                Some(index) => {
-                    slots.futures[index as usize] = Some(future);
-                    index
-                }
-                None => {
-                    slots.futures.push(Some(future));
-                    u32::try_from(slots.futures.len() - 1)
-                        .expect("fewer than 2^32 futures fit in memory")
-                }
-            };
-            Self { shared: arena.shared.clone(), index }
+            let key = arena.slots.borrow_mut().insert(Some(future));
+            Self { shared: arena.shared.clone(), key }
         })
     }
 
@@ -133,7 +118,7 @@ impl FutureSlot {
                 Release::Done
             }
             Err(WrongThread) => {
-                self.shared.request(SlotRequest::DropFuture(self.index));
+                self.shared.request(SlotRequest::DropFuture(self.key));
                 Release::Deferred
             }
         }
@@ -142,11 +127,15 @@ impl FutureSlot {
     /// Calls `body` with the stored future; None in another thread, or if this one is ending.
     #[inline]
     fn with_slot<R>(&self, body: impl FnOnce(&mut Option<LocalFuture>) -> R) -> Option<R> {
+        self.with_slots(|slots| slots.get_mut(self.key).map(body)).flatten()
+    }
+
+    /// Calls `body` with the slots; None in another thread, or if this one is ending.
+    #[inline]
+    fn with_slots<R>(&self, body: impl FnOnce(&mut Slab<Option<LocalFuture>>) -> R) -> Option<R> {
         let here = |arena: &Arena| {
-            if !Arc::ptr_eq(&arena.shared, &self.shared) {
-                return None;
-            }
-            arena.slots.borrow_mut().futures.get_mut(self.index as usize).map(body)
+            let is_here = Arc::ptr_eq(&arena.shared, &self.shared);
+            is_here.then(|| body(&mut arena.slots.borrow_mut()))
         };
         ARENA.try_with(here).ok().flatten()
     }
@@ -154,17 +143,9 @@ impl FutureSlot {
 
 impl Drop for FutureSlot {
     fn drop(&mut self) {
-        match self.take() {
-            Ok(future) => {
-                drop_catching_panic(future);
-                // A thread that is ending has no arena any more.
-                let _ = ARENA.try_with(|arena| {
-                    // Requests for this index must not affect its next future.
-                    process_requests_if_any(arena);
-                    arena.slots.borrow_mut().free.push(self.index);
-                });
-            }
-            Err(WrongThread) => self.shared.request(SlotRequest::FreeIndex(self.index)),
+        match self.with_slots(|slots| slots.remove(self.key)) {
+            Some(future) => drop_catching_panic(future.flatten()),
+            None => self.shared.request(SlotRequest::FreeSlot(self.key)),
         }
     }
 }
@@ -187,14 +168,13 @@ fn process_requests(arena: &Arena) {
     arena.shared.has_requests.store(false, Ordering::Relaxed);
     let requests = std::mem::take(&mut *arena.shared.requests.lock());
     for request in requests {
-        let (SlotRequest::DropFuture(index) | SlotRequest::FreeIndex(index)) = request;
         let mut slots = arena.slots.borrow_mut();
-        let future = slots.futures.get_mut(index as usize).and_then(Option::take);
+        let future = match request {
+            SlotRequest::DropFuture(key) => slots.get_mut(key).and_then(Option::take),
+            SlotRequest::FreeSlot(key) => slots.remove(key).flatten(),
+        };
         drop(slots);
         drop_catching_panic(future);
-        if let SlotRequest::FreeIndex(index) = request {
-            arena.slots.borrow_mut().free.push(index);
-        }
     }
 }
 
@@ -208,6 +188,7 @@ fn drop_catching_panic(future: Option<LocalFuture>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::rc::Rc;
     use std::sync::atomic::AtomicUsize;
     use std::thread::{self, ThreadId};
@@ -269,10 +250,8 @@ mod tests {
         drop_released_futures();
         assert_eq!(count.load(Ordering::SeqCst), 1);
         let slots: Vec<_> = (0..3).map(|_| self::slot().0).collect();
-        let mut numbers: Vec<_> = slots.iter().map(|slot| slot.index).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        assert_eq!(numbers.len(), 3, "an index was given away twice");
+        let keys: HashSet<_> = slots.iter().map(|slot| slot.key).collect();
+        assert_eq!(keys.len(), 3, "a slot was given away twice");
     }
 
     #[test]

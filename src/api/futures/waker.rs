@@ -12,7 +12,8 @@ use std::task::Wake;
 use pyo3::prelude::*;
 
 use crate::api::futures::arena::{FutureSlot, Release, drop_released_futures};
-use crate::scheduler::inbox::{Inbox, Message, ParkedEntry, SlotKey};
+use crate::reactor::SlotKey;
+use crate::scheduler::inbox::{Inbox, Message, ParkedEntry};
 
 const PARKED: u8 = 0;
 const POLLED: u8 = 1;
