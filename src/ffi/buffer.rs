@@ -14,23 +14,59 @@ unsafe extern "C" {
     fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
 }
 
-/// A new bytes object of `capacity` uninitialised bytes (2 or more). The caller must write them
-/// before any code reads them or gets the object. Runs no Python code.
-pub fn uninitialised_bytes(py: Python<'_>, capacity: usize) -> PyOutcome<'_, Bound<'_, PyBytes>> {
-    // For a capacity of 0 or 1 CPython may return a shared object, which must not be written to.
-    assert!(capacity >= 2, "a bytes object to write into has at least two bytes");
-    if capacity >= INITIAL_MMAP_THRESHOLD {
-        prepare_allocator();
-    }
-    let size = ffi::Py_ssize_t::try_from(capacity).unwrap_or(ffi::Py_ssize_t::MAX);
-    // SAFETY: attached; null requests uninitialised content. Returns a new reference to a bytes
-    // object, or null with an exception set.
-    unsafe {
-        let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
-        if object.is_null() {
-            return Err(Raised::take(py));
+/// A new bytes object that no other code can reach before it was written.
+pub(in crate::ffi) struct UninitBytes<'py> {
+    object: Bound<'py, PyBytes>,
+    capacity: usize,
+}
+
+impl<'py> UninitBytes<'py> {
+    /// `capacity` uninitialised bytes (2 or more). Runs no Python code.
+    pub(in crate::ffi) fn new(py: Python<'py>, capacity: usize) -> PyOutcome<'py, Self> {
+        // For a capacity of 0 or 1 CPython may return a shared object, which must not be written
+        // to.
+        assert!(capacity >= 2, "a bytes object to write into has at least two bytes");
+        if capacity >= INITIAL_MMAP_THRESHOLD {
+            prepare_allocator();
         }
-        Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked())
+        let size = ffi::Py_ssize_t::try_from(capacity).unwrap_or(ffi::Py_ssize_t::MAX);
+        // SAFETY: attached; null requests uninitialised content. Returns a new reference to a bytes
+        // object, or null with an exception set.
+        unsafe {
+            let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
+            if object.is_null() {
+                return Err(Raised::take(py));
+            }
+            Ok(Self { object: Bound::from_owned_ptr(py, object).cast_into_unchecked(), capacity })
+        }
+    }
+
+    /// The bytes, to be written.
+    pub(in crate::ffi) fn content(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: the object has `capacity` bytes, and no other code has a reference to it.
+        unsafe {
+            let start = ffi::PyBytes_AsString(self.object.as_ptr()).cast();
+            std::slice::from_raw_parts_mut(start, self.capacity)
+        }
+    }
+
+    /// The first `length` bytes as a bytes object. Runs no Python code.
+    ///
+    /// # Safety
+    /// They were written.
+    pub(in crate::ffi) unsafe fn finish(
+        self,
+        length: usize,
+    ) -> PyOutcome<'py, Bound<'py, PyBytes>> {
+        shrink(self.object, length)
+    }
+
+    /// The object as it is.
+    ///
+    /// # Safety
+    /// The caller lets no code read bytes that were not written.
+    pub(in crate::ffi) unsafe fn into_object(self) -> Bound<'py, PyBytes> {
+        self.object
     }
 }
 
@@ -54,7 +90,10 @@ pub fn prepare_allocator() {
 
 /// Truncates a bytes object to its first `length` bytes. The caller must hold its only reference.
 /// Runs no Python code.
-pub fn shrink(bytes: Bound<'_, PyBytes>, length: usize) -> PyOutcome<'_, Bound<'_, PyBytes>> {
+pub(in crate::ffi) fn shrink(
+    bytes: Bound<'_, PyBytes>,
+    length: usize,
+) -> PyOutcome<'_, Bound<'_, PyBytes>> {
     let py = bytes.py();
     let mut object = bytes.into_ptr();
     // SAFETY: a live bytes object.
@@ -77,14 +116,11 @@ pub fn bytes_filled_by<'py>(
     capacity: usize,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
 ) -> PyOutcome<'py, io::Result<Bound<'py, PyBytes>>> {
-    let bytes = uninitialised_bytes(py, capacity)?;
-    // SAFETY: the object has `capacity` bytes, and no other code has a reference to it yet.
-    let target = unsafe {
-        let start = ffi::PyBytes_AsString(bytes.as_ptr()).cast();
-        std::slice::from_raw_parts_mut(start, capacity)
-    };
-    match fill(target) {
-        Ok(length) => shrink(bytes, length).map(Ok),
+    let mut bytes = UninitBytes::new(py, capacity)?;
+    match fill(bytes.content()) {
+        // SAFETY: `fill` has written so many; it is ours, and returns what the kernel or a copy
+        // has written.
+        Ok(length) => unsafe { bytes.finish(length) }.map(Ok),
         Err(error) => Ok(Err(error)),
     }
 }

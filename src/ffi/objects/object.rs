@@ -189,8 +189,10 @@ pub fn prefetch<T>(object: &Py<T>) {
 /// garbage.
 #[inline(always)]
 pub fn untrack<T>(object: &Bound<'_, T>) {
-    // SAFETY: a live object of a class with a collector header.
-    unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) }
+    if is_collected(object) {
+        // SAFETY: a live object with a collector header.
+        unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) }
+    }
 }
 
 /// Makes the garbage collector track an object again. Starts no collection.
@@ -198,10 +200,17 @@ pub fn untrack<T>(object: &Bound<'_, T>) {
 pub fn track<T>(object: &Bound<'_, T>) {
     // SAFETY: as above; tracking twice is an error, hence the check.
     unsafe {
-        if ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0 {
+        if is_collected(object) && ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0 {
             ffi::PyObject_GC_Track(object.as_ptr().cast());
         }
     }
+}
+
+/// Whether objects of its class have a collector header.
+#[inline(always)]
+fn is_collected<T>(object: &Bound<'_, T>) -> bool {
+    // SAFETY: a live object, of whose type only the flags are read.
+    unsafe { ffi::PyType_HasFeature(ffi::Py_TYPE(object.as_ptr()), ffi::Py_TPFLAGS_HAVE_GC) != 0 }
 }
 
 /// Whether there are references to the object besides the caller's.

@@ -18,7 +18,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::ffi::buffer::{self, bytes_filled_by};
+use crate::ffi::buffer::{self, UninitBytes, bytes_filled_by};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedRefCell;
 
@@ -91,8 +91,9 @@ impl<'py> BufferLease<'py> {
     /// # Errors
     /// MemoryError.
     pub fn of_new_bytes(py: Python<'py>, capacity: usize) -> PyOutcome<'py, Self> {
-        let bytes = buffer::uninitialised_bytes(py, capacity)?;
-        Self::make(py, Memory::Bytes(bytes.unbind()))
+        let bytes = UninitBytes::new(py, capacity)?;
+        // SAFETY: the lease is the only owner, and its callers request only what was written.
+        Self::make(py, Memory::Bytes(unsafe { bytes.into_object() }.unbind()))
     }
 
     fn make(py: Python<'py>, memory: Memory) -> PyOutcome<'py, Self> {
