@@ -6,7 +6,6 @@
 //! * `job.rs`: one job and the receiver of its outcome;
 //! * `detached_job.rs`: a job that runs without the GIL;
 //! * `completion.rs`: delivers the outcome to a future of a loop;
-//!
 //! * `queue/`: the job queue and the worker loop, without Python.
 //!
 //! Threads are `threading.Thread` objects with a native target, so names, tracing hooks,

@@ -10,17 +10,11 @@
 //!
 //! * `attach.rs`, `thread_exit.rs`, `thread_pointer.rs`, `interpreter.rs`: threads and
 //!   interpreters;
-//!
 //! * `call.rs`, `coroutine.rs`, `exception.rs`, `signals.rs`: calls of Python code;
-//!
 //! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
-//!
 //! * `method.rs`, `function_like.rs`, `guard.rs`: methods of native classes;
-//!
 //! * `c_api.rs`: C functions for other extension modules;
-//!
 //! * `objects/`: memory, slots and registries of objects;
-//!
 //! * `layout/`: what depends on CPython's memory layout.
 
 #![allow(unsafe_code)]

@@ -1,9 +1,7 @@
 //! `Handle` and `TimerHandle`: a scheduled callback that can be cancelled.
 //!
 //! * `timer.rs`: `TimerHandle`;
-//!
 //! * `threadsafe.rs`: handles of `call_soon_threadsafe()` (Python 3.14);
-//!
 //! * `arguments.rs`: the arguments of a callback.
 //!
 //! The garbage collector does not track a handle while the running loop's queue owns it: such
@@ -65,7 +63,7 @@ impl Queued for Handle {
         handle.get().cancelled.get(handle.py())
     }
 
-    fn show(handle: &Bound<'_, Self>) {
+    fn track(handle: &Bound<'_, Self>) {
         Handle::track(handle);
     }
 }

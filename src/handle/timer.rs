@@ -35,7 +35,7 @@ impl Queued for TimerHandle {
         Handle::is_cancelled(timer.as_super().get(), timer.py())
     }
 
-    fn show(timer: &Bound<'_, Self>) {
+    fn track(timer: &Bound<'_, Self>) {
         Handle::track(timer.as_super());
     }
 

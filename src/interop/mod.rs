@@ -1,11 +1,8 @@
 //! Translation between Rust and Python objects.
 //!
 //! - `imports.rs`: the Python objects that the crate imports;
-//!
 //! - `error.rs`: system errors as exceptions;
-//!
 //! - `address.rs`: socket addresses;
-//!
 //! - `warning.rs`: ResourceWarnings as asyncio's classes issue them.
 
 pub mod address;

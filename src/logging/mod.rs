@@ -10,9 +10,7 @@
 //! and passed to Python when a loop polls or stops.
 //!
 //! * `subscriber.rs`: the `tracing` layer that turns events into records;
-//!
 //! * `queue.rs`: the queue of records;
-//!
 //! * `levels.rs`: the levels of Python's loggers.
 
 #![forbid(unsafe_code)]

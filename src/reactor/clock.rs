@@ -25,8 +25,8 @@ pub fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
-/// Nanoseconds on a monotonic clock that is cheaper to read than [`monotonic`] and may stand
-/// still for some milliseconds: good for noticing that time has passed, not for measuring it.
+/// Nanoseconds on a monotonic clock that is cheaper to read than [`monotonic`] and advances only
+/// every few milliseconds: for detecting that time has passed, not for measuring it.
 #[inline]
 pub fn coarse_tick() -> u64 {
     time::coarse_nanoseconds()

@@ -6,19 +6,14 @@
 //! threads may push to the ready queue (they hold the GIL to do so) and wake the poller.
 //!
 //! - `turn.rs`: one iteration of the loop; `sleep.rs`: how it waits for events.
-//!
 //! - `runnable.rs`: what can be queued; `ready.rs`: the ready queue; `deferred.rs`: work put off to
-//! the end of a callback or turn.
-//!
+//!   the end of a callback or turn.
 //! - `contexts.rs`: the contexts of callbacks and tasks.
-//!
 //! - `watch.rs`: watched descriptors; `waiters.rs`: operations that wait for a socket.
-//!
 //! - `inbox.rs`: messages from other threads; `running.rs`: callbacks that other threads may wait
-//! for.
-//!
+//!   for.
 //! - `patches.rs`: replaced asyncio functions; `report.rs`: calls of the exception handler, slow
-//! callbacks.
+//!   callbacks.
 
 #![forbid(unsafe_code)]
 
@@ -253,9 +248,9 @@ impl Scheduler {
     /// Makes the garbage collector track what is queued again. Handles are untracked only while the
     /// loop runs: it is alive then, so they are not garbage.
     pub fn track_scheduled(&self, py: Python<'_>) {
-        self.ready.for_each(py, |runnable| (runnable.kind.show)(runnable.object.bind(py)));
+        self.ready.for_each(py, |runnable| (runnable.kind.track)(runnable.object.bind(py)));
         self.timers.with(py, |timers| {
-            timers.iter().for_each(|timer| (timer.kind.show)(timer.object.bind(py)));
+            timers.iter().for_each(|timer| (timer.kind.track)(timer.object.bind(py)));
         });
     }
 

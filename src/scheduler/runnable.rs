@@ -22,14 +22,14 @@ pub struct RunnableKind {
     pub sets_current_task: bool,
     /// See [`Queued::describe`].
     pub describe: for<'py> fn(Python<'py>, &Runnable) -> PyResult<Bound<'py, PyAny>>,
-    /// See [`Queued::show`].
-    pub show: fn(&Bound<'_, PyAny>),
+    /// See [`Queued::track`].
+    pub track: fn(&Bound<'_, PyAny>),
     /// See [`Queued::left_timers`].
     pub left_timers: fn(&Bound<'_, PyAny>),
 }
 
-/// How the ready queue and the timers treat entries of one kind. A class that is queued in one way
-/// only implements this itself; for a class that is queued in several ways there is a type for each.
+/// How the ready queue and the timers treat entries of one kind. A class that is queued in only one
+/// way implements this itself; for a class that is queued in several ways there is a type for each.
 pub trait Queued: 'static {
     /// The class of the entry's object.
     type Object: PyTypeInfo + PyTypeCheck;
@@ -55,9 +55,9 @@ pub trait Queued: 'static {
         Ok(entry.object.clone().into_any())
     }
 
-    /// Shows the object to the collector again, if it may be hidden, as handles are while the loop
+    /// Makes the garbage collector track the object, which kinds may leave untracked while the loop
     /// runs. Runs no Python code.
-    fn show(_object: &Bound<'_, Self::Object>) {}
+    fn track(_object: &Bound<'_, Self::Object>) {}
 
     /// Called when a timer leaves the timers, due or cancelled. Runs no Python code.
     fn left_timers(_object: &Bound<'_, Self::Object>) {}
@@ -74,9 +74,9 @@ impl RunnableKind {
             cancelled: |object| object.cast().is_ok_and(|object| Q::is_cancelled(object)),
             sets_current_task: Q::SETS_CURRENT_TASK,
             describe: |py, runnable| Q::describe(&runnable.clone_ref(py).into_entry(py)?),
-            show: |object| {
+            track: |object| {
                 if let Ok(object) = object.cast() {
-                    Q::show(object);
+                    Q::track(object);
                 }
             },
             left_timers: |object| {

@@ -6,15 +6,15 @@
 //!
 //! What a platform must supply:
 //!
-//! | module | Linux, Android | other Unix |
+//! | file | Linux, Android | other Unix |
 //! |---|---|---|
-//! | [`socket`], [`address`] | `accept4`, or `accept` and `fcntl` where a sandbox refuses it; `MSG_DONTWAIT` | `accept`, `fcntl` |
-//! | `pipe` | `read`, `write`, `writev` of non-blocking files | the same |
-//! | `resolve` | `getaddrinfo` | the same |
-//! | [`time`] | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
-//! | `fork` | `pthread_atfork` | the same |
-//! | `process` | `pidfd_open`, `waitid` on it or `waitpid` | `open` fails: a thread waits for each child |
-//! | `poll` | `epoll_ctl`, `epoll_wait` with nanosecond timeouts, `eventfd`, `dup3` | nothing: mio alone is used |
+//! | `socket.rs`, `address.rs` | `accept4`, or `accept` and `fcntl` where a sandbox refuses it; `MSG_DONTWAIT` | `accept`, `fcntl` |
+//! | `pipe.rs` | `read`, `write`, `writev` of non-blocking files | the same |
+//! | `resolve.rs` | `getaddrinfo` | the same |
+//! | `time.rs` | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
+//! | `fork.rs` | `pthread_atfork` | the same |
+//! | `process.rs` | `pidfd_open`, `waitid` on it or `waitpid` | `open` fails: a thread waits for each child |
+//! | `poll.rs` | `epoll_ctl`, `epoll_wait` with nanosecond timeouts, `eventfd`, `dup3` | nothing: mio alone is used |
 #![allow(unsafe_code)]
 
 pub(crate) mod address;

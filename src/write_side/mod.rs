@@ -121,7 +121,7 @@ enum End {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Eof {
     No,
-    Asked,
+    Requested,
     Sent,
 }
 
@@ -358,7 +358,7 @@ impl WriteSide {
     /// commands afterwards.
     pub fn end_of_stream(&mut self) {
         if self.eof == Eof::No && self.end == End::Open {
-            self.eof = Eof::Asked;
+            self.eof = Eof::Requested;
         }
     }
 
@@ -441,7 +441,7 @@ impl WriteSide {
     }
 
     fn next_when_sent(&mut self, outermost: bool) -> Option<Command> {
-        if self.eof == Eof::Asked && self.end == End::Open {
+        if self.eof == Eof::Requested && self.end == End::Open {
             self.eof = Eof::Sent;
             return Some(Command::ShutDown);
         }

@@ -313,7 +313,10 @@ impl Transport {
             );
             assert!(side.queue != Queue::Waiting || side.paused || side.queued <= side.high);
             assert!(side.end == End::Open || self.queue > 0, "nothing is left to close for");
-            assert!(side.eof != Eof::Asked || self.queue > 0, "nothing is left to shut down for");
+            assert!(
+                side.eof != Eof::Requested || self.queue > 0,
+                "nothing is left to shut down for"
+            );
         }
         let lost = |seen: &&Seen| matches!(seen, Seen::Lost | Seen::LostSoon);
         let times = self.system.seen.iter().filter(lost).count();

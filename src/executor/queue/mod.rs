@@ -4,7 +4,8 @@
 //!
 //! * `jobs.rs`: the queue: jobs in order, workers on demand, few wake-ups;
 //! * `worker_loop.rs`: what a worker thread does from start to end, with two kinds of jobs;
-//! * `spin.rs`: whether spinning before a sleep pays.
+//! * `spin.rs`: whether spinning before a sleep pays;
+//! * `tests.rs`: tests on plain threads.
 //!
 //! After a fork the child has the queue but no workers, and a worker of the parent may hold its
 //! lock forever. So the owner keeps a `Generation` of `sys::fork` with the queue and abandons both

@@ -5,19 +5,12 @@
 //! is initialised; what is not found is not used, and `learned_places()` reports it.
 //!
 //! * `thread_state.rs`: finds words of the thread state;
-//!
 //! * `context.rs`: the current context, and comparing contexts;
-//!
 //! * `running_task.rs`: the current task (Python 3.14);
-//!
 //! * `task_number.rs`: the counter of automatic task names;
-//!
 //! * `instruction.rs`: the instruction that the innermost frame executes;
-//!
 //! * `class_version.rs`: version tags of classes;
-//!
 //! * `c_future.rs`: attributes of asyncio's C futures;
-//!
 //! * `socket.rs`: the descriptor of a socket object.
 
 pub mod c_future;

@@ -1,19 +1,12 @@
 //! Objects that CPython and the crate share: their memory, slots and registries.
 //!
 //! * `cell.rs`: interior mutability under the GIL;
-//!
 //! * `object.rs`: type checks, dicts and garbage collector tracking of single objects;
-//!
 //! * `slots.rs`: finalizers and the awaiting protocol;
-//!
 //! * `instance_pool.rs`, `freelist.rs`: reuse of deallocated instances;
-//!
 //! * `trashcan.rs`: bounds the nesting of deallocators;
-//!
 //! * `weak_registry.rs`: live objects, without weak references;
-//!
 //! * `descriptor_owners.rs`: which object owns a descriptor;
-//!
 //! * `shared_buffer.rs`: reusable buffers with the buffer protocol.
 
 pub mod cell;

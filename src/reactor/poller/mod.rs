@@ -4,7 +4,7 @@
 //! than Linux. On Linux (`epoll.rs`) registrations and waits go to mio's epoll descriptor directly,
 //! since mio offers only edge-triggered events and timeouts in milliseconds, while
 //! `loop.add_reader()` is level-triggered and timers are finer. `waker.rs` ends waits, `spin.rs`
-//! polls busily. Both backends offer the same three types:
+//! polls busily, `tests.rs` tests both backends. Both backends offer the same three types:
 //!
 //! - [`Poller`] waits. It belongs to the thread that turns the loop; only that thread may be
 //!   inside [`Poller::poll`].
