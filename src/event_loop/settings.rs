@@ -14,7 +14,7 @@ use super::EventLoop;
 use crate::ffi::attribute;
 use crate::ffi::method::Predicate;
 use crate::ffi::objects::object;
-use crate::scheduler::turn;
+use crate::scheduler::wait;
 
 /// `get_debug()`, which asyncio's own futures and tasks call whenever one is created.
 pub struct GetDebug;
@@ -108,13 +108,13 @@ impl EventLoop {
     /// From now on the loop sleeps in `loop._selector`, which also waits for the descriptor
     /// returned.
     fn _use_given_selector(slf: &Bound<'_, Self>) -> PyResult<i32> {
-        turn::use_given_selector(slf.as_super())
+        wait::use_given_selector(slf.as_super())
     }
 
     /// Poll for at most `timeout` seconds; return how many callbacks became ready.
     fn _select(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<usize> {
         let timeout = timeout.map(|timeout| Duration::from_secs_f64(timeout.clamp(0.0, 86400.0)));
-        turn::select(slf.as_super(), timeout).map_err(PyErr::from)
+        wait::select(slf.as_super(), timeout).map_err(PyErr::from)
     }
 
     #[getter(_debug)]

@@ -5,7 +5,8 @@
 
 use pyo3::prelude::*;
 
-use super::{Handle, run_owned};
+use super::Handle;
+use super::run::run_owned;
 use crate::ffi::exception::PyOutcome;
 use crate::scheduler::{Scheduler, current_thread};
 

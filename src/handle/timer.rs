@@ -8,7 +8,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyNotImplemented, PyTuple};
 
-use super::{CallbackArguments, Handle, POOL_CAPACITY, run_owned};
+use super::run::run_owned;
+use super::{CallbackArguments, Handle, POOL_CAPACITY};
 use crate::ffi::call;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;

@@ -402,6 +402,43 @@ mod tests {
         }
     }
 
+    fn is_cancelled(item: &Rc<Counted>) -> bool {
+        item.cancelled.get()
+    }
+
+    type Model = BTreeMap<(u64, u64), Rc<Counted>>;
+
+    /// Returns how many were removed.
+    fn check_bulk(timers: &mut Timers<Rc<Counted>>, model: &mut Model, end_time: u64) -> usize {
+        let due = timers.take_due_in_bulk(end_time as f64, is_cancelled);
+        let later = model.split_off(&(end_time, 0));
+        let expected = std::mem::replace(model, later);
+        if due.is_empty() {
+            assert!(expected.len() < BULK_MINIMUM.max(timers.len() / BULK_SHARE));
+            model.extend(expected);
+        } else {
+            assert!(due.iter().map(|item| item.id).eq(expected.keys().map(|key| key.1)));
+        }
+        due.len()
+    }
+
+    /// Returns how many were removed.
+    fn check_pop(timers: &mut Timers<Rc<Counted>>, model: &mut Model, end_time: u64) -> usize {
+        let mut removed = 0;
+        while let Some(item) = timers.pop_cancelled_head(is_cancelled) {
+            assert_eq!(model.pop_first().unwrap().1.id, item.id);
+            removed += 1;
+        }
+        let due = timers.pop_due(end_time as f64, is_cancelled);
+        let expected = model.first_key_value().filter(|(key, _)| key.0 < end_time);
+        assert_eq!(due.as_ref().map(|item| item.id), expected.map(|(key, _)| key.1));
+        if due.is_some() {
+            model.pop_first();
+            removed += 1;
+        }
+        removed
+    }
+
     /// Applies random operations to the heap and to a sorted map, which must agree after each.
     #[test]
     fn agrees_with_a_sorted_map() {
@@ -411,7 +448,6 @@ mod tests {
             let mut dropped = 0;
             let mut timers = Timers::<Rc<Counted>>::new();
             let mut model = BTreeMap::new();
-            let is_cancelled = |item: &Rc<Counted>| item.cancelled.get();
             for id in 0..3000 {
                 match random.below(10) {
                     0..5 => {
@@ -441,17 +477,7 @@ mod tests {
                         }
                     }
                     8 if random.below(4) == 0 => {
-                        let end_time = random.below(200);
-                        let due = timers.take_due_in_bulk(end_time as f64, is_cancelled);
-                        let later = model.split_off(&(end_time, 0));
-                        let expected = std::mem::replace(&mut model, later);
-                        if due.is_empty() {
-                            assert!(expected.len() < BULK_MINIMUM.max(timers.len() / BULK_SHARE));
-                            model.extend(expected);
-                        } else {
-                            assert!(due.iter().map(|i| i.id).eq(expected.keys().map(|k| k.1)));
-                            dropped += due.len();
-                        }
+                        dropped += check_bulk(&mut timers, &mut model, random.below(200));
                     }
                     8 => {
                         let removed = timers.purge(is_cancelled);
@@ -461,21 +487,7 @@ mod tests {
                         dropped += removed.len();
                     }
                     _ => {
-                        while let Some(item) = timers.pop_cancelled_head(is_cancelled) {
-                            assert_eq!(model.pop_first().unwrap().1.id, item.id);
-                            dropped += 1;
-                        }
-                        let end_time = random.below(100);
-                        let due = timers.pop_due(end_time as f64, is_cancelled);
-                        let expected = model.first_key_value().filter(|(key, _)| key.0 < end_time);
-                        assert_eq!(
-                            due.as_ref().map(|item| item.id),
-                            expected.map(|(key, _)| key.1)
-                        );
-                        if due.is_some() {
-                            model.pop_first();
-                            dropped += 1;
-                        }
+                        dropped += check_pop(&mut timers, &mut model, random.below(100));
                     }
                 }
                 assert_eq!(drops.get(), dropped);

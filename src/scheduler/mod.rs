@@ -5,7 +5,8 @@
 //! futures, tasks and transports know. Its state belongs to the thread that runs the loop; other
 //! threads may push to the ready queue (they hold the GIL to do so) and wake the poller.
 //!
-//! - `turn.rs`: one iteration of the loop; `sleep.rs`: how it waits for events.
+//! - `turn.rs`: one iteration of the loop; `wait.rs`, `sleep.rs`: how it waits for events;
+//!   `due_timers.rs`: timers that are due.
 //! - `runnable.rs`: what can be queued; `ready.rs`: the ready queue; `deferred.rs`: work put off to
 //!   the end of a callback or turn.
 //! - `contexts.rs`: the contexts of callbacks and tasks.
@@ -19,6 +20,7 @@
 
 pub mod contexts;
 mod deferred;
+mod due_timers;
 pub mod inbox;
 pub mod patches;
 pub mod ready;
@@ -28,6 +30,7 @@ pub mod runnable;
 mod running;
 mod sleep;
 pub mod turn;
+pub mod wait;
 pub mod waiters;
 pub mod watch;
 

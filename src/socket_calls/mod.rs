@@ -1,14 +1,16 @@
 //! `loop.sock_recv()` and the other `sock_*()` methods, on sockets that the program owns.
 //!
-//! * `operation.rs`: one call, which waits until its socket is ready;
+//! * `operation.rs`: one call, which waits until its socket is ready; `action.rs`: its system call;
 //! * `reader.rs`: the reader that stays registered between two calls on one socket.
 
 #![forbid(unsafe_code)]
 
+mod action;
 mod operation;
 mod reader;
 
-pub use operation::{Action, SocketOperation};
+pub use action::Action;
+pub use operation::SocketOperation;
 pub use reader::is_idle_reader;
 
 use pyo3::prelude::*;

@@ -7,27 +7,21 @@
 
 #![forbid(unsafe_code)]
 
-use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::atomic::AtomicPtr;
 
-use pyo3::exceptions::{
-    PyBlockingIOError, PyInterruptedError, PyOSError, PyRuntimeError, PyRuntimeWarning,
-    PyValueError,
-};
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::action::Action;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised, write_unraisable};
 use crate::ffi::layout::socket::PythonSocket;
-use crate::ffi::objects::cell::{AttachedCell, Traverse};
+use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting};
-use crate::ffi::{buffer, call};
 use crate::future::{Future, FutureIterator};
-use crate::interop::address;
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::reactor::SlotKey;
@@ -36,70 +30,11 @@ use crate::scheduler::waiters::SocketWaiterKind;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::socket_calls::reader::SocketReader;
-use crate::sys::is_not_ready;
-use crate::sys::socket;
-use crate::transport::endpoint::BareSocket;
-use crate::transport::receive;
 use crate::transport::{OWNERS, Transport};
-
-/// The call to make on the socket.
-pub enum Action {
-    /// `sock_recv(sock, n)`.
-    Receive(usize),
-    /// `sock_recv_into(sock, buf)`.
-    ReceiveInto(Py<PyAny>),
-    /// `sock_recvfrom(sock, bufsize)`.
-    ReceiveFrom(usize),
-    /// `sock_recvfrom_into(sock, buf, nbytes)`.
-    ReceiveFromInto(Py<PyAny>, usize),
-    /// `sock_accept(sock)`.
-    Accept,
-    /// `sock_sendall(sock, data)`, and the number of bytes sent so far.
-    SendAll(Py<PyAny>, usize),
-    /// `sock_sendto(sock, data, address)`.
-    SendTo(Py<PyAny>, Py<PyAny>),
-    /// `sock_connect(sock, address)`, and whether connecting is in progress.
-    Connect(Py<PyAny>, bool),
-}
-
-impl Action {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Receive(_) => "sock_recv",
-            Self::ReceiveInto(_) => "sock_recv_into",
-            Self::ReceiveFrom(_) => "sock_recvfrom",
-            Self::ReceiveFromInto(..) => "sock_recvfrom_into",
-            Self::Accept => "sock_accept",
-            Self::SendAll(..) => "sock_sendall",
-            Self::SendTo(..) => "sock_sendto",
-            Self::Connect(..) => "sock_connect",
-        }
-    }
-
-    fn writes(&self) -> bool {
-        matches!(self, Self::SendAll(..) | Self::SendTo(..) | Self::Connect(..))
-    }
-}
-
-impl Traverse for Action {
-    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self {
-            Self::Receive(_) | Self::ReceiveFrom(_) | Self::Accept => Ok(()),
-            Self::ReceiveInto(object)
-            | Self::ReceiveFromInto(object, _)
-            | Self::SendAll(object, _)
-            | Self::Connect(object, _) => visit.call(object),
-            Self::SendTo(data, address) => {
-                visit.call(data)?;
-                visit.call(address)
-            }
-        }
-    }
-}
 
 /// The states of an operation.
 #[derive(Clone, Copy, PartialEq)]
-enum OperationState {
+pub(super) enum OperationState {
     New,
     Waiting,
     Done,
@@ -135,18 +70,15 @@ static SOCKET_WAITER: SocketWaiterKind = SocketWaiterKind {
 /// An operation on a socket: a coroutine, made by the loop's `sock_*()` methods.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct SocketOperation {
-    scheduler: Py<Scheduler>,
-    socket: PythonSocket,
-    action: AttachedCell<Action>,
+    pub(super) scheduler: Py<Scheduler>,
+    pub(super) socket: PythonSocket,
+    pub(super) action: AttachedCell<Action>,
     future: AttachedCell<Option<Py<Future>>>,
     reader: AttachedCell<Option<Py<SocketReader>>>,
-    state: AttachedCell<OperationState>,
+    pub(super) state: AttachedCell<OperationState>,
     /// The descriptor that it waits for, and its key among the loop's waiters.
     waiting: AttachedCell<Option<(RawFd, SlotKey)>>,
 }
-
-/// The value of a call, `None` if it would block.
-type ReadyValue<'py> = Option<Bound<'py, PyAny>>;
 
 impl SocketOperation {
     /// An operation that has not started.
@@ -170,199 +102,6 @@ impl SocketOperation {
             }
         }
         Ok(())
-    }
-
-    /// Counts bytes received.
-    fn count_received(&self, length: usize) {
-        self.scheduler.get().metrics.bytes_received.add(length as u64);
-    }
-
-    /// Counts bytes sent.
-    fn count_sent(&self, length: usize) {
-        self.scheduler.get().metrics.bytes_sent.add(length as u64);
-    }
-
-    /// Makes the call once.
-    fn try_call<'py>(&self, py: Python<'py>) -> PyOutcome<'py, ReadyValue<'py>> {
-        enum BoundAction<'py> {
-            Receive(usize),
-            ReceiveInto(Bound<'py, PyAny>),
-            ReceiveFrom(usize),
-            ReceiveFromInto(Bound<'py, PyAny>, usize),
-            Accept,
-            SendAll(Bound<'py, PyAny>, usize),
-            SendTo(Bound<'py, PyAny>, Bound<'py, PyAny>),
-            Connect(Bound<'py, PyAny>, bool),
-        }
-        let action = self.action.inspect(py, |action| match action {
-            Action::Receive(size) => BoundAction::Receive(*size),
-            Action::ReceiveInto(target) => BoundAction::ReceiveInto(target.bind(py).clone()),
-            Action::ReceiveFrom(size) => BoundAction::ReceiveFrom(*size),
-            Action::ReceiveFromInto(target, size) => {
-                BoundAction::ReceiveFromInto(target.bind(py).clone(), *size)
-            }
-            Action::Accept => BoundAction::Accept,
-            Action::SendAll(data, sent) => BoundAction::SendAll(data.bind(py).clone(), *sent),
-            Action::SendTo(data, to) => {
-                BoundAction::SendTo(data.bind(py).clone(), to.bind(py).clone())
-            }
-            Action::Connect(to, in_progress) => {
-                BoundAction::Connect(to.bind(py).clone(), *in_progress)
-            }
-        });
-        match action {
-            BoundAction::Receive(size) => {
-                let received = receive::at_most(py, self.socket.descriptor(), size)?;
-                let received = none_if_not_ready(py, received)?;
-                if let Some(data) = &received {
-                    self.count_received(data.as_bytes().len());
-                }
-                Ok(received.map(Bound::into_any))
-            }
-            BoundAction::ReceiveInto(target) => {
-                let fd = self.socket.descriptor();
-                match buffer::with_writable_bytes(&target, |b| socket::receive(fd, b)) {
-                    Ok(received) => {
-                        self.count_received(*received.as_ref().unwrap_or(&0));
-                        number(py, received)
-                    }
-                    // Python's own method raises the error for an unsuitable buffer.
-                    Err(_) => {
-                        let socket = self.socket.object().bind(py);
-                        call::call_method(socket, intern!(py, "recv_into"), [&target]).map(Some)
-                    }
-                }
-            }
-            BoundAction::ReceiveFrom(size) => {
-                let received = receive::datagram(py, self.socket.descriptor(), size)?;
-                match none_if_not_ready(py, received)? {
-                    Some((data, sender)) => {
-                        self.count_received(data.as_bytes().len());
-                        let sender = address::to_python(py, &sender).or_raise(py)?;
-                        pair(py, data.into_any(), sender).or_raise(py)
-                    }
-                    None => Ok(None),
-                }
-            }
-            BoundAction::ReceiveFromInto(target, size) => {
-                let fd = self.socket.descriptor();
-                let receive = |room: &mut [MaybeUninit<u8>]| {
-                    let size = if size == 0 { room.len() } else { size.min(room.len()) };
-                    socket::receive_from(fd, &mut room[..size])
-                };
-                let received = buffer::with_writable_bytes(&target, receive)?;
-                match none_if_not_ready(py, received)? {
-                    Some((length, sender)) => {
-                        self.count_received(length);
-                        let sender = address::to_python(py, &sender).or_raise(py)?;
-                        let length = length.into_pyobject(py).or_raise(py)?;
-                        pair(py, length.into_any(), sender).or_raise(py)
-                    }
-                    None => Ok(None),
-                }
-            }
-            BoundAction::Accept => self.accept(py),
-            BoundAction::SendAll(data, sent) => self.send_all(&data, sent),
-            BoundAction::SendTo(data, to) => self.send_to(&data, &to),
-            BoundAction::Connect(to, false) => self.connect(&to),
-            BoundAction::Connect(to, true) => self.connect_result(&to),
-        }
-    }
-
-    fn accept<'py>(&self, py: Python<'py>) -> PyOutcome<'py, ReadyValue<'py>> {
-        let Some((fd, peer)) = none_if_not_ready(py, socket::accept(self.socket.descriptor()))?
-        else {
-            return Ok(None);
-        };
-        let connection = || -> PyResult<_> {
-            let listener = self.socket.object().bind(py);
-            let bare = BareSocket {
-                fd,
-                family: listener.getattr(intern!(py, "family"))?.extract()?,
-                kind: listener.getattr(intern!(py, "type"))?.extract()?,
-                protocol: listener.getattr(intern!(py, "proto"))?.extract()?,
-            };
-            pair(py, bare.into_python(py)?, address::to_python(py, &peer)?)
-        };
-        connection().or_raise(py)
-    }
-
-    fn send_all<'py>(
-        &self,
-        data: &Bound<'py, PyAny>,
-        sent: usize,
-    ) -> PyOutcome<'py, ReadyValue<'py>> {
-        let py = data.py();
-        let fd = self.socket.descriptor();
-        let result = buffer::with_bytes(data, |bytes| {
-            let rest = bytes.get(sent..).unwrap_or_default();
-            socket::send(fd, rest).map(|more| {
-                self.count_sent(more);
-                (sent + more, more >= rest.len())
-            })
-        })?;
-        match none_if_not_ready(py, result)? {
-            Some((_, true)) => Ok(Some(py.None().into_bound(py))),
-            Some((sent, false)) => self.wait_to_send_rest(data, sent),
-            None => self.wait_to_send_rest(data, sent),
-        }
-    }
-
-    /// Keeps a view of the data until the operation ends, as asyncio does, so that the program
-    /// cannot resize or close it meanwhile.
-    fn wait_to_send_rest<'py>(
-        &self,
-        data: &Bound<'py, PyAny>,
-        sent: usize,
-    ) -> PyOutcome<'py, ReadyValue<'py>> {
-        let py = data.py();
-        let view = match self.state.get(py) {
-            OperationState::New => buffer::view(data)?,
-            _ => data.clone(),
-        };
-        drop(self.action.replace(py, Action::SendAll(view.unbind(), sent)));
-        Ok(None)
-    }
-
-    /// Calls the socket object's method, which accepts all kinds of addresses.
-    fn send_to<'py>(
-        &self,
-        data: &Bound<'py, PyAny>,
-        to: &Bound<'py, PyAny>,
-    ) -> PyOutcome<'py, ReadyValue<'py>> {
-        let py = data.py();
-        let socket = self.socket.object().bind(py);
-        let sent =
-            none_if_would_block(call::call_method(socket, intern!(py, "sendto"), [data, to]))?;
-        if let Some(sent) = &sent {
-            self.count_sent(sent.extract().unwrap_or(0));
-        }
-        Ok(sent)
-    }
-
-    /// Calls the socket object's method, which raises the audit event.
-    fn connect<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, ReadyValue<'py>> {
-        let py = to.py();
-        let in_progress = Action::Connect(to.clone().unbind(), true);
-        drop(self.action.replace(py, in_progress));
-        let socket = self.socket.object().bind(py);
-        none_if_would_block(call::call_method(socket, intern!(py, "connect"), [to]))
-    }
-
-    /// The result of connecting.
-    fn connect_result<'py>(&self, to: &Bound<'py, PyAny>) -> PyOutcome<'py, ReadyValue<'py>> {
-        let py = to.py();
-        let failure = socket::take_error(self.socket.descriptor())
-            .map_err(|e| os_error(py, &e))
-            .or_raise(py)?;
-        match failure {
-            None => Ok(Some(py.None().into_bound(py))),
-            Some(error) if is_not_ready(&error) => Ok(None),
-            Some(error) => {
-                let text = format!("Connect call failed {to}");
-                Err(Raised::of(py, PyOSError::new_err((error.raw_os_error(), text))))
-            }
-        }
     }
 
     /// Watches the socket; returns the future to await.
@@ -558,49 +297,6 @@ impl Finalize for SocketOperation {
             write_unraisable(Raised::of(py, error), slf);
         }
     }
-}
-
-/// The value of a call of a Python method; `None` if it would block.
-fn none_if_would_block<'py>(
-    called: PyOutcome<'py, Bound<'py, PyAny>>,
-) -> PyOutcome<'py, ReadyValue<'py>> {
-    match called {
-        Ok(value) => Ok(Some(value)),
-        Err(raised)
-            if raised.value().is_instance_of::<PyBlockingIOError>()
-                || raised.value().is_instance_of::<PyInterruptedError>() =>
-        {
-            Ok(None)
-        }
-        Err(raised) => Err(raised),
-    }
-}
-
-/// The value of a system call; `None` if it would block.
-fn none_if_not_ready<T>(py: Python<'_>, result: io::Result<T>) -> PyOutcome<'_, Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if is_not_ready(&error) => Ok(None),
-        Err(error) => Err(Raised::of(py, os_error(py, &error))),
-    }
-}
-
-fn number(py: Python<'_>, result: io::Result<usize>) -> PyOutcome<'_, ReadyValue<'_>> {
-    match none_if_not_ready(py, result)? {
-        Some(number) => {
-            let number = number.into_pyobject(py).or_raise(py)?;
-            Ok(Some(number.into_any()))
-        }
-        None => Ok(None),
-    }
-}
-
-fn pair<'py>(
-    py: Python<'py>,
-    first: Bound<'py, PyAny>,
-    second: Bound<'py, PyAny>,
-) -> PyResult<ReadyValue<'py>> {
-    Ok(Some(PyTuple::new(py, [first, second])?.into_any()))
 }
 
 #[pymethods]

@@ -107,6 +107,24 @@ struct Status {
     send_again: bool,
 }
 
+impl Status {
+    fn initial(call_connection_made: bool) -> Self {
+        Self {
+            phase: Phase::Unwrapped,
+            app: if call_connection_made { AppState::Init } else { AppState::Made },
+            lost: 0,
+            eof_received: false,
+            app_reading_paused: false,
+            app_writing_paused: false,
+            reading_paused: false,
+            writing_paused: false,
+            buffered: false,
+            sending: false,
+            send_again: false,
+        }
+    }
+}
+
 /// The TLS protocol of a transport. The parameters are those of asyncio's `SSLProtocol`.
 ///
 /// See `asyncio/sslproto.py` of the running version.
@@ -194,19 +212,6 @@ impl TlsProtocol {
             server_hostname = Some(name);
         }
         let session = Session::new(&context, parts.server_side, server_hostname.as_ref())?;
-        let status = Status {
-            phase: Phase::Unwrapped,
-            app: if parts.call_connection_made { AppState::Init } else { AppState::Made },
-            lost: 0,
-            eof_received: false,
-            app_reading_paused: false,
-            app_writing_paused: false,
-            reading_paused: false,
-            writing_paused: false,
-            buffered: false,
-            sending: false,
-            send_again: false,
-        };
         let protocol = Self {
             scheduler: parts.scheduler.unbind(),
             context: context.unbind(),
@@ -224,7 +229,7 @@ impl TlsProtocol {
             handshake_start: AttachedCell::new(None),
             unsent_at_shutdown: AttachedCell::new(None),
             extra: AttachedCell::new(None),
-            status: AttachedCell::new(status),
+            status: AttachedCell::new(Status::initial(parts.call_connection_made)),
             write_limits: AttachedCell::new(WaterMarks::of_kibibytes(512)),
             read_limits: AttachedCell::new(WaterMarks::of_kibibytes(256)),
             backlog: AttachedRefCell::default(),
