@@ -6,21 +6,27 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 macro_rules! imports {
-    (load with $load:ident; $($(#[$doc:meta])* $name:ident = $module:literal : $attribute:literal;)*) => {$(
-        $(#[$doc])*
-        #[doc = concat!("`", $module, ".", $attribute, "`.")]
-        pub fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-            static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-            CELL.import(py, $module, $attribute)
+    (load with $load:ident; $($(#[$doc:meta])* $name:ident = $module:literal : $attribute:literal;)*) => {
+        $crate::interop::imports::imports! {
+            $($(#[$doc])* $name = $module : $attribute;)*
         }
-    )*
+
         /// Imports them all: nothing can be imported while the interpreter shuts down.
         pub fn $load(py: Python<'_>) -> PyResult<()> {
             $($(#[$doc])* $name(py)?;)*
             Ok(())
         }
     };
+    ($($(#[$doc:meta])* $name:ident = $module:literal : $attribute:literal;)*) => {$(
+        $(#[$doc])*
+        #[doc = concat!("`", $module, ".", $attribute, "`.")]
+        pub fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+            static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+            CELL.import(py, $module, $attribute)
+        }
+    )*};
 }
+pub(crate) use imports;
 
 imports! {
     load with load;

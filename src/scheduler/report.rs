@@ -2,13 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat};
 
 use super::Scheduler;
 use crate::ffi::call;
-use crate::ffi::exception::{Raised, handling};
+use crate::ffi::exception::{Raised, handling, write_unraisable};
 use crate::interop::imports;
 
 /// `loop.call_exception_handler({key: value, ...})`, in the order given.
@@ -48,6 +49,20 @@ pub fn too_late_to_report(py: Python<'_>) -> bool {
     match imports::sys(py).and_then(|sys| sys.getattr(intern!(py, "meta_path"))) {
         Ok(meta_path) => meta_path.is_none(),
         Err(_) => true,
+    }
+}
+
+/// Warns from the finalizer of a coroutine, as the interpreter does for one that was never awaited.
+pub fn warn_never_awaited(coroutine: &Bound<'_, PyAny>, name: &str) {
+    let py = coroutine.py();
+    if too_late_to_report(py) {
+        return;
+    }
+    let message = format!("coroutine '{name}' was never awaited");
+    let warned =
+        imports::warn(py).and_then(|warn| warn.call1((message, py.get_type::<PyRuntimeWarning>())));
+    if let Err(error) = warned {
+        write_unraisable(Raised::of(py, error), coroutine);
     }
 }
 

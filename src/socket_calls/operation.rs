@@ -8,24 +8,22 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::RawFd;
-use std::sync::atomic::AtomicPtr;
 
-use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::action::Action;
-use crate::ffi::exception::{OrRaise, PyOutcome, Raised, write_unraisable};
+use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::socket::PythonSocket;
 use crate::ffi::objects::cell::AttachedCell;
-use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting};
+use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting, original_dealloc};
 use crate::future::{Future, FutureIterator};
 use crate::interop::error::os_error;
-use crate::interop::imports;
 use crate::reactor::SlotKey;
-use crate::scheduler::report::too_late_to_report;
+use crate::scheduler::report::warn_never_awaited;
 use crate::scheduler::waiters::SocketWaiterKind;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
@@ -272,10 +270,7 @@ impl SelfAwaiting for SocketOperation {
 }
 
 impl Finalize for SocketOperation {
-    fn original_dealloc() -> &'static AtomicPtr<()> {
-        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-        &DEALLOC
-    }
+    original_dealloc!();
 
     #[inline(always)]
     fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
@@ -286,16 +281,8 @@ impl Finalize for SocketOperation {
     fn finalize(slf: &Bound<'_, Self>) {
         let py = slf.py();
         slf.get().state.set(py, OperationState::Done);
-        if too_late_to_report(py) {
-            return;
-        }
         let name = slf.get().action.inspect(py, Action::name);
-        let message = format!("coroutine 'EventLoop.{name}' was never awaited");
-        let warned = imports::warn(py)
-            .and_then(|warn| warn.call1((message, py.get_type::<PyRuntimeWarning>())));
-        if let Err(error) = warned {
-            write_unraisable(Raised::of(py, error), slf);
-        }
+        warn_never_awaited(slf, &format!("EventLoop.{name}"));
     }
 }
 
@@ -331,13 +318,7 @@ impl SocketOperation {
 
     /// Resume the coroutine; the value sent is ignored.
     fn send<'py>(slf: &Bound<'py, Self>, _value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        match Self::resume(slf) {
-            Resumed::Yield(future) => Ok(future),
-            Resumed::Return(value) => {
-                Err(pyo3::exceptions::PyStopIteration::new_err((value.unbind(),)))
-            }
-            Resumed::Raise(exception) => Err(PyErr::from_value(exception.into_any())),
-        }
+        Self::resume(slf).into_sent()
     }
 
     /// Raise an exception where the coroutine waits.

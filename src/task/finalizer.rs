@@ -2,22 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::AtomicPtr;
-
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::Task;
 use crate::ffi::exception::{Raised, write_unraisable};
-use crate::ffi::objects::slots::Finalize;
+use crate::ffi::objects::slots::{Finalize, original_dealloc};
 use crate::future::Future;
 use crate::scheduler::report::call_exception_handler;
 
 impl Finalize for Task {
-    fn original_dealloc() -> &'static AtomicPtr<()> {
-        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-        &DEALLOC
-    }
+    original_dealloc!();
 
     #[inline(always)]
     fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {

@@ -6,19 +6,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::ffi::exception::Raised;
+use crate::interop::imports::imports;
 
-macro_rules! names {
-    ($($(#[$doc:meta])* $name:ident = $module:literal : $attribute:literal;)*) => {$(
-        $(#[$doc])*
-        #[doc = concat!("`", $module, ".", $attribute, "`.")]
-        pub fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-            static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-            CELL.import(py, $module, $attribute)
-        }
-    )*};
-}
-
-names! {
+imports! {
     memory_bio = "ssl": "MemoryBIO";
     ssl_object = "ssl": "SSLObject";
     pem_function = "ssl": "DER_cert_to_PEM_cert";

@@ -2,8 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::AtomicPtr;
-
 use pyo3::exceptions::{PyNotImplementedError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -14,7 +12,7 @@ use super::TlsProtocol;
 use super::flow_control::WaterMarks;
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::objects::cell::AttachedCell;
-use crate::ffi::objects::slots::Finalize;
+use crate::ffi::objects::slots::{Finalize, original_dealloc};
 use crate::interop::imports;
 use crate::interop::warning::resource_warning;
 use crate::scheduler::Scheduler;
@@ -51,10 +49,7 @@ impl TlsTransport {
 }
 
 impl Finalize for TlsTransport {
-    fn original_dealloc() -> &'static AtomicPtr<()> {
-        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-        &DEALLOC
-    }
+    original_dealloc!();
 
     #[inline(always)]
     fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {

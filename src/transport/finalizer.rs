@@ -2,12 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::AtomicPtr;
-
 use pyo3::prelude::*;
 
 use crate::ffi::exception::{Raised, write_unraisable};
-use crate::ffi::objects::slots::Finalize;
+use crate::ffi::objects::slots::{Finalize, original_dealloc};
 use crate::interop::warning::resource_warning;
 use crate::transport::lifecycle::detach;
 use crate::transport::{
@@ -15,10 +13,7 @@ use crate::transport::{
 };
 
 impl Finalize for Transport {
-    fn original_dealloc() -> &'static AtomicPtr<()> {
-        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-        &DEALLOC
-    }
+    original_dealloc!();
 
     fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
         !slf.get().endpoint.inspect(slf.py(), Endpoint::is_closed)
@@ -43,10 +38,7 @@ impl Finalize for Transport {
 macro_rules! finalize_as_transports {
     ($($class:ident),*) => {$(
         impl Finalize for $class {
-            fn original_dealloc() -> &'static AtomicPtr<()> {
-                static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-                &DEALLOC
-            }
+            original_dealloc!();
 
             #[inline(always)]
             fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {

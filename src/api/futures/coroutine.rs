@@ -14,10 +14,9 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicPtr;
 use std::task::{Context, Poll, Waker};
 
-use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -25,13 +24,13 @@ use pyo3::types::PyTuple;
 
 use crate::api::futures::arena::{FutureSlot, LocalFuture};
 use crate::api::futures::waker::FutureWaker;
-use crate::ffi::exception::{OrRaise, PyOutcome, Raised, write_unraisable};
+use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
-use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting};
+use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting, original_dealloc};
 use crate::future::{Future, FutureIterator, new_object};
 use crate::interop::imports;
-use crate::scheduler::report::too_late_to_report;
+use crate::scheduler::report::warn_never_awaited;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// The states of a coroutine.
@@ -299,10 +298,7 @@ impl SelfAwaiting for RustCoroutine {
 }
 
 impl Finalize for RustCoroutine {
-    fn original_dealloc() -> &'static AtomicPtr<()> {
-        static DEALLOC: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-        &DEALLOC
-    }
+    original_dealloc!();
 
     #[inline(always)]
     fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
@@ -313,15 +309,7 @@ impl Finalize for RustCoroutine {
     fn finalize(slf: &Bound<'_, Self>) {
         let py = slf.py();
         slf.get().state.set(py, CoroutineState::Done);
-        if too_late_to_report(py) {
-            return;
-        }
-        let message = format!("coroutine '{}' was never awaited", slf.get().name);
-        let warned = imports::warn(py)
-            .and_then(|warn| warn.call1((message, py.get_type::<PyRuntimeWarning>())));
-        if let Err(error) = warned {
-            write_unraisable(Raised::of(py, error), slf);
-        }
+        warn_never_awaited(slf, &slf.get().name);
     }
 }
 
@@ -365,11 +353,7 @@ impl RustCoroutine {
 
     /// Resume the coroutine; the value sent is ignored.
     fn send<'py>(slf: &Bound<'py, Self>, _value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        match Self::resume(slf) {
-            Resumed::Yield(future) => Ok(future),
-            Resumed::Return(value) => Err(PyStopIteration::new_err((value.unbind(),))),
-            Resumed::Raise(exception) => Err(PyErr::from_value(exception.into_any())),
-        }
+        Self::resume(slf).into_sent()
     }
 
     /// Drop the Rust future and raise an exception.

@@ -41,6 +41,18 @@ pub trait Finalize: PyClass {
     fn release(_slf: &Bound<'_, Self>) {}
 }
 
+/// Implements [`Finalize::original_dealloc`].
+macro_rules! original_dealloc {
+    () => {
+        fn original_dealloc() -> &'static std::sync::atomic::AtomicPtr<()> {
+            static DEALLOC: std::sync::atomic::AtomicPtr<()> =
+                std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+            &DEALLOC
+        }
+    };
+}
+pub(crate) use original_dealloc;
+
 /// Installs `tp_finalize` and the deallocator that calls it. A second call does nothing.
 pub fn install_finalizer<T: Finalize>(py: Python<'_>) {
     let class = py.get_type::<T>();
@@ -126,6 +138,17 @@ pub enum Resumed<'py> {
     Return(Bound<'py, PyAny>),
     /// The await expression raises.
     Raise(Bound<'py, PyBaseException>),
+}
+
+impl<'py> Resumed<'py> {
+    /// What `send()` returns or raises.
+    pub fn into_sent(self) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Yield(awaited) => Ok(awaited),
+            Self::Return(value) => Err(PyStopIteration::new_err((value.unbind(),))),
+            Self::Raise(exception) => Err(PyErr::from_value(exception.into_any())),
+        }
+    }
 }
 
 /// A class whose instances are their own awaiter: `await` allocates nothing.
