@@ -14,7 +14,7 @@ use crate::sys::fork::Generation;
 /// How long to try for a lock in a forked child, where its holder may no longer exist.
 const ORPHANED_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Wakes a sleeping loop. Threads may keep it longer than the loop lives; it needs no GIL.
+/// Wakes a sleeping loop. Threads that outlive the loop may keep it; it needs no GIL.
 ///
 /// A thread that queues something for the loop does so with the GIL held and calls
 /// [`WakeSignal::notify`] afterwards, at once or later. The loop's thread marks itself asleep and

@@ -42,7 +42,7 @@ pub enum Message {
     Reply(SlotKey, Reply),
 }
 
-/// The messages of one loop. Threads may keep it longer than the loop lives.
+/// The messages of one loop. Threads that outlive the loop may keep it.
 pub struct Inbox {
     wake_signal: Arc<WakeSignal>,
     /// `None` once the loop is closed.

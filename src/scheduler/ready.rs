@@ -17,8 +17,8 @@ const AHEAD: usize = 4;
 
 /// Runnables in the order in which they were scheduled, whatever their kind and origin.
 ///
-/// `ManuallyDrop` removes the unwind path of `push_back`. With it, the entry would be spilled in
-/// 8-byte stores and reloaded in 16-byte loads, which defeats store-to-load forwarding.
+/// `ManuallyDrop` removes the unwind path of `push_back`. With that path, the entry would be
+/// spilled in 8-byte stores and reloaded in 16-byte loads, which defeats store-to-load forwarding.
 #[derive(Default)]
 pub struct ReadyQueue(AttachedRefCell<VecDeque<ManuallyDrop<Runnable>>>);
 

@@ -46,7 +46,7 @@ impl Drop for RunningGuard<'_, '_> {
 }
 
 impl Running {
-    /// The callback of `handle` begins.
+    /// Marks the callback of `handle` as running.
     #[inline]
     pub fn begin<'py>(&self, handle: &Bound<'py, PyAny>) -> RunningGuard<'_, 'py> {
         let (py, address) = (handle.py(), handle.as_ptr().addr());

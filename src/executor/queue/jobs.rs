@@ -145,7 +145,7 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Most workers at a time.
+    /// Maximum number of workers.
     #[cfg(test)]
     pub fn limit(&self) -> usize {
         self.limit
