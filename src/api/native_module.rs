@@ -1,5 +1,4 @@
-//! The native half of the Python package `ferroloop`: registers the classes and completes them. No
-//! logic of its own.
+//! The native half of the Python package `ferroloop`: registers the classes and completes them.
 
 use pyo3::prelude::*;
 
@@ -40,13 +39,13 @@ pub mod _ferroloop {
     #[pymodule_export]
     use crate::watchdog::Watchdog;
 
-    /// The tasks of this crate that are not done, of all loops.
+    /// Return the tasks of this crate that are not done, of all loops.
     #[pyfunction]
     fn live_tasks(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
         task::current::TASKS.snapshot(py)
     }
 
-    /// Whether a task is one of `live_tasks()`.
+    /// Return whether a task is one of `live_tasks()`.
     #[pyfunction]
     fn is_listed(task: &Bound<'_, Task>) -> bool {
         task.get().is_listed(task.py())
@@ -58,15 +57,15 @@ pub mod _ferroloop {
         Task::set_listed(task, listed);
     }
 
-    /// Share the counter by which asyncio's C module numbers tasks: `make` makes one of its tasks
-    /// and returns the number. False if the counter was not found.
+    /// Share the counter by which asyncio's C module numbers tasks. `make` creates one of its tasks
+    /// and returns the task's number. Return False if the counter was not found.
     #[pyfunction]
     fn share_task_counter(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
         ffi::layout::task_number::learn(module, make)
     }
 
-    /// The names of what was looked for in the interpreter's memory, and whether it was found: else
-    /// slower ways are taken.
+    /// Return the names of the places in the interpreter's memory that are searched for, and
+    /// whether each was found. Without a place the native code takes a slower path.
     #[pyfunction]
     fn learned_places() -> Vec<(&'static str, bool)> {
         vec![
@@ -77,16 +76,16 @@ pub mod _ferroloop {
         ]
     }
 
-    /// The event loops that ran and are not closed.
+    /// Return the event loops that have run and are not closed.
     #[pyfunction]
     fn live_loops(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
         scheduler::LOOPS.snapshot(py)
     }
 
-    /// To be called in a forked child, before anything else of this module.
+    /// Must be called in a forked child, before any other function of this module.
     #[pyfunction]
     fn after_fork(py: Python<'_>) -> PyResult<()> {
-        // There the tasks of the parent are no tasks any more, as asyncio's from 3.14 on.
+        // The parent's tasks do not exist in the child, as in asyncio from 3.14 on.
         #[cfg(Py_3_14)]
         task::current::TASKS.clear(py);
         signals::after_fork(py)
@@ -100,7 +99,7 @@ pub mod _ferroloop {
         #[cfg(Py_3_14)]
         ffi::layout::running_task::learn_layout(py)?;
         static CLASSES: std::sync::Once = std::sync::Once::new();
-        // A program may import the module a second time; the classes are the same then.
+        // A program may import the module a second time, with the same classes.
         if !CLASSES.is_completed() {
             complete_classes(py)?;
             CLASSES.call_once(|| {});
@@ -117,8 +116,8 @@ pub mod _ferroloop {
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 
-    /// Fills the slots that PyO3 does not, before a class can be subclassed; base classes first, so
-    /// that slots are inherited.
+    /// Fills the slots that PyO3 leaves empty, before a class can be subclassed, and base classes
+    /// first, so that slots are inherited.
     fn complete_classes(py: Python<'_>) -> PyResult<()> {
         handle::install(py);
         future::install(py)?;

@@ -68,7 +68,7 @@ impl Session {
             Some(&keywords),
         )?;
         Ok(Self {
-            inner: OriginalMethods::get(py)
+            inner: SslObjectMethods::get(py)
                 .and_then(|original| original.inner(&object))
                 .map(Bound::unbind),
             object: object.unbind(),
@@ -161,7 +161,7 @@ impl Session {
     #[inline]
     pub fn reads_directly(&self, py: Python<'_>) -> bool {
         self.inner.is_some()
-            && OriginalMethods::get(py).is_some_and(|original| {
+            && SslObjectMethods::get(py).is_some_and(|original| {
                 has_method(self.object.bind(py), intern!(py, "read"), original.read.bind(py))
             })
     }
@@ -170,7 +170,7 @@ impl Session {
     #[inline]
     pub fn writes_directly(&self, py: Python<'_>) -> bool {
         self.inner.is_some()
-            && OriginalMethods::get(py).is_some_and(|original| {
+            && SslObjectMethods::get(py).is_some_and(|original| {
                 has_method(self.object.bind(py), intern!(py, "write"), original.write.bind(py))
             })
     }
@@ -258,17 +258,17 @@ impl Session {
 }
 
 /// The standard library's methods.
-struct OriginalMethods {
+struct SslObjectMethods {
     read: Py<PyAny>,
     write: Py<PyAny>,
     /// The class of the C object.
     inner: Py<PyAny>,
 }
 
-impl OriginalMethods {
+impl SslObjectMethods {
     /// `None` if the program had replaced one of them before it first used TLS.
     fn get(py: Python<'_>) -> Option<&Self> {
-        static ORIGINAL: PyOnceLock<Option<OriginalMethods>> = PyOnceLock::new();
+        static ORIGINAL: PyOnceLock<Option<SslObjectMethods>> = PyOnceLock::new();
         ORIGINAL.get_or_init(py, || Self::find(py).unwrap_or(None)).as_ref()
     }
 

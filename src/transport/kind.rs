@@ -22,9 +22,9 @@ pub struct TransportKind {
     pub counted_as: TransportClass,
     /// See [`ConcreteTransport::IS_SOCKET`].
     pub is_socket: bool,
-    /// Queued when something can be read.
+    /// Queued when the descriptor is readable.
     pub on_read: RunnableKind,
-    /// Queued when something can be written.
+    /// Queued when the descriptor is writable.
     pub on_write: RunnableKind,
     /// See [`ConcreteTransport::RESUME_AT`].
     pub resume_at: ResumeAt,
@@ -58,7 +58,7 @@ pub trait ConcreteTransport: PyClass<BaseType = Transport> {
     /// asyncio's class, which `__class__` returns.
     fn asyncio_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>>;
 
-    /// Something can be read.
+    /// Called when the descriptor is readable.
     fn on_readable<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()>;
 
     /// Sends as much of the queue as the system accepts; an error closes the connection.

@@ -1,8 +1,8 @@
 //! Transports move bytes between descriptors and protocols.
 //!
-//! [`Transport`] is what all kinds share; a [`TransportKind`] is what differs
-//! (`kind.rs`).
+//! [`Transport`] is what all kinds share; a [`TransportKind`] is what differs.
 //!
+//! * `kind.rs`: the traits and the table of a kind;
 //! * `lifecycle.rs`: opening, closing, `connection_lost()`;
 //! * `writing.rs`: runs the commands of the write side (`src/write_side`);
 //! * `flow_control.rs`: water marks; `write_queue.rs`: data that could not be sent at once;

@@ -19,7 +19,7 @@ use crate::future::Future;
 use crate::interop::imports;
 
 /// asyncio's classes, and the original methods that are not called.
-struct OriginalMethods {
+struct StreamReaderMethods {
     protocol: Py<PyAny>,
     data_received: Py<PyAny>,
     /// A property.
@@ -29,10 +29,10 @@ struct OriginalMethods {
     wakeup_waiter: Py<PyAny>,
 }
 
-impl OriginalMethods {
+impl StreamReaderMethods {
     /// `None` if the program had replaced one of them before it first used a stream.
     fn get(py: Python<'_>) -> Option<&Self> {
-        static ORIGINAL: PyOnceLock<Option<OriginalMethods>> = PyOnceLock::new();
+        static ORIGINAL: PyOnceLock<Option<StreamReaderMethods>> = PyOnceLock::new();
         ORIGINAL.get_or_init(py, || Self::find(py).unwrap_or(None)).as_ref()
     }
 
@@ -80,14 +80,14 @@ impl<'py> Feed<'py> {
     #[inline]
     pub fn of(protocol: &Bound<'py, PyAny>) -> Option<Self> {
         let py = protocol.py();
-        let original = OriginalMethods::get(py)?;
+        let original = StreamReaderMethods::get(py)?;
         if !protocol.get_type().is(&original.protocol) {
             return None;
         }
         Self::find(protocol, original)
     }
 
-    fn find(protocol: &Bound<'py, PyAny>, original: &OriginalMethods) -> Option<Self> {
+    fn find(protocol: &Bound<'py, PyAny>, original: &StreamReaderMethods) -> Option<Self> {
         let py = protocol.py();
         let is_original =
             |object: &Bound<'py, PyAny>, name: &Bound<'py, PyString>, function: &Py<PyAny>| {
