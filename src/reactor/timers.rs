@@ -6,12 +6,10 @@
 //!   bounded by twice the live entries. In the usual case, a timeout that was scheduled last and
 //!   is cancelled first, it is removed at once ([`Timers::take_last_if`]).
 //! - When a large part of the heap is due at once, it is sorted rather than popped
-//!   ([`Timers::take_due_in_bulk`]): in a heap that exceeds the cache, each pop misses on every
-//!   level.
+//!   ([`Timers::take_due_in_bulk`]): in a heap beyond the cache each pop misses on every level.
 //! - Entries are moved out to the caller, never dropped here. Predicates must only read: they run
 //!   while the heap is borrowed.
 #![forbid(unsafe_code)]
-
 use std::cmp::Ordering;
 
 /// With at most this many cancelled entries, a [`Timers::purge`] is not worth it.

@@ -15,7 +15,8 @@
 //! * *waiting*: the system accepts no more until the descriptor is writable.
 //!
 //! Invariant when no command is left: the descriptor is watched if and only if the queue waits and
-//! the connection is not lost. `tests.rs` tries every sequence of events up to a length.
+//! the connection is not lost. `tests.rs` and `tests/` try every sequence of events up to a
+//! length.
 
 #![forbid(unsafe_code)]
 

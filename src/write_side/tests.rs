@@ -1,42 +1,12 @@
 //! Tries every sequence of events up to a length, against invariants and against a plain
 //! transcription of asyncio's stream transport.
 
+mod choices;
 mod reference;
 
+use self::choices::Choices;
 use self::reference::Reference;
 use super::*;
-
-/// Enumerates all combinations of choices, one combination per run, like an odometer.
-#[derive(Default)]
-struct Choices {
-    made: Vec<(usize, usize)>,
-    next: usize,
-}
-
-impl Choices {
-    /// One of `0..of`.
-    fn choose(&mut self, of: usize) -> usize {
-        if self.next == self.made.len() {
-            self.made.push((0, of));
-        }
-        let (chosen, before) = self.made[self.next];
-        assert_eq!(before, of, "a run asks what the run before asked");
-        self.next += 1;
-        chosen
-    }
-
-    /// Advances to the next combination; false when all were tried.
-    fn advance(&mut self) -> bool {
-        self.next = 0;
-        while let Some((chosen, of)) = self.made.pop() {
-            if chosen + 1 < of {
-                self.made.push((chosen + 1, of));
-                return true;
-            }
-        }
-        false
-    }
-}
 
 /// What is observable from outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -389,7 +359,7 @@ fn every_way_as_asyncio(length: usize, may_refuse: bool) -> u64 {
             transport.event(event);
         }
         let mut made = std::mem::take(&mut transport.system.choices);
-        made.next = 0;
+        made.repeat();
         let mut reference = Reference::new(System::new(made, may_refuse));
         for _ in 0..length {
             let event = next_event(&mut reference.system.choices);

@@ -5,7 +5,7 @@
 //! ferroloop is inside the crate.
 //!
 //! * `runtime.rs`: [`Runtime`] and its [`Builder`];
-//! * `package.rs`: [`register`] makes the built-in Python package importable.
+//! * `package.rs`: [`register`] makes the built-in Python package importable, by `importer.py`.
 //!
 //! ```
 //! use ferroloop::Runtime;
