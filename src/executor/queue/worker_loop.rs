@@ -64,8 +64,8 @@ impl<J> IdleWait<'_, J> {
     }
 }
 
-/// Runs jobs until the queue stops and is empty. To be run once for each
-/// [`NewWorker`](super::NewWorker), on its own thread.
+/// Runs jobs until the queue stops and is empty. To be run once for each `NewWorker`, on its own
+/// thread.
 pub fn work<J>(queue: &Queue<J>, runner: &mut impl JobRunner<J>) {
     let mut slot = WorkerSlot::new();
     loop {
