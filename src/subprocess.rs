@@ -2,7 +2,9 @@
 //! and no thread, and from a loop in any thread.
 //!
 //! The descriptor refers to the child even if its pid is reused, so the right process is reaped. It
-//! is closed when the child has been reaped, or with the loop.
+//! is closed when the child has been reaped, or with the loop. `sys/process.rs` determines the exit
+//! code. Where a sandbox refuses the descriptor, `python/ferroloop/subprocesses.py` waits in a
+//! thread.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! `_watch_child()`, which `subprocess_exec()` and `subprocess_shell()` use.
+//! `_watch_child()`, which `subprocess_exec()` and `subprocess_shell()` use
+//! (`python/ferroloop/subprocesses.py`).
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! The `sock_*()` methods. For anything but a plain `socket.socket` asyncio's own code runs.
+//! The `sock_*()` methods: their parameters; `socket_calls` does the work. For anything but a plain
+//! `socket.socket` asyncio's own code runs.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! A queue of jobs and the threads that work on it.
+//! A queue of jobs and the threads that work on it: how they start, how they are joined when the
+//! interpreter exits, and what remains of them after a fork.
 
 #![forbid(unsafe_code)]
 

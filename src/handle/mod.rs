@@ -72,6 +72,8 @@ pub struct Handle {
 }
 
 /// Maximum number of pooled handles (6 MiB): as many as a thread may queue before it loses the GIL.
+/// A thread that calls `call_soon_threadsafe()` without pause is not slowed down: switching to the
+/// loop earlier was measured to cost more CPU time than the memory of a long queue does.
 pub(super) const POOL_CAPACITY: usize = 64 * 1024;
 
 impl Pooled for Handle {

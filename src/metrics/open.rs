@@ -1,4 +1,4 @@
-//! OpenGuard transports, counted while their guards live.
+//! Open transports, counted while their guards live.
 
 #![forbid(unsafe_code)]
 

@@ -212,6 +212,7 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
     let metrics = &this.metrics;
     metrics.polls.add(1);
     let (polled, now) = if timeout == Some(Duration::ZERO) {
+        // Does not block, so it keeps the GIL.
         let polled = poller.poll(timeout);
         let now = clock::nanoseconds();
         metrics.note_turn(now);

@@ -1,4 +1,5 @@
-//! Operations that wait for a socket, which the program may close during the wait.
+//! Operations that wait for a socket (`sock_recv()` and the like), which the program may close
+//! during the wait.
 //!
 //! The kernel drops a closed descriptor without an event, so the operation would wait forever. The
 //! loop therefore checks the sockets before it sleeps: a limited number each time, and while some

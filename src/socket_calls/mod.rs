@@ -2,6 +2,9 @@
 //!
 //! * `operation.rs`: one call, which waits until its socket is ready; `action.rs`: its system call;
 //! * `reader.rs`: the reader that stays registered between two calls on one socket.
+//!
+//! The methods and their parameters are in `event_loop::socket_operations`. A call that waits is
+//! listed in `scheduler::waiters`, which ends it if the program closes its socket.
 
 #![forbid(unsafe_code)]
 

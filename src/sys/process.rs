@@ -1,4 +1,5 @@
-//! Child processes as descriptors (pidfds).
+//! Child processes as descriptors (pidfds), and their exit codes. Where a sandbox refuses
+//! `waitid()` on the descriptor, `waitpid()` reaps.
 
 use std::io;
 use std::mem::MaybeUninit;

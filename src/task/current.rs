@@ -5,8 +5,9 @@
 //! overwrite it. The scheduler resets it before anything else runs, and at the end of a turn if the
 //! ready queue is empty.
 //!
-//! A `WeakSet` entry costs more than a task, so all tasks are listed in [`TASKS`]; the Python
-//! package makes asyncio's own set iterate over it as well.
+//! A `WeakSet` entry costs more than a task, so each task registers itself in [`TASKS`] when it
+//! starts (`start.rs`); `python/ferroloop/_task_registry.py` makes asyncio's own set iterate over
+//! it as well.
 
 #![forbid(unsafe_code)]
 

@@ -3,7 +3,7 @@
 //! * `mod.rs`: the state;
 //! * `step.rs`: the hot path: resumes the coroutine and handles what it awaits;
 //! * `foreign.rs`: awaits futures of other classes;
-//! * `start.rs`: creates a task, with or without eager start;
+//! * `start.rs`: creates a task, with or without eager start, and registers it for `all_tasks()`;
 //! * `cancel.rs`: cancellation requests;
 //! * `current.rs`: `current_task()` and `all_tasks()` of asyncio;
 //! * `methods.rs`: the Python methods; `finalizer.rs`: reports pending or failed tasks that are

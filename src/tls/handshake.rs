@@ -1,4 +1,5 @@
-//! The handshake, from `connection_made()` of the underlying transport to that of the application.
+//! The handshake and its timeout, from `connection_made()` of the underlying transport to that of
+//! the application.
 
 #![forbid(unsafe_code)]
 
@@ -41,7 +42,7 @@ impl TlsProtocol {
         self.event_loop(py).call_method0(intern!(py, "time"))?.extract()
     }
 
-    /// Called when the handshake's time-out expires.
+    /// Called when the handshake's timeout expires.
     pub fn check_handshake_timeout<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         if slf.get().phase(py) != Phase::Handshake {

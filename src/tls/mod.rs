@@ -7,8 +7,10 @@
 //!
 //! * `session.rs`: the SSL object and its memory BIOs; `records.rs`: counts whole records;
 //!   `modules.rs`: names of `ssl`; `native.rs`: methods of `_ssl`;
-//! * `handshake.rs`, `shutdown.rs`: the beginning and the end of the connection;
-//! * `reading.rs`, `writing.rs`, `backlog.rs`: application data; `flow_control.rs`: water marks;
+//! * `handshake.rs`, `shutdown.rs`: the beginning and the end of the connection, each with its
+//!   timeout;
+//! * `reading.rs` decrypts and delivers, `writing.rs` encrypts and sends, `backlog.rs` keeps what
+//!   has to wait; `flow_control.rs`: water marks;
 //! * `protocol_methods.rs`, `transport.rs`: the Python methods of the protocol and the transport.
 //!
 //! Ciphertext is copied from the receive buffer, which all connections share, into the BIO. Records
@@ -193,7 +195,7 @@ impl TlsProtocol {
     /// Creates a TLS protocol and its transport. The handshake starts with `connection_made()`.
     ///
     /// # Errors
-    /// ValueError for a time-out that is not positive; exceptions of the context.
+    /// ValueError for a timeout that is not positive; exceptions of the context.
     pub fn create(parts: TlsParts<'_>) -> PyResult<Bound<'_, Self>> {
         let py = parts.scheduler.py();
         let handshake_timeout = timeout(parts.handshake_timeout, py, "handshake")?;
@@ -460,7 +462,7 @@ fn is_ordinary(raised: &Raised<'_>) -> bool {
     raised.value().is_instance_of::<PyException>()
 }
 
-/// The given time-out, or asyncio's default.
+/// The given timeout, or asyncio's default.
 fn timeout<'py>(
     given: Option<Bound<'py, PyAny>>,
     py: Python<'py>,

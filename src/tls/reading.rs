@@ -1,4 +1,4 @@
-//! Receives application data.
+//! Decrypts received ciphertext and delivers the application data to the protocol.
 
 #![forbid(unsafe_code)]
 

@@ -55,7 +55,7 @@ impl TlsProtocol {
         Ok(())
     }
 
-    /// Called when the shutdown's time-out expires.
+    /// Called when the shutdown's timeout expires.
     ///
     /// Once close_notify is exchanged or the stream has ended, the connection is closed only if the
     /// peer has received nothing of the remaining data meanwhile. asyncio would wait for such a

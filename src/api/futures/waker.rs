@@ -1,7 +1,8 @@
 //! The waker of a Rust future on a loop.
 //!
-//! It holds no Python object and needs no GIL: a wake-up is a message to the loop, or, while the
-//! future is being polled, one atomic swap that the poller sees afterwards.
+//! It holds no Python object and needs no GIL: a wake-up is a message to the loop
+//! (`scheduler/inbox.rs`), or, while `coroutine.rs` polls the future, one atomic swap that it sees
+//! after the poll.
 
 #![forbid(unsafe_code)]
 

@@ -4,7 +4,7 @@
 //! The rest of `ffi/` uses the documented C API. Positions are found by experiment when the module
 //! is initialised; what is not found is not used, and `learned_places()` reports it.
 //!
-//! * `thread_state.rs`: finds words of the thread state;
+//! * `thread_state.rs`: finds words of the thread state, for the next two;
 //! * `context.rs`: the current context, and comparing contexts;
 //! * `running_task.rs`: the current task (Python 3.14);
 //! * `task_number.rs`: the counter of automatic task names;

@@ -2,7 +2,8 @@
 //! cheap as a load.
 //!
 //! Their offsets are found by experiment when the module is initialised; a word that is not found
-//! is not used.
+//! is not used. Each file that needs a word makes the experiment and has the number of words to
+//! search, which differs between releases: `context.rs` and `running_task.rs`.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

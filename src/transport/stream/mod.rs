@@ -3,6 +3,9 @@
 //! One receive per readiness event and turn, so that a flooding peer cannot starve the others;
 //! reads are level-triggered, so a short read needs no second one to see that nothing is left.
 //!
+//! The protocol's methods are looked up at each call: programs replace them, and a lookup is a
+//! hundredth of the cost of a message.
+//!
 //! * `writing.rs`: sends, coalesces or queues writes;
 //! * `methods.rs`: the Python methods;
 //! * `server.rs`: listeners, which accept connections.
