@@ -69,7 +69,7 @@ pub fn install_for_run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py,
 /// Uninstalls the pipe when a loop stops, if that loop has installed it and it is still installed.
 pub fn uninstall_after_run(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     let py = scheduler.py();
-    let thread = scheduler.get().thread.get(py);
+    let thread = scheduler.get().thread(py);
     if thread == 0 || INSTALLED_BY.get(py) != thread {
         return Ok(());
     }
@@ -97,7 +97,7 @@ pub fn start_delivery(scheduler: &Bound<'_, Scheduler>) -> PyResult<RawFd> {
     INSTALLED_BY.set(py, 0);
     #[cfg(Py_3_13)]
     WARNS_ON_FULL_PIPE.set(py, true);
-    scheduler.get().has_signal_handlers.set(py, true);
+    scheduler.get().set_has_signal_handlers(py, true);
     watch_pipe(scheduler, reader);
     Ok(writer)
 }
@@ -109,11 +109,11 @@ pub fn stop_delivery(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     if receiver(py).is_some_and(|receiver| receiver.is(scheduler)) {
         RECEIVER.store(py, None);
     }
-    scheduler.get().has_signal_handlers.set(py, false);
+    scheduler.get().set_has_signal_handlers(py, false);
     // Another loop may be running, and this one closed in one of its callbacks.
     let running = imports::get_running_loop(py)?.call0()?;
     if let Ok(running) = running.cast::<Scheduler>() {
-        running.get().before_sleep.set(py, Some(install_for_run));
+        running.get().call_before_sleep(py, install_for_run);
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ fn restore_wakeup_fd(py: Python<'_>, fd: RawFd) {
 
 fn install_pipe(scheduler: &Bound<'_, Scheduler>) -> PyResult<bool> {
     let py = scheduler.py();
-    let thread = scheduler.get().thread.get(py);
+    let thread = scheduler.get().thread(py);
     if thread != main_thread(py)? {
         return Ok(false);
     }
@@ -183,7 +183,7 @@ fn watch_pipe(scheduler: &Bound<'_, Scheduler>, reader: RawFd) {
             }
             this.poll_extra(py, Some((reader, handle_signals)));
             // The kernel may have room later: try again before the next sleep.
-            this.before_sleep.set(py, Some(install_for_run));
+            this.call_before_sleep(py, install_for_run);
         }
     }
 }

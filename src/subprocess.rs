@@ -151,7 +151,7 @@ impl ExitWatch {
             CallbackArguments::from_tuple(arguments),
             scheduler.clone().into_any(),
             self.context.take(py).map(|context| context.into_bound(py)),
-            this.debug.get(py),
+            this.is_debug(py),
         )?;
         this.push(py, Runnable::new(&HANDLE, handle));
         Ok(())

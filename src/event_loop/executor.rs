@@ -124,7 +124,7 @@ impl FastMethod for RunInExecutor {
         let (executor, function) = executor_and_function(arguments)?;
         let scheduler = slf.as_super();
         scheduler.get().check_open(py)?;
-        if scheduler.get().debug.get(py) {
+        if scheduler.get().is_debug(py) {
             check_callback(&function, "run_in_executor")?;
         }
         let is_default = executor.is_none();

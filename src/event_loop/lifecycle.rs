@@ -54,12 +54,12 @@ impl EventLoop {
         let py = slf.py();
         Self::check_can_run(slf)?;
         let scheduler = slf.as_super().get();
-        let debug = scheduler.debug.get(py);
+        let debug = scheduler.is_debug(py);
         // From here on `_run_forever_cleanup` must run.
         let hooks = imports::get_asyncgen_hooks(py)?.call0()?;
         slf.get().saved_asyncgen_hooks.store(py, Some(hooks));
         slf.call_method1(intern!(py, "_set_coroutine_origin_tracking"), (debug,))?;
-        scheduler.thread.set(py, current_thread(py)?);
+        scheduler.set_thread(py, current_thread(py)?);
         let keywords = PyDict::new(py);
         keywords.set_item(
             intern!(py, "firstiter"),
@@ -85,8 +85,8 @@ impl EventLoop {
         let scheduler = slf.as_super().get();
         // Before the thread is reset.
         let ended = catch_panic(|| Self::on_run_end(slf));
-        scheduler.stopping.set(py, false);
-        scheduler.thread.set(py, 0);
+        scheduler.set_stopping(py, false);
+        scheduler.set_thread(py, 0);
         scheduler.track_scheduled(py);
         let steps: [&dyn Fn() -> PyResult<()>; 3] = [
             &|| imports::set_running_loop(py)?.call1((py.None(),)).map(drop),
@@ -110,17 +110,17 @@ impl EventLoop {
 
     /// Stop `run_forever()` after the current turn.
     fn stop(slf: &Bound<'_, Self>) {
-        slf.as_super().get().stopping.set(slf.py(), true);
+        slf.as_super().get().set_stopping(slf.py(), true);
     }
 
     /// Return True if the loop is running.
     fn is_running(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().thread.get(slf.py()) != 0
+        slf.as_super().get().is_running(slf.py())
     }
 
     /// Return True if the loop was closed.
     fn is_closed(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().closed.get(slf.py())
+        slf.as_super().get().is_closed(slf.py())
     }
 
     fn _check_closed(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -129,7 +129,7 @@ impl EventLoop {
 
     fn _check_running(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        if slf.as_super().get().thread.get(py) != 0 {
+        if slf.as_super().get().is_running(py) {
             return Err(PyRuntimeError::new_err("This event loop is already running"));
         }
         if !imports::get_running_loop(py)?.call0()?.is_none() {
@@ -148,10 +148,10 @@ impl EventLoop {
     fn _dispose(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let scheduler = slf.as_super().get();
-        if scheduler.thread.get(py) != 0 {
+        if scheduler.is_running(py) {
             return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
         }
-        scheduler.closed.set(py, true);
+        scheduler.set_closed(py, true);
         scheduler.registry_entry.unregister(py);
         scheduler.dispose(py);
         Ok(())
@@ -178,7 +178,7 @@ impl EventLoop {
     /// Called when a run starts.
     pub(super) fn on_run_start(slf: &Bound<'_, Self>) {
         let (py, scheduler) = (slf.py(), slf.as_super().get());
-        scheduler.before_sleep.set(py, Some(signals::install_for_run));
+        scheduler.call_before_sleep(py, signals::install_for_run);
         scheduler.registry_entry.register(slf.as_super());
         watchdog::loop_runs(py, &scheduler.metrics);
         scheduler.metrics.run_begins(clock::nanoseconds());

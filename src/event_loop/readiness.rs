@@ -55,7 +55,7 @@ impl EventLoop {
             CallbackArguments::from_tuple(arguments),
             scheduler.clone().into_any(),
             context,
-            this.debug.get(py),
+            this.is_debug(py),
         )?;
         // The file object identifies the watch if it is closed before the watch is removed.
         let runnable = Runnable { argument: file_object, ..Runnable::new(&HANDLE, handle.clone()) };
@@ -73,7 +73,7 @@ impl EventLoop {
     ) -> PyResult<bool> {
         let py = slf.py();
         let this = slf.as_super().get();
-        if this.closed.get(py) {
+        if this.is_closed(py) {
             return Ok(false);
         }
         let fd = match descriptor(fd) {

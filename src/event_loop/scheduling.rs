@@ -95,7 +95,7 @@ impl FastMethod for CallLater {
             return Err(PyTypeError::new_err("delay must not be None"));
         }
         let (deadline, when) = match delay.extract::<f64>() {
-            Ok(delay) if !slf.as_super().get().foreign_clock.get(py) => {
+            Ok(delay) if !slf.as_super().get().has_foreign_clock(py) => {
                 let deadline = clock::monotonic() + delay;
                 (deadline, When::Seconds(deadline))
             }
@@ -145,7 +145,7 @@ fn schedule<'py>(
 ) -> PyResult<Bound<'py, Handle>> {
     let py = scheduler.py();
     let this = scheduler.get();
-    let debug = this.debug.get(py);
+    let debug = this.is_debug(py);
     if debug {
         check_callback(&callback, arguments.method())?;
     }
@@ -175,7 +175,7 @@ fn schedule_at<'py>(
     let py = scheduler.py();
     let this = scheduler.get();
     this.check_usable(py)?;
-    let debug = this.debug.get(py);
+    let debug = this.is_debug(py);
     if debug {
         check_callback(&callback, "call_at")?;
     }

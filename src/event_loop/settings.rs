@@ -26,7 +26,7 @@ impl Predicate for GetDebug {
 
     #[inline(always)]
     fn holds(slf: &Bound<'_, EventLoop>) -> bool {
-        slf.as_super().get().debug.get(slf.py())
+        slf.as_super().get().is_debug(slf.py())
     }
 }
 
@@ -37,7 +37,7 @@ impl EventLoop {
         let py = slf.py();
         let scheduler = slf.as_super().get();
         scheduler.set_debug(py, enabled.is_truthy()?);
-        if scheduler.thread.get(py) != 0 {
+        if scheduler.is_running(py) {
             let track = slf.getattr(intern!(py, "_set_coroutine_origin_tracking"))?;
             slf.call_method1(intern!(py, "call_soon_threadsafe"), (track, enabled))?;
         }
@@ -85,7 +85,7 @@ impl EventLoop {
     /// Raises ValueError for a number out of range.
     #[getter(busy_poll)]
     fn busy_poll(slf: &Bound<'_, Self>) -> Option<f64> {
-        let setting = slf.as_super().get().sleeping.busy_poll.get(slf.py());
+        let setting = slf.as_super().get().busy_poll(slf.py());
         setting.map(|duration| duration.as_secs_f64())
     }
 
@@ -96,7 +96,7 @@ impl EventLoop {
             return Err(PyValueError::new_err(text));
         }
         let setting = seconds.map(Duration::from_secs_f64);
-        slf.as_super().get().sleeping.busy_poll.set(slf.py(), setting);
+        slf.as_super().get().set_busy_poll(slf.py(), setting);
         Ok(())
     }
 
@@ -119,7 +119,7 @@ impl EventLoop {
 
     #[getter(_debug)]
     fn debug_flag(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().debug.get(slf.py())
+        slf.as_super().get().is_debug(slf.py())
     }
 
     #[setter(_debug)]
@@ -130,27 +130,27 @@ impl EventLoop {
 
     #[getter(_closed)]
     fn closed_flag(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().closed.get(slf.py())
+        slf.as_super().get().is_closed(slf.py())
     }
 
     #[setter(_closed)]
     fn set_closed_flag(slf: &Bound<'_, Self>, value: bool) {
-        slf.as_super().get().closed.set(slf.py(), value);
+        slf.as_super().get().set_closed(slf.py(), value);
     }
 
     #[getter(_stopping)]
     fn stopping_flag(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().stopping.get(slf.py())
+        slf.as_super().get().is_stopping(slf.py())
     }
 
     #[setter(_stopping)]
     fn set_stopping_flag(slf: &Bound<'_, Self>, value: bool) {
-        slf.as_super().get().stopping.set(slf.py(), value);
+        slf.as_super().get().set_stopping(slf.py(), value);
     }
 
     #[getter(_thread_id)]
     fn thread_id(slf: &Bound<'_, Self>) -> Option<u64> {
-        Some(slf.as_super().get().thread.get(slf.py())).filter(|thread| *thread != 0)
+        Some(slf.as_super().get().thread(slf.py())).filter(|thread| *thread != 0)
     }
 
     #[setter(_thread_id)]
@@ -158,8 +158,8 @@ impl EventLoop {
         // Code that runs the loop's turns itself, such as asyncio's own, marks the run by this.
         let py = slf.py();
         let scheduler = slf.as_super().get();
-        let (before, thread) = (scheduler.thread.get(py), value.unwrap_or(0));
-        scheduler.thread.set(py, thread);
+        let (before, thread) = (scheduler.thread(py), value.unwrap_or(0));
+        scheduler.set_thread(py, thread);
         if before == 0 && thread != 0 {
             Self::on_run_start(slf);
         } else if thread == 0 {

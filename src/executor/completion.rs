@@ -49,7 +49,7 @@ fn push<'py>(
     let py = future.py();
     let scheduler = future.get().scheduler(py)?;
     let this = scheduler.get();
-    if this.closed.get(py) {
+    if this.is_closed(py) {
         return None;
     }
     let runnable = Runnable {

@@ -208,7 +208,7 @@ impl Future {
             return Self::schedule_on_foreign_loop(slf, callback);
         };
         let this = scheduler.get();
-        if this.closed.get(py) || this.debug.get(py) {
+        if this.is_closed(py) || this.is_debug(py) {
             return Self::schedule_checked(slf, scheduler, callback);
         }
         let argument = Some(slf.clone().into_any().unbind());

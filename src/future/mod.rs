@@ -141,7 +141,7 @@ impl Future {
     pub fn for_loop(scheduler: &Bound<'_, Scheduler>) -> PyResult<Self> {
         let py = scheduler.py();
         let rare_fields =
-            if scheduler.get().debug.get(py) { Some(RareFields::of_caller(py)?) } else { None };
+            if scheduler.get().is_debug(py) { Some(RareFields::of_caller(py)?) } else { None };
         Ok(Self {
             event_loop: AttachedCell::new(Some(scheduler.clone().into_any().unbind())),
             rare_fields: AttachedCell::new(rare_fields),
@@ -170,7 +170,7 @@ impl Future {
             None => imports::get_event_loop(py)?.call0()?,
         };
         let (kind, debug) = match event_loop.cast::<Scheduler>() {
-            Ok(scheduler) => (LoopKind::Native, scheduler.get().debug.get(py)),
+            Ok(scheduler) => (LoopKind::Native, scheduler.get().is_debug(py)),
             Err(_) => {
                 let debug = event_loop.call_method0(intern!(py, "get_debug"))?.is_truthy()?;
                 (LoopKind::Foreign, debug)

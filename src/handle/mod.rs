@@ -215,7 +215,7 @@ impl Handle {
         match self.event_loop.get_bound(py) {
             Some(event_loop) => {
                 if let Ok(scheduler) = event_loop.cast::<Scheduler>() {
-                    return Ok(scheduler.get().debug.get(py));
+                    return Ok(scheduler.get().is_debug(py));
                 }
                 event_loop.call_method0(intern!(py, "get_debug"))?.is_truthy()
             }

@@ -37,7 +37,7 @@ pub(super) fn wait_for_end(handle: &Bound<'_, Handle>) -> PyResult<()> {
     let Some(event_loop) = this.event_loop.get_bound(py) else { return Ok(()) };
     let Ok(scheduler) = event_loop.cast::<Scheduler>() else { return Ok(()) };
     let scheduler = scheduler.get();
-    if scheduler.thread.get(py) == current_thread(py)? {
+    if scheduler.thread(py) == current_thread(py)? {
         return Ok(());
     }
     scheduler.running.wait_for_end(handle.as_any())

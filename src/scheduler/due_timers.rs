@@ -54,7 +54,7 @@ fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> Py
         metrics.note_turn(time);
         time
     });
-    let now = if this.foreign_clock.get(py) {
+    let now = if this.has_foreign_clock(py) {
         now(scheduler).or_raise(py)?
     } else {
         clock::seconds(time)

@@ -37,6 +37,7 @@ pub mod watch;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -95,33 +96,38 @@ pub struct Scheduler {
     /// Set while a task remains the current task after its step.
     pub(crate) leave_task: AttachedCell<Option<LeaveTask>>,
     /// Set when the loop starts to run; taken and called before it first sleeps.
-    pub(crate) before_sleep: AttachedCell<Option<TurnHook>>,
+    before_sleep: AttachedCell<Option<TurnHook>>,
     /// Called when a poll has found the descriptor of [`Scheduler::poll_extra`] ready.
     on_extra: AttachedCell<Option<TurnHook>>,
     /// Whether the loop has signal handlers, so that it must poll for signal numbers even while
     /// callbacks are ready.
-    pub(crate) has_signal_handlers: AttachedCell<bool>,
-    pub(crate) closed: AttachedCell<bool>,
-    pub(crate) stopping: AttachedCell<bool>,
-    /// Written by [`Scheduler::set_debug`].
-    pub(crate) debug: AttachedCell<bool>,
-    /// Whether slow callbacks are also reported outside debug mode.
-    timed: AttachedCell<bool>,
-    /// Whether callbacks run through [`turn`]'s slow path: in debug mode, timed, or with a replaced
-    /// `asyncio.Handle._run`.
-    instrumented: AttachedCell<bool>,
+    has_signal_handlers: AttachedCell<bool>,
+    closed: AttachedCell<bool>,
+    stopping: AttachedCell<bool>,
+    mode: Mode,
     pub(crate) patches: Patches,
     /// `threading.get_ident()` of the running thread; 0 when the loop does not run.
-    pub(crate) thread: AttachedCell<u64>,
-    /// Whether `loop.time` was replaced in Python, so that the loop must call it (virtual clocks in
-    /// tests).
-    pub(crate) foreign_clock: AttachedCell<bool>,
-    pub(crate) sleeping: Sleeping,
+    thread: AttachedCell<u64>,
+    sleeping: Sleeping,
     /// Callbacks of `call_soon_threadsafe()` that are running.
     #[cfg(Py_3_14)]
     pub(crate) running: running::Running,
     /// Work to do when the running callback returns, or the turn ends.
     pub(crate) deferred: Deferred,
+}
+
+/// What is rarely written, and decides how callbacks run.
+#[derive(Default)]
+struct Mode {
+    debug: AttachedCell<bool>,
+    /// Whether slow callbacks are also reported outside debug mode.
+    timed: AttachedCell<bool>,
+    /// Whether callbacks run through [`turn`]'s slow path: in debug mode, timed, or with a replaced
+    /// `asyncio.Handle._run`.
+    instrumented: AttachedCell<bool>,
+    /// Whether `loop.time` was replaced in Python, so that the loop must call it (virtual clocks in
+    /// tests).
+    foreign_clock: AttachedCell<bool>,
 }
 
 impl Scheduler {
@@ -152,12 +158,9 @@ impl Scheduler {
             has_signal_handlers: AttachedCell::new(false),
             closed: AttachedCell::new(false),
             stopping: AttachedCell::new(false),
-            debug: AttachedCell::new(false),
-            timed: AttachedCell::new(false),
-            instrumented: AttachedCell::new(false),
+            mode: Mode::default(),
             patches: Patches::new(py)?,
             thread: AttachedCell::new(0),
-            foreign_clock: AttachedCell::new(false),
             sleeping: Sleeping::default(),
             #[cfg(Py_3_14)]
             running: running::Running::default(),
@@ -186,22 +189,88 @@ impl Scheduler {
         self.ready.push(py, runnable);
     }
 
+    /// Whether debug mode is on.
+    #[inline(always)]
+    pub fn is_debug(&self, py: Python<'_>) -> bool {
+        self.mode.debug.get(py)
+    }
+
+    /// Whether `loop.time` was replaced in Python.
+    #[inline(always)]
+    pub fn has_foreign_clock(&self, py: Python<'_>) -> bool {
+        self.mode.foreign_clock.get(py)
+    }
+
+    /// Whether `loop.close()` was called.
+    #[inline(always)]
+    pub fn is_closed(&self, py: Python<'_>) -> bool {
+        self.closed.get(py)
+    }
+
+    /// Marks the loop as closed, or open.
+    pub fn set_closed(&self, py: Python<'_>, closed: bool) {
+        self.closed.set(py, closed);
+    }
+
+    /// Whether the run ends with the current turn.
+    #[inline(always)]
+    pub fn is_stopping(&self, py: Python<'_>) -> bool {
+        self.stopping.get(py)
+    }
+
+    /// Has the run end with the current turn, or not.
+    pub fn set_stopping(&self, py: Python<'_>, stopping: bool) {
+        self.stopping.set(py, stopping);
+    }
+
+    /// `threading.get_ident()` of the running thread; 0 when the loop does not run.
+    #[inline(always)]
+    pub fn thread(&self, py: Python<'_>) -> u64 {
+        self.thread.get(py)
+    }
+
+    /// Sets which thread runs the loop; 0 for none.
+    pub fn set_thread(&self, py: Python<'_>, thread: u64) {
+        self.thread.set(py, thread);
+    }
+
+    /// Has `hook` called once, before the loop next sleeps.
+    pub fn call_before_sleep(&self, py: Python<'_>, hook: TurnHook) {
+        self.before_sleep.set(py, Some(hook));
+    }
+
+    /// Has the loop poll for signal numbers even while callbacks are ready, or not.
+    pub fn set_has_signal_handlers(&self, py: Python<'_>, has_signal_handlers: bool) {
+        self.has_signal_handlers.set(py, has_signal_handlers);
+    }
+
+    /// How long to poll before each sleep; `None` if the loop decides.
+    pub fn busy_poll(&self, py: Python<'_>) -> Option<Duration> {
+        self.sleeping.busy_poll.get(py)
+    }
+
+    /// Sets how long to poll before each sleep; `None` has the loop decide.
+    pub fn set_busy_poll(&self, py: Python<'_>, duration: Option<Duration>) {
+        self.sleeping.busy_poll.set(py, duration);
+    }
+
     /// Switches debug mode on or off.
     pub fn set_debug(&self, py: Python<'_>, enabled: bool) {
-        self.debug.set(py, enabled);
+        self.mode.debug.set(py, enabled);
         self.update_instrumented(py);
     }
 
     /// Switches the reporting of slow callbacks outside debug mode on or off.
     pub fn set_timed(&self, py: Python<'_>, enabled: bool) {
-        self.timed.set(py, enabled);
+        self.mode.timed.set(py, enabled);
         self.update_instrumented(py);
     }
 
     fn update_instrumented(&self, py: Python<'_>) {
-        let instrumented =
-            self.debug.get(py) || self.timed.get(py) || self.patches.is_handle_run_replaced(py);
-        self.instrumented.set(py, instrumented);
+        let instrumented = self.mode.debug.get(py)
+            || self.mode.timed.get(py)
+            || self.patches.is_handle_run_replaced(py);
+        self.mode.instrumented.set(py, instrumented);
     }
 
     /// Checks what `call_soon()` checks: that the loop is open and, in debug mode, that the calling
@@ -212,7 +281,7 @@ impl Scheduler {
     #[inline(always)]
     pub fn check_usable(&self, py: Python<'_>) -> PyResult<()> {
         self.check_open(py)?;
-        if self.debug.get(py) { self.check_thread(py) } else { Ok(()) }
+        if self.mode.debug.get(py) { self.check_thread(py) } else { Ok(()) }
     }
 
     /// # Errors

@@ -162,7 +162,7 @@ impl Patches {
         self.diverted.set(py, found.diverted);
         self.flags.set(py, found.flags);
         drop(self.handle_run.replace(py, found.handle_run));
-        scheduler.get().foreign_clock.set(py, found.flags & flag::TIME != 0);
+        scheduler.get().mode.foreign_clock.set(py, found.flags & flag::TIME != 0);
     }
 
     /// Makes the next call check.

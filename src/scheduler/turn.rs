@@ -24,7 +24,7 @@ pub fn run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         } else {
             turn_by_python(scheduler)?;
         }
-        if scheduler.get().stopping.get(py) {
+        if scheduler.get().is_stopping(py) {
             return Ok(());
         }
     }
@@ -66,7 +66,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     run_after_callback(scheduler)?;
     end_busy_turn(scheduler)?;
     read_inbox(scheduler)?;
-    let idle = this.ready.len(py) == 0 && !this.stopping.get(py);
+    let idle = this.ready.len(py) == 0 && !this.is_stopping(py);
     // With callbacks ready and no descriptor watched, a poll could find nothing.
     let may_wait = idle
         || this.watches.with(py, |watches| watches.is_worth_polling())
@@ -77,7 +77,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let result = run_ready(scheduler);
     this.contexts.end_turn(py);
     // If more is ready, the next step sets the current task again: leave it set until then.
-    if result.is_err() || this.stopping.get(py) || this.ready.len(py) == 0 {
+    if result.is_err() || this.is_stopping(py) || this.ready.len(py) == 0 {
         leave_task(scheduler);
     }
     result?;
@@ -106,7 +106,7 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         this.ready.prefetch(py);
         let Some(runnable) = this.ready.pop(py) else { break Ok(()) };
         left -= 1;
-        let result = if this.instrumented.get(py) {
+        let result = if this.mode.instrumented.get(py) {
             task_steps += u64::from(runnable.kind.sets_current_task);
             run_instrumented(scheduler, runnable)
         } else {
@@ -211,9 +211,9 @@ fn run_instrumented<'py>(
         return Ok(());
     }
     leave_task(scheduler);
-    if this.debug.get(py) {
+    if this.is_debug(py) {
         run_in_debug_mode(scheduler, runnable)
-    } else if this.timed.get(py) {
+    } else if this.mode.timed.get(py) {
         let copy = runnable.clone_ref(py);
         let started = clock::monotonic();
         execute(scheduler, runnable)?;
@@ -283,7 +283,7 @@ fn leave_task(scheduler: &Bound<'_, Scheduler>) {
 /// it.
 pub fn now(scheduler: &Bound<'_, Scheduler>) -> PyResult<f64> {
     let py = scheduler.py();
-    if scheduler.get().foreign_clock.get(py) {
+    if scheduler.get().has_foreign_clock(py) {
         return scheduler.call_method0(intern!(py, "time"))?.extract();
     }
     Ok(clock::monotonic())

@@ -175,7 +175,7 @@ fn prepare_to_wait<'py>(
         }
         timeout = waiters::end_closed(scheduler, timeout)?;
         // Signal handlers or logging handlers may have queued something.
-        if this.ready.len(py) != 0 || this.stopping.get(py) {
+        if this.ready.len(py) != 0 || this.is_stopping(py) {
             timeout = Some(Duration::ZERO);
         }
     }

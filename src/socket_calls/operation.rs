@@ -93,7 +93,7 @@ impl SocketOperation {
     }
 
     fn check_non_blocking(&self, py: Python<'_>) -> PyResult<()> {
-        if self.scheduler.get().debug.get(py) {
+        if self.scheduler.get().is_debug(py) {
             let timeout = self.socket.object().call_method0(py, intern!(py, "gettimeout"))?;
             if !timeout.bind(py).eq(0)? {
                 return Err(PyValueError::new_err("the socket must be non-blocking"));

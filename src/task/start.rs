@@ -131,7 +131,7 @@ impl LoopIsRunning for Bound<'_, Task> {
         let py = self.py();
         let future = self.as_super().get();
         match future.scheduler(py) {
-            Some(scheduler) => Ok(scheduler.get().thread.get(py) != 0),
+            Some(scheduler) => Ok(scheduler.get().is_running(py)),
             None => future.event_loop(py)?.call_method0(intern!(py, "is_running"))?.is_truthy(),
         }
     }

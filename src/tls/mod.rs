@@ -258,7 +258,7 @@ impl TlsProtocol {
     }
 
     fn debug(&self, py: Python<'_>) -> bool {
-        self.scheduler.get().debug.get(py)
+        self.scheduler.get().is_debug(py)
     }
 
     fn phase(&self, py: Python<'_>) -> Phase {

@@ -123,7 +123,7 @@ pub fn report_failure<'py>(
 /// The stack where the current callback was scheduled, which only debug mode keeps.
 fn current_stack<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = scheduler.py();
-    if !scheduler.get().debug.get(py) {
+    if !scheduler.get().is_debug(py) {
         return Ok(None);
     }
     let current = scheduler.getattr(intern!(py, "_current_handle"))?;

@@ -264,7 +264,7 @@ impl Transport {
         let py = slf.py();
         let Some(scheduler) = self.scheduler(py) else { return };
         let scheduler = scheduler.get();
-        if !scheduler.closed.get(py) {
+        if !scheduler.is_closed(py) {
             let watches = &scheduler.watches;
             let removed = watches.with(py, |watches| watches.unset_of(self.fd, direction, slf));
             drop(removed);

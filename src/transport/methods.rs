@@ -25,7 +25,7 @@ impl Transport {
         }
         info.push(format!("fd={}", this.fd));
         if let Some(scheduler) = this.scheduler(py)
-            && !scheduler.get().closed.get(py)
+            && !scheduler.get().is_closed(py)
         {
             let polling = |direction| {
                 let watches = &scheduler.get().watches;

@@ -247,7 +247,7 @@ impl Transport {
 
     fn debug(&self, py: Python<'_>) -> bool {
         self.scheduler
-            .inspect(py, |scheduler| scheduler.as_ref().is_some_and(|s| s.get().debug.get(py)))
+            .inspect(py, |scheduler| scheduler.as_ref().is_some_and(|s| s.get().is_debug(py)))
     }
 
     fn traverse_parts(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -39,7 +39,7 @@ pub fn with_stack<'py>(
     py: Python<'py>,
     argument: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Option<Py<PyAny>>> {
-    if scheduler.debug.get(py) {
+    if scheduler.is_debug(py) {
         return capture_stack(py, argument).map(Some);
     }
     Ok(argument.map(Bound::unbind))

@@ -168,8 +168,7 @@ impl RustCoroutine {
             .binding
             .inspect(py, |binding| binding.as_ref().map(|binding| binding.clone_ref(py)));
         // Closing the loop has dropped the future.
-        let Some(binding) = binding.filter(|binding| !binding.scheduler.get().closed.get(py))
-        else {
+        let Some(binding) = binding.filter(|binding| !binding.scheduler.get().is_closed(py)) else {
             return Err(closed());
         };
         if let Some(waiter) = self.waiter.get_bound(py) {

@@ -124,7 +124,7 @@ impl Handle {
     /// [`Closed`] if the loop is closed.
     pub fn stop(&self) -> Result<(), Closed> {
         self.post(|scheduler| {
-            scheduler.get().stopping.set(scheduler.py(), true);
+            scheduler.get().set_stopping(scheduler.py(), true);
             Ok(())
         })
     }

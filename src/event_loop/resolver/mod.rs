@@ -115,7 +115,7 @@ impl EventLoop {
             flags: &flags,
         };
         let arguments = || lookup.arguments(&flags);
-        if scheduler.debug.get(py) {
+        if scheduler.is_debug(py) {
             let timed = slf.getattr(intern!(py, "_getaddrinfo_debug"))?;
             return run_in_executor(slf, timed, arguments()?);
         }

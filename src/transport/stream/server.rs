@@ -229,7 +229,7 @@ impl Listener {
     ) -> PyOutcome<'py, ()> {
         let py = scheduler.py();
         let Some(factory) = self.factory.get_bound(py) else { return Ok(()) };
-        let debug = scheduler.get().debug.get(py);
+        let debug = scheduler.get().is_debug(py);
         if self.mode == ServeMode::Task {
             let started = self.serve_by_task(scheduler, &factory, connection, &peer, debug);
             return started.or_raise(py);
@@ -399,7 +399,7 @@ impl Listener {
         let watched = Self::watch(slf);
         if watched.is_err()
             && let Some(scheduler) = slf.get().event_loop.get_bound(py)
-            && !scheduler.get().closed.get(py)
+            && !scheduler.get().is_closed(py)
         {
             // The poller has no room. The caller, a timer, reports the error; the server must go
             // on.
