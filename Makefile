@@ -112,7 +112,7 @@ build/tools/bin/%:
 	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools $*
 
 lint: build/lint-$(PY)/ready build/tools/bin/cargo-machete ## check format, lints and types of the Rust and the Python code
-	$(EXE) tests/check_layers.py
+	$(EXE) tests/check_layers.py --heads --sizes
 	cargo fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --all-features --document-private-items
