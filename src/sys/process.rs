@@ -81,7 +81,8 @@ fn reap_by_number(pid: libc::pid_t) -> io::Result<Option<i32>> {
     }
 }
 
-#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+#[cfg(test)]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod tests {
     use std::io::Read;
     use std::os::unix::process::ExitStatusExt;
