@@ -3,16 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::reactor::Waker;
-use crate::sys::fork::Generation;
-
-/// How long to try for a lock in a forked child, where its holder may no longer exist.
-const ORPHANED_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+use crate::sys::sync::ForkSafeMutex;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
 
 /// Wakes a sleeping loop. Threads that outlive the loop may keep it; it needs no GIL.
 ///
@@ -23,28 +17,23 @@ const ORPHANED_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 pub struct WakeSignal {
     /// `None` once the loop is closed, so that threads which keep the signal do not keep the
     /// waker's descriptor open.
-    waker: Mutex<Option<Arc<Waker>>>,
+    waker: ForkSafeMutex<Option<Arc<Waker>>>,
     /// True while the loop's thread is, or is about to be, asleep in the poller.
     asleep: AtomicBool,
-    /// In a forked child the lock may be held by a thread that does not exist there.
-    generation: Generation,
 }
 
 impl WakeSignal {
     /// Creates the signal for the poller of `waker`.
     pub fn new(waker: Arc<Waker>) -> Self {
-        Self {
-            waker: Mutex::new(Some(waker)),
-            asleep: AtomicBool::new(false),
-            generation: Generation::current(),
-        }
+        Self { waker: ForkSafeMutex::new(Some(waker)), asleep: AtomicBool::new(false) }
     }
 
     /// Ends the loop's sleep: one system call per sleep, none while it is awake.
     #[inline]
     pub fn notify(&self) {
         if self.asleep.swap(false, Ordering::SeqCst) {
-            let Some(waker) = self.lock() else { return };
+            // After a fork, the waker itself knows whether it is the parent's or the child's own.
+            let Some(waker) = self.waker.lock() else { return };
             // It fails only when the counter is full, and then the loop is awake.
             if let Some(Err(error)) = waker.as_ref().map(|waker| waker.wake()) {
                 tracing::warn!(target: "ferroloop::loop", %error, "cannot wake the event loop");
@@ -52,21 +41,10 @@ impl WakeSignal {
         }
     }
 
-    /// Locks the waker; after a fork, the waker itself knows whether it is the parent's or the
-    /// child's own. `None` if an orphaned lock cannot be taken.
-    fn lock(&self) -> Option<MutexGuard<'_, Option<Arc<Waker>>>> {
-        if self.generation.is_current() {
-            Some(self.waker.lock())
-        } else {
-            // Threads hold the lock only briefly, except one that does not exist in this child.
-            self.waker.try_lock_for(ORPHANED_LOCK_TIMEOUT)
-        }
-    }
-
     /// The loop is closed: drops the waker.
     pub fn disconnect(&self) {
-        if self.generation.is_current() {
-            drop(self.waker.lock().take());
+        if self.waker.is_own() {
+            drop(self.waker.lock().and_then(|mut waker| waker.take()));
         }
     }
 
@@ -74,5 +52,31 @@ impl WakeSignal {
     #[inline]
     pub fn set_asleep(&self, asleep: bool) {
         self.asleep.store(asleep, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::Poller;
+    use crate::sys::fork::tests::{holds_in_child, while_other_thread};
+
+    /// The child wakes no one, but it goes on.
+    #[test]
+    fn a_child_notifies_although_another_thread_held_the_lock_at_the_fork() {
+        let poller = Poller::new().unwrap();
+        let wake_signal = WakeSignal::new(poller.waker());
+        let hold = |inside: &dyn Fn()| {
+            let _guard = wake_signal.waker.lock();
+            inside();
+        };
+        while_other_thread(hold, || {
+            wake_signal.set_asleep(true);
+            assert!(holds_in_child(|| {
+                wake_signal.notify();
+                wake_signal.disconnect();
+                true
+            }));
+        });
     }
 }

@@ -1,28 +1,20 @@
 //! Messages to a loop, sent without the GIL: wake-ups of Rust futures, calls from other threads,
 //! and replies of threads that run no Python.
 //!
-//! Senders need no interpreter: an [`Inbox`] holds no Python object. The loop reads it at the start
-//! of a turn and after each poll. A sender enqueues its message and then notifies the loop; the
-//! loop marks itself asleep and then checks for messages: so it either sees the message or is
-//! woken.
+//! Senders need no interpreter: an [`Inbox`] holds no Python object (`message_queue.rs`). The loop
+//! reads it at the start of a turn and after each poll.
 
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
+use super::message_queue::MessageQueue;
 use super::{Runnable, Scheduler};
 use crate::ffi::exception::PyOutcome;
-use crate::reactor::{Slab, SlotKey, WakeSignal};
-use crate::sys::fork::Generation;
-
-/// How long to try for a lock in a forked child, where its holder may no longer exist.
-const ORPHANED_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+use crate::reactor::{Slab, SlotKey};
 
 /// A function to call on the loop's thread.
 pub type LoopCall = Box<dyn for<'py> FnOnce(&Bound<'py, Scheduler>) -> PyOutcome<'py, ()> + Send>;
@@ -42,89 +34,8 @@ pub enum Message {
     Reply(SlotKey, Reply),
 }
 
-/// The messages of one loop. Threads that outlive the loop may keep it.
-pub struct Inbox {
-    wake_signal: Arc<WakeSignal>,
-    /// `None` once the loop is closed.
-    messages: Mutex<Option<Vec<Message>>>,
-    has_any: AtomicBool,
-    /// In a forked child the lock may be held by a thread that does not exist there.
-    generation: Generation,
-}
-
-impl Inbox {
-    /// An empty inbox.
-    pub fn new(wake_signal: Arc<WakeSignal>) -> Self {
-        Self {
-            wake_signal,
-            messages: Mutex::new(Some(Vec::new())),
-            has_any: AtomicBool::new(false),
-            generation: Generation::current(),
-        }
-    }
-
-    /// Enqueues a message and wakes the loop if it sleeps. Callable from any thread, without the
-    /// GIL.
-    ///
-    /// # Errors
-    /// Returns the message if the loop is closed.
-    pub fn post(&self, message: Message) -> Result<(), Message> {
-        self.enqueue(message).map(|wake_signal| wake_signal.notify())
-    }
-
-    /// Enqueues a message and returns the wake signal, which the caller must notify afterwards.
-    ///
-    /// # Errors
-    /// Returns the message if the loop is closed.
-    pub fn enqueue(&self, message: Message) -> Result<Arc<WakeSignal>, Message> {
-        match self.lock().as_deref_mut() {
-            Some(Some(messages)) => messages.push(message),
-            _ => return Err(message),
-        }
-        self.has_any.store(true, Ordering::SeqCst);
-        Ok(self.wake_signal.clone())
-    }
-
-    /// Whether there are messages.
-    #[inline(always)]
-    pub(super) fn has_messages(&self) -> bool {
-        self.has_any.load(Ordering::SeqCst)
-    }
-
-    fn take(&self) -> Vec<Message> {
-        self.has_any.store(false, Ordering::SeqCst);
-        self.lock().as_deref_mut().and_then(Option::as_mut).map(std::mem::take).unwrap_or_default()
-    }
-
-    /// Takes the replies only.
-    fn take_replies(&self) -> Vec<Message> {
-        let mut taken = Vec::new();
-        if let Some(Some(messages)) = self.lock().as_deref_mut() {
-            let (replies, others) = std::mem::take(messages)
-                .into_iter()
-                .partition(|message| matches!(message, Message::Reply(..)));
-            taken = replies;
-            *messages = others;
-            self.has_any.store(!messages.is_empty(), Ordering::SeqCst);
-        }
-        taken
-    }
-
-    /// Refuses further messages. Returns the unread ones.
-    fn close(&self) -> Vec<Message> {
-        self.has_any.store(false, Ordering::SeqCst);
-        self.lock().as_deref_mut().and_then(Option::take).unwrap_or_default()
-    }
-
-    fn lock(&self) -> Option<MutexGuard<'_, Option<Vec<Message>>>> {
-        if self.generation.is_current() {
-            Some(self.messages.lock())
-        } else {
-            // Threads hold the lock only briefly, except one that does not exist in this child.
-            self.messages.try_lock_for(ORPHANED_LOCK_TIMEOUT)
-        }
-    }
-}
+/// The messages of one loop.
+pub type Inbox = MessageQueue<Message>;
 
 /// The owner of a reserved slot.
 pub trait ParkedEntry: Send + Sync {
@@ -224,7 +135,7 @@ pub(super) fn deliver_replies<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutco
         return Ok(());
     }
     let mut result = Ok(());
-    for message in inbox.take_replies() {
+    for message in inbox.take_matching(|message| matches!(message, Message::Reply(..))) {
         if let Message::Reply(key, reply) = message {
             result = result.and(deliver(scheduler, key, reply));
         }

@@ -12,8 +12,8 @@
 //! - `contexts.rs`: the contexts of callbacks and tasks.
 //! - `watch.rs`: watched descriptors; `waiters.rs`: `sock_recv()` and the like that wait for a
 //!   socket, which the program may close.
-//! - `inbox.rs`: messages from other threads; `running.rs`: callbacks that other threads may wait
-//!   for.
+//! - `inbox.rs`, `message_queue.rs`: messages from other threads; `running.rs`: callbacks that other
+//!   threads may wait for.
 //! - `patches.rs`: replaced asyncio functions; `report.rs`: calls of the exception handler, slow
 //!   callbacks.
 
@@ -23,6 +23,7 @@ pub mod contexts;
 mod deferred;
 mod due_timers;
 pub mod inbox;
+mod message_queue;
 pub mod patches;
 pub mod ready;
 pub mod report;

@@ -60,24 +60,57 @@ extern "C" fn count_fork() {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::mpsc;
+    use std::thread;
+
     use super::Generation;
+
+    /// A child that takes longer is ended by a signal.
+    const SECONDS: u32 = 20;
+
+    /// Whether `test` returns true in a forked child, in which it is the only thread.
+    pub(crate) fn holds_in_child(test: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child runs only the caller's test, and exits without running destructors.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "{}", std::io::Error::last_os_error());
+        if child == 0 {
+            // SAFETY: takes a plain number.
+            unsafe { libc::alarm(SECONDS) };
+            let holds = catch_unwind(AssertUnwindSafe(test)).unwrap_or(false);
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(i32::from(!holds)) };
+        }
+        let mut status = -1;
+        // SAFETY: `status` is valid for the call.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        status == 0
+    }
+
+    /// Calls `body` while another thread is inside `hold`, which must call its argument.
+    pub(crate) fn while_other_thread(hold: impl FnOnce(&dyn Fn()) + Send, body: impl FnOnce()) {
+        let (inside, wait_until_inside) = mpsc::channel();
+        let (end, wait_for_end) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                hold(&|| {
+                    inside.send(()).unwrap();
+                    // Fails when `end` is dropped.
+                    wait_for_end.recv().unwrap_err();
+                });
+            });
+            wait_until_inside.recv().unwrap();
+            body();
+            drop(end);
+        });
+    }
 
     #[test]
     fn a_child_is_another_generation() {
         let generation = Generation::current();
         assert!(generation.is_current());
-        // SAFETY: the child only compares a number and exits without running destructors.
-        let child = unsafe { libc::fork() };
-        assert!(child >= 0, "{}", std::io::Error::last_os_error());
-        if child == 0 {
-            // SAFETY: ends the child at once.
-            unsafe { libc::_exit(if generation.is_current() { 1 } else { 0 }) };
-        }
-        let mut status = -1;
-        // SAFETY: `status` is valid for the call.
-        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-        assert_eq!(status, 0);
+        assert!(holds_in_child(|| !generation.is_current()));
         assert!(generation.is_current());
     }
 }

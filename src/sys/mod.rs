@@ -25,6 +25,7 @@ pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod resolve;
 pub(crate) mod socket;
+pub(crate) mod sync;
 pub(crate) mod time;
 
 /// Whether the call should be repeated once the descriptor is ready.

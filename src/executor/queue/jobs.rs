@@ -13,13 +13,11 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-// Not parking_lot's: its table of waiting threads is global to the process, and a child forked
-// while a worker changes it would wait for that worker forever.
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::executor::queue::spin::Spin;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Jobs of type `J` and the workers that run them.
 pub struct Queue<J> {
