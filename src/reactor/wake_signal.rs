@@ -48,10 +48,27 @@ impl WakeSignal {
         }
     }
 
-    /// Notes that the loop's thread is about to sleep, or is awake again.
+    /// Calls `wait`, which is told whether it may sleep: not if `has_work` returns true, which is
+    /// called once the loop counts as asleep. So another thread that queues something later wakes
+    /// the loop.
+    #[inline]
+    pub fn sleep_unless<R>(
+        &self,
+        has_work: impl FnOnce() -> bool,
+        wait: impl FnOnce(bool) -> R,
+    ) -> R {
+        self.set_asleep(true);
+        let result = wait(!has_work());
+        self.set_asleep(false);
+        result
+    }
+
+    /// Notes that the loop's thread is about to sleep, or is awake again. A swap reads what the last
+    /// thread to call [`WakeSignal::notify`] wrote, and so synchronises with it: what that thread
+    /// had queued is visible from here on.
     #[inline]
     pub fn set_asleep(&self, asleep: bool) {
-        self.asleep.store(asleep, Ordering::SeqCst);
+        self.asleep.swap(asleep, Ordering::SeqCst);
     }
 }
 

@@ -218,21 +218,20 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
         metrics.note_turn(now);
         (polled, now)
     } else {
-        this.wake_signal.set_asleep(true);
         let began = clock::nanoseconds();
         metrics.sleep_begins(began);
-        // Reading `loop.time()` may have run Python code, during which other threads may have
-        // queued something.
-        let slept = if this.ready.len(py) == 0 && !this.inbox.has_messages() {
-            sleep(py, this, poller, timeout, began)
-        } else {
+        let has_work = || this.ready.len(py) != 0 || this.inbox.has_messages();
+        this.wake_signal.sleep_unless(has_work, |may_sleep| {
+            if may_sleep {
+                return sleep(py, this, poller, timeout, began);
+            }
+            // Reading `loop.time()` has run Python code, during which other threads have queued
+            // something.
             let polled = poller.poll(Some(Duration::ZERO));
             let now = clock::nanoseconds();
             metrics.sleep_ends(now);
             (polled, now)
-        };
-        this.wake_signal.set_asleep(false);
-        slept
+        })
     };
     if polled.is_ok() {
         this.watches.with(py, |watches| {

@@ -9,19 +9,14 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
-use pyo3::prelude::*;
-
+use crate::api::futures::LocalFuture;
 use crate::reactor::{Slab, SlotKey};
-
-/// A future whose output goes to Python.
-pub type LocalFuture = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::sync::parking_lot::Mutex;
+use crate::sys::sync::thread_local;
 
 /// The part of an arena that other threads use.
 #[derive(Default)]

@@ -22,7 +22,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::api::futures::arena::{FutureSlot, LocalFuture};
+use crate::api::futures::LocalFuture;
+use crate::api::futures::arena::FutureSlot;
 use crate::api::futures::waker::FutureWaker;
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
@@ -185,7 +186,7 @@ impl RustCoroutine {
         };
         let mut future = future.ok_or_else(closed)?;
         self.state.set(py, CoroutineState::Running);
-        binding.future_waker.begin_poll();
+        binding.future_waker.state().begin_poll();
         let polled = catch_unwind(AssertUnwindSafe(|| {
             future.as_mut().poll(&mut Context::from_waker(&binding.waker))
         }));
@@ -201,7 +202,7 @@ impl RustCoroutine {
 
     /// Returns the object to await until the next wake-up.
     fn wait<'py>(&self, py: Python<'py>, binding: &LoopBinding) -> PyResult<Resumption<'py>> {
-        if !binding.future_waker.end_poll() {
+        if !binding.future_waker.state().end_poll() {
             // Woken during the poll. A bare yield makes the task run again in the next turn.
             return Ok(Resumption::Wait(py.None().into_bound(py)));
         }

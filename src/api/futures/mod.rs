@@ -8,7 +8,8 @@
 //! * `time.rs`: [`sleep`] and [`timeout`], on the loop's timers;
 //! * `handle.rs`: [`Handle`], by which other threads use the loop; `join.rs`: [`JoinHandle`], which
 //!   waits for the output of a future that they have spawned;
-//! * `arena.rs`: thread-local storage of the futures; `waker.rs`: their wakers.
+//! * `arena.rs`: thread-local storage of the futures; `waker.rs`: their wakers, and `poll_state.rs`:
+//!   which wake-ups of them count.
 //!
 //! A future is polled with the GIL held, between two callbacks of the loop and in the context of
 //! its task; long computations should release the GIL with [`Python::detach`]. Futures of any
@@ -24,6 +25,7 @@ mod blocking;
 mod coroutine;
 mod handle;
 mod join;
+mod poll_state;
 mod spawn;
 mod time;
 mod waker;
@@ -36,9 +38,14 @@ pub use join::{JoinError, JoinHandle};
 pub use spawn::{SpawnOptions, boxed, coroutine, spawn_local, spawn_local_with, start, yield_now};
 pub use time::{Elapsed, Sleep, sleep, timeout};
 
+use std::pin::Pin;
+
 use pyo3::prelude::*;
 
 use crate::ffi::objects::{freelist, slots};
+
+/// A future whose output goes to Python.
+pub type LocalFuture = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
 
 /// Completes the class. Called once, when the module is made.
 pub fn install(py: Python<'_>) {

@@ -10,7 +10,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::api::futures::arena::LocalFuture;
+use crate::api::futures::LocalFuture;
 use crate::api::futures::coroutine::{RustCoroutine, running_loop};
 use crate::scheduler::Scheduler;
 use crate::task::{Task, TaskOptions};

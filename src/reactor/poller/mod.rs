@@ -3,8 +3,9 @@
 //! mio owns the system's selector and the waker. `portable.rs` is the backend for platforms other
 //! than Linux. On Linux (`epoll.rs`) registrations and waits go to mio's epoll descriptor directly,
 //! since mio offers only edge-triggered events and timeouts in milliseconds, while
-//! `loop.add_reader()` is level-triggered and timers are finer. `waker.rs` ends waits, `spin.rs`
-//! polls busily, `tests.rs` tests both backends. Both backends offer the same three types:
+//! `loop.add_reader()` is level-triggered and timers are finer. `waker.rs` ends waits, by what
+//! `notifier.rs` writes to; `spin.rs` polls busily, `tests.rs` tests both backends. Both backends
+//! offer the same three types:
 //!
 //! - [`Poller`] waits. It belongs to the thread that turns the loop; only that thread may be
 //!   inside [`Poller::poll`].
@@ -18,6 +19,7 @@
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
+mod notifier;
 // Also compiled for tests on Linux, where mio's epoll selector stands in for kqueue.
 #[cfg(any(not(any(target_os = "linux", target_os = "android")), test))]
 #[cfg_attr(any(target_os = "linux", target_os = "android"), allow(unreachable_pub))]

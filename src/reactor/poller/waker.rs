@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::reactor::Token;
+use super::notifier::Notifier;
 use crate::sys::fork::OwnerProcess;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
 
 /// Makes the poller's current or next wait return.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Waker {
     /// The notifier's descriptor.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn descriptor(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsRawFd::as_raw_fd(&self.notifier.0)
+        self.notifier.descriptor()
     }
 
     /// In a forked child: detaches from the parent's poller and wakes the one of `registry`.
@@ -65,54 +65,5 @@ impl Waker {
         self.owner.take_over();
         // `wake` was called in the parent before the fork, or in the child before this.
         if self.pending.load(Ordering::SeqCst) { self.notifier.notify() } else { Ok(()) }
-    }
-}
-
-/// An eventfd of our own: mio's cannot be replaced after a fork.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-#[derive(Debug)]
-struct Notifier(std::os::fd::OwnedFd);
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-impl Notifier {
-    fn new(registry: &mio::Registry) -> io::Result<Notifier> {
-        let notifier = Notifier(crate::sys::poll::eventfd()?);
-        notifier.register(registry)?;
-        Ok(notifier)
-    }
-
-    /// Each write is an edge, so the counter need not be read.
-    fn notify(&self) -> io::Result<()> {
-        crate::sys::poll::add_one(&self.0)
-    }
-
-    /// Keeps the descriptor's number, which other threads may be about to use.
-    fn renew(&self, registry: &mio::Registry) -> io::Result<()> {
-        use crate::sys::poll::{eventfd, reopen};
-        use std::os::fd::AsRawFd;
-        reopen(self.0.as_raw_fd(), registry.as_raw_fd(), eventfd)?;
-        self.register(registry)
-    }
-
-    fn register(&self, registry: &mio::Registry) -> io::Result<()> {
-        use std::os::fd::AsRawFd;
-        let token = mio::Token(Token::WAKER_DATA);
-        let mut source = mio::unix::SourceFd(&self.0.as_raw_fd());
-        registry.register(&mut source, token, mio::Interest::READABLE)
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-#[derive(Debug)]
-struct Notifier(mio::Waker);
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-impl Notifier {
-    fn new(registry: &mio::Registry) -> io::Result<Notifier> {
-        Ok(Notifier(mio::Waker::new(registry, mio::Token(Token::WAKER_DATA))?))
-    }
-
-    fn notify(&self) -> io::Result<()> {
-        self.0.wake()
     }
 }
