@@ -146,6 +146,7 @@ fn schedule<'py>(
     let py = scheduler.py();
     let this = scheduler.get();
     let debug = this.is_debug(py);
+    let _held = debug.then(|| arguments.hold());
     if debug {
         check_callback(&callback, arguments.method())?;
     }

@@ -12,7 +12,7 @@ use pyo3::types::{PyFunction, PyString};
 use pyo3::{Borrowed, PyClass, ffi, intern};
 
 use crate::ffi::attach::with_attached;
-use crate::ffi::method::return_to_c;
+use crate::ffi::method::{hold, return_to_c};
 
 /// Maximum number of guarded methods.
 pub(in crate::ffi) const SLOTS: usize = 64;
@@ -196,10 +196,33 @@ unsafe fn divert<G: Guard>(
     None
 }
 
+/// All arguments of a vectorcall.
+///
+/// # Safety
+/// They must be those that CPython has passed.
+unsafe fn vector<'a>(
+    values: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> &'a [*mut ffi::PyObject] {
+    // SAFETY: the vectorcall convention: `names` is null or a tuple, and there are as many valid
+    // pointers at `values` as positional arguments and names.
+    unsafe {
+        let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) };
+        match positional + named {
+            0 => &[],
+            total => std::slice::from_raw_parts(values, total.unsigned_abs()),
+        }
+    }
+}
+
 /// Declares the function of a calling convention, and separately its slow path, so that the quick
 /// path needs no stack frame.
 macro_rules! conventions {
-    ($($quick:ident, $slow:ident, $pointer:ident, ($($name:ident: $type:ty),*), |$target:ident| $call:expr;)*) => {$(
+    ($(
+        $quick:ident, $slow:ident, $pointer:ident, ($($name:ident: $type:ty),*), $vector:expr,
+        |$target:ident| $call:expr;
+    )*) => {$(
         unsafe extern "C" fn $quick<G: Guard, const N: usize>(
             slf: *mut ffi::PyObject,
             $($name: $type),*
@@ -222,6 +245,8 @@ macro_rules! conventions {
         ) -> *mut ffi::PyObject {
             // SAFETY: as above.
             unsafe {
+                // See `Arguments::hold`.
+                let _held = hold(Python::assume_attached(), $vector);
                 let mut call = |$target: *mut ffi::PyObject| $call;
                 match divert::<G>(slf, N, &mut call) {
                     Some(result) => result,
@@ -235,14 +260,17 @@ macro_rules! conventions {
 conventions! {
     fast, slow_fast, PyCFunctionFastWithKeywords,
     (values: *const *mut ffi::PyObject, positional: ffi::Py_ssize_t, names: *mut ffi::PyObject),
+    vector(values, positional, names),
     |target| ffi::PyObject_Vectorcall(target, values, positional.unsigned_abs(), names);
 
     packed, slow_packed, PyCFunctionWithKeywords,
     (values: *mut ffi::PyObject, keywords: *mut ffi::PyObject),
+    &[],
     |target| ffi::PyObject_Call(target, values, keywords);
 
     bare, slow_bare, PyCFunction,
     (_unused: *mut ffi::PyObject),
+    &[],
     |target| ffi::PyObject_CallNoArgs(target);
 }
 

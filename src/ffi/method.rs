@@ -58,6 +58,15 @@ impl<'a, 'py> Arguments<'a, 'py> {
         Some(unsafe { Borrowed::from_ptr(self.py, self.values[index]) })
     }
 
+    /// New references to all arguments, for use while Python code runs: CPython before 3.12.8 and
+    /// 3.13.1 passes references that are borrowed from a future, from which that code may remove
+    /// them (gh-125984).
+    #[cold]
+    pub fn hold(&self) -> Vec<Bound<'py, PyAny>> {
+        // SAFETY: as in `get`, as long as no Python code has run.
+        unsafe { hold(self.py, self.values) }
+    }
+
     /// The positional arguments from `start` on, as a tuple.
     pub fn tuple_from(&self, start: usize) -> PyResult<Bound<'py, PyTuple>> {
         let rest: Vec<_> = (start..self.positional).filter_map(|index| self.get(index)).collect();
@@ -83,6 +92,18 @@ impl<'a, 'py> Arguments<'a, 'py> {
         }
         Ok(())
     }
+}
+
+/// New references to arguments.
+///
+/// # Safety
+/// All of them must be live objects.
+pub(in crate::ffi) unsafe fn hold<'py>(
+    py: Python<'py>,
+    arguments: &[*mut ffi::PyObject],
+) -> Vec<Bound<'py, PyAny>> {
+    // SAFETY: guaranteed by the caller.
+    arguments.iter().map(|argument| unsafe { Bound::from_borrowed_ptr(py, *argument) }).collect()
 }
 
 /// A method that takes the interpreter's argument vector.

@@ -342,6 +342,43 @@ def test_eq_that_raises(loop):
     future.cancel()
 
 
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda future, _loop: future.remove_done_callback(Equal(ignore)),
+        lambda future, loop: sys.version_info >= (3, 15) or future.__init__(loop=loop),
+    ],
+    ids=["removed", "reinitialized"],
+)
+@pytest.mark.parametrize("listed", [0, 1])
+def test_callback_that_leaves_its_future_while_it_is_checked(loop, leave, listed):
+    """Debug mode inspects a callback, whose only reference may be that of asyncio's C future."""
+
+    class Leaving:
+        @property
+        def __class__(self):
+            leave(future, loop)
+            return Leaving
+
+        def __call__(self, future):
+            called.append((future, variable.get(None)))
+
+    called = []
+    variable = contextvars.ContextVar("variable")
+    loop.set_debug(True)
+    future = asyncio.Future(loop=loop)
+    for _ in range(listed):
+        future.add_done_callback(ignore)
+    token = variable.set("in the context of the callback")
+    future.add_done_callback(Leaving())
+    variable.reset(token)
+    future.set_result(1)
+    reuse_memory = [OnDrop(int) for _ in range(100)]
+    drain(loop, 2)
+    assert called == [(future, "in the context of the callback")]
+    assert len(reuse_memory) == 100
+
+
 def test_eq_of_timer_callbacks(loop):
     def use():
         loop.call_soon(int)
