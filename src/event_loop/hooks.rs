@@ -178,7 +178,8 @@ impl WatchedClasses {
     }
 }
 
-/// The versions of all classes that [`check_replacements`] checks; `None` if one of them has no version.
+/// The versions of all classes that [`check_replacements`] checks; `None` if one of them has no
+/// version.
 fn versions<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let py = scheduler.py();
     TRANSPORTS.list(py)?;

@@ -1,5 +1,5 @@
-//! Events of a transport in the ready queue: each runs in its context, and its exception is reported
-//! as a handle's callback would report it.
+//! Events of a transport in the ready queue: each runs in its context, and its exception is
+//! reported as a handle's callback would report it.
 
 #![forbid(unsafe_code)]
 

@@ -1,15 +1,15 @@
 //! Rust futures on the loop's thread, beside Python's coroutines.
 //!
-//! * `spawn.rs`: [`spawn_local`] and [`coroutine()`] give a Rust future to Python, as a task or as a
-//!   coroutine;
+//! * `spawn.rs`: [`spawn_local`] and [`coroutine()`] give a Rust future to Python, as a task or as
+//!   a coroutine;
 //! * `coroutine.rs`: [`RustCoroutine`], the Python object for a Rust future;
 //! * `awaitable.rs`: [`into_future`] gives a Python awaitable to Rust;
 //! * `blocking.rs`: [`spawn_blocking`] calls a blocking function in the default executor;
 //! * `time.rs`: [`sleep`] and [`timeout`], on the loop's timers;
 //! * `handle.rs`: [`Handle`], by which other threads use the loop; `join.rs`: [`JoinHandle`], which
 //!   waits for the output of a future that they have spawned;
-//! * `arena.rs`: thread-local storage of the futures; `waker.rs`: their wakers, and `poll_state.rs`:
-//!   which wake-ups of them count.
+//! * `arena.rs`: thread-local storage of the futures; `waker.rs`: their wakers, and
+//!   `poll_state.rs`: which wake-ups of them count.
 //!
 //! A future is polled with the GIL held, between two callbacks of the loop and in the context of
 //! its task; long computations should release the GIL with [`Python::detach`]. Futures of any

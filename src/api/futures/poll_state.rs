@@ -1,5 +1,5 @@
-//! Whether a Rust future waits, is polled or was woken: one atomic byte, which any thread may change.
-//! Contains no Python.
+//! Whether a Rust future waits, is polled or was woken: one atomic byte, which any thread may
+//! change. Contains no Python.
 
 #![forbid(unsafe_code)]
 
