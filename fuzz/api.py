@@ -268,7 +268,9 @@ def look_at_future(f):
 
 
 def initialise_again(f):
-    if (future := f.pick("future")) is not None and f.random.random() < 0.2:
+    # Not asyncio's own in C: a second `__init__` while its callbacks are scheduled crashes CPython.
+    future = f.pick("future")
+    if future is not None and type(future) is not asyncio.Future and f.random.random() < 0.2:
         future.__init__(loop=f.loop)
 
 

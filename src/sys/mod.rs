@@ -14,6 +14,7 @@
 //! | `time.rs` | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
 //! | `fork.rs` | `pthread_atfork` | the same |
 //! | `process.rs` | `pidfd_open`, `waitid` on it or `waitpid` | `open` fails: a thread waits for each child |
+//! | `sync/` | locks that a forked child may take; no system call | the same |
 //! | `poll.rs` | `epoll_ctl`, `epoll_wait` with nanosecond timeouts, `eventfd`, `dup3` | nothing: mio alone is used |
 #![allow(unsafe_code)]
 
