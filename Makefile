@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 .PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint fuzz refused \
 	stress deny test test-314 test-315 test-all test-debug example-rust-function example-http-server \
-	example-plugin-host bench-embed
+	example-plugin-host bench-embed loom loom-mutations
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -141,6 +141,13 @@ fuzz: develop ## compare results for random input with simple models; FUZZ_SECON
 	PYTHONPATH=python $(EXE) fuzz/addresses.py $(FUZZ_SECONDS) $(SEED)
 	PYTHONPATH=python $(EXE) fuzz/writes.py $(FUZZ_SECONDS) $(SEED)
 	PYTHONPATH=python $(EXE) fuzz/api.py $(FUZZ_SECONDS) $(SEED)
+
+loom: ## explore the protocols between threads in every interleaving: tests/loom
+	CARGO_TARGET_DIR=target/loom cargo test --quiet --locked \
+		--manifest-path tests/loom/Cargo.toml models::
+
+loom-mutations: ## break these protocols one way at a time, which a model must notice; ARGS=waker.rs for a part
+	$(EXE) tests/loom/mutations.py $(ARGS)
 
 REFUSED_SECONDS ?= 300
 

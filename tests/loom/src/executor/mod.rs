@@ -1,0 +1,3 @@
+//! The job queue.
+
+mod queue;

@@ -1,0 +1,8 @@
+//! The queue of messages.
+
+#[path = "../../../../src/scheduler/message_queue.rs"]
+mod message_queue;
+#[cfg(test)]
+mod models;
+
+pub use message_queue::MessageQueue;
