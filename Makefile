@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 .PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint fuzz refused \
 	stress deny test test-314 test-315 test-all test-debug example-rust-function example-http-server \
-	example-plugin-host bench-embed loom loom-mutations
+	example-plugin-host bench-embed loom loom-mutations memcheck
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -148,6 +148,23 @@ loom: ## explore the protocols between threads in every interleaving: tests/loom
 
 loom-mutations: ## break these protocols one way at a time, which a model must notice; ARGS=waker.rs for a part
 	$(EXE) tests/loom/mutations.py $(ARGS)
+
+# Sanitizers are unstable options of rustc, which the stable one accepts only so.
+UNSTABLE = RUSTC_BOOTSTRAP=1
+WITHOUT_PYTHON = test --quiet --locked --manifest-path tests/without_python/Cargo.toml
+# Valgrind before 3.20 knows neither epoll_pwait2 nor pidfd_open.
+UNKNOWN_TO_VALGRIND = --skip sys::process --skip sys::poll::tests::a_signal \
+	--skip sys::poll::tests::an_event --skip sys::poll::tests::no_wait
+
+memcheck: ## run the unit tests of the modules without Python under AddressSanitizer and Valgrind
+	@ls $$(rustc --print sysroot)/lib/rustlib/$(TARGET)/lib/librustc-*_rt.asan.a > /dev/null \
+		|| { echo "memcheck: Rust for $(TARGET) has no AddressSanitizer"; exit 1; }
+	@command -v valgrind > /dev/null || { echo "memcheck: Valgrind is not installed"; exit 1; }
+	$(UNSTABLE) RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/without-python-asan \
+		cargo $(WITHOUT_PYTHON) --target $(TARGET)
+	CARGO_TARGET_DIR=target/without-python cargo $(WITHOUT_PYTHON) \
+		--config 'target."cfg(all())".runner = ["valgrind", "-q", "--error-exitcode=9", "--fair-sched=yes"]' \
+		-- $(UNKNOWN_TO_VALGRIND)
 
 REFUSED_SECONDS ?= 300
 

@@ -1,0 +1,3 @@
+//! Rust futures.
+
+pub mod futures;

@@ -1,0 +1,4 @@
+//! The job queue.
+
+#[path = "../../../src/executor/queue/mod.rs"]
+pub mod queue;
