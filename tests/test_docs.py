@@ -171,3 +171,12 @@ def test_everything_public_has_a_docstring():
     for native in (ferroloop.Future, ferroloop.Task, ferroloop.Handle, ferroloop.TimerHandle):
         missing = [path for path, value in members(native.__name__, native) if not value.__doc__]
         assert missing == []
+
+
+def test_the_architecture_page_names_files_that_exist():
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"`([\w./-]+(?:\.rs|\.py|/))`", text)) - {"mod.rs"}
+    homes = (ROOT, ROOT / "src", ROOT / "python" / "ferroloop")
+    missing = [name for name in named if not any((home / name).exists() for home in homes)]
+    assert len(named) > 80
+    assert missing == []
