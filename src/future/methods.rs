@@ -166,7 +166,11 @@ impl Future {
             .cast_into::<PyBaseException>()
             .map_err(|_| PyTypeError::new_err("invalid exception object"))?;
         let exception = if exception.is_instance_of::<PyStopIteration>() {
-            wrap_stop_iteration(this, exception)?
+            let wrapped = wrap_stop_iteration(this, exception)?;
+            if this.is_done(py) {
+                return Err(invalid_state(py, "invalid state"));
+            }
+            wrapped
         } else {
             exception
         };

@@ -243,13 +243,14 @@ impl Future {
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let traceback = exception.getattr(intern!(py, "__traceback__"))?;
-        if !traceback.is_none() {
+        // No look-up of an attribute: the future must be pending still when it is finished.
+        let traceback = PyErr::from_value(exception.clone().into_any()).traceback(py);
+        this.finish(py, Outcome::Exception(exception.unbind()));
+        if let Some(traceback) = traceback {
             this.update_rare_fields(py, |rare_fields| {
-                rare_fields.exception_traceback.replace(traceback.unbind());
+                rare_fields.exception_traceback.replace(traceback.into_any().unbind())
             });
         }
-        this.finish(py, Outcome::Exception(exception.unbind()));
         let scheduled = Self::schedule_callbacks(slf);
         this.log_traceback.set(py, true);
         scheduled
@@ -263,8 +264,9 @@ impl Future {
         if this.is_done(py) {
             return Ok(false);
         }
-        this.set_cancel_message(py, message);
         this.finish(py, Outcome::Cancelled);
+        // Drops the former message, which may run Python code.
+        this.set_cancel_message(py, message);
         Self::schedule_callbacks(slf)?;
         Ok(true)
     }
@@ -343,9 +345,7 @@ impl Future {
             None => (None, None),
         });
         if let Some(kept) = kept {
-            self.update_rare_fields(py, |rare_fields| {
-                rare_fields.cancelled_exception.take();
-            });
+            self.update_rare_fields(py, |rare_fields| rare_fields.cancelled_exception.take());
             return Ok(kept);
         }
         let class = imports::cancelled_error(py)?;
@@ -368,7 +368,7 @@ impl Future {
         let message = message.filter(|message| !message.is_none());
         if message.is_some() || self.rare_fields.inspect(py, Option::is_some) {
             self.update_rare_fields(py, |rare_fields| {
-                rare_fields.cancel_message = message.map(Bound::unbind);
+                std::mem::replace(&mut rare_fields.cancel_message, message.map(Bound::unbind))
             });
         }
     }
@@ -376,7 +376,7 @@ impl Future {
     /// Keeps the CancelledError that ended a task.
     pub fn keep_cancelled_exception(&self, exception: Bound<'_, PyBaseException>) {
         self.update_rare_fields(exception.py(), |rare_fields| {
-            rare_fields.cancelled_exception.replace(exception.clone().unbind());
+            rare_fields.cancelled_exception.replace(exception.clone().unbind())
         });
     }
 
@@ -388,11 +388,12 @@ impl Future {
     }
 
     /// Updates the rare fields, which are moved out of the cell meanwhile, since dropping a
-    /// replaced object may run Python code.
-    pub fn update_rare_fields(&self, py: Python<'_>, update: impl FnOnce(&mut RareFields)) {
+    /// replaced object may run Python code: `update` returns it, and it is dropped at the end.
+    pub fn update_rare_fields<R>(&self, py: Python<'_>, update: impl FnOnce(&mut RareFields) -> R) {
         let mut rare_fields = self.rare_fields.take(py).unwrap_or_default();
-        update(&mut rare_fields);
+        let replaced = update(&mut rare_fields);
         drop(self.rare_fields.replace(py, Some(rare_fields)));
+        drop(replaced);
     }
 
     /// Sets `_asyncio_future_blocking`.

@@ -922,3 +922,47 @@ def test_memory_error_in_a_callback(loop, log):
     loop.call_soon(hungry)
     drain(loop)
     assert len(log.messages()) == 1
+
+
+def test_a_message_that_settles_its_future_when_it_is_replaced(loop):
+    def settle():
+        with pytest.raises(asyncio.InvalidStateError):
+            future.set_result(1)
+        future._cancel_message = "newest"
+
+    future = loop.create_future()
+    called = []
+    future.add_done_callback(called.append)
+    future._cancel_message = OnDrop(settle)
+    assert future.cancel("new")
+    drain(loop, 2)
+    assert future.cancelled()
+    assert called == [future]
+    assert future._cancel_message == "newest"
+
+
+def test_an_exception_whose_traceback_settles_its_future(loop):
+    class Settling(Exception):
+        @property
+        def __traceback__(self):
+            future.cancel()
+
+    future = loop.create_future()
+    future.set_exception(error := Settling())
+    assert not future.cancelled()
+    assert future.exception() is error
+
+
+def test_a_future_settled_while_stop_iteration_is_wrapped(loop):
+    def get_debug():
+        if not future.done():
+            future.set_result(1)
+        return False
+
+    future = loop.create_future()
+    loop.get_debug = get_debug
+    with contextlib.suppress(asyncio.InvalidStateError, TypeError):
+        future.set_exception(StopIteration())
+    del loop.get_debug
+    assert future.done()
+    future.exception()
