@@ -8,11 +8,11 @@
 //! block forever on any contended lock, even if no thread holds it. Hence one rule:
 //!
 //! * A lock that a forked child may take is a [`ForkSafeMutex`] (`fork_safe_mutex.rs`). In the child,
-//!   `lock()` returns `None` after a timeout if a thread of the parent holds the lock.
+//!   `lock()` returns `None` after a timeout if a thread of the parent held the lock.
 //! * A lock with a condition variable is std's, and its owner keeps a `Generation` of `sys::fork` with
 //!   it. A child must not touch either; it creates its own (the job queue, the watchdog).
-//! * The locks of [`parking_lot`](::parking_lot) are for objects that one process uses: the arena of Rust futures,
-//!   the handles of tasks that a Rust thread joins.
+//! * The locks of [`parking_lot`](::parking_lot) are for objects that one process uses: the arena of
+//!   Rust futures, the handles of tasks that a Rust thread joins.
 //!
 //! # Models
 //!
