@@ -15,6 +15,7 @@ import weakref
 
 import pytest
 
+from ..refused import faults
 from ..support.programs import run_program
 from .test_getaddrinfo import compare, described, expected_answer
 
@@ -477,7 +478,7 @@ def slow_libc(tmp_path_factory):
 @pytest.fixture
 def run_slowly(flavour, slow_libc, monkeypatch):
     def run_slowly(source):
-        monkeypatch.setenv("LD_PRELOAD", str(slow_libc))
+        monkeypatch.setenv(faults.PRELOAD, faults.preload(str(slow_libc)))
         return run_program(flavour, SLOW_PROLOGUE + textwrap.dedent(source))
 
     return run_slowly

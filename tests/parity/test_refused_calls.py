@@ -46,7 +46,7 @@ def program(flavour, monkeypatch):
     library = faults.build()
     if library is None:
         pytest.skip("there is no C compiler")
-    monkeypatch.setenv(faults.PRELOAD, library)
+    monkeypatch.setenv(faults.PRELOAD, faults.preload(library))
 
     def run(source, errors=""):
         # From 3.12 on a fork in a process with threads emits a warning.

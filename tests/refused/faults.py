@@ -30,11 +30,17 @@ def build() -> str | None:
     return library
 
 
+def preload(library: str) -> str:
+    """The variable's value that loads `library` too, after what is preloaded already: a sanitizer's
+    runtime must come first."""
+    return ":".join(filter(None, (os.environ.get(PRELOAD), library)))
+
+
 class Faults:
     """Controls the injected faults in a program that the library is loaded into."""
 
     def __init__(self) -> None:
-        self.library = ctypes.CDLL(os.environ[PRELOAD])
+        self.library = ctypes.CDLL(os.environ[PRELOAD].rpartition(":")[2])
         self.library.shim_arm.argtypes = [
             ctypes.c_char_p,
             ctypes.c_int,
