@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 .PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint fuzz refused \
 	stress deny test test-314 test-315 test-all test-debug example-rust-function example-http-server \
-	example-plugin-host bench-embed loom loom-mutations memcheck
+	example-plugin-host bench-embed loom loom-mutations memcheck test-asan
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -165,6 +165,24 @@ memcheck: ## run the unit tests of the modules without Python under AddressSanit
 	CARGO_TARGET_DIR=target/without-python cargo $(WITHOUT_PYTHON) \
 		--config 'target."cfg(all())".runner = ["valgrind", "-q", "--error-exitcode=9", "--fair-sched=yes"]' \
 		-- $(UNKNOWN_TO_VALGRIND)
+
+# The interpreter is not instrumented, so the runtime library is loaded before it: the C compiler's.
+ASAN_RUNTIME ?= $(shell $(CC) -print-file-name=libasan.so)
+ASAN = build/asan-$(PY)
+
+test-asan: build/lint-$(PY)/ready ## run the parity tests with the extension module under AddressSanitizer; ARGS="-k cancel" for a part
+	@test -e "$(ASAN_RUNTIME)" || { echo "test-asan: no runtime library: set ASAN_RUNTIME"; exit 1; }
+	$(UNSTABLE) RUSTFLAGS="-Zsanitizer=address -Zexternal-clangrt --cfg keep_no_instances" PYO3_PYTHON=$(EXE) \
+		CARGO_TARGET_DIR=target/asan-$(PY) cargo build --lib --profile checked --target $(TARGET)
+	rm -rf $(ASAN)
+	mkdir -p $(ASAN)/ferroloop
+	cp -r $$(ls -d python/ferroloop/* | grep -v '\.so$$') $(ASAN)/ferroloop
+	cp target/asan-$(PY)/$(TARGET)/checked/libferroloop.so $(ASAN)/ferroloop/_ferroloop.so
+	LD_PRELOAD=$(ASAN_RUNTIME) ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(ASAN)/report \
+		PYTHONMALLOC=malloc PYTHONPATH=$(ASAN) build/lint-$(PY)/bin/python -m pytest \
+		-p no:cacheprovider -p tests.support.asan --loops ferroloop --timeout 300 \
+		tests/parity $(ARGS) \
+		|| { cat $(ASAN)/report.* 2> /dev/null; exit 1; }
 
 REFUSED_SECONDS ?= 300
 

@@ -10,6 +10,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::ffi::objects::cell::AttachedRefCell;
+use crate::ffi::objects::kept_instances;
 
 /// Memory of deallocated instances of exactly one class.
 pub struct FreeList {
@@ -25,7 +26,7 @@ unsafe impl Send for Block {}
 impl FreeList {
     /// A list that keeps at most `capacity` instances.
     pub const fn new(capacity: usize) -> Self {
-        Self { blocks: AttachedRefCell::new(Vec::new()), capacity }
+        Self { blocks: AttachedRefCell::new(Vec::new()), capacity: kept_instances(capacity) }
     }
 }
 

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::{Borrowed, PyClass};
 
 use crate::ffi::objects::cell::AttachedRefCell;
+use crate::ffi::objects::kept_instances;
 use crate::ffi::objects::trashcan::with_bounded_depth;
 
 /// Pooled instances of exactly one class.
@@ -38,7 +39,7 @@ impl InstancePool {
     pub const fn new(capacity: usize) -> Self {
         Self {
             instances: AttachedRefCell::new(Vec::new()),
-            capacity,
+            capacity: kept_instances(capacity),
             original_dealloc: AtomicPtr::new(std::ptr::null_mut()),
         }
     }

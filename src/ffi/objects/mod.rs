@@ -18,3 +18,9 @@ pub mod shared_buffer;
 pub mod slots;
 mod trashcan;
 pub mod weak_registry;
+
+/// How many instances a pool or free list keeps that was made for `capacity` of them. None under a
+/// memory checker, to which the use of a kept instance would look valid.
+const fn kept_instances(capacity: usize) -> usize {
+    if cfg!(keep_no_instances) { 0 } else { capacity }
+}
