@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from ferroloop import _ferroloop
 
 # A part of a test's id, and why a test with it is left out.
