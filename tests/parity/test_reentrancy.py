@@ -961,8 +961,14 @@ def test_a_future_settled_while_stop_iteration_is_wrapped(loop):
 
     future = loop.create_future()
     loop.get_debug = get_debug
-    with contextlib.suppress(asyncio.InvalidStateError, TypeError):
+    refused = False
+    try:
         future.set_exception(StopIteration())
+    except asyncio.InvalidStateError:
+        pass
+    except TypeError:  # by CPython 3.11, whose own future does not ask the loop before
+        refused = True
     del loop.get_debug
-    assert future.done()
-    future.exception()
+    assert future.done() or refused
+    future.cancel()
+    future.cancelled() or future.exception()
