@@ -2,30 +2,66 @@
 
 import asyncio
 import random
+import socket
 import threading
+from functools import partial
 
 from benches.workload import timed
 
 GROUP = "callbacks"
 
 
-@timed("call-soon-chain", GROUP, "call_soon chain (each schedules the next)", 50_000)
-async def call_soon_chain(n):
-    loop = asyncio.get_running_loop()
-    finished = loop.create_future()
+async def chain(n, schedule):
+    """Run `n` callbacks, each of which schedules the next."""
+    finished = asyncio.get_running_loop().create_future()
     left = n
 
     def step():
         nonlocal left
         left -= 1
         if left:
-            loop.call_soon(step)
+            schedule(step)
         else:
             finished.set_result(None)
 
-    loop.call_soon(step)
+    schedule(step)
     await finished
     return n - left
+
+
+@timed("call-soon-chain", GROUP, "call_soon chain (each schedules the next)", 50_000)
+async def call_soon_chain(n):
+    return await chain(n, asyncio.get_running_loop().call_soon)
+
+
+#: sockets on which nothing arrives
+idle: list[tuple[socket.socket, socket.socket]] = []
+
+
+def open_idle_sockets():
+    idle.extend(socket.socketpair() for _ in range(250))
+
+
+@timed(
+    "call-soon-chain-idle",
+    GROUP,
+    "call_soon chain beside 250 idle sockets",
+    200_000,
+    prepare=open_idle_sockets,
+)
+async def call_soon_chain_idle(n):
+    loop = asyncio.get_running_loop()
+    for ours, _ in idle:
+        loop.add_reader(ours, ours.recv, 1)
+    done = await chain(n, loop.call_soon)
+    for ours, _ in idle:
+        loop.remove_reader(ours)
+    return done
+
+
+@timed("call-later-chain", GROUP, "call_later(0) chain", 50_000)
+async def call_later_chain(n):
+    return await chain(n, partial(asyncio.get_running_loop().call_later, 0))
 
 
 @timed("call-soon-burst", GROUP, "call_soon burst (10,000 at once, with an argument)", 50_000)

@@ -8,7 +8,7 @@
 //!   (`registrations.rs`, `token.rs`).
 //! - [`Slab`] stores values under keys that are never valid for another value (`slab.rs`).
 //! - [`AdaptiveSpin`] decides whether to poll for a moment before going to sleep
-//!   (`adaptive_spin.rs`).
+//!   (`adaptive_spin.rs`); [`PollThrottle`] decides how often a busy loop polls (`poll_throttle.rs`).
 //! - [`Timers`] orders deadlines (`timers.rs`); [`clock`] reads the time against which they are
 //!   measured (`clock.rs`).
 //!
@@ -18,6 +18,7 @@
 
 mod adaptive_spin;
 pub mod clock;
+mod poll_throttle;
 mod poller;
 mod registrations;
 mod slab;
@@ -28,6 +29,7 @@ mod wake_signal;
 pub use mio::Interest;
 
 pub use adaptive_spin::{AdaptiveSpin, WaitStrategy};
+pub use poll_throttle::PollThrottle;
 pub use poller::{Poller, Readiness, Registrar, Waker};
 pub use registrations::{Registration, Registrations};
 pub use slab::{Slab, SlotKey};

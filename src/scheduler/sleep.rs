@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use super::Scheduler;
 use crate::ffi::objects::cell::AttachedCell;
-use crate::reactor::{AdaptiveSpin, Poller, WaitStrategy, clock};
+use crate::reactor::{AdaptiveSpin, PollThrottle, Poller, WaitStrategy, clock};
 
 /// The state that decides how the loop waits.
 #[derive(Default)]
@@ -18,6 +18,8 @@ pub struct Sleeping {
     /// How long to poll before each sleep; `None` to adapt.
     pub busy_poll: AttachedCell<Option<Duration>>,
     adaptive: AttachedCell<AdaptiveSpin>,
+    /// How often the loop polls while callbacks are ready.
+    pub throttle: AttachedCell<PollThrottle>,
     /// The last turn's busy polling found nothing; it ended so that the loop checks for signals
     /// before this sleep.
     last_spin_fruitless: AttachedCell<bool>,

@@ -66,13 +66,7 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     run_after_callback(scheduler)?;
     end_busy_turn(scheduler)?;
     read_inbox(scheduler)?;
-    let idle = this.ready.len(py) == 0 && !this.is_stopping(py);
-    // With callbacks ready and no descriptor watched, a poll could find nothing.
-    let may_wait = idle
-        || this.watches.with(py, |watches| watches.is_worth_polling())
-        || this.has_signal_handlers.get(py)
-        || this.patches.foreign_select.get(py);
-    let time = if may_wait { wait(scheduler, idle)? } else { None };
+    let time = wait(scheduler)?;
     queue_due_timers(scheduler, time)?;
     let result = run_ready(scheduler);
     this.contexts.end_turn(py);

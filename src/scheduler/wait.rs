@@ -26,8 +26,62 @@ use crate::reactor::{Poller, clock};
 /// Longest sleep in seconds, as asyncio's `MAXIMUM_SELECT_TIMEOUT`.
 const MAXIMUM_SLEEP: f64 = 24.0 * 3600.0;
 
+/// Waits for something to do if no callback is ready and no timer is due. Otherwise polls, unless
+/// that could find nothing or the last poll was a moment ago. Returns the time afterwards in
+/// nanoseconds, if known.
+#[inline]
+pub(super) fn wait<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Option<u64>> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    let idle = this.ready.len(py) == 0 && !this.is_stopping(py);
+    if this.patches.foreign_select.get(py) {
+        return poll_or_sleep(scheduler, idle);
+    }
+    let mut time = None;
+    if idle {
+        time = time_if_timer_is_due(py, this);
+        if time.is_none() {
+            return poll_or_sleep(scheduler, true);
+        }
+    }
+    let is_due = {
+        let watches = this.watches.with(py, |watches| {
+            (watches.is_worth_polling() || this.has_signal_handlers.get(py))
+                .then(|| watches.changes())
+        });
+        watches.is_some_and(|changes| {
+            let now = || *time.get_or_insert_with(clock::nanoseconds);
+            this.sleeping.throttle.get(py).is_due(activity(this, changes), now)
+        })
+    };
+    if is_due {
+        return poll_or_sleep(scheduler, false);
+    }
+    if let Some(time) = time {
+        this.metrics.note_turn(time);
+    }
+    Ok(time)
+}
+
+/// Changes when the program sends or watches something.
+#[inline]
+fn activity(this: &Scheduler, changes: u64) -> u64 {
+    this.metrics.bytes_sent.get().wrapping_add(changes)
+}
+
+/// The time in nanoseconds, if a timer is due.
+#[inline]
+fn time_if_timer_is_due(py: Python<'_>, this: &Scheduler) -> Option<u64> {
+    if this.has_foreign_clock(py) {
+        return None;
+    }
+    let deadline = this.timers.with(py, |timers| timers.next_deadline())?;
+    let time = clock::nanoseconds();
+    (deadline < clock::seconds(time) + clock::RESOLUTION).then_some(time)
+}
+
 /// Polls, and sleeps if `idle`. Returns the time afterwards in nanoseconds, if known.
-pub(super) fn wait<'py>(
+fn poll_or_sleep<'py>(
     scheduler: &Bound<'py, Scheduler>,
     idle: bool,
 ) -> PyOutcome<'py, Option<u64>> {
@@ -184,6 +238,14 @@ fn prepare_to_wait<'py>(
     Ok(timeout)
 }
 
+#[inline]
+fn note_poll(py: Python<'_>, this: &Scheduler, found: bool, now: u64) {
+    let activity = activity(this, this.watches.with(py, |watches| watches.changes()));
+    let mut throttle = this.sleeping.throttle.get(py);
+    throttle.note_poll(found, activity, now);
+    this.sleeping.throttle.set(py, throttle);
+}
+
 /// The poller, moved out of its cell while the loop polls. Put back even if a panic unwinds, since
 /// the loop would be unusable without it.
 struct BorrowedPoller<'a, 'py> {
@@ -241,6 +303,7 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
         });
     }
     let extra = poller.was_extra_ready();
+    note_poll(py, this, extra || poller.event_count() != 0 || poller.was_woken(), now);
     drop(borrowed);
     match polled {
         Ok(()) if extra => {

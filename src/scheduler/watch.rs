@@ -87,6 +87,8 @@ pub struct Replaced {
 pub struct Watches {
     registrar: Option<Registrar>,
     entries: Registrations<Watch>,
+    /// How often [`Watches::set`] was called.
+    changes: u64,
     /// How many of them do not force a poll while callbacks are ready.
     background: usize,
     /// The kernel had no room for all of them in a forked child's poller.
@@ -99,6 +101,7 @@ impl Watches {
         Self {
             registrar: Some(registrar),
             entries: Registrations::new(),
+            changes: 0,
             background: 0,
             incomplete: false,
         }
@@ -148,6 +151,11 @@ impl Watches {
         self.entries.len() > self.background
     }
 
+    /// How often the program has begun to watch something.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Watches the signal pipe permanently. It alone does not force a poll while callbacks are
     /// ready.
     ///
@@ -177,6 +185,7 @@ impl Watches {
         direction: Direction,
         runnable: Runnable,
     ) -> Result<Replaced, WatchRefused> {
+        self.changes += 1;
         match self.register(fd, direction, &runnable) {
             Ok(is_another_file) => {
                 let Some(entry) = self.entries.get_mut(fd) else { return Ok(Replaced::default()) };

@@ -130,3 +130,127 @@ def test_datagrams_do_not_starve_callbacks(run):
     turns, received = run(main())
     assert received > 100
     assert turns > received / 100
+
+
+class Chain:
+    """A callback in each turn, for as long as it is wanted."""
+
+    def __init__(self, loop):
+        self.loop, self.turns = loop, 0
+        self.handle = loop.call_soon(self.turn)
+
+    def turn(self):
+        self.turns += 1
+        self.handle = self.loop.call_soon(self.turn)
+
+    async def wait_for(self, turns):
+        while self.turns < turns:
+            await asyncio.sleep(0)
+
+
+async def open_pair(make_protocol=Recorder):
+    """A transport with a recorder at either end of a socket pair, and nothing in flight."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    sender, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+    receiver, recorder = await loop.create_connection(make_protocol, sock=theirs)
+    return sender, receiver, recorder
+
+
+def test_a_long_busy_loop_sees_what_it_has_sent_in_the_next_turns(run):
+    """The loop may poll less often while polls find nothing, but not after it has sent."""
+
+    class Counter(asyncio.Protocol):
+        def data_received(self, data):
+            arrivals.append(chain.turns)
+
+    arrivals, chain = [], None
+
+    async def main():
+        nonlocal chain
+        sender, receiver, _ = await open_pair(Counter)
+        chain = Chain(asyncio.get_running_loop())
+        waits = []
+        for _ in range(5):
+            await chain.wait_for(chain.turns + 1000)
+            arrivals.clear()
+            sent = chain.turns
+            sender.write(b"x")
+            while not arrivals:
+                await asyncio.sleep(0)
+            waits.append(arrivals[0] - sent)
+        chain.handle.cancel()
+        sender.close()
+        receiver.close()
+        return waits
+
+    waits = run(main())
+    assert all(1 <= wait <= 3 for wait in waits), waits
+
+
+def test_a_long_busy_loop_sees_what_it_starts_to_watch_in_the_next_turns(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        _, receiver, _ = await open_pair()
+        chain = Chain(loop)
+        await chain.wait_for(1000)
+        ours.send(b"x")
+        seen = []
+        began = chain.turns
+        loop.add_reader(theirs, lambda: seen.append(chain.turns))
+        while not seen:
+            await asyncio.sleep(0)
+        loop.remove_reader(theirs)
+        chain.handle.cancel()
+        receiver.close()
+        ours.close()
+        theirs.close()
+        return seen[0] - began
+
+    assert 1 <= run(main()) <= 3
+
+
+def test_a_long_busy_loop_sees_what_others_send(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        receiver, recorder = await loop.create_connection(Recorder, sock=theirs)
+        chain = Chain(loop)
+        for i in range(20):
+            await chain.wait_for(chain.turns + 300)
+            ours.send(b"%02d" % i)
+            while len(recorder.received) < 2 * (i + 1):
+                await asyncio.sleep(0)
+        chain.handle.cancel()
+        receiver.close()
+        ours.close()
+        return bytes(recorder.received)
+
+    assert run(main()) == b"".join(b"%02d" % i for i in range(20))
+
+
+def test_timers_that_are_always_due_do_not_starve_a_socket(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        receiver, recorder = await loop.create_connection(Recorder, sock=theirs)
+        fired = 0
+
+        def fire():
+            nonlocal fired
+            fired += 1
+            if not recorder.received:
+                loop.call_later(0, fire)
+
+        fire()
+        thread = threading.Timer(0.05, ours.send, [b"x"])
+        thread.start()
+        while not recorder.received:
+            await asyncio.sleep(0.01)
+        thread.join()
+        receiver.close()
+        ours.close()
+        return fired
+
+    assert run(main()) > 10
