@@ -129,11 +129,13 @@ impl FastMethod for RunInExecutor {
         }
         let is_default = executor.is_none();
         let is_first_call = is_default && !slf.get().default_executor.executor.is_some(py);
-        if is_default && let Some(other) = hooks::replaced_run_in_executor(slf, is_first_call)? {
-            let none = py.None().into_bound(py);
-            let given = arguments.tuple_from(arguments.len().min(2))?;
-            let all: Vec<_> = [none, function].into_iter().chain(given.iter()).collect();
-            return other.call1(PyTuple::new(py, all)?);
+        if is_default {
+            if let Some(other) = hooks::replaced_run_in_executor(slf, is_first_call)? {
+                let none = py.None().into_bound(py);
+                let given = arguments.tuple_from(arguments.len().min(2))?;
+                let all: Vec<_> = [none, function].into_iter().chain(given.iter()).collect();
+                return other.call1(PyTuple::new(py, all)?);
+            }
         }
         let executor = match executor {
             Some(executor) => executor,

@@ -95,9 +95,7 @@ fn is_handle(kind: &'static RunnableKind) -> bool {
 
 /// Cancels a handle: once its watch is removed it must not run even if it is queued.
 fn cancel(py: Python<'_>, runnable: Option<Runnable>) -> PyResult<()> {
-    if let Some(runnable) = runnable
-        && is_handle(runnable.kind)
-    {
+    if let Some(runnable) = runnable.filter(|runnable| is_handle(runnable.kind)) {
         runnable.object.bind(py).call_method0(intern!(py, "cancel"))?;
     }
     Ok(())

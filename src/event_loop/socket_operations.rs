@@ -37,10 +37,10 @@ impl EventLoop {
         action: Option<Action>,
         arguments: &[&Bound<'py, PyAny>],
     ) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(sock) = arguments.first()
-            && let Some(operation) = Self::operation(slf, sock, action)?
-        {
-            return Ok(operation);
+        if let Some(sock) = arguments.first() {
+            if let Some(operation) = Self::operation(slf, sock, action)? {
+                return Ok(operation);
+            }
         }
         let all = std::iter::once(slf.as_any()).chain(arguments.iter().copied());
         let all = PyTuple::new(slf.py(), all.collect::<Vec<_>>())?;

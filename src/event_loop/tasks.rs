@@ -50,9 +50,8 @@ impl FastMethod for CreateTask {
         let py = slf.py();
         let scheduler = slf.as_super();
         scheduler.get().check_open(py)?;
-        if let Some(factory) = slf.get().task_factory.get_bound(py)
-            && !is_eager_factory(&factory)
-        {
+        let factory = slf.get().task_factory.get_bound(py);
+        if factory.is_some_and(|factory| !is_eager_factory(&factory)) {
             return by_asyncio(slf, arguments);
         }
         let eager = slf.get().task_factory.is_some(py);

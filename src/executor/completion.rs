@@ -212,10 +212,10 @@ impl Queued for CancelWatch {
         _scheduler: &Bound<'py, Scheduler>,
         entry: QueueEntry<'py, Job>,
     ) -> PyOutcome<'py, ()> {
-        if let Some(future) = &entry.argument
-            && let Ok(future) = future.cast::<Future>()
-        {
-            withdraw_if_cancelled(&entry.object, future);
+        if let Some(future) = &entry.argument {
+            if let Ok(future) = future.cast::<Future>() {
+                withdraw_if_cancelled(&entry.object, future);
+            }
         }
         Ok(())
     }

@@ -160,12 +160,12 @@ pub fn append_filled_by<'py>(
     let filled = fill(target);
     let length = *filled.as_ref().unwrap_or(&0);
     assert!(length <= capacity, "more bytes written than fit");
-    if length < capacity
-        && let Err(raised) = resize(start + length)
-    {
-        // The array kept its size: its uninitialised rest must not be read.
-        target[length..].fill(MaybeUninit::new(0));
-        return Err(raised);
+    if length < capacity {
+        if let Err(raised) = resize(start + length) {
+            // The array kept its size: its uninitialised rest must not be read.
+            target[length..].fill(MaybeUninit::new(0));
+            return Err(raised);
+        }
     }
     Ok(filled)
 }

@@ -172,10 +172,11 @@ unsafe extern "C" fn call<M: VectorCall, G: Guard<Class = M::Class>>(
             let class = ffi::Py_TYPE(*arguments);
             if (class == (*this).common_class || accepts_class(this, class))
                 && guard::may_run::<G>(*arguments, (*this).slot)
-                && let Some(answer) =
-                    M::vectorcall(*arguments, arguments.add(1), positional - 1, names)
             {
-                return answer;
+                let answer = M::vectorcall(*arguments, arguments.add(1), positional - 1, names);
+                if let Some(answer) = answer {
+                    return answer;
+                }
             }
         }
         forward(callable, arguments, count, names)

@@ -16,6 +16,7 @@ use pyo3::exceptions::{
 };
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTraceback};
 
 use super::Future;
 use crate::ffi::layout::instruction;
@@ -67,9 +68,11 @@ pub fn separate_awaiter<'py, T: PyTypeInfo>(
     object: &Bound<'py, T>,
     future: &Bound<'py, Future>,
 ) -> Option<PyResult<Bound<'py, PyAny>>> {
+    let has_awaiter_attribute = |dict: Bound<'_, PyDict>| {
+        ["send", "throw", "close"].iter().any(|name| dict.contains(name).unwrap_or(true))
+    };
     if object::is_exactly::<T>(object.as_any())
-        && let Some(dict) = object::instance_dict(object)
-        && !["send", "throw", "close"].iter().any(|name| dict.contains(name).unwrap_or(true))
+        && object::instance_dict(object).is_some_and(|dict| !has_awaiter_attribute(dict))
     {
         return None;
     }
@@ -208,9 +211,7 @@ impl FutureIterator {
             PyErr::warn(py, &category, THROW_SIGNATURE, 1)?;
         }
         let traceback = traceback.filter(|traceback| !traceback.is_none());
-        if let Some(traceback) = &traceback
-            && !traceback.is_instance_of::<pyo3::types::PyTraceback>()
-        {
+        if traceback.as_ref().is_some_and(|traceback| !traceback.is_instance_of::<PyTraceback>()) {
             return Err(PyTypeError::new_err("throw() third argument must be a traceback"));
         }
         let value = value.filter(|value| !value.is_none());

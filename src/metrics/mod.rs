@@ -167,7 +167,7 @@ impl Metrics {
     /// than `exact` and advances in steps of some milliseconds: while it has not advanced, none
     /// has.
     pub fn sample(&self, coarse: impl FnOnce() -> u64, exact: impl FnOnce() -> u64) {
-        if self.quick.get() != 0 && !self.turns.get().is_multiple_of(TURNS_BETWEEN_READINGS) {
+        if self.quick.get() != 0 && self.turns.get() % TURNS_BETWEEN_READINGS != 0 {
             let coarse = coarse();
             if coarse == self.coarse_at.get() {
                 return;

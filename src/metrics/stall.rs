@@ -42,10 +42,8 @@ impl StallDetector {
     /// Checks the loop at time `now`, in nanoseconds. Must be called several times within the
     /// threshold.
     pub fn check(&mut self, progress: Progress, now: u64) -> Finding {
-        if let Some((turn, since)) = self.busy
-            && progress.busy
-            && turn == progress.turn
-        {
+        let same_turn = self.busy.filter(|(turn, _)| progress.busy && *turn == progress.turn);
+        if let Some((_, since)) = same_turn {
             if !self.reported && now.saturating_sub(since) >= self.threshold {
                 self.reported = true;
                 return Finding::Stalled { since };

@@ -193,10 +193,10 @@ impl ContextSlot<'_> {
     /// Reclaims the context of a finished handle that has no other references.
     #[inline(always)]
     pub fn reclaim(&self, py: Python<'_>, contexts: &Contexts) {
-        if self.state.get(py) == ContextState::Private
-            && let Some(copy) = self.object.take(py)
-        {
-            contexts.recycle(copy.into_bound(py));
+        if self.state.get(py) == ContextState::Private {
+            if let Some(copy) = self.object.take(py) {
+                contexts.recycle(copy.into_bound(py));
+            }
         }
     }
 

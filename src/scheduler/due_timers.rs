@@ -14,10 +14,10 @@ use crate::reactor::clock;
 pub(super) fn arm_foreign_timers<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let patches = &scheduler.get().patches;
-    if let Some(scheduled) = patches.scheduled(py)
-        && let Some(hooks) = patches.hooks.get(py)
-    {
-        return (hooks.arm_timers)(scheduler, &scheduled).or_raise(py);
+    if let Some(scheduled) = patches.scheduled(py) {
+        if let Some(hooks) = patches.hooks.get(py) {
+            return (hooks.arm_timers)(scheduler, &scheduled).or_raise(py);
+        }
     }
     Ok(())
 }

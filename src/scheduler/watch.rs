@@ -323,17 +323,17 @@ impl Watches {
     ) {
         let Some(entry) = self.entries.lookup(token) else { return self.deregister_stale(token) };
         let mut is_due = false;
-        if readiness.is_readable()
-            && let Some(runnable) = &entry.payload.on_read
-        {
-            is_due = true;
-            due(runnable.clone_ref(py));
+        if readiness.is_readable() {
+            if let Some(runnable) = &entry.payload.on_read {
+                is_due = true;
+                due(runnable.clone_ref(py));
+            }
         }
-        if readiness.is_writable()
-            && let Some(runnable) = &entry.payload.on_write
-        {
-            is_due = true;
-            due(runnable.clone_ref(py));
+        if readiness.is_writable() {
+            if let Some(runnable) = &entry.payload.on_write {
+                is_due = true;
+                due(runnable.clone_ref(py));
+            }
         }
         if !is_due {
             self.drop_unused_interest(token.fd());
@@ -344,10 +344,11 @@ impl Watches {
     /// kernel refused to deregister the descriptor and would report it forever.
     #[cold]
     fn deregister_stale(&self, token: Token) {
-        if self.entries.get(token.fd()).is_none()
-            && let Some(registrar) = &self.registrar
-            && let Err(error) = registrar.deregister(token.fd())
-        {
+        if self.entries.get(token.fd()).is_some() {
+            return;
+        }
+        let Some(registrar) = &self.registrar else { return };
+        if let Err(error) = registrar.deregister(token.fd()) {
             let fd = token.fd();
             tracing::trace!(target: "ferroloop::loop", fd, %error, "an event came late");
         }

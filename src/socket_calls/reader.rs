@@ -86,9 +86,10 @@ impl SocketReader {
         });
         let waiting = CurrentOperation::Waiting(operation.clone().unbind());
         let current = current.and_then(|object| object.cast_into::<Self>().ok());
-        if let Some(current) = &current
-            && current.get().socket.bind(py).upgrade().is_some_and(|known| known.is(socket))
-        {
+        let same_socket = current.as_ref().filter(|reader| {
+            reader.get().socket.bind(py).upgrade().is_some_and(|known| known.is(socket))
+        });
+        if let Some(current) = same_socket {
             // Another operation that waits on the same socket is never woken, as in asyncio.
             let before = current.get().operation.replace(py, waiting);
             drop(before);

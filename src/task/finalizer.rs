@@ -23,12 +23,11 @@ impl Finalize for Task {
 
     fn finalize(slf: &Bound<'_, Self>) {
         let py = slf.py();
-        if slf.get().log_destroy_pending.get(py)
-            && !slf.as_super().get().is_done(py)
-            && let Err(error) = report_pending(slf)
-        {
-            let raised = Raised::of(py, error);
-            write_unraisable(raised, slf);
+        if slf.get().log_destroy_pending.get(py) && !slf.as_super().get().is_done(py) {
+            if let Err(error) = report_pending(slf) {
+                let raised = Raised::of(py, error);
+                write_unraisable(raised, slf);
+            }
         }
         if Future::needs_finalizing(slf.as_super()) {
             Future::finalize(slf.as_super());

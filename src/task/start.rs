@@ -67,9 +67,8 @@ impl Task {
             return Err(PyTypeError::new_err(text));
         }
         let context = options.context.filter(|context| !context.is_none());
-        if cfg!(Py_3_15)
-            && let Some(other) = context.as_ref().filter(|context| !context::is_context(context))
-        {
+        let no_context = |object: &&Bound<'_, PyAny>| cfg!(Py_3_15) && !context::is_context(object);
+        if let Some(other) = context.as_ref().filter(no_context) {
             this.log_destroy_pending.set(py, false);
             let name = other.get_type().fully_qualified_name()?;
             let text = format!("a contextvars.Context was expected, got {name}");

@@ -371,9 +371,7 @@ pub(super) fn schedule<'py>(
 ) -> PyResult<()> {
     let py = task.py();
     let future = task.as_super().get();
-    if let Some(scheduler) = future.scheduler(py)
-        && !must_call_soon(&scheduler)
-    {
+    if let Some(scheduler) = future.scheduler(py).filter(|scheduler| !must_call_soon(scheduler)) {
         let scheduler = scheduler.get();
         scheduler.check_usable(py)?;
         let argument = exception.map(|exception| exception.into_any().unbind());
@@ -410,9 +408,7 @@ pub fn step_as_callback<'py>(
         let exception = argument.map(|exception| exception.bind(py).clone().cast_into());
         let step = TaskStep::new(task, exception.transpose()?);
         (Bound::new(py, step)?.into_any(), CallbackArguments::Empty)
-    } else if std::ptr::eq(runnable.kind, &WAKEUP)
-        && let Some(future) = argument
-    {
+    } else if let Some(future) = argument.filter(|_| std::ptr::eq(runnable.kind, &WAKEUP)) {
         (wakeup_callback(task)?, CallbackArguments::One(future.clone_ref(py)))
     } else {
         return Ok(None);

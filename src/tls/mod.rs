@@ -50,7 +50,6 @@ pub use transport::TlsTransport;
 
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
-use crate::ffi::objects::object::is_exactly;
 use crate::ffi::objects::slots;
 use crate::interop::imports;
 use crate::metrics::OpenGuard;
@@ -206,13 +205,10 @@ impl TlsProtocol {
             modules::create_transport_context(py)?
                 .call1((parts.server_side, parts.server_hostname.as_ref()))?
         };
-        let mut server_hostname = None;
-        if !parts.server_side
-            && let Some(name) = parts.server_hostname
-            && name.is_truthy()?
-        {
-            server_hostname = Some(name);
-        }
+        let server_hostname = match parts.server_hostname {
+            Some(name) if !parts.server_side && name.is_truthy()? => Some(name),
+            _ => None,
+        };
         let session = Session::new(&context, parts.server_side, server_hostname.as_ref())?;
         let protocol = Self {
             scheduler: parts.scheduler.unbind(),
@@ -292,9 +288,7 @@ impl TlsProtocol {
     fn send_to_underlying<'py>(&self, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
         let py = data.py();
         let Some(underlying) = self.underlying.get_bound(py) else { return Ok(()) };
-        if is_exactly::<StreamTransport>(&underlying)
-            && let Ok(stream) = underlying.cast::<StreamTransport>()
-        {
+        if let Ok(stream) = underlying.cast_exact::<StreamTransport>() {
             return StreamTransport::write_checked(stream, data);
         }
         crate::ffi::call::call_method(&underlying, intern!(py, "write"), [data]).map(drop)
@@ -319,9 +313,7 @@ impl TlsProtocol {
         exception: Option<&Bound<'py, PyAny>>,
     ) -> PyOutcome<'py, ()> {
         let Some(underlying) = self.underlying.get_bound(py) else { return Ok(()) };
-        if is_exactly::<StreamTransport>(&underlying)
-            && let Ok(stream) = underlying.cast::<StreamTransport>()
-        {
+        if let Ok(stream) = underlying.cast_exact::<StreamTransport>() {
             return Transport::force_close(stream.as_super(), exception.cloned()).or_raise(py);
         }
         let called = match exception {

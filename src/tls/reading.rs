@@ -245,10 +245,10 @@ impl TlsProtocol {
                 Err(raised) => break Stopped::Failed(raised),
             }
         };
-        if let Some(data) = joined(py, chunks).or_raise(py)?
-            && let Some(protocol) = this.app_protocol.get_bound(py)
-        {
-            call::call_method(&protocol, intern!(py, "data_received"), [&data])?;
+        if let Some(data) = joined(py, chunks).or_raise(py)? {
+            if let Some(protocol) = this.app_protocol.get_bound(py) {
+                call::call_method(&protocol, intern!(py, "data_received"), [&data])?;
+            }
         }
         match stopped {
             Stopped::Drained | Stopped::Full => Ok(()),

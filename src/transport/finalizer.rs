@@ -26,10 +26,9 @@ impl Finalize for Transport {
         };
         warn_unclosed(slf).unwrap_or_else(unraisable);
         Self::close_endpoint(slf).unwrap_or_else(unraisable);
-        if let Some(server) = slf.get().server.take(py)
-            // Before 3.13 asyncio did not detach it.
-            && cfg!(Py_3_13)
-        {
+        let server = slf.get().server.take(py);
+        // Before 3.13 asyncio did not detach it.
+        if let Some(server) = server.filter(|_| cfg!(Py_3_13)) {
             detach(server.bind(py), slf).unwrap_or_else(unraisable);
         }
     }

@@ -31,10 +31,10 @@ impl Transport {
         name: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
-        if let Some(extra) = slf.get().extra.get_bound(py)
-            && let Some(value) = extra.get_item(name)?
-        {
-            return Ok(Some(value));
+        if let Some(extra) = slf.get().extra.get_bound(py) {
+            if let Some(value) = extra.get_item(name)? {
+                return Ok(Some(value));
+            }
         }
         let Ok(key) = name.extract::<&str>() else { return Ok(None) };
         let found = Self::find_extra(slf, key)?;
@@ -69,9 +69,11 @@ impl Transport {
         let py = slf.py();
         let this = slf.get();
         let is_bare = this.endpoint.inspect(py, |endpoint| matches!(endpoint, Endpoint::Bare(_)));
-        if is_bare && let Endpoint::Bare(bare) = this.endpoint.replace(py, Endpoint::Closed(None)) {
-            let socket = bare.into_python(py)?;
-            drop(this.endpoint.replace(py, Endpoint::of(&socket)?));
+        if is_bare {
+            if let Endpoint::Bare(bare) = this.endpoint.replace(py, Endpoint::Closed(None)) {
+                let socket = bare.into_python(py)?;
+                drop(this.endpoint.replace(py, Endpoint::of(&socket)?));
+            }
         }
         Ok(this.endpoint.inspect(py, |endpoint| Some(endpoint.object()?.bind(py).clone())))
     }
@@ -101,8 +103,10 @@ impl Transport {
 
     /// Caches the local address, which is no longer available once the descriptor is closed.
     pub fn cache_own_name(&self, py: Python<'_>) {
-        let known = self.names.inspect(py, |names| names.own.is_some());
-        if !known && let Ok(name) = socket::own_name(self.descriptor(py)) {
+        if self.names.inspect(py, |names| names.own.is_some()) {
+            return;
+        }
+        if let Ok(name) = socket::own_name(self.descriptor(py)) {
             let mut names = self.names.take(py);
             names.own = Some(name);
             drop(self.names.replace(py, names));

@@ -24,9 +24,8 @@ impl Transport {
             info.push("closing".to_owned());
         }
         info.push(format!("fd={}", this.fd));
-        if let Some(scheduler) = this.scheduler(py)
-            && !scheduler.get().is_closed(py)
-        {
+        let scheduler = this.scheduler(py);
+        if let Some(scheduler) = scheduler.filter(|scheduler| !scheduler.get().is_closed(py)) {
             let polling = |direction| {
                 let watches = &scheduler.get().watches;
                 let is_set = watches.with(py, |watches| watches.is_set(this.fd, direction));

@@ -85,13 +85,12 @@ impl WriteQueue {
             return;
         }
         self.size += bytes.len();
-        if let Some(Chunk::Copied(last, _)) = self.chunks.back_mut()
-            && last.len() + bytes.len() <= MAX_CHUNK
-        {
-            last.extend_from_slice(bytes);
-            return;
+        match self.chunks.back_mut() {
+            Some(Chunk::Copied(last, _)) if last.len() + bytes.len() <= MAX_CHUNK => {
+                last.extend_from_slice(bytes);
+            }
+            _ => self.chunks.push_back(Chunk::Copied(bytes.to_vec(), 0)),
         }
-        self.chunks.push_back(Chunk::Copied(bytes.to_vec(), 0));
     }
 
     /// Passes the first chunks to `send`, which returns the number of bytes sent. Returns the
@@ -161,10 +160,10 @@ pub fn send_or_push<'py>(
     if let Ok(bytes) = data.cast::<PyBytes>() {
         let content = bytes.as_bytes();
         let sent = send(content);
-        if let Ok(sent) = sent
-            && sent < content.len()
-        {
-            queue.with(py, |queue| queue.push_object(bytes, sent));
+        if let Ok(sent) = sent {
+            if sent < content.len() {
+                queue.with(py, |queue| queue.push_object(bytes, sent));
+            }
         }
         return Ok(sent.map(|sent| sent == content.len()));
     }

@@ -131,10 +131,10 @@ impl Queued for SleepTimer {
         entry: QueueEntry<'py, Self>,
     ) -> PyOutcome<'py, ()> {
         let (py, timer) = (scheduler.py(), entry.object.get());
-        if timer.state.get(py) == TimerState::Expired
-            && let Some(waker) = timer.waker.take(py)
-        {
-            waker.wake();
+        if timer.state.get(py) == TimerState::Expired {
+            if let Some(waker) = timer.waker.take(py) {
+                waker.wake();
+            }
         }
         Ok(())
     }

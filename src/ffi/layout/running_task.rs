@@ -103,9 +103,9 @@ pub fn learn_layout(py: Python<'_>) -> PyResult<()> {
     };
     let loops = (probe(&first, &second, &first)?, probe(&second, &first, &second)?);
     let tasks = (probe(&first, &second, &second)?, probe(&second, &first, &first)?);
-    if let Some(running_loop) = common_offset(&loops.0, &loops.1)
-        && let Some(running_task) = common_offset(&tasks.0, &tasks.1)
-    {
+    let running_loop = common_offset(&loops.0, &loops.1);
+    let running_task = common_offset(&tasks.0, &tasks.1);
+    if let (Some(running_loop), Some(running_task)) = (running_loop, running_task) {
         RUNNING_LOOP.store(running_loop, Ordering::Relaxed);
         RUNNING_TASK.store(running_task, Ordering::Relaxed);
     }

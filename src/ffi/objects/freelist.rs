@@ -57,15 +57,15 @@ unsafe extern "C" fn alloc<T: Recycled>(
     // initialised before the collector tracks it.
     unsafe {
         let py = Python::assume_attached();
-        if class == T::type_object_raw(py)
-            && let Some(block) = T::free_list().blocks.with(py, Vec::pop)
-        {
-            let object = block.0.as_ptr();
-            let size = (*class).tp_basicsize.unsigned_abs();
-            object.cast::<u8>().write_bytes(0, size);
-            ffi::PyObject_Init(object, class);
-            ffi::PyObject_GC_Track(object.cast());
-            return object;
+        if class == T::type_object_raw(py) {
+            if let Some(block) = T::free_list().blocks.with(py, Vec::pop) {
+                let object = block.0.as_ptr();
+                let size = (*class).tp_basicsize.unsigned_abs();
+                object.cast::<u8>().write_bytes(0, size);
+                ffi::PyObject_Init(object, class);
+                ffi::PyObject_GC_Track(object.cast());
+                return object;
+            }
         }
         ffi::PyType_GenericAlloc(class, items)
     }
@@ -80,20 +80,23 @@ unsafe extern "C" fn free<T: Recycled>(memory: *mut std::ffi::c_void) {
         // The header records that a finalizer ran: such memory cannot be reused.
         if ffi::Py_TYPE(object) == T::type_object_raw(py)
             && ffi::PyObject_GC_IsFinalized(object) == 0
-            && let Some(block) = NonNull::new(object)
+            && NonNull::new(object).is_some_and(|block| keep::<T>(py, Block(block)))
         {
-            let list = T::free_list();
-            let kept = list.blocks.with(py, |blocks| {
-                let has_capacity = blocks.len() < list.capacity;
-                if has_capacity {
-                    blocks.push(Block(block));
-                }
-                has_capacity
-            });
-            if kept {
-                return;
-            }
+            return;
         }
         ffi::PyObject_GC_Del(memory);
     }
+}
+
+/// Adds `block` to the list unless the list is full.
+#[inline(always)]
+fn keep<T: Recycled>(py: Python<'_>, block: Block) -> bool {
+    let list = T::free_list();
+    list.blocks.with(py, |blocks| {
+        let has_capacity = blocks.len() < list.capacity;
+        if has_capacity {
+            blocks.push(block);
+        }
+        has_capacity
+    })
 }

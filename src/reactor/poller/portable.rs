@@ -135,10 +135,9 @@ impl Poller {
     fn rearm(&self) -> io::Result<()> {
         let registered = self.watched.registered.lock();
         for (token, _) in &self.reported {
-            if let Some((current, interest)) = registered.get(&token.fd())
-                && current == token
-            {
-                let fd = token.fd();
+            let fd = token.fd();
+            let registration = registered.get(&fd).filter(|(current, _)| current == token);
+            if let Some((_, interest)) = registration {
                 let source = SourceFd(&fd);
                 match self.watched.reregister(source, *token, *interest) {
                     // The owner closed it without deregistering: the selector has dropped it too.

@@ -24,16 +24,14 @@ impl DatagramTransport {
         addr: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(address) = self.address.get_bound(py) else { return Ok(addr) };
-        if let Some(addr) = addr
-            && !addr.is(&address)
-            && !addr.eq(&address)?
-        {
-            let address = address.str()?;
-            return Err(PyValueError::new_err(format!(
-                "Invalid address: must be None or {address}"
-            )));
+        match addr {
+            Some(addr) if !addr.is(&address) && !addr.eq(&address)? => {
+                let address = address.str()?;
+                let text = format!("Invalid address: must be None or {address}");
+                Err(PyValueError::new_err(text))
+            }
+            _ => Ok(Some(address)),
         }
-        Ok(Some(address))
     }
 }
 

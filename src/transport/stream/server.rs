@@ -397,13 +397,13 @@ impl Listener {
             return Ok(());
         }
         let watched = Self::watch(slf);
-        if watched.is_err()
-            && let Some(scheduler) = slf.get().event_loop.get_bound(py)
-            && !scheduler.get().is_closed(py)
-        {
-            // The poller has no room. The caller, a timer, reports the error; the server must go
-            // on.
-            Self::schedule_restart(&scheduler, slf)?;
+        if watched.is_err() {
+            let scheduler = slf.get().event_loop.get_bound(py);
+            if let Some(scheduler) = scheduler.filter(|scheduler| !scheduler.get().is_closed(py)) {
+                // The poller has no room. The caller, a timer, reports the error; the server must
+                // go on.
+                Self::schedule_restart(&scheduler, slf)?;
+            }
         }
         watched
     }
