@@ -238,7 +238,7 @@ struct Parity(Arc<Mutex<Vec<(u64, &'static str)>>>);
 
 impl JobRunner<u64> for Parity {
     fn suits(&self, job: &u64) -> bool {
-        job.is_multiple_of(2)
+        job % 2 == 0
     }
 
     fn run(&mut self, job: u64) -> bool {
@@ -255,7 +255,7 @@ struct Odd(Arc<Mutex<Vec<(u64, &'static str)>>>);
 
 impl DetachedRunner<u64> for Odd {
     fn suits(&self, job: &u64) -> bool {
-        !job.is_multiple_of(2)
+        job % 2 == 1
     }
 
     fn run(&mut self, job: u64) {
