@@ -20,6 +20,7 @@
 //! Futures are made, polled and dropped in the loop's thread, with the GIL held; wakers may be
 //! called in any thread and need no GIL.
 
+use std::any::Any;
 use std::ffi::{c_int, c_void};
 use std::future::Future;
 use std::marker::PhantomData;
@@ -320,11 +321,7 @@ unsafe extern "C" fn poll_boxed<F: Future<Output = PyResult<Py<PyAny>>>>(
             FAILED
         }
         Err(payload) => {
-            let message = payload
-                .downcast_ref::<&str>()
-                .copied()
-                .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-                .unwrap_or("unknown reason");
+            let message = message_of(payload);
             PyRuntimeError::new_err(format!("Rust future panicked: {message}")).restore(py);
             FAILED
         }
@@ -334,8 +331,27 @@ unsafe extern "C" fn poll_boxed<F: Future<Output = PyResult<Py<PyAny>>>>(
 unsafe extern "C" fn drop_boxed<F>(data: *mut c_void) {
     // SAFETY: the box of `into_raw`, dropped once.
     let future = unsafe { Box::from_raw(data.cast::<F>()) };
-    // The panic hook has reported a panic of the destructor, which must not unwind into C.
-    drop(catch_unwind(AssertUnwindSafe(|| drop(future))));
+    catch(|| drop(future));
+}
+
+/// Calls `body`. The panic hook has reported a panic of it, which must not unwind into C.
+fn catch<R>(body: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(message_of).ok()
+}
+
+/// The message of a caught panic. Drops the payload.
+fn message_of(payload: Box<dyn Any + Send>) -> String {
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown reason")
+        .to_owned();
+    // Dropping the payload may panic as well. That one's payload is leaked, or this might not end.
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+    message
 }
 
 /// An owned reference to one of ferroloop's wakers.
@@ -417,15 +433,20 @@ static WAKER_FUNCTIONS: WakerFunctions =
 
 unsafe extern "C" fn clone_waker(data: *const c_void) -> *const c_void {
     // SAFETY: a live waker.
-    Box::into_raw(Box::new(unsafe { &*data.cast::<Waker>() }.clone())).cast_const().cast()
+    let waker = unsafe { &*data.cast::<Waker>() };
+    // A waker that panics when it is cloned wakes no task.
+    let clone = catch(|| waker.clone()).unwrap_or_else(|| Waker::noop().clone());
+    Box::into_raw(Box::new(clone)).cast_const().cast()
 }
 
 unsafe extern "C" fn wake_waker(data: *const c_void) {
     // SAFETY: a live waker.
-    unsafe { &*data.cast::<Waker>() }.wake_by_ref();
+    let waker = unsafe { &*data.cast::<Waker>() };
+    catch(|| waker.wake_by_ref());
 }
 
 unsafe extern "C" fn drop_waker(data: *const c_void) {
     // SAFETY: a box of `clone_waker`, dropped once.
-    drop(unsafe { Box::from_raw(data.cast_mut().cast::<Waker>()) });
+    let waker = unsafe { Box::from_raw(data.cast_mut().cast::<Waker>()) };
+    catch(|| drop(waker));
 }

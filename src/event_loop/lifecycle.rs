@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::RawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -11,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::EventLoop;
+use crate::ffi::panic;
 use crate::interop::imports;
 use crate::logging;
 use crate::reactor::clock;
@@ -21,8 +21,9 @@ use crate::watchdog;
 /// Calls `body` and turns a panic, which would be a bug, into an exception, so that the caller
 /// restores its state and the loop stays usable.
 fn catch_panic<T>(body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-    catch_unwind(AssertUnwindSafe(body))
-        .unwrap_or_else(|_panic| Err(PyRuntimeError::new_err("ferroloop: internal error (panic)")))
+    panic::catch(body).unwrap_or_else(|_message| {
+        Err(PyRuntimeError::new_err("ferroloop: internal error (panic)"))
+    })
 }
 
 #[pymethods]

@@ -6,13 +6,14 @@
 use std::ffi::c_int;
 use std::future::Future;
 use std::os::fd::RawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+
+use crate::ffi::panic;
 
 #[expect(dead_code, reason = "the part for extensions")]
 #[path = "../../include/ferroloop.rs"]
@@ -73,7 +74,7 @@ pub fn capsule<I: Implementation>(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> 
 /// exception, and `failure` is returned.
 fn call_for_c<R>(failure: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     Python::attach(|py| {
-        let done = catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or_else(|_panic| {
+        let done = panic::catch(|| body(py)).unwrap_or_else(|_message| {
             Err(PyRuntimeError::new_err("ferroloop: internal error (panic)"))
         });
         done.unwrap_or_else(|error| {

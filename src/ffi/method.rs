@@ -5,7 +5,6 @@
 
 use std::ffi::CStr;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -15,6 +14,7 @@ use pyo3::types::{PyString, PyTuple};
 use pyo3::{Borrowed, PyClass};
 
 use crate::ffi::attach::with_attached;
+use crate::ffi::panic;
 
 /// The arguments of one call, borrowed from the caller.
 pub struct Arguments<'a, 'py> {
@@ -293,13 +293,13 @@ pub(in crate::ffi) fn return_to_c<'py>(
     py: Python<'py>,
     body: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
 ) -> *mut ffi::PyObject {
-    match catch_unwind(AssertUnwindSafe(body)) {
+    match panic::catch(body) {
         Ok(Ok(value)) => value.into_ptr(),
         Ok(Err(error)) => {
             error.restore(py);
             std::ptr::null_mut()
         }
-        Err(_panic) => {
+        Err(_message) => {
             PyRuntimeError::new_err("ferroloop: internal error (panic)").restore(py);
             std::ptr::null_mut()
         }

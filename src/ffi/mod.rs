@@ -11,6 +11,7 @@
 //! * `attach.rs`, `thread_exit.rs`, `thread_pointer.rs`, `interpreter.rs`: threads and
 //!   interpreters;
 //! * `call.rs`, `coroutine.rs`, `exception.rs`, `signals.rs`: calls of Python code;
+//! * `panic.rs`: panics that must not unwind into C;
 //! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
 //! * `method.rs`, `function_like.rs`, `guard.rs`: methods of native classes;
 //! * `c_api.rs`: C functions for other extension modules;
@@ -32,6 +33,7 @@ pub mod interpreter;
 pub mod layout;
 pub mod method;
 pub mod objects;
+pub mod panic;
 #[cfg(Py_3_13)]
 pub mod signals;
 mod thread_exit;

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use super::message_queue::MessageQueue;
 use super::{Runnable, Scheduler};
 use crate::ffi::exception::PyOutcome;
+use crate::ffi::panic;
 use crate::reactor::{Slab, SlotKey};
 
 /// A function to call on the loop's thread.
@@ -158,7 +159,10 @@ fn deliver<'py>(
 
 /// Refuses further messages and cancels all owners of slots; part of closing the loop.
 pub(super) fn close(py: Python<'_>, scheduler: &Scheduler) {
-    drop(scheduler.inbox.close());
+    for message in scheduler.inbox.close() {
+        // A message may own the program's values, such as a future that was never started.
+        panic::drop_catching(message);
+    }
     let cancelled = scheduler.parked.with(py, Parked::take_all);
     for entry in cancelled.iter().filter_map(|released| released.entry.as_ref()) {
         entry.cancel(py);

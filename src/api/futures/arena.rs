@@ -9,10 +9,10 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::api::futures::LocalFuture;
+use crate::ffi::panic::drop_catching;
 use crate::reactor::{Slab, SlotKey};
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::sync::parking_lot::Mutex;
@@ -51,7 +51,7 @@ struct Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         for future in self.slots.get_mut().take_all() {
-            drop_catching_panic(future);
+            drop_catching(future);
         }
     }
 }
@@ -109,7 +109,7 @@ impl FutureSlot {
     pub fn release(&self) -> Release {
         match self.take() {
             Ok(future) => {
-                drop_catching_panic(future);
+                drop_catching(future);
                 Release::Done
             }
             Err(WrongThread) => {
@@ -139,7 +139,7 @@ impl FutureSlot {
 impl Drop for FutureSlot {
     fn drop(&mut self) {
         match self.with_slots(|slots| slots.remove(self.key)) {
-            Some(future) => drop_catching_panic(future.flatten()),
+            Some(future) => drop_catching(future.flatten()),
             None => self.shared.request(SlotRequest::FreeSlot(self.key)),
         }
     }
@@ -169,15 +169,7 @@ fn process_requests(arena: &Arena) {
             SlotRequest::FreeSlot(key) => slots.remove(key).flatten(),
         };
         drop(slots);
-        drop_catching_panic(future);
-    }
-}
-
-/// Drops a future. A panic of its destructor must not unwind into the caller; the panic hook has
-/// already reported it.
-fn drop_catching_panic(future: Option<LocalFuture>) {
-    if catch_unwind(AssertUnwindSafe(|| drop(future))).is_err() {
-        tracing::error!("a Rust future panicked while it was dropped");
+        drop_catching(future);
     }
 }
 

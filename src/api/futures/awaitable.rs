@@ -13,9 +13,11 @@ use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 
 use crate::api::futures::coroutine::running_loop;
+use crate::api::futures::failure::{wake, wake_catching};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::panic::drop_catching;
 use crate::future::{Callback, Future, NativeCallback};
 use crate::interop::imports;
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler};
@@ -86,7 +88,7 @@ impl PythonFuture {
     /// Arranges for `waker` to be called when the future is done.
     fn watch(&mut self, py: Python<'_>, waker: &Waker) -> PyResult<()> {
         if let Some(completion) = &self.completion {
-            drop(completion.get().waker.replace(py, Some(waker.clone())));
+            drop_catching(completion.get().waker.replace(py, Some(waker.clone())));
             return Ok(());
         }
         let completion =
@@ -137,7 +139,7 @@ impl Drop for PythonFuture {
         // While the interpreter shuts down no task runs that could be cancelled.
         let _ = Python::try_attach(|py| {
             if let Some(completion) = &self.completion {
-                drop(completion.get().waker.take(py));
+                drop_catching(completion.get().waker.take(py));
             }
             let future = self.future.bind(py);
             if let Err(error) = future.call_method0(intern!(py, "cancel")) {
@@ -153,18 +155,10 @@ struct Completion {
     waker: AttachedCell<Option<Waker>>,
 }
 
-impl Completion {
-    fn wake(&self, py: Python<'_>) {
-        if let Some(waker) = self.waker.take(py) {
-            waker.wake();
-        }
-    }
-}
-
 #[pymethods]
 impl Completion {
-    fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) {
-        self.wake(py);
+    fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.waker.take(py).map_or(Ok(()), wake_catching)
     }
 }
 
@@ -182,7 +176,7 @@ impl Queued for Completion {
         scheduler: &Bound<'py, Scheduler>,
         entry: QueueEntry<'py, Self>,
     ) -> PyOutcome<'py, ()> {
-        entry.object.get().wake(scheduler.py());
-        Ok(())
+        let waker = entry.object.get().waker.take(scheduler.py());
+        waker.map_or(Ok(()), |waker| wake(scheduler, waker))
     }
 }

@@ -3,11 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::thread;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
@@ -16,14 +14,19 @@ use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
 use crate::api::futures::awaitable::{PythonFuture, into_future};
-use crate::api::futures::coroutine::{panicked, running_loop};
+use crate::api::futures::coroutine::running_loop;
+use crate::api::futures::failure::panicked;
+use crate::ffi::panic::{self, CatchOnDrop};
+
+/// Its return value, or the message of its panic.
+type Outcome<T> = Arc<Mutex<Option<Result<T, String>>>>;
 
 /// Waits for a call in the default executor, made by [`spawn_blocking`].
 ///
 /// Dropping it cancels the call if no thread has begun it.
 pub struct Blocking<T> {
     done: PythonFuture,
-    result: Arc<Mutex<Option<thread::Result<T>>>>,
+    result: Outcome<T>,
 }
 
 /// Calls `function` in a thread of the loop's default executor, with the GIL released.
@@ -49,12 +52,15 @@ where
     T: Send + 'static,
 {
     let event_loop = running_loop(py)?;
-    let result = Arc::new(Mutex::new(None));
-    let (slot, function) = (result.clone(), Mutex::new(Some(function)));
+    let result: Outcome<T> = Arc::default();
+    // Python drops the job, also if it was cancelled.
+    let call = CatchOnDrop::new((Mutex::new(Some(function)), result.clone()));
     let job = PyCFunction::new_closure(py, None, None, move |arguments, _keywords| {
-        if let Some(function) = function.lock().take() {
+        let (function, slot) = &*call;
+        let function = function.lock().take();
+        if let Some(function) = function {
             arguments.py().detach(|| {
-                let outcome = catch_unwind(AssertUnwindSafe(function));
+                let outcome = panic::catch(function);
                 *slot.lock() = Some(outcome);
             });
         }
@@ -70,7 +76,7 @@ impl<T> Future for Blocking<T> {
         let done = ready!(Pin::new(&mut self.done).poll(context));
         Poll::Ready(match (done, self.result.lock().take()) {
             (_, Some(Ok(value))) => Ok(value),
-            (_, Some(Err(payload))) => Err(panicked(&*payload)),
+            (_, Some(Err(message))) => Err(panicked(&message)),
             (Err(error), None) => Err(error),
             (Ok(_), None) => Err(PyRuntimeError::new_err("the executor did not make the call")),
         })

@@ -10,9 +10,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::any::Any;
 use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -24,11 +22,13 @@ use pyo3::types::PyTuple;
 
 use crate::api::futures::LocalFuture;
 use crate::api::futures::arena::FutureSlot;
+use crate::api::futures::failure::panicked;
 use crate::api::futures::waker::FutureWaker;
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
 use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting, original_dealloc};
+use crate::ffi::panic;
 use crate::future::{Future, FutureIterator, new_object};
 use crate::interop::imports;
 use crate::scheduler::report::warn_never_awaited;
@@ -187,16 +187,15 @@ impl RustCoroutine {
         let mut future = future.ok_or_else(closed)?;
         self.state.set(py, CoroutineState::Running);
         binding.future_waker.state().begin_poll();
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            future.as_mut().poll(&mut Context::from_waker(&binding.waker))
-        }));
+        let polled =
+            panic::catch(|| future.as_mut().poll(&mut Context::from_waker(&binding.waker)));
         self.state.set(py, CoroutineState::Suspended);
         // Restored even if it is done: `finish` drops it.
         self.slot.restore(future);
         match polled {
             Ok(Poll::Ready(result)) => Ok(Resumption::Done(result?.into_bound(py))),
             Ok(Poll::Pending) => self.wait(py, &binding),
-            Err(payload) => Err(panicked(&*payload)),
+            Err(message) => Err(panicked(&message)),
         }
     }
 
@@ -264,17 +263,6 @@ fn executing() -> PyErr {
 
 fn closed() -> PyErr {
     PyRuntimeError::new_err("Event loop is closed")
-}
-
-/// The exception for a panic.
-#[cold]
-pub fn panicked(payload: &(dyn Any + Send)) -> PyErr {
-    let message = payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("unknown reason");
-    PyRuntimeError::new_err(format!("Rust future panicked: {message}"))
 }
 
 impl SelfAwaiting for RustCoroutine {

@@ -3,19 +3,19 @@
 #![forbid(unsafe_code)]
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::{error, fmt};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::api::futures::coroutine::{panicked, running_loop};
+use crate::api::futures::coroutine::running_loop;
+use crate::api::futures::failure::{panicked, report};
 use crate::api::futures::join::{JoinHandle, output_channel};
 use crate::api::futures::spawn::{SpawnOptions, boxed, start};
-use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
+use crate::ffi::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::inbox::{Inbox, Message};
-use crate::scheduler::report::report_raised;
 
 /// Refers to a loop from any thread: it holds no Python object and its methods need no GIL.
 ///
@@ -134,25 +134,15 @@ impl Handle {
         F: for<'py> FnOnce(&Bound<'py, Scheduler>) -> PyResult<()> + Send + 'static,
     {
         let call = Message::Call(Box::new(move |scheduler| {
-            let done = catch_unwind(AssertUnwindSafe(|| function(scheduler)));
-            match done.unwrap_or_else(|payload| Err(panicked(&*payload))) {
+            let done = panic::catch(|| function(scheduler));
+            match done.unwrap_or_else(|message| Err(panicked(&message))) {
                 Ok(()) => Ok(()),
-                Err(error) => report(scheduler, error),
+                Err(error) => {
+                    let text = intern!(scheduler.py(), "Exception in a call from another thread");
+                    report(scheduler, text, error)
+                }
             }
         }));
         self.0.post(call).map_err(|_| Closed)
     }
-}
-
-#[cold]
-fn report<'py>(scheduler: &Bound<'py, Scheduler>, error: PyErr) -> PyOutcome<'py, ()> {
-    let py = scheduler.py();
-    let raised = Raised::of(py, error);
-    if raised.stops_the_loop() {
-        return Err(raised);
-    }
-    let message = pyo3::intern!(py, "Exception in a call from another thread");
-    let entries =
-        [("message", Some(message.as_any())), ("exception", Some(raised.value().as_any()))];
-    report_raised(scheduler, &raised, &entries).or_raise(py)
 }

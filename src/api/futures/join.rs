@@ -10,6 +10,8 @@ use std::{error, fmt};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::ffi::panic;
+
 /// Why a [`JoinHandle`] gives no output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JoinError {
@@ -83,8 +85,10 @@ impl<T> Shared<T> {
     fn end(&self, outcome: JoinState<T>) {
         let before = std::mem::replace(&mut *self.state.lock(), outcome);
         self.ended.notify_all();
-        if let JoinState::Pending(Some(waker)) = before {
-            waker.wake();
+        // This may run while the future's own panic unwinds, when another one would abort.
+        let JoinState::Pending(Some(waker)) = before else { return };
+        if let Err(message) = panic::catch(|| waker.wake()) {
+            tracing::error!(target: "ferroloop::loop", message, "a waker panicked");
         }
     }
 }

@@ -8,6 +8,7 @@
 //! * `time.rs`: [`sleep`] and [`timeout`], on the loop's timers;
 //! * `handle.rs`: [`Handle`], by which other threads use the loop; `join.rs`: [`JoinHandle`], which
 //!   waits for the output of a future that they have spawned;
+//! * `failure.rs`: panics and errors of Rust code as exceptions;
 //! * `arena.rs`: thread-local storage of the futures; `waker.rs`: their wakers, and
 //!   `poll_state.rs`: which wake-ups of them count.
 //!
@@ -23,6 +24,7 @@ mod arena;
 mod awaitable;
 mod blocking;
 mod coroutine;
+mod failure;
 mod handle;
 mod join;
 mod poll_state;
@@ -33,6 +35,7 @@ mod waker;
 pub use awaitable::{PythonFuture, into_future};
 pub use blocking::{Blocking, spawn_blocking};
 pub use coroutine::{RustCoroutine, running_loop};
+pub use failure::wake;
 pub use handle::{Closed, Handle};
 pub use join::{JoinError, JoinHandle};
 pub use spawn::{SpawnOptions, boxed, coroutine, spawn_local, spawn_local_with, start, yield_now};

@@ -12,8 +12,10 @@ use std::{error, fmt};
 use pyo3::prelude::*;
 
 use crate::api::futures::coroutine::running_loop;
+use crate::api::futures::failure::wake;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::panic::drop_catching;
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler, Timer, turn};
 
 /// Waits for a duration, made by [`sleep`].
@@ -76,7 +78,7 @@ impl Future for Sleep {
             if timer.state.get(py) == TimerState::Expired {
                 return Poll::Ready(());
             }
-            drop(timer.waker.replace(py, Some(context.waker().clone())));
+            drop_catching(timer.waker.replace(py, Some(context.waker().clone())));
             Poll::Pending
         })
     }
@@ -87,7 +89,7 @@ impl Drop for ScheduledTimer {
         // While the interpreter shuts down no timer fires any more.
         let _ = Python::try_attach(|py| {
             let timer = self.timer.get();
-            drop(timer.waker.take(py));
+            drop_catching(timer.waker.take(py));
             if timer.state.get(py) != TimerState::Scheduled {
                 return;
             }
@@ -131,12 +133,11 @@ impl Queued for SleepTimer {
         entry: QueueEntry<'py, Self>,
     ) -> PyOutcome<'py, ()> {
         let (py, timer) = (scheduler.py(), entry.object.get());
-        if timer.state.get(py) == TimerState::Expired {
-            if let Some(waker) = timer.waker.take(py) {
-                waker.wake();
-            }
-        }
-        Ok(())
+        let waker = match timer.state.get(py) {
+            TimerState::Expired => timer.waker.take(py),
+            _ => None,
+        };
+        waker.map_or(Ok(()), |waker| wake(scheduler, waker))
     }
 
     fn is_cancelled(timer: &Bound<'_, Self>) -> bool {

@@ -14,9 +14,10 @@ use std::task::{Context, Poll, Waker};
 
 use pyo3::prelude::*;
 
-use crate::api::futures::running_loop;
+use crate::api::futures::{running_loop, wake};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::panic::drop_catching;
 pub use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
@@ -152,7 +153,7 @@ impl Registration {
     fn watch(&self, direction: Direction, waker: &Waker) -> io::Result<()> {
         Python::attach(|py| {
             let side = self.wakers.get().side(direction);
-            drop(side.waker.replace(py, Some(waker.clone())));
+            drop_catching(side.waker.replace(py, Some(waker.clone())));
             if side.watched.get(py) {
                 return Ok(());
             }
@@ -173,7 +174,7 @@ impl Registration {
                     Ok(())
                 }
                 Err(refused) => {
-                    drop(side.waker.take(py));
+                    drop_catching(side.waker.take(py));
                     Err(refused.error)
                 }
             }
@@ -187,7 +188,7 @@ impl Drop for Registration {
         let _ = Python::try_attach(|py| {
             for direction in [Direction::Read, Direction::Write] {
                 let side = self.wakers.get().side(direction);
-                drop(side.waker.take(py));
+                drop_catching(side.waker.take(py));
                 DescriptorWakers::unwatch(self.wakers.bind(py), self.scheduler.get(), direction);
             }
         });
@@ -253,8 +254,7 @@ impl Queued for Readable {
         scheduler: &Bound<'py, Scheduler>,
         entry: QueueEntry<'py, DescriptorWakers>,
     ) -> PyOutcome<'py, ()> {
-        DescriptorWakers::notify(&entry.object, scheduler.get(), Direction::Read);
-        Ok(())
+        DescriptorWakers::notify(&entry.object, scheduler, Direction::Read)
     }
 }
 
@@ -265,20 +265,24 @@ impl Queued for Writable {
         scheduler: &Bound<'py, Scheduler>,
         entry: QueueEntry<'py, DescriptorWakers>,
     ) -> PyOutcome<'py, ()> {
-        DescriptorWakers::notify(&entry.object, scheduler.get(), Direction::Write);
-        Ok(())
+        DescriptorWakers::notify(&entry.object, scheduler, Direction::Write)
     }
 }
 
 impl DescriptorWakers {
-    fn notify(slf: &Bound<'_, Self>, scheduler: &Scheduler, direction: Direction) {
+    fn notify<'py>(
+        slf: &Bound<'py, Self>,
+        scheduler: &Bound<'py, Scheduler>,
+        direction: Direction,
+    ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let side = slf.get().side(direction);
         side.notifications.set(py, side.notifications.get(py).wrapping_add(1));
         match side.waker.take(py) {
-            Some(waker) => waker.wake(),
+            Some(waker) => return wake(scheduler, waker),
             // Level-triggered: otherwise it would be queued in every turn.
-            None => Self::unwatch(slf, scheduler, direction),
+            None => Self::unwatch(slf, scheduler.get(), direction),
         }
+        Ok(())
     }
 }

@@ -3,7 +3,6 @@
 //! Slots are patched once, right after a class is created and before it can be subclassed, so that
 //! Python subclasses inherit them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
@@ -16,6 +15,7 @@ use pyo3::{Borrowed, PyClass};
 use crate::ffi::attach::with_attached;
 use crate::ffi::exception::{restore_raised, take_raised};
 use crate::ffi::objects::trashcan::with_bounded_depth;
+use crate::ffi::panic;
 
 /// A class with a `__del__` that the interpreter calls for exact instances too (PEP 442).
 ///
@@ -227,8 +227,8 @@ unsafe extern "C" fn await_self<T: SelfAwaiting>(object: *mut ffi::PyObject) -> 
 #[cold]
 #[inline(never)]
 fn await_separate<T: SelfAwaiting>(slf: &Bound<'_, T>) -> *mut ffi::PyObject {
-    let awaiter = catch_unwind(AssertUnwindSafe(|| T::separate_awaiter(slf)));
-    match awaiter.unwrap_or_else(|_panic| Some(Err(internal_error()))) {
+    let awaiter = panic::catch(|| T::separate_awaiter(slf));
+    match awaiter.unwrap_or_else(|_message| Some(Err(internal_error()))) {
         None => slf.clone().into_ptr().cast(),
         Some(Ok(awaiter)) => awaiter.into_ptr(),
         Some(Err(error)) => {
@@ -247,8 +247,8 @@ fn internal_error() -> PyErr {
 fn resume<'py, T: SelfAwaiting>(py: Python<'py>, object: *mut ffi::PyObject) -> Resumed<'py> {
     // SAFETY: CPython calls the slots with an instance of the class that has them.
     let slf = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
-    catch_unwind(AssertUnwindSafe(|| T::resume(&slf)))
-        .unwrap_or_else(|_panic| Resumed::Raise(internal_error().into_value(py).into_bound(py)))
+    panic::catch(|| T::resume(&slf))
+        .unwrap_or_else(|_message| Resumed::Raise(internal_error().into_value(py).into_bound(py)))
 }
 
 unsafe extern "C" fn send<T: SelfAwaiting>(

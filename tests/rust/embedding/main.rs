@@ -9,6 +9,7 @@ mod cancelling;
 mod coroutines;
 mod hosting;
 mod network;
+mod panics;
 mod support;
 mod threads;
 mod time;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         awaiting::CASES,
         time::CASES,
         network::CASES,
+        panics::CASES,
         threads::CASES,
         hosting::CASES,
     ]
