@@ -216,7 +216,13 @@ impl Runtime {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(());
         }
-        self.attached(|py| self.runner.bind(py).call_method0("close").map(drop))
+        self.attached(|py| {
+            // The program may have closed the loop itself, with tasks that cannot be cancelled now.
+            if self.event_loop.bind(py).call_method0("is_closed")?.is_truthy()? {
+                return Ok(());
+            }
+            self.runner.bind(py).call_method0("close").map(drop)
+        })
     }
 
     fn attached<R>(&self, body: impl for<'py> FnOnce(Python<'py>) -> R) -> R {

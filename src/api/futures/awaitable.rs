@@ -142,11 +142,27 @@ impl Drop for PythonFuture {
                 drop_catching(completion.get().waker.take(py));
             }
             let future = self.future.bind(py);
-            if let Err(error) = future.call_method0(intern!(py, "cancel")) {
+            if let Err(error) = cancel(future) {
                 error.write_unraisable(py, Some(future));
             }
         });
     }
+}
+
+/// Cancels what a dropped Rust future was awaiting.
+fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = future.py();
+    let event_loop = match as_exact_future(future) {
+        Some(future) => future.get().event_loop(py)?,
+        None => future.call_method0(intern!(py, "get_loop"))?,
+    };
+    if !event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
+        return future.call_method0(intern!(py, "cancel")).map(drop);
+    }
+    // A closed loop cancels nothing: coroutines stay suspended. The Rust future owned the task, as a
+    // suspended coroutine would; only the task that awaited it is destroyed with a message.
+    let shows_message = intern!(py, "_log_destroy_pending");
+    if future.hasattr(shows_message)? { future.setattr(shows_message, false) } else { Ok(()) }
 }
 
 /// A done callback that wakes a Rust future.

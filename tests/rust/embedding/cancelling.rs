@@ -22,6 +22,8 @@ pub const CASES: &[Case] = &[
     ("a coroutine released in another thread is dropped in the loop's thread", other_thread),
     ("a panicking destructor does no harm", panicking_drop),
     ("dropping an awaited coroutine cancels it", inner_task),
+    ("closing the loop is as silent as for Python's coroutines", silent_close),
+    ("a long chain of futures is dropped on a small stack", deep_chain),
 ];
 
 /// Awaits every kind of future in turn.
@@ -262,4 +264,101 @@ async def main():
     del __main__.inner
 ";
     run(source, &[("start", start)]).unwrap();
+}
+
+fn silent_close() {
+    let start: Factory = |py| {
+        spawn_local(py, async {
+            let awaited = Python::attach(|py| {
+                let make = py.import("__main__")?.getattr("make")?;
+                PyResult::Ok((into_future(make.call0()?)?, into_future(make.call0()?)?))
+            })?;
+            awaited.0.await?;
+            awaited.1.await
+        })
+    };
+    runtime().close().unwrap();
+    let source = "
+import _asyncio, ferroloop, gc, sys, __main__
+log, reports = [], []
+async def inner():
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        log.append('cancelled')
+        raise
+makers = (
+    lambda: loop.create_task(inner()),
+    lambda: _asyncio.Task(inner()),
+    lambda: loop.create_future(),
+    lambda: asyncio.gather(inner(), inner()),
+)
+async def main():
+    tasks = [start()]
+    await asyncio.sleep(0.001)
+    return tasks
+sys.unraisablehook = lambda unraisable: reports.append(repr(unraisable.exc_value))
+for __main__.make in makers:
+    loop = ferroloop.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: reports.append(context['message']))
+    tasks = loop.run_until_complete(main())
+    loop.close()
+    gc.collect()
+    assert (log, reports) == ([], []), (log, reports)
+    # This task was not dropped by a Rust future.
+    del tasks
+    gc.collect()
+    assert reports == ['Task was destroyed but it is pending!'], reports
+    reports.clear()
+sys.unraisablehook = sys.__unraisablehook__
+del __main__.make
+";
+    Python::attach(|py| module(py, source, &[("start", start)]).map(drop)).unwrap();
+}
+
+/// Each future of the chain awaits a task that runs the next one.
+fn chain(length: usize) -> Pin<Box<dyn Future<Output = PyResult<()>>>> {
+    Box::pin(with_counted_drop(async move {
+        if length == 0 {
+            return forever().await;
+        }
+        let next = Python::attach(|py| into_future(spawn_local(py, chain(length - 1))?))?;
+        next.await.map(drop)
+    }))
+}
+
+fn deep_chain() {
+    const LENGTH: usize = 20_000;
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(|| {
+        let drops = fresh_counter();
+        let grow = || async {
+            let task = Python::attach(|py| spawn_local(py, chain(LENGTH)).map(Bound::unbind));
+            for _ in 0..LENGTH + 10 {
+                yield_now().await;
+            }
+            task.unwrap()
+        };
+        let runtime = runtime();
+        runtime
+            .block_on(async move {
+                let task = grow().await;
+                Python::attach(|py| task.bind(py).call_method0("cancel").map(drop)).unwrap();
+                for _ in 0..3 * LENGTH {
+                    yield_now().await;
+                }
+            })
+            .unwrap();
+        assert_eq!(drops.count(), LENGTH + 1, "cancelled");
+        runtime.block_on(async move { drop(grow().await) }).unwrap();
+        // Without cancelling first, as `Runtime::close` would.
+        Python::attach(|py| {
+            let event_loop = runtime.event_loop(py);
+            event_loop.setattr("call_exception_handler", py.get_type::<pyo3::types::PyDict>())?;
+            event_loop.call_method0("close").map(drop)
+        })
+        .unwrap();
+        assert_eq!(drops.count(), 2 * (LENGTH + 1), "dropped by close()");
+        drops.assert_here();
+    });
+    thread.unwrap().join().unwrap();
 }
