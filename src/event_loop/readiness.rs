@@ -60,9 +60,9 @@ impl EventLoop {
         // The file object identifies the watch if it is closed before the watch is removed.
         let runnable = Runnable { argument: file_object, ..Runnable::new(&HANDLE, handle.clone()) };
         let replaced = this.watches.with(py, |watches| watches.set(fd, direction, runnable));
-        let replaced = replaced.map_err(|refused| os_error(py, &refused.error))?;
-        cancel(py, replaced.same)?;
-        cancel(py, replaced.stale)?;
+        let mut replaced = replaced.map_err(|refused| os_error(py, &refused.error))?;
+        cancel(py, replaced.same.take())?;
+        cancel(py, replaced.stale.take())?;
         Ok(handle)
     }
 
@@ -93,10 +93,15 @@ fn is_handle(kind: &'static RunnableKind) -> bool {
     std::ptr::eq(kind, &HANDLE) || std::ptr::eq(kind, &FOREIGN_HANDLE)
 }
 
-/// Cancels a handle: once its watch is removed it must not run even if it is queued.
+/// Cancels a handle: once its watch is removed it must not run even if it is queued. Other owners
+/// are told.
 fn cancel(py: Python<'_>, runnable: Option<Runnable>) -> PyResult<()> {
-    if let Some(runnable) = runnable.filter(|runnable| is_handle(runnable.kind)) {
-        runnable.object.bind(py).call_method0(intern!(py, "cancel"))?;
+    let Some(runnable) = runnable else { return Ok(()) };
+    let object = runnable.object.bind(py);
+    if is_handle(runnable.kind) {
+        object.call_method0(intern!(py, "cancel"))?;
+    } else {
+        (runnable.kind.lost_watch)(object);
     }
     Ok(())
 }

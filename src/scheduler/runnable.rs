@@ -26,6 +26,8 @@ pub struct RunnableKind {
     pub track: fn(&Bound<'_, PyAny>),
     /// See [`Queued::left_timers`].
     pub left_timers: fn(&Bound<'_, PyAny>),
+    /// See [`Queued::lost_watch`].
+    pub lost_watch: fn(&Bound<'_, PyAny>),
 }
 
 /// How the ready queue and the timers treat entries of one kind. A class that is queued in only one
@@ -61,6 +63,10 @@ pub trait Queued: 'static {
 
     /// Called when a timer leaves the timers, due or cancelled. Runs no Python code.
     fn left_timers(_object: &Bound<'_, Self::Object>) {}
+
+    /// Called when another owner of its descriptor has replaced or removed its watch. No cell is
+    /// borrowed.
+    fn lost_watch(_object: &Bound<'_, Self::Object>) {}
 }
 
 impl RunnableKind {
@@ -82,6 +88,11 @@ impl RunnableKind {
             left_timers: |object| {
                 if let Ok(object) = object.cast() {
                     Q::left_timers(object);
+                }
+            },
+            lost_watch: |object| {
+                if let Ok(object) = object.cast() {
+                    Q::lost_watch(object);
                 }
             },
         }

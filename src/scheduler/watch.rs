@@ -69,7 +69,8 @@ pub struct WatchRefused {
     _runnable: Runnable,
 }
 
-/// Runnables that are no longer registered; the caller drops them where no cell is borrowed.
+/// Runnables that are no longer registered; the caller drops them where no cell is borrowed. They
+/// are told then, unless the caller has taken them out.
 #[must_use = "drop it where no cell is borrowed"]
 #[derive(Default)]
 pub struct Replaced {
@@ -78,6 +79,18 @@ pub struct Replaced {
     /// The one of the other direction, if it belonged to a file that was closed while it was
     /// watched.
     pub stale: Option<Runnable>,
+}
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        if self.same.is_some() || self.stale.is_some() {
+            Python::attach(|py| {
+                for lost in [self.same.take(), self.stale.take()].into_iter().flatten() {
+                    (lost.kind.lost_watch)(lost.object.bind(py));
+                }
+            });
+        }
+    }
 }
 
 /// All watched descriptors of a loop, kept in step with the kernel's interest list.
@@ -236,6 +249,19 @@ impl Watches {
             self.entries.remove(fd);
         }
         registered.map(|()| false)
+    }
+
+    /// Whether the kernel has stopped watching `fd`, since the file was closed: the number may belong
+    /// to another file.
+    pub fn is_stale(&mut self, fd: RawFd) -> bool {
+        if self.ensure_own_poller().is_err() {
+            return false;
+        }
+        let (Some(registrar), Some(entry)) = (&self.registrar, self.entries.get(fd)) else {
+            return true;
+        };
+        let watched = registrar.reregister(fd, entry.token(), entry.interest);
+        matches!(watched, Err(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
     /// The runnable to be queued when `fd` is ready in a direction.

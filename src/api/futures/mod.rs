@@ -35,7 +35,7 @@ mod waker;
 pub use awaitable::{PythonFuture, into_future};
 pub use blocking::{Blocking, spawn_blocking};
 pub use coroutine::{RustCoroutine, running_loop};
-pub use failure::wake;
+pub use failure::{wake, wake_catching};
 pub use handle::{Closed, Handle};
 pub use join::{JoinError, JoinHandle};
 pub use spawn::{SpawnOptions, boxed, coroutine, spawn_local, spawn_local_with, start, yield_now};

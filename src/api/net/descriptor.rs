@@ -12,18 +12,23 @@ use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll, Waker};
 
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::api::futures::{running_loop, wake};
+use crate::api::futures::{running_loop, wake, wake_catching};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::panic::drop_catching;
 pub use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
+use crate::socket_calls::is_idle_reader;
 
 /// A descriptor whose readiness can be awaited on the loop of this thread.
 ///
-/// One task at a time can wait for a direction; if several do, only the last one is woken.
+/// One task at a time can wait for a direction: [`AsyncFd::ready`] and [`AsyncFd::io`] fail in a
+/// second one with [`io::ErrorKind::ResourceBusy`]. So does every wait for a descriptor that a
+/// transport, `add_reader()` or another `AsyncFd` uses.
 ///
 /// The descriptor must be non-blocking, or [`AsyncFd::poll_io`] may block the loop. Regular files
 /// do not work: epoll does not accept them.
@@ -68,7 +73,7 @@ impl<T: AsRawFd> AsyncFd<T> {
 
     /// Calls `operation`, again if it is interrupted. If it fails with
     /// [`io::ErrorKind::WouldBlock`], waits until the descriptor is ready; the next poll calls it
-    /// again.
+    /// again. If several tasks poll a direction, only the last one is woken.
     ///
     /// # Errors
     /// Errors of the operation, and of registering the descriptor with the poller.
@@ -76,18 +81,23 @@ impl<T: AsRawFd> AsyncFd<T> {
         &self,
         context: &mut Context<'_>,
         direction: Direction,
-        mut operation: impl FnMut(&T) -> io::Result<R>,
+        operation: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
+        if let Some(done) = self.attempt(operation) {
+            return Poll::Ready(done);
+        }
+        self.registration.check_unclaimed(direction)?;
+        self.registration.watch(direction, context.waker())?;
+        Poll::Pending
+    }
+
+    /// Calls `operation`, again if it is interrupted. None if it would block.
+    fn attempt<R>(&self, mut operation: impl FnMut(&T) -> io::Result<R>) -> Option<io::Result<R>> {
         loop {
             match operation(&self.inner) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return match self.registration.watch(direction, context.waker()) {
-                        Ok(()) => Poll::Pending,
-                        Err(error) => Poll::Ready(Err(error)),
-                    };
-                }
-                other => return Poll::Ready(other),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                other => return Some(other),
             }
         }
     }
@@ -101,7 +111,16 @@ impl<T: AsRawFd> AsyncFd<T> {
         direction: Direction,
         mut operation: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
-        poll_fn(|context| self.poll_io(context, direction, &mut operation)).await
+        let mut claim = None;
+        poll_fn(|context| {
+            if let Some(done) = self.attempt(&mut operation) {
+                return Poll::Ready(done);
+            }
+            self.registration.claim(direction, &mut claim)?;
+            self.registration.watch(direction, context.waker())?;
+            Poll::Pending
+        })
+        .await
     }
 
     /// Waits until the descriptor is ready, for operations that cannot simply be tried, as
@@ -111,10 +130,12 @@ impl<T: AsRawFd> AsyncFd<T> {
     /// Errors of registering the descriptor with the poller.
     pub async fn ready(&self, direction: Direction) -> io::Result<()> {
         let before = self.registration.notifications(direction);
+        let mut claim = None;
         poll_fn(|context| {
             if self.registration.notifications(direction) != before {
                 return Poll::Ready(Ok(()));
             }
+            self.registration.claim(direction, &mut claim)?;
             self.registration.watch(direction, context.waker())?;
             Poll::Pending
         })
@@ -149,18 +170,41 @@ impl Registration {
         Python::attach(|py| self.wakers.get().side(direction).notifications.get(py))
     }
 
+    /// # Errors
+    /// If a future waits for the direction.
+    fn check_unclaimed(&self, direction: Direction) -> io::Result<()> {
+        let claimed = Python::attach(|py| self.wakers.get().side(direction).claimed.get(py));
+        if claimed { Err(used_by_another_task(self.fd)) } else { Ok(()) }
+    }
+
+    /// Reserves a direction for one future, which keeps the claim while it waits.
+    ///
+    /// # Errors
+    /// If another future has reserved it.
+    fn claim<'a>(&'a self, direction: Direction, claim: &mut Option<Claim<'a>>) -> io::Result<()> {
+        if claim.is_none() {
+            self.check_unclaimed(direction)?;
+            let side = self.wakers.get().side(direction);
+            Python::attach(|py| side.claimed.set(py, true));
+            *claim = Some(Claim(side));
+        }
+        Ok(())
+    }
+
     /// Arranges for `waker` to be called when the direction is ready.
     fn watch(&self, direction: Direction, waker: &Waker) -> io::Result<()> {
         Python::attach(|py| {
             let side = self.wakers.get().side(direction);
-            drop_catching(side.waker.replace(py, Some(waker.clone())));
             if side.watched.get(py) {
+                drop_catching(side.waker.replace(py, Some(waker.clone())));
                 return Ok(());
             }
             let scheduler = self.scheduler.get();
             if scheduler.check_open(py).is_err() {
                 return Err(io::Error::other("the event loop is closed"));
             }
+            self.check_unused(py, direction)?;
+            drop_catching(side.waker.replace(py, Some(waker.clone())));
             let kind = match direction {
                 Direction::Read => &READABLE,
                 Direction::Write => &WRITABLE,
@@ -179,6 +223,54 @@ impl Registration {
                 }
             }
         })
+    }
+}
+
+impl Registration {
+    /// Refuses a descriptor that another owner watches, as asyncio does.
+    ///
+    /// # Errors
+    /// RuntimeError as an [`io::Error`].
+    fn check_unused(&self, py: Python<'_>, direction: Direction) -> io::Result<()> {
+        let refuse = |error: PyErr| io::Error::new(io::ErrorKind::ResourceBusy, error);
+        let scheduler = self.scheduler.bind(py);
+        let ensure_no_transport = intern!(py, "_ensure_fd_no_transport");
+        scheduler.call_method1(ensure_no_transport, (self.fd,)).map_err(refuse)?;
+        let owner = scheduler.get().watches.with(py, |watches| {
+            let owner = watches.get(self.fd, direction)?.clone_ref(py);
+            (!watches.is_stale(self.fd)).then_some(owner)
+        });
+        let Some(owner) = owner else { return Ok(()) };
+        let object = owner.object.bind(py);
+        if let Ok(wakers) = object.cast::<DescriptorWakers>() {
+            let waits = wakers.get().side(direction).waker.inspect(py, Option::is_some);
+            return if waits { Err(used_by_another_task(self.fd)) } else { Ok(()) };
+        }
+        if (owner.kind.cancelled)(object) || is_idle_reader(py, &owner) {
+            return Ok(());
+        }
+        let owner = object.repr().map_err(refuse)?;
+        let message = format!("File descriptor {} is used by {owner}", self.fd);
+        Err(refuse(PyRuntimeError::new_err(message)))
+    }
+}
+
+#[cold]
+fn used_by_another_task(fd: RawFd) -> io::Error {
+    let message = format!("Another task waits for file descriptor {fd}");
+    io::Error::new(io::ErrorKind::ResourceBusy, PyRuntimeError::new_err(message))
+}
+
+/// The right of one future to wait for a direction.
+struct Claim<'a>(&'a DirectionState);
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        // While the interpreter shuts down no future waits any more.
+        let _ = Python::try_attach(|py| {
+            self.0.claimed.set(py, false);
+            drop_catching(self.0.waker.take(py));
+        });
     }
 }
 
@@ -207,6 +299,8 @@ struct DescriptorWakers {
 struct DirectionState {
     waker: AttachedCell<Option<Waker>>,
     watched: AttachedCell<bool>,
+    /// Whether a future of [`AsyncFd::ready`] or [`AsyncFd::io`] waits.
+    claimed: AttachedCell<bool>,
     notifications: AttachedCell<u64>,
 }
 
@@ -215,6 +309,7 @@ impl DirectionState {
         Self {
             waker: AttachedCell::new(None),
             watched: AttachedCell::new(false),
+            claimed: AttachedCell::new(false),
             notifications: AttachedCell::new(0),
         }
     }
@@ -256,6 +351,10 @@ impl Queued for Readable {
     ) -> PyOutcome<'py, ()> {
         DescriptorWakers::notify(&entry.object, scheduler, Direction::Read)
     }
+
+    fn lost_watch(object: &Bound<'_, DescriptorWakers>) {
+        DescriptorWakers::lost_watch(object, Direction::Read);
+    }
 }
 
 impl Queued for Writable {
@@ -266,6 +365,10 @@ impl Queued for Writable {
         entry: QueueEntry<'py, DescriptorWakers>,
     ) -> PyOutcome<'py, ()> {
         DescriptorWakers::notify(&entry.object, scheduler, Direction::Write)
+    }
+
+    fn lost_watch(object: &Bound<'_, DescriptorWakers>) {
+        DescriptorWakers::lost_watch(object, Direction::Write);
     }
 }
 
@@ -284,5 +387,16 @@ impl DescriptorWakers {
             None => Self::unwatch(slf, scheduler.get(), direction),
         }
         Ok(())
+    }
+    /// Another owner has taken the descriptor over. The task that waits tries again, and finds it.
+    fn lost_watch(slf: &Bound<'_, Self>, direction: Direction) {
+        let py = slf.py();
+        let side = slf.get().side(direction);
+        side.watched.set(py, false);
+        if let Some(waker) = side.waker.take(py) {
+            if let Err(error) = wake_catching(waker) {
+                error.write_unraisable(py, Some(slf));
+            }
+        }
     }
 }

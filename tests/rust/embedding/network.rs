@@ -4,12 +4,14 @@ use std::io;
 use std::time::Duration;
 
 use ferroloop::{
-    AsyncFd, Direction, TcpListener, TcpStream, UnixListener, UnixStream, spawn_local, timeout,
+    AsyncFd, Direction, TcpListener, TcpStream, UnixListener, UnixStream, coroutine, spawn_local,
+    timeout,
 };
 use futures_util::{AsyncReadExt, AsyncWriteExt, future};
 use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
 
-use crate::support::{Case, run, runtime};
+use crate::support::{Case, module, run, runtime};
 
 pub const CASES: &[Case] = &[
     ("Python streams talk to a Rust server", python_client),
@@ -18,6 +20,8 @@ pub const CASES: &[Case] = &[
     ("UNIX streams connect", unix),
     ("readiness of any descriptor is awaited", pipe),
     ("a closed peer is seen", closed),
+    ("descriptors of other owners are refused", owners),
+    ("a second wait for a direction is an error", second_wait),
 ];
 
 const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
@@ -175,6 +179,149 @@ fn closed() {
             let error = one.write_all(b"?").await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
             Ok::<_, io::Error>(())
+        })
+        .unwrap()
+        .unwrap();
+}
+
+fn owners() {
+    let source = "
+import socket, warnings
+async def refused(fd, text):
+    try:
+        await ready(fd)
+    except RuntimeError as error:
+        assert str(error).startswith(text), error
+    else:
+        raise AssertionError('not refused')
+
+async def main():
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    fd = ours.fileno()
+
+    # A callback keeps its descriptor.
+    received = []
+    read = lambda: received.append(ours.recv(9))
+    loop.add_reader(fd, read)
+    await refused(fd, f'File descriptor {fd} is used by <Handle ')
+    theirs.send(b'1')
+    await asyncio.sleep(0.01)
+    assert received == [b'1'], received
+    loop.remove_reader(fd)
+    theirs.send(b'2')
+    await ready(fd)
+    assert ours.recv(9) == b'2'
+
+    # So does a Rust future.
+    first = asyncio.ensure_future(ready(fd))
+    await asyncio.sleep(0)
+    await refused(fd, f'Another task waits for file descriptor {fd}')
+    loop.remove_reader(fd)
+    await asyncio.sleep(0.01)
+    theirs.send(b'3')
+    await asyncio.wait_for(first, 10)
+    assert ours.recv(9) == b'3'
+    first = asyncio.ensure_future(ready(fd))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    theirs.send(b'4')
+    await ready(fd)
+    assert ours.recv(9) == b'4'
+
+    # It learns that it has lost the descriptor.
+    for take in (
+        lambda: loop.add_reader(fd, read),
+        lambda: asyncio.ensure_future(loop.sock_recv(ours, 9)),
+    ):
+        first = asyncio.ensure_future(ready(fd))
+        await asyncio.sleep(0)
+        taken = take()
+        await asyncio.sleep(0.01)
+        assert str(first.exception()).startswith(f'File descriptor {fd} is used by <'), first
+        theirs.send(b'5')
+        await asyncio.sleep(0.01)
+        assert (received.pop() if taken is None else await taken) == b'5'
+        loop.remove_reader(fd)
+
+    # A transport keeps its descriptor, also while it is paused.
+    first = asyncio.ensure_future(ready(fd))
+    await asyncio.sleep(0)
+    class Protocol(asyncio.Protocol):
+        def data_received(self, data):
+            received.append(data)
+    transport, _ = await loop.create_connection(Protocol, sock=ours)
+    used = f'File descriptor {fd} is used by transport <'
+    await asyncio.sleep(0.01)
+    assert str(first.exception()).startswith(used), first
+    await refused(fd, used)
+    transport.pause_reading()
+    await asyncio.sleep(0)
+    await refused(fd, used)
+    transport.resume_reading()
+    theirs.send(b'6')
+    await asyncio.sleep(0.01)
+    assert received.pop() == b'6'
+    transport.close()
+    await asyncio.sleep(0)
+    theirs.close()
+
+    # A watch of a closed file is none of the file that has the number now.
+    closed, other = socket.socketpair()
+    fd = closed.fileno()
+    loop.add_reader(closed, print)
+    closed.close()
+    other.close()
+    one, other = socket.socketpair()
+    assert fd == one.fileno()
+    other.send(b'7')
+    await asyncio.wait_for(ready(fd), 10)
+    one.close()
+    other.close()
+";
+    let runtime = runtime();
+    Python::attach(|py| {
+        let globals = module(py, source, &[])?;
+        let ready = PyCFunction::new_closure(py, None, None, |arguments, _| {
+            let fd: std::os::fd::RawFd = arguments.get_item(0)?.extract()?;
+            let waits = async move { Ok(AsyncFd::new(fd)?.ready(Direction::Read).await?) };
+            coroutine(arguments.py(), "ready", waits).map(Bound::unbind)
+        })?;
+        globals.set_item("ready", ready)?;
+        runtime.run(&globals.get_item("main")?.expect("main()").call0()?).map(drop)
+    })
+    .unwrap();
+    runtime.close().unwrap();
+}
+
+fn second_wait() {
+    runtime()
+        .block_on(async {
+            let listener = TcpListener::bind(LOCAL.into())?;
+            let address = listener.local_addr()?;
+            let connect = async {
+                ferroloop::sleep(Duration::from_millis(2)).await;
+                TcpStream::connect(address).await
+            };
+            let (first, second, connected) =
+                future::join3(listener.accept(), listener.accept(), connect).await;
+            assert_eq!(second.err().map(|error| error.kind()), Some(io::ErrorKind::ResourceBusy));
+            let stream = first?.0;
+            connected?;
+            // Not after the first wait was given up.
+            let stopped = timeout(Duration::from_millis(1), listener.accept()).await;
+            assert!(stopped.is_err());
+            let (accepted, connected) =
+                future::join(listener.accept(), TcpStream::connect(address)).await;
+            accepted.and(connected)?;
+            // The two directions do not exclude each other.
+            let both = AsyncFd::new(stream.into_std())?;
+            let reads = timeout(Duration::from_millis(5), both.ready(Direction::Read));
+            let (read, written) = future::join(reads, both.ready(Direction::Write)).await;
+            assert!(read.is_ok_and(|read| read.is_ok()), "the peer has closed");
+            written
         })
         .unwrap()
         .unwrap();
