@@ -276,7 +276,7 @@ impl Future {
         Ok(Some(list))
     }
 
-    /// Removes the callbacks that compare equal to `callable`; returns their number.
+    /// Removes the callbacks that are `callable` or compare equal to it; returns their number.
     pub(super) fn remove_callbacks(
         &self,
         py: Python<'_>,
@@ -287,7 +287,7 @@ impl Future {
         let mut matching = Vec::new();
         for callback in self.snapshot(py) {
             let [candidate, _context] = callback.as_pair(py)?;
-            if candidate.eq(callable)? {
+            if candidate.is(callable) || candidate.eq(callable)? {
                 matching.push(callback);
             }
         }

@@ -353,6 +353,30 @@ def test_removing_compares_by_equality(loop, future):
     assert seen == [1, 3]
 
 
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_removing_considers_a_callback_equal_to_itself(loop, future, others):
+    """Whatever its `__eq__` returns, as containers do."""
+
+    class Unequal:
+        def __eq__(self, other):
+            return False
+
+        __hash__ = None
+
+        def __call__(self, future):
+            seen.append(self)
+
+    seen = []
+    callbacks = [Unequal() for _ in range(1 + others)]
+    for each in callbacks:
+        future.add_done_callback(each)
+    assert future.remove_done_callback(Unequal()) == 0
+    assert future.remove_done_callback(callbacks[others]) == 1
+    future.set_result(None)
+    drain(loop)
+    assert [id(each) for each in seen] == [id(each) for each in callbacks[:others]]
+
+
 def test_removing_callbacks_when_done(loop, future):
     seen = []
     future.add_done_callback(seen.append)
