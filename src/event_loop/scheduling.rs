@@ -13,6 +13,7 @@ use super::EventLoop;
 use super::foreign_handle::{self, FOREIGN_HANDLE};
 use super::parameters::{required, unexpected};
 use crate::ffi::call;
+use crate::ffi::keyword::CONTEXT;
 use crate::ffi::method::{Arguments, FastMethod};
 use crate::handle::{CallbackArguments, HANDLE, Handle, TimerHandle, When};
 use crate::interop::imports;
@@ -201,22 +202,30 @@ fn context_of<'py>(
     scheduler: &Scheduler,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<ChosenContext<'py>> {
+    let context = match arguments.only_keyword(&CONTEXT) {
+        Some(context) => Some(context.to_owned()),
+        None if arguments.has_keywords() => find_context(arguments)?,
+        None => None,
+    };
+    match context.filter(|context| !context.is_none()) {
+        Some(context) => Ok(ChosenContext::given(context)),
+        None => scheduler.contexts.current(arguments.py()),
+    }
+}
+
+#[cold]
+fn find_context<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let mut context = None;
-    let usual = intern!(arguments.py(), "context");
     arguments.for_each_keyword(|keyword, value| {
-        let name = if keyword.is(usual) { "context" } else { keyword.to_str()? };
-        match name {
-            "context" => context = Some(value.to_owned()).filter(|context| !context.is_none()),
+        match keyword.to_str()? {
+            "context" => context = Some(value.to_owned()),
             // `required` has read these.
             "callback" | "delay" | "when" => {}
             other => return Err(unexpected(arguments, other)),
         }
         Ok(())
     })?;
-    match context {
-        Some(context) => Ok(ChosenContext::given(context)),
-        None => scheduler.contexts.current(arguments.py()),
-    }
+    Ok(context)
 }
 
 /// Checks a callback, in debug mode.

@@ -14,6 +14,7 @@ use pyo3::types::{PyString, PyTuple};
 use pyo3::{Borrowed, PyClass};
 
 use crate::ffi::attach::with_attached;
+use crate::ffi::keyword::KeywordName;
 use crate::ffi::panic;
 
 /// The arguments of one call, borrowed from the caller.
@@ -67,10 +68,30 @@ impl<'a, 'py> Arguments<'a, 'py> {
         unsafe { hold(self.py, self.values) }
     }
 
+    /// Whether there are keyword arguments.
+    #[inline(always)]
+    pub fn has_keywords(&self) -> bool {
+        self.names.is_some_and(|names| !names.is_empty())
+    }
+
     /// The positional arguments from `start` on, as a tuple.
     pub fn tuple_from(&self, start: usize) -> PyResult<Bound<'py, PyTuple>> {
         let rest: Vec<_> = (start..self.positional).filter_map(|index| self.get(index)).collect();
         PyTuple::new(self.py, rest)
+    }
+
+    /// The value of the only keyword argument, if there is exactly one and it is `name`.
+    #[inline(always)]
+    pub fn only_keyword(&self, name: &KeywordName) -> Option<Borrowed<'a, 'py, PyAny>> {
+        let names = self.names.filter(|names| names.len() == 1)?;
+        // SAFETY: the tuple has one item, a string, and outlives the call.
+        let keyword: Borrowed<'a, 'py, PyString> = unsafe {
+            Borrowed::from_ptr(self.py, names.get_borrowed_item_unchecked(0).as_ptr())
+                .cast_unchecked()
+        };
+        // SAFETY: keyword values follow the positional ones, as many as there are names.
+        name.is(keyword)
+            .then(|| unsafe { Borrowed::from_ptr(self.py, self.values[self.positional]) })
     }
 
     /// Calls `body` with each keyword argument.

@@ -13,7 +13,7 @@
 //! * `call.rs`, `coroutine.rs`, `exception.rs`, `signals.rs`: calls of Python code;
 //! * `panic.rs`: panics that must not unwind into C;
 //! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
-//! * `method.rs`, `function_like.rs`, `guard.rs`: methods of native classes;
+//! * `method.rs`, `keyword.rs`, `function_like.rs`, `guard.rs`: methods of native classes;
 //! * `c_api.rs`: C functions for other extension modules;
 //! * `objects/`: memory, slots and registries of objects;
 //! * `layout/`: what depends on CPython's memory layout.
@@ -30,6 +30,7 @@ pub mod exception;
 pub mod function_like;
 pub mod guard;
 pub mod interpreter;
+pub mod keyword;
 pub mod layout;
 pub mod method;
 pub mod objects;
