@@ -33,12 +33,34 @@ fn outcome<'py>(py: Python<'py>, result: *mut ffi::PyObject) -> PyOutcome<'py, B
     }
 }
 
+/// As [`outcome`], for the result of a C function that is not called through CPython, which would
+/// have refused a value together with an exception. The exception counts.
+#[inline(always)]
+fn checked_outcome<'py>(
+    py: Python<'py>,
+    result: *mut ffi::PyObject,
+) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    let value = outcome(py, result)?;
+    // SAFETY: attached; reads the thread state.
+    if unsafe { ffi::PyErr_Occurred() }.is_null() { Ok(value) } else { Err(Raised::take(py)) }
+}
+
 /// `callable()`.
 #[inline(always)]
 pub fn call0<'py>(callable: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
-    // SAFETY: a live object, attached.
-    outcome(callable.py(), unsafe {
-        call_python!(ffi::PyObject_CallNoArgs, callable.as_ptr()).cast()
+    static NO_ARGUMENTS: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
+    let py = callable.py();
+    let Some(function) = call_slot(callable) else {
+        // SAFETY: a live object, attached.
+        return outcome(py, unsafe {
+            call_python!(ffi::PyObject_CallNoArgs, callable.as_ptr()).cast()
+        });
+    };
+    let arguments = NO_ARGUMENTS.get_or_init(py, || PyTuple::empty(py).unbind());
+    // SAFETY: attached; the slot takes its object, a tuple and no keywords.
+    checked_outcome(py, unsafe {
+        let keywords = std::ptr::null::<ffi::PyObject>();
+        call_python!(function, callable.as_ptr(), arguments.as_ptr(), keywords).cast()
     })
 }
 
@@ -48,10 +70,50 @@ pub fn call1<'py>(
     callable: &Bound<'py, PyAny>,
     argument: &Bound<'py, PyAny>,
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
-    // SAFETY: live objects, attached.
-    outcome(callable.py(), unsafe {
-        call_python!(ffi::PyObject_CallOneArg, callable.as_ptr(), argument.as_ptr()).cast()
-    })
+    let py = callable.py();
+    let Some((function, slf)) = function_of_one_argument(callable) else {
+        // SAFETY: live objects, attached.
+        return outcome(py, unsafe {
+            call_python!(ffi::PyObject_CallOneArg, callable.as_ptr(), argument.as_ptr()).cast()
+        });
+    };
+    // SAFETY: attached; the function takes its object, which `callable` keeps alive, and one
+    // argument.
+    checked_outcome(py, unsafe { call_python!(function, slf, argument.as_ptr()).cast() })
+}
+
+/// `tp_call` of a class without vectorcall, such as that of the steps of asyncio's own tasks.
+///
+/// CPython would count a level of recursion around the call. Without that, recursion ends all the
+/// same: it passes through a Python function or through another call by CPython.
+#[inline(always)]
+fn call_slot(callable: &Bound<'_, PyAny>) -> Option<ffi::ternaryfunc> {
+    // SAFETY: a live object has a live class, of which two fields are read.
+    unsafe {
+        let class = &*ffi::Py_TYPE(callable.as_ptr());
+        let has_vectorcall = class.tp_flags & ffi::Py_TPFLAGS_HAVE_VECTORCALL != 0;
+        class.tp_call.filter(|_| !has_vectorcall)
+    }
+}
+
+/// The C function of `callable` and the object to pass to it first, if `callable` is a builtin that
+/// takes exactly one argument, such as `future.set_result` or the wake-up of asyncio's own tasks.
+/// For recursion see [`call_slot`].
+#[inline(always)]
+fn function_of_one_argument(
+    callable: &Bound<'_, PyAny>,
+) -> Option<(ffi::PyCFunction, *mut ffi::PyObject)> {
+    // SAFETY: a live object, whose type is checked; it keeps its definition alive. The function
+    // pointer is not null, and is only used for the flags of its type.
+    unsafe {
+        if ffi::Py_TYPE(callable.as_ptr()) != &raw mut ffi::PyCFunction_Type {
+            return None;
+        }
+        let callable = &*callable.as_ptr().cast::<ffi::PyCFunctionObject>();
+        let definition = &*callable.m_ml;
+        let function = definition.ml_meth.PyCFunction;
+        (definition.ml_flags == ffi::METH_O).then_some((function, callable.m_self))
+    }
 }
 
 /// `callable(*arguments)`.

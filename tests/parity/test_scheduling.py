@@ -337,6 +337,40 @@ def test_a_callback_may_be_any_callable(loop):
     assert seen == [(1,), 2]
 
 
+def test_recursion_of_a_callable_object_ends(loop):
+    class Direct:
+        def __call__(self, *arguments):
+            return self(*arguments)
+
+    class Indirect:
+        pass
+
+    Indirect.__call__ = Indirect()
+    raised = []
+    loop.set_exception_handler(lambda loop, context: raised.append(context["exception"]))
+    for callback in (Direct(), Indirect()):
+        loop.call_soon(callback)
+        loop.call_soon(callback, 1)
+        future = loop.create_future()
+        future.add_done_callback(callback)
+        future.set_result(None)
+    drain(loop)
+    assert [type(error) for error in raised] == [RecursionError] * 6
+
+
+def test_builtin_callbacks_that_fail(loop):
+    raised = []
+    loop.set_exception_handler(lambda loop, context: raised.append(context["exception"]))
+    future = loop.create_future()
+    future.add_done_callback(len)
+    future.add_done_callback({}.__getitem__)
+    future.set_result(None)
+    loop.call_soon(len, 1)
+    loop.call_soon([].append)
+    drain(loop)
+    assert [type(error) for error in raised] == [TypeError, KeyError, TypeError, TypeError]
+
+
 def test_overridden_time_is_called(flavour):
     """A loop with a replaced time() runs its timers by that clock."""
     probe = flavour.new_loop()
