@@ -1,6 +1,7 @@
 //! asyncio's own `Future` and `Task`, in C: the operations of a task that awaits one, without
 //! lookups by name. The classes are immutable, so what was looked up once remains valid.
 
+use std::ffi::c_int;
 use std::ptr::NonNull;
 
 use pyo3::ffi;
@@ -8,15 +9,23 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 
+use crate::ffi::call::call_python;
 use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::thread_exit;
+
+/// The calling convention of `add_done_callback()`.
+#[cfg(Py_3_12)]
+const ADD_DONE_CALLBACK_FLAGS: c_int = ffi::METH_METHOD | ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
+#[cfg(not(Py_3_12))]
+const ADD_DONE_CALLBACK_FLAGS: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
 
 /// One of the two classes.
 pub struct CFutureClass {
     class: Py<PyType>,
     blocking: Attribute,
     event_loop: Attribute,
-    add_done_callback: Py<PyAny>,
-    result: Py<PyAny>,
+    add_done_callback: Method,
+    result: Method,
     /// `("context",)`.
     keywords: Py<PyTuple>,
 }
@@ -77,6 +86,38 @@ impl Attribute {
     }
 }
 
+/// The C function of a method.
+struct Method {
+    definition: NonNull<ffi::PyMethodDef>,
+    /// The class that defines it, which some calling conventions pass.
+    #[cfg_attr(not(Py_3_12), expect(dead_code, reason = "passed from 3.12 on"))]
+    class: NonNull<ffi::PyTypeObject>,
+}
+
+// SAFETY: points to a definition that the class, which is kept alive, never changes.
+unsafe impl Send for Method {}
+// SAFETY: as above.
+unsafe impl Sync for Method {}
+
+impl Method {
+    /// The method `name` of `class` or of a base, if it is a C function with the calling convention
+    /// of `flags`.
+    fn find(class: &Bound<'_, PyType>, name: &Bound<'_, PyString>, flags: c_int) -> Option<Self> {
+        let descriptor = class.getattr(name).ok()?;
+        // SAFETY: the type is checked, and the descriptor lives as long as the class that inherits
+        // it.
+        unsafe {
+            if ffi::Py_TYPE(descriptor.as_ptr()) != &raw mut ffi::PyMethodDescr_Type {
+                return None;
+            }
+            let descriptor = descriptor.as_ptr().cast::<ffi::PyMethodDescrObject>();
+            let definition = NonNull::new((*descriptor).d_method)?;
+            let class = NonNull::new((*descriptor).d_common.d_type)?;
+            (definition.as_ref().ml_flags == flags).then_some(Self { definition, class })
+        }
+    }
+}
+
 impl CFutureClass {
     /// Inspects `class`; `None` if it is not one of the two, as where asyncio runs without its C
     /// module.
@@ -90,6 +131,9 @@ impl CFutureClass {
         let blocking = Attribute::find(class, intern!(py, "_asyncio_future_blocking"));
         let event_loop = Attribute::find(class, intern!(py, "_loop"));
         let (Some(blocking), Some(event_loop)) = (blocking, event_loop) else { return Ok(None) };
+        let add = Method::find(class, intern!(py, "add_done_callback"), ADD_DONE_CALLBACK_FLAGS);
+        let result = Method::find(class, intern!(py, "result"), ffi::METH_NOARGS);
+        let (Some(add_done_callback), Some(result)) = (add, result) else { return Ok(None) };
         if !immutable || !of_asyncio {
             return Ok(None);
         }
@@ -97,8 +141,8 @@ impl CFutureClass {
             class: class.clone().unbind(),
             blocking,
             event_loop,
-            add_done_callback: class.getattr(intern!(py, "add_done_callback"))?.unbind(),
-            result: class.getattr(intern!(py, "result"))?.unbind(),
+            add_done_callback,
+            result,
             keywords: PyTuple::new(py, [intern!(py, "context")])?.unbind(),
         }))
     }
@@ -145,12 +189,21 @@ impl CFutureClass {
         context: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
         let py = future.py();
-        let stack = [future.as_ptr(), callback.as_ptr(), context.as_ptr()];
-        // SAFETY: live objects: two positional ones, then the value of the one keyword. The
-        // descriptor checks that the first is of its class.
+        debug_assert!(self.is_class_of(future), "not an instance of this class");
+        let values = [callback.as_ptr(), context.as_ptr()];
+        // SAFETY: attached; the class's own function, called with an instance of the class, one
+        // positional argument and the value of the one keyword. It returns an owned reference, or
+        // null with an exception set.
         let called = unsafe {
-            let (method, keywords) = (self.add_done_callback.as_ptr(), self.keywords.as_ptr());
-            let done = ffi::PyObject_Vectorcall(method, stack.as_ptr(), 2, keywords);
+            let function = self.add_done_callback.definition.as_ref().ml_meth;
+            let (slf, keywords) = (future.as_ptr(), self.keywords.as_ptr());
+            #[cfg(Py_3_12)]
+            let done = {
+                let class = self.add_done_callback.class.as_ptr();
+                (function.PyCMethod)(slf, class, values.as_ptr(), 1, keywords)
+            };
+            #[cfg(not(Py_3_12))]
+            let done = (function.PyCFunctionFastWithKeywords)(slf, values.as_ptr(), 1, keywords);
             Bound::from_owned_ptr_or_opt(py, done)
         };
         called.map(drop).ok_or_else(|| Raised::take(py))
@@ -159,6 +212,15 @@ impl CFutureClass {
     /// `future.result()`. Runs no Python code except to create a CancelledError.
     #[inline(always)]
     pub fn result<'py>(&self, future: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
-        crate::ffi::call::call1(self.result.bind(future.py()), future)
+        debug_assert!(self.is_class_of(future), "not an instance of this class");
+        let py = future.py();
+        // SAFETY: as for `add_done_callback`; the function ignores its second argument.
+        let result = unsafe {
+            let function = self.result.definition.as_ref().ml_meth.PyCFunction;
+            let nothing = std::ptr::null::<ffi::PyObject>();
+            let result = call_python!(function, future.as_ptr(), nothing);
+            Bound::from_owned_ptr_or_opt(py, result.cast())
+        };
+        result.ok_or_else(|| Raised::take(py))
     }
 }

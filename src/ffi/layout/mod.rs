@@ -10,7 +10,7 @@
 //! * `task_number.rs`: the counter of automatic task names;
 //! * `instruction.rs`: the instruction that the innermost frame executes;
 //! * `class_version.rs`: version tags of classes;
-//! * `c_future.rs`: attributes of asyncio's C futures;
+//! * `c_future.rs`: attributes and methods of asyncio's C futures;
 //! * `socket.rs`: the descriptor of a socket object.
 
 pub mod c_future;
