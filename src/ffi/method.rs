@@ -9,7 +9,6 @@ use std::marker::PhantomData;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{Borrowed, PyClass};
 
@@ -405,69 +404,4 @@ impl<M: Predicate> VectorCall for PredicateEntry<M> {
         (positional == 0 && names.is_null())
             .then(|| unsafe { predicate::<M>(slf, std::ptr::null_mut()) })
     }
-}
-
-/// A callable with one argument that is bound to an object but not listed in its class.
-///
-/// Its `repr()` contains `Class.name`, as that of asyncio's C tasks in `future._callbacks`.
-pub trait BoundCallback {
-    /// The class of the object.
-    type Class: PyClass;
-    /// The name in the `repr()`.
-    const NAME: &'static CStr;
-
-    /// The call.
-    fn call<'py>(slf: &Bound<'py, Self::Class>, argument: &Bound<'py, PyAny>) -> PyResult<()>;
-}
-
-/// Creates the callable bound to `slf`.
-pub fn bind_callback<'py, C: BoundCallback>(
-    slf: &Bound<'py, C::Class>,
-    definition: &'static PyOnceLock<CallbackDefinition>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = slf.py();
-    let definition = definition.get_or_init(py, || {
-        CallbackDefinition(ffi::PyMethodDef {
-            ml_name: C::NAME.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { PyCFunction: callback::<C> },
-            ml_flags: ffi::METH_O,
-            ml_doc: std::ptr::null(),
-        })
-    });
-    // SAFETY: the definition is static, as the function object requires; CPython does not write to
-    // it.
-    unsafe {
-        let definition = std::ptr::from_ref(&definition.0).cast_mut();
-        Bound::from_owned_ptr_or_err(
-            py,
-            ffi::PyCFunction_NewEx(definition, slf.as_ptr(), std::ptr::null_mut()),
-        )
-    }
-}
-
-/// The definition to which the interpreter keeps a pointer.
-pub struct CallbackDefinition(ffi::PyMethodDef);
-
-// SAFETY: written once, before it is shared; its pointers refer to static data.
-unsafe impl Send for CallbackDefinition {}
-// SAFETY: as above.
-unsafe impl Sync for CallbackDefinition {}
-
-unsafe extern "C" fn callback<C: BoundCallback>(
-    slf: *mut ffi::PyObject,
-    argument: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    let enter = |py: Python<'_>| {
-        // SAFETY: `slf` is the object that `bind_callback` has bound; the caller keeps the argument
-        // alive.
-        let (slf, argument) = unsafe {
-            (
-                Borrowed::from_ptr(py, slf).cast_unchecked::<C::Class>(),
-                Borrowed::from_ptr(py, argument),
-            )
-        };
-        return_to_c(py, || C::call(&slf, &argument).map(|()| py.None().into_bound(py)))
-    };
-    // SAFETY: CPython calls functions attached.
-    unsafe { with_attached(enter) }
 }

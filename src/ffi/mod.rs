@@ -13,7 +13,8 @@
 //! * `call.rs`, `coroutine.rs`, `exception.rs`, `signals.rs`: calls of Python code;
 //! * `panic.rs`: panics that must not unwind into C;
 //! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
-//! * `method.rs`, `keyword.rs`, `function_like.rs`, `guard.rs`: methods of native classes;
+//! * `method.rs`, `bound_callback.rs`, `keyword.rs`, `function_like.rs`, `guard.rs`: methods of
+//!   native classes;
 //! * `c_api.rs`: C functions for other extension modules;
 //! * `objects/`: memory, slots and registries of objects;
 //! * `layout/`: what depends on CPython's memory layout.
@@ -22,6 +23,7 @@
 
 pub mod attach;
 pub mod attribute;
+pub mod bound_callback;
 pub mod buffer;
 pub mod c_api;
 pub mod call;

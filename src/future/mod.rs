@@ -211,6 +211,18 @@ impl Future {
         })
     }
 
+    /// Whether it belongs to a loop of this crate that is running.
+    #[inline(always)]
+    pub fn is_on_running_loop(&self, py: Python<'_>) -> bool {
+        self.loop_kind.get(py) == LoopKind::Native
+            && self.event_loop.inspect(py, |event_loop| {
+                let event_loop = event_loop.as_ref().map(|event_loop| event_loop.bind(py));
+                event_loop
+                    .and_then(|event_loop| COMMON_LOOP_CLASS.cast(event_loop))
+                    .is_some_and(|scheduler| scheduler.get().is_running(py))
+            })
+    }
+
     /// Whether it belongs to `event_loop`.
     #[inline(always)]
     pub fn belongs_to(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> bool {

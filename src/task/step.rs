@@ -12,11 +12,11 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
 use super::{Task, as_exact_future, current, foreign};
+use crate::ffi::bound_callback::{BoundCallback, CallbackDefinition, bind_callback};
 use crate::ffi::call;
 use crate::ffi::coroutine::{self, CoroutineStep};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
-use crate::ffi::method::{BoundCallback, CallbackDefinition, bind_callback};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::future::{Callback, Future, NativeCallback, invalid_state};
 use crate::handle::CallbackArguments;
@@ -87,6 +87,13 @@ struct Wakeup;
 impl BoundCallback for Wakeup {
     type Class = Task;
     const NAME: &'static CStr = c"task_wakeup";
+
+    /// PyO3 has counted the running loop's entry. A call by another thread is not counted then: its
+    /// drops wait for the next entry.
+    #[inline(always)]
+    fn is_counted(slf: &Bound<'_, Task>) -> bool {
+        slf.as_super().get().is_on_running_loop(slf.py())
+    }
 
     fn call<'py>(slf: &Bound<'py, Task>, future: &Bound<'py, PyAny>) -> PyResult<()> {
         let exception = match as_exact_future(future) {
