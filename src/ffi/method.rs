@@ -26,6 +26,33 @@ pub struct Arguments<'a, 'py> {
 }
 
 impl<'a, 'py> Arguments<'a, 'py> {
+    /// The arguments of a function for `METH_FASTCALL | METH_KEYWORDS`.
+    ///
+    /// # Safety
+    /// They must be those that CPython passes, and be alive during the call.
+    #[inline(always)]
+    pub(in crate::ffi) unsafe fn from_vectorcall(
+        py: Python<'py>,
+        method: &'static CStr,
+        values: *const *mut ffi::PyObject,
+        positional: ffi::Py_ssize_t,
+        names: *mut ffi::PyObject,
+    ) -> Self {
+        let positional = positional.unsigned_abs();
+        // SAFETY: `names` is null or a tuple that lives as long as the call.
+        let names = unsafe { Borrowed::from_ptr_or_opt(py, names) }
+            // SAFETY: CPython passes a tuple of strings.
+            .map(|names| unsafe { names.cast_unchecked::<PyTuple>() });
+        let total = positional + names.map_or(0, |names| names.len());
+        let values = if total == 0 {
+            &[]
+        } else {
+            // SAFETY: the vectorcall convention: `total` valid pointers at `values`.
+            unsafe { std::slice::from_raw_parts(values, total) }
+        };
+        Self { py, method, values, positional, names }
+    }
+
     /// Proof of attachment.
     #[inline(always)]
     pub fn py(&self) -> Python<'py> {
@@ -184,21 +211,13 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
 ) -> *mut ffi::PyObject {
     let enter = |py: Python<'_>| {
         return_to_c(py, || {
-            // SAFETY: the method descriptor checked that `slf` is an instance of `M::Class`.
-            let slf = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>() };
-            let positional = positional.unsigned_abs();
-            // SAFETY: `names` is null or a tuple that lives as long as the call.
-            let names = unsafe { Borrowed::from_ptr_or_opt(py, names) }
-                // SAFETY: CPython passes a tuple of strings.
-                .map(|names| unsafe { names.cast_unchecked::<PyTuple>() });
-            let total = positional + names.map_or(0, |names| names.len());
-            let values = if total == 0 {
-                &[]
-            } else {
-                // SAFETY: the vectorcall convention: `total` valid pointers at `values`.
-                unsafe { std::slice::from_raw_parts(values, total) }
+            // SAFETY: the method descriptor checked that `slf` is an instance of `M::Class`; the
+            // arguments are those of a vectorcall.
+            let (slf, arguments) = unsafe {
+                let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
+                (slf, Arguments::from_vectorcall(py, M::NAME, values, positional, names))
             };
-            M::call(&slf, &Arguments { py, method: M::NAME, values, positional, names })
+            M::call(&slf, &arguments)
         })
     };
     // SAFETY: CPython calls methods attached.

@@ -13,8 +13,8 @@
 //! * `call.rs`, `coroutine.rs`, `exception.rs`, `signals.rs`: calls of Python code;
 //! * `panic.rs`: panics that must not unwind into C;
 //! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
-//! * `method.rs`, `bound_callback.rs`, `keyword.rs`, `function_like.rs`, `guard.rs`: methods of
-//!   native classes;
+//! * `method.rs`, `bound_callback.rs`, `keyword.rs`, `fast_path.rs`, `function_like.rs`,
+//!   `guard.rs`: methods of native classes;
 //! * `c_api.rs`: C functions for other extension modules;
 //! * `objects/`: memory, slots and registries of objects;
 //! * `layout/`: what depends on CPython's memory layout.
@@ -29,6 +29,7 @@ pub mod c_api;
 pub mod call;
 pub mod coroutine;
 pub mod exception;
+pub mod fast_path;
 pub mod function_like;
 pub mod guard;
 pub mod interpreter;

@@ -276,6 +276,26 @@ impl Future {
         Ok(Some(list))
     }
 
+    /// Removes `callable` if it is the only callback; returns how many were removed. `None`, with
+    /// nothing done, if callbacks would have to be compared. Runs Python code only by dropping.
+    #[inline(always)]
+    pub(super) fn remove_only_callback(
+        &self,
+        py: Python<'_>,
+        callable: &Bound<'_, PyAny>,
+    ) -> Option<usize> {
+        let count = self.callbacks.inspect(py, |callbacks| match callbacks {
+            Callbacks::None => Some(0),
+            Callbacks::Python(only, _) if only.is(callable) => Some(1),
+            _ => None,
+        });
+        let removed = (count == Some(1)).then(|| self.callbacks.take(py));
+        if let Some(Callbacks::Python(only, context)) = removed {
+            drop((only.into_bound(py), context.into_bound(py)));
+        }
+        count
+    }
+
     /// Removes the callbacks that are `callable` or compare equal to it; returns their number.
     pub(super) fn remove_callbacks(
         &self,

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyFrozenSet;
 use pyo3::types::{IntoPyDict, PyDict, PyList, PyString, PyTuple, PyType};
 
-use super::{Callback, Callbacks, Future, FutureIterator, Outcome, invalid_state};
+use super::{Callback, Callbacks, Future, FutureIterator, Outcome, fast_paths, invalid_state};
 use crate::ffi::call;
 use crate::ffi::layout::{context, instruction};
 use crate::ffi::method::{OneArgument, Predicate, install_predicate, install_with_one_argument};
@@ -34,7 +34,8 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     AwaiterAttributes::install::<Future>(py)?;
     install_predicate::<Done>(py)?;
     install_predicate::<Cancelled>(py)?;
-    install_with_one_argument::<SetResult>(py)
+    install_with_one_argument::<SetResult>(py)?;
+    fast_paths::install(py)
 }
 
 /// `done()`.

@@ -2,6 +2,7 @@
 //!
 //! * `mod.rs`: the state and its transitions;
 //! * `methods.rs`: the Python methods;
+//! * `fast_paths.rs`: fast paths of some of them;
 //! * `callbacks.rs`: done callbacks;
 //! * `awaiter.rs`: `await`;
 //! * `finalizer.rs`: reports an exception that was never retrieved.
@@ -10,6 +11,7 @@
 
 mod awaiter;
 mod callbacks;
+mod fast_paths;
 mod finalizer;
 mod methods;
 
@@ -21,6 +23,7 @@ use pyo3::{PyClass, PyClassInitializer};
 
 pub use awaiter::{AwaiterAttributes, FutureIterator, is_its_own_awaiter, separate_awaiter};
 pub use callbacks::{Callback, Callbacks, NativeCallback, is_done_callback};
+pub use fast_paths::{ModuleName, class_of_exact};
 pub use methods::{
     cannot_delete, install, raise_for_keywords, reported_class, repr_with, set_class,
 };
@@ -281,6 +284,21 @@ impl Future {
         this.set_cancel_message(py, message);
         Self::schedule_callbacks(slf)?;
         Ok(true)
+    }
+
+    /// Cancels a pending future without callbacks and rare fields; false, with nothing done, for
+    /// any other.
+    #[inline(always)]
+    fn cancel_without_callbacks(&self, py: Python<'_>) -> bool {
+        let matches = self.event_loop.is_some(py)
+            && !self.is_done(py)
+            && self.callbacks.inspect(py, |callbacks| matches!(callbacks, Callbacks::None))
+            && self.rare_fields.inspect(py, Option::is_none);
+        if matches {
+            self.log_traceback.set(py, false);
+            self.finish(py, Outcome::Cancelled);
+        }
+        matches
     }
 
     /// Whether it is done with a value.

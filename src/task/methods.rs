@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
+
 use pyo3::PyClassInitializer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -10,11 +12,37 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use super::{Task, TaskOptions};
+use crate::ffi::fast_path::{self, FastResult, GetterFastPath, Original};
 use crate::ffi::objects::slots::Finalize;
 use crate::future::{
-    Future, cannot_delete, raise_for_keywords, reported_class, repr_with, set_class,
+    Future, ModuleName, cannot_delete, class_of_exact, raise_for_keywords, reported_class,
+    repr_with, set_class,
 };
 use crate::interop::imports;
+
+/// Installs the fast paths.
+pub(super) fn install_fast_paths(py: Python<'_>) -> PyResult<()> {
+    fast_path::install_getter::<AsyncioClass>(py)
+}
+
+/// `__class__`.
+struct AsyncioClass;
+
+impl GetterFastPath for AsyncioClass {
+    type Class = Task;
+    const NAME: &'static CStr = c"__class__";
+
+    fn original() -> &'static Original {
+        static ORIGINAL: Original = Original::new();
+        &ORIGINAL
+    }
+
+    #[inline(always)]
+    fn get<'py>(slf: &Bound<'py, Task>) -> FastResult<'py> {
+        static NAME: ModuleName = ModuleName::new("Task", imports::names_in_tasks);
+        class_of_exact(slf, &NAME)
+    }
+}
 
 impl Task {
     fn new_object() -> PyClassInitializer<Self> {

@@ -41,7 +41,8 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     freelist::install::<Task>(py);
     slots::install_self_awaiting::<Task>(py);
     slots::install_finalizer::<Task>(py);
-    AwaiterAttributes::install::<Task>(py)
+    AwaiterAttributes::install::<Task>(py)?;
+    methods::install_fast_paths(py)
 }
 
 /// The name of a task. Most names are never read, so the text is created on demand.

@@ -353,6 +353,36 @@ def test_removing_compares_by_equality(loop, future):
     assert seen == [1, 3]
 
 
+def test_rare_arguments_of_callback_methods(loop, future):
+    for refused in (
+        lambda: future.add_done_callback(),
+        lambda: future.add_done_callback(print, None),
+        lambda: future.add_done_callback(print, more=None),
+        lambda: future.add_done_callback(print, context=None, more=None),
+        lambda: future.add_done_callback(fn=print),
+        lambda: future.remove_done_callback(),
+        lambda: future.remove_done_callback(print, print),
+        lambda: future.remove_done_callback(print, more=None),
+        lambda: future.cancel(None, None),
+        lambda: future.cancel(more=None),
+    ):
+        with pytest.raises(TypeError):
+            refused()
+    context = contextvars.copy_context()
+    keyword = "".join(["con", "text"])  # not interned
+    seen = []
+    for arguments in ({keyword: context}, {"context": context}, {keyword: context}):
+        future.add_done_callback(lambda f: seen.append(VAR.get()), **arguments)
+    assert [known is context for _, known in future._callbacks] == [True] * 3
+    context.run(VAR.set, "set")
+    assert future.cancel(msg="text")
+    assert not future.cancel()
+    drain(loop)
+    assert seen == ["set"] * 3
+    with pytest.raises(asyncio.CancelledError, match="text"):
+        future.result()
+
+
 @pytest.mark.parametrize("others", [0, 1, 3])
 def test_removing_considers_a_callback_equal_to_itself(loop, future, others):
     """Whatever its `__eq__` returns, as containers do."""
