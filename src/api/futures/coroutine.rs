@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -156,7 +156,7 @@ impl RustCoroutine {
     fn advance<'py>(&self, py: Python<'py>) -> PyResult<Resumption<'py>> {
         match self.state.get(py) {
             CoroutineState::Done => {
-                return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
+                return Err(reused());
             }
             CoroutineState::Running => return Err(executing()),
             CoroutineState::New if self.binding.inspect(py, Option::is_none) => {
@@ -261,8 +261,26 @@ fn executing() -> PyErr {
     PyValueError::new_err("coroutine already executing")
 }
 
+fn reused() -> PyErr {
+    PyRuntimeError::new_err("cannot reuse already awaited coroutine")
+}
+
 fn closed() -> PyErr {
     PyRuntimeError::new_err("Event loop is closed")
+}
+
+/// What the coroutine raises for an error of its future. StopIteration would end it with a result
+/// (PEP 479).
+#[cold]
+fn raised(py: Python<'_>, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyStopIteration>(py) {
+        return error;
+    }
+    let replaced = PyRuntimeError::new_err("coroutine raised StopIteration");
+    let stop = error.into_value(py).into_bound(py);
+    let linked = replaced.value(py).setattr(intern!(py, "__context__"), &stop);
+    replaced.set_cause(py, Some(PyErr::from_value(stop.into_any())));
+    linked.err().unwrap_or(replaced)
 }
 
 impl SelfAwaiting for RustCoroutine {
@@ -279,7 +297,7 @@ impl SelfAwaiting for RustCoroutine {
                 if slf.get().state.get(py) != CoroutineState::Running {
                     slf.get().finish(py);
                 }
-                Resumed::Raise(error.into_value(py).into_bound(py))
+                Resumed::Raise(raised(py, error).into_value(py).into_bound(py))
             }
         }
     }
@@ -340,7 +358,11 @@ impl RustCoroutine {
     }
 
     /// Resume the coroutine; the value sent is ignored.
-    fn send<'py>(slf: &Bound<'py, Self>, _value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn send<'py>(slf: &Bound<'py, Self>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if slf.get().state.get(slf.py()) == CoroutineState::New && !value.is_none() {
+            let message = "can't send non-None value to a just-started coroutine";
+            return Err(PyTypeError::new_err(message));
+        }
         Self::resume(slf).into_sent()
     }
 
@@ -351,11 +373,17 @@ impl RustCoroutine {
         py: Python<'py>,
         arguments: Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.check_not_executing(py)?;
-        self.finish(py);
+        let state = self.state.get(py);
+        match state {
+            CoroutineState::Running => return Err(executing()),
+            CoroutineState::Done => return Err(reused()),
+            CoroutineState::New | CoroutineState::Suspended => self.finish(py),
+        }
         // A future's iterator checks the arguments and raises.
         let raising = Bound::new(py, FutureIterator::detached())?;
-        raising.call_method1(intern!(py, "throw"), arguments)
+        let thrown = raising.call_method1(intern!(py, "throw"), arguments);
+        // A coroutine that has not started does not see the exception, and so does not replace it.
+        thrown.map_err(|error| if state == CoroutineState::New { error } else { raised(py, error) })
     }
 
     /// Drop the Rust future.

@@ -4,7 +4,7 @@ use ferroloop::{SpawnOptions, coroutine, spawn_local, spawn_local_with, yield_no
 use pyo3::exceptions::PyLookupError;
 use pyo3::prelude::*;
 
-use crate::support::{Case, Factory, fresh_counter, run, with_counted_drop};
+use crate::support::{Case, Factory, fresh_counter, module, run, runtime, with_counted_drop};
 
 pub const CASES: &[Case] = &[
     ("a coroutine is awaited", awaited),
@@ -14,6 +14,8 @@ pub const CASES: &[Case] = &[
     ("a task is one of asyncio's", task),
     ("a future runs in the context of its task", contexts),
     ("errors and panics are exceptions", errors),
+    ("exceptions with a meaning for coroutines are treated as Python does", special_errors),
+    ("exceptions thrown in are raised as by Python's coroutines", thrown_in),
     ("other loops are refused", foreign_loop),
     ("a running coroutine cannot be resumed", reentrant),
     ("wake-ups keep their order", order),
@@ -251,4 +253,123 @@ async def main():
     assert ''.join(log) == 'abcabcabc', log
 ";
     run(source, &[("answer", ANSWER)]).unwrap();
+}
+
+fn the_error(py: Python<'_>) -> PyResult<PyErr> {
+    Ok(PyErr::from_value(py.import("__main__")?.getattr("error")?))
+}
+
+async fn fail() -> PyResult<()> {
+    yield_now().await;
+    Err(Python::attach(|py| the_error(py).unwrap_or_else(|error| error)))
+}
+
+fn special_errors() {
+    let failing: Factory = |py| coroutine(py, "failing", fail());
+    let spawned: Factory = |py| spawn_local(py, fail());
+    let source = "
+import _asyncio, ferroloop, __main__
+
+async def python():
+    await asyncio.sleep(0)
+    raise __main__.error
+
+async def awaiting(make):
+    await make()
+
+def outcome(start):
+    loop = ferroloop.new_event_loop()
+    async def main():
+        loop.task = asyncio.ensure_future(start())
+        await asyncio.wait([loop.task])
+    raised = None
+    try:
+        try:
+            loop.run_until_complete(main())
+        except BaseException as error:
+            raised = type(error)
+            loop.run_until_complete(asyncio.sleep(0))
+        if loop.task.cancelled():
+            return raised, 'cancelled'
+        error = loop.task.exception()
+        about = lambda error: error and (type(error), error.args, error is __main__.error)
+        return raised, about(error), about(error.__cause__), error.__suppress_context__
+    finally:
+        loop.close()
+
+for kind, arguments in (
+    (StopIteration, (3,)),
+    (StopIteration, ()),
+    (StopAsyncIteration, ()),
+    (GeneratorExit, ()),
+    (asyncio.CancelledError, ('m',)),
+    (KeyboardInterrupt, ()),
+    (SystemExit, (3,)),
+    (BaseException, ('b',)),
+    (ExceptionGroup, ('g', [ValueError(1)])),
+):
+    found = []
+    for start in (
+        python,
+        failing,
+        lambda: spawned(),
+        lambda: awaiting(python),
+        lambda: awaiting(failing),
+        lambda: _asyncio.Task(failing()),
+    ):
+        __main__.error = kind(*arguments)
+        found.append(outcome(start))
+    assert found == found[:1] * 6, (kind, found)
+    if kind is StopIteration:
+        assert found[0][1][:2] == (RuntimeError, ('coroutine raised StopIteration',)), found[0]
+del __main__.error
+";
+    runtime().close().unwrap();
+    Python::attach(|py| {
+        module(py, source, &[("failing", failing), ("spawned", spawned)]).map(drop)
+    })
+    .unwrap();
+}
+
+fn thrown_in() {
+    let waiting: Factory = |py| coroutine(py, "waiting", crate::support::forever());
+    let source = "
+import types
+@types.coroutine
+def pause():
+    while True:
+        yield
+async def python():
+    await pause()
+
+def outcome(make, prepare, act):
+    coroutine = make()
+    prepare(coroutine)
+    try:
+        act(coroutine)
+    except BaseException as error:
+        return type(error), error.args
+    finally:
+        coroutine.close()
+
+async def main():
+    unstarted = lambda coroutine: None
+    started = lambda coroutine: coroutine.send(None)
+    ended = lambda coroutine: coroutine.close()
+    for prepare in unstarted, started, ended:
+        for error in StopAsyncIteration(1), GeneratorExit(), KeyError(2), ValueError:
+            throw = lambda coroutine: coroutine.throw(error)
+            theirs, ours = outcome(python, prepare, throw), outcome(waiting, prepare, throw)
+            assert theirs == ours is not None, (prepare, error, theirs, ours)
+    stop = lambda coroutine: coroutine.throw(StopIteration(3))
+    assert outcome(waiting, unstarted, stop) == outcome(python, unstarted, stop)
+    assert outcome(waiting, started, stop) == (
+        RuntimeError, ('coroutine raised StopIteration',)
+    )
+    for prepare in unstarted, ended:
+        send = lambda coroutine: coroutine.send(5)
+        theirs, ours = outcome(python, prepare, send), outcome(waiting, prepare, send)
+        assert theirs == ours is not None, (prepare, theirs, ours)
+";
+    run(source, &[("waiting", waiting)]).unwrap();
 }
