@@ -115,6 +115,11 @@ mod storage {
     }
 }
 
+/// The current task of a loop.
+pub fn get<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    storage::get(event_loop)
+}
+
 /// Makes `task` the current one until the scheduler calls [`leave`].
 #[inline(always)]
 pub fn enter(scheduler: &Bound<'_, Scheduler>, task: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use pyo3::exceptions::PyBaseException;
+use pyo3::exceptions::{PyBaseException, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
@@ -21,7 +21,7 @@ use crate::ffi::panic::drop_catching;
 use crate::future::{Callback, Future, NativeCallback};
 use crate::interop::imports;
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler};
-use crate::task::as_exact_future;
+use crate::task::{as_exact_future, current};
 
 /// A Python awaitable as a Rust future, made by [`into_future`].
 ///
@@ -51,12 +51,14 @@ pub struct PythonFuture {
 /// ```
 ///
 /// # Errors
-/// RuntimeError if no loop of ferroloop runs in this thread; TypeError if the object is not
-/// awaitable.
+/// RuntimeError if no loop of ferroloop runs in this thread; ValueError for a future of another
+/// loop; TypeError if the object is not awaitable.
 pub fn into_future(awaitable: Bound<'_, PyAny>) -> PyResult<PythonFuture> {
     let py = awaitable.py();
     let event_loop = running_loop(py)?;
-    let future = if as_exact_future(&awaitable).is_some() {
+    let is_ours = as_exact_future(&awaitable)
+        .is_some_and(|future| future.get().belongs_to(py, event_loop.as_any()));
+    let future = if is_ours {
         awaitable
     } else {
         imports::ensure_future(py)?
@@ -90,6 +92,12 @@ impl PythonFuture {
         if let Some(completion) = &self.completion {
             drop_catching(completion.get().waker.replace(py, Some(waker.clone())));
             return Ok(());
+        }
+        if current::get(running_loop(py)?.as_any())?.is_some_and(|task| task.is(&self.future)) {
+            // Not to be cancelled when this is dropped.
+            self.done = true;
+            let message = format!("Task cannot await on itself: {}", self.future.bind(py).repr()?);
+            return Err(PyRuntimeError::new_err(message));
         }
         let completion =
             Bound::new(py, Completion { waker: AttachedCell::new(Some(waker.clone())) })?;

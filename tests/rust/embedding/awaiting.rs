@@ -10,6 +10,8 @@ pub const CASES: &[Case] = &[
     ("any Python awaitable is awaited", awaitables),
     ("Python's exceptions are errors", exceptions),
     ("objects that are not awaitable are refused", refused),
+    ("a future of another loop is refused", other_loop),
+    ("a task that awaits itself gets an error", own_task),
     ("a blocking call runs in a thread of the pool", blocking),
     ("a panicking blocking call is an error", blocking_panic),
     ("a channel of another thread is awaited", channel),
@@ -149,4 +151,88 @@ fn channel() {
         .unwrap();
     thread.join().unwrap();
     assert_eq!(sum, 1999 * 1000);
+}
+
+fn other_loop() {
+    let start: Factory = |py| {
+        spawn_local(py, async {
+            let other = Python::attach(|py| into_future(py.import("__main__")?.getattr("other")?))?;
+            other.await
+        })
+    };
+    let source = "
+import ferroloop, __main__
+async def main():
+    loop = ferroloop.new_event_loop()
+    async def sleep():
+        await asyncio.sleep(60)
+    for other in (
+        loop.create_future(),
+        loop.create_task(sleep()),
+        asyncio.Future(loop=loop),
+        asyncio.new_event_loop().create_future(),
+    ):
+        __main__.other = other
+        texts = []
+        for refused in start(), start2(other):
+            try:
+                await refused
+            except ValueError as error:
+                texts.append(str(error))
+            else:
+                raise AssertionError('awaited')
+        assert texts[0] == texts[1], texts
+        assert not other.cancelled(), other
+    loop.close()
+    del __main__.other
+
+async def start2(other):
+    asyncio.ensure_future(other, loop=asyncio.get_running_loop())
+";
+    run(source, &[("start", start)]).unwrap();
+}
+
+fn own_task() {
+    let start: Factory = |py| {
+        spawn_local(py, async {
+            ferroloop::yield_now().await;
+            let own = Python::attach(|py| {
+                into_future(py.import("asyncio")?.call_method0("current_task")?)
+            })?;
+            let error = own.await.unwrap_err();
+            ferroloop::yield_now().await;
+            Ok(Python::attach(|py| error.value(py).str().map(|text| text.to_string()))?)
+        })
+    };
+    let make: Factory = |py| {
+        ferroloop::coroutine(py, "make", async {
+            let own = Python::attach(|py| {
+                into_future(py.import("asyncio")?.call_method0("current_task")?)
+            })?;
+            own.await
+        })
+    };
+    let source = "
+import _asyncio
+async def python():
+    await asyncio.current_task()
+async def awaiting():
+    await make()
+async def main():
+    text = await start()
+    assert text.startswith('Task cannot await on itself: <Task pending '), text
+    for awaited in (
+        asyncio.create_task(python()),
+        asyncio.create_task(make()),
+        asyncio.create_task(awaiting()),
+        _asyncio.Task(make()),
+    ):
+        try:
+            await awaited
+        except RuntimeError as error:
+            assert str(error).startswith('Task cannot await on itself: <Task pending '), error
+        else:
+            raise AssertionError('awaited itself')
+";
+    run(source, &[("start", start), ("make", make)]).unwrap();
 }
