@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -31,13 +32,16 @@ def cargo(*arguments: str, directory: Path = ROOT) -> None:
     subprocess.run(["cargo", *arguments], cwd=directory, env=ENVIRONMENT, check=True)
 
 
+def build_extension(crate: Path, path: Path) -> None:
+    cargo("build", "--quiet", "--locked", directory=crate)
+    shutil.copy(TARGET / "debug" / f"lib{crate.name}.so", path)
+
+
 @pytest.fixture(scope="session")
 def extension(tmp_path_factory):
     """The module of examples/rust_function."""
-    example = ROOT / "examples" / "rust_function"
-    cargo("build", "--quiet", "--locked", directory=example)
     path = tmp_path_factory.mktemp("extension") / "rust_function.so"
-    shutil.copy(TARGET / "debug" / "librust_function.so", path)
+    build_extension(ROOT / "examples" / "rust_function", path)
     spec = importlib.util.spec_from_file_location("rust_function", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -144,6 +148,95 @@ def test_a_rust_host_restarts_its_plugin(program):
     ]
 
 
+@pytest.fixture(scope="session")
+def host():
+    """The program of tests/rust/embedding: it can run a Python module."""
+    if shutil.which("cargo") is None:
+        pytest.skip("no Rust to build it with")
+    arguments = ["--quiet", "--locked", "--features", "embed", "--test", "embedding", "--no-run"]
+    built = subprocess.run(
+        ["cargo", "test", *arguments, "--message-format", "json"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    messages = map(json.loads, built.stdout.splitlines())
+    return next(
+        message["executable"]
+        for message in messages
+        if message.get("executable") and message["target"]["name"] == "embedding"
+    )
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 15), reason="the older PyO3 does not know it")
+@pytest.mark.timeout(BUILDING)
+def test_extensions_in_a_rust_host(host, tmp_path):
+    """Extensions built with different versions of PyO3 use the loop of one program."""
+    for name, crate in (
+        ("current", ROOT / "examples" / "rust_function"),
+        ("older", ROOT / "tests" / "rust" / "older_pyo3"),
+    ):
+        (tmp_path / name).mkdir()
+        build_extension(crate, tmp_path / name / "rust_function.so")
+    (tmp_path / "program.py").write_text("""
+import asyncio
+import socket
+
+import ferroloop
+from current import rust_function as current
+from older import rust_function as older
+
+async def checksum(extension):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        asyncio.get_running_loop().call_later(0.01, theirs.sendall, b"abc")
+        asyncio.get_running_loop().call_later(0.02, theirs.shutdown, socket.SHUT_WR)
+        return await extension.checksum(ours.fileno())
+
+async def double(number):
+    await asyncio.sleep(0)
+    return 2 * number
+
+async def nested(number):
+    # A task of one extension awaits one of the other.
+    return await older.countdown(number, 0, current.fibonacci)
+
+async def main():
+    assert current.__file__ != older.__file__
+    assert ferroloop.__file__ == "embedded/ferroloop/__init__.py", ferroloop.__file__
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(coroutine)
+            for _ in range(20)
+            for extension in (current, older)
+            for coroutine in (extension.fibonacci(20), checksum(extension))
+        ]
+    assert {task.result() for task in tasks} == {6765, sum(b"abc")}
+    for extension in (current, older):
+        assert await extension.countdown(3, 0.001, double) == [6, 4, 2]
+        try:
+            await extension.panics()
+        except RuntimeError as error:
+            assert str(error) == "Rust future panicked: as it should", error
+        else:
+            raise AssertionError("not raised")
+    assert await current.countdown(3, 0, nested) == [[2, 1, 1], [1, 1], [1]]
+    print("ok")
+""")
+    done = subprocess.run(
+        [host],
+        env=dict(os.environ, FERROLOOP_TEST_HOST="program", PYTHONPATH=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
 @pytest.mark.only("ferroloop")
 @pytest.mark.timeout(BUILDING)
 class TestExtension:
@@ -175,6 +268,45 @@ class TestExtension:
             with pytest.raises(LookupError) as caught:
                 await extension.countdown(2, 0, fail)
             assert caught.value is error
+
+        flavour.run(main())
+
+    def test_stop_iteration_does_not_end_a_task_with_a_result(self, flavour, extension):
+        def stop(number):
+            return next(iter(()))
+
+        async def main():
+            for _ in range(2):
+                with pytest.raises(
+                    RuntimeError, match="^coroutine raised StopIteration$"
+                ) as caught:
+                    await extension.countdown(1, 0, stop)
+                assert isinstance(caught.value.__cause__, StopIteration)
+
+        flavour.run(main())
+
+    def test_a_task_that_awaits_itself(self, flavour, extension):
+        async def main():
+            task = extension.countdown(1, 0, lambda number: asyncio.current_task())
+            with pytest.raises(RuntimeError, match="^Task cannot await on itself: <Task pending"):
+                await task
+
+        flavour.run(main())
+
+    def test_the_descriptor_of_a_callback(self, flavour, extension):
+        async def main():
+            loop = asyncio.get_running_loop()
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            with ours, theirs:
+                received = []
+                loop.add_reader(ours, lambda: received.append(ours.recv(9)))
+                with pytest.raises(RuntimeError, match=f"^File descriptor {ours.fileno()} is used"):
+                    await extension.checksum(ours.fileno())
+                theirs.sendall(b"x")
+                await asyncio.sleep(0.01)
+                assert received == [b"x"]
+                loop.remove_reader(ours)
 
         flavour.run(main())
 

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
@@ -14,6 +16,9 @@ use crate::ffi::interpreter;
 static SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/python_sources.rs"));
 
 const NATIVE: &str = "ferroloop._ferroloop";
+
+/// Whether the importer is installed.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Makes `import ferroloop` find this program's own copy. Further calls have no effect.
 ///
@@ -42,16 +47,18 @@ pub fn register(py: Python<'_>) -> PyResult<()> {
         }
         return Err(PyImportError::new_err("another copy of ferroloop is imported already"));
     }
+    if INSTALLED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
     let native = native_module::object(py)?;
     native.setattr("__name__", NATIVE)?;
     native.setattr("__package__", "ferroloop")?;
-    modules.set_item(NATIVE, native)?;
     let importer = PyModule::from_code(
         py,
         std::ffi::CString::new(include_str!("importer.py"))?.as_c_str(),
         c"embedded/importer.py",
         c"_ferroloop_importer",
     )?;
-    importer.call_method1("install", (SOURCES.iter().copied().into_py_dict(py)?,))?;
+    importer.call_method1("install", (SOURCES.iter().copied().into_py_dict(py)?, native))?;
     Ok(())
 }

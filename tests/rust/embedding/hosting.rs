@@ -47,7 +47,12 @@ fn run_module() {
 fn package() {
     runtime();
     let code = c"
-import ferroloop, inspect, linecache
+import ferroloop, importlib, inspect, sys
+assert ferroloop._ferroloop is sys.modules['ferroloop._ferroloop']
+assert importlib.reload(ferroloop._ferroloop) is ferroloop._ferroloop
+import ferroloop._ferroloop as native
+assert native.__spec__.parent == native.__package__ == 'ferroloop'
+assert importlib.util.find_spec('ferroloop._ferroloop').loader is native.__loader__
 assert ferroloop.__file__ == 'embedded/ferroloop/__init__.py', ferroloop.__file__
 assert 'class EventLoop' in inspect.getsource(ferroloop.EventLoop)
 assert ferroloop.loop.__spec__.parent == 'ferroloop'
@@ -78,14 +83,21 @@ fn restarts() {
 fn host_exit() {
     // Runs this program again, as a host that exits; see `main()`.
     let program = std::env::current_exe().unwrap();
-    let done = Command::new(program).env("FERROLOOP_TEST_HOST", "1").output().unwrap();
+    let done = Command::new(program).env("FERROLOOP_TEST_HOST", "").output().unwrap();
     let output = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success(), "{} {output}", done.status);
     assert_eq!(String::from_utf8_lossy(&done.stdout), "host ends\n", "{output}");
 }
 
+/// Runs `main()` of a Python module.
+pub fn running_host(module: &str) -> PyResult<()> {
+    let runtime = Runtime::new()?;
+    Python::attach(|py| runtime.run_module(py, module, "main", ()).map(drop))?;
+    runtime.close()
+}
+
 /// Exits while Python threads compute, sleep and wait for a loop.
-pub fn exiting_host() -> PyResult<()> {
+pub fn exiting_host(_module: &str) -> PyResult<()> {
     let runtime = Runtime::new()?;
     let code = c"
 import threading, time, asyncio

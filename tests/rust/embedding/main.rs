@@ -1,6 +1,8 @@
 //! The loop in a Rust program. The cases run one after another on the main thread of one process.
 //!
 //!     cargo test --features embed --test embedding [NAME]...
+//!
+//! With the name of a Python module in FERROLOOP_TEST_HOST it runs that instead.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
@@ -17,11 +19,19 @@ mod time;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
+use pyo3::prelude::*;
 use support::Case;
 
 fn main() -> ExitCode {
-    if std::env::var_os("FERROLOOP_TEST_HOST").is_some() {
-        return hosting::exiting_host().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    if let Ok(module) = std::env::var("FERROLOOP_TEST_HOST") {
+        let host = if module.is_empty() { hosting::exiting_host } else { hosting::running_host };
+        return host(&module).map_or_else(
+            |error| {
+                Python::attach(|py| error.print(py));
+                ExitCode::FAILURE
+            },
+            |()| ExitCode::SUCCESS,
+        );
     }
     let cases: Vec<Case> = [
         coroutines::CASES,
