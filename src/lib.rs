@@ -39,6 +39,7 @@ mod reactor;
 mod scheduler;
 mod signals;
 mod socket_calls;
+mod streams;
 mod subprocess;
 mod sys;
 mod task;

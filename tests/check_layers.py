@@ -71,6 +71,7 @@ RULES = Rules(
         ("scheduler",),
         ("handle", "signals", "watchdog"),
         ("future", "subprocess"),
+        ("streams",),
         ("executor", "task", "transport"),
         ("socket_calls", "tls", "api/futures"),
         ("event_loop", "api/net"),

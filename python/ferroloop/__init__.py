@@ -25,7 +25,7 @@ except ModuleNotFoundError as _error:
 
 import os
 
-from . import _ferroloop, _task_registry
+from . import _ferroloop, _streams, _task_registry  # noqa: F401
 from .diagnostics import serve_introspection, watch
 from .loop import EventLoop, Loop, new_event_loop
 from .policy import EventLoopPolicy, install, uninstall

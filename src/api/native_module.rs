@@ -12,10 +12,11 @@ pub fn object(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 #[pymodule(gil_used = true)]
 pub mod _ferroloop {
     use pyo3::prelude::*;
+    use pyo3::types::PyType;
 
     use crate::{
         api, event_loop, executor, ffi, future, handle, interop, scheduler, signals, socket_calls,
-        task, tls, transport,
+        streams, task, tls, transport,
     };
 
     #[pymodule_export]
@@ -28,6 +29,8 @@ pub mod _ferroloop {
     use crate::handle::{Handle, TimerHandle};
     #[pymodule_export]
     use crate::scheduler::Scheduler;
+    #[pymodule_export]
+    use crate::streams::StreamReaderState;
     #[pymodule_export]
     use crate::task::Task;
     #[pymodule_export]
@@ -74,6 +77,13 @@ pub mod _ferroloop {
             #[cfg(Py_3_14)]
             ("the running task", ffi::layout::running_task::is_known()),
         ]
+    }
+
+    /// Add the native methods to the subclasses of asyncio's stream classes, and use them for what
+    /// native transports serve.
+    #[pyfunction]
+    fn register_streams(reader: &Bound<'_, PyType>, writer: &Bound<'_, PyType>) -> PyResult<()> {
+        streams::register(reader, writer)
     }
 
     /// Return the event loops that have run and are not closed.
@@ -124,6 +134,7 @@ pub mod _ferroloop {
         task::install(py)?;
         transport::install(py);
         tls::install(py)?;
+        streams::install(py);
         socket_calls::install(py);
         api::futures::install(py);
         event_loop::install(py)?;

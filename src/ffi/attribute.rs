@@ -2,7 +2,7 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyType};
 
 use crate::ffi::exception::take_raised;
 
@@ -58,6 +58,40 @@ pub fn class_has<'py>(
     // SAFETY: live objects; the borrowed result is only compared.
     let found = unsafe { _PyType_Lookup(ffi::Py_TYPE(object.as_ptr()), name.as_ptr()) };
     found == expected.as_ptr()
+}
+
+/// The value of `name` in the `__dict__` of an instance, which is made if the instance has none yet.
+/// Runs no Python code.
+#[inline]
+pub fn in_dict<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+) -> Option<Bound<'py, PyAny>> {
+    let py = object.py();
+    // SAFETY: live objects, attached. The first call returns an owned dict or null with an
+    // exception set, the second one a borrowed object, or null without an exception for a string as
+    // the key.
+    unsafe {
+        let dict = ffi::PyObject_GenericGetDict(object.as_ptr(), std::ptr::null_mut());
+        let Some(dict) = Bound::from_owned_ptr_or_opt(py, dict) else {
+            drop(take_raised(py));
+            return None;
+        };
+        let value = ffi::PyDict_GetItemWithError(dict.as_ptr(), name.as_ptr());
+        Bound::from_borrowed_ptr_or_opt(py, value)
+    }
+}
+
+/// What the lookup of `name` in `class` finds. Runs no Python code.
+pub fn lookup<'py>(
+    class: &Bound<'py, PyType>,
+    name: &Bound<'py, PyString>,
+) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: live objects; the result is borrowed from a class, or null without an exception.
+    unsafe {
+        let found = _PyType_Lookup(class.as_type_ptr(), name.as_ptr());
+        Bound::from_borrowed_ptr_or_opt(class.py(), found)
+    }
 }
 
 /// Whether an assignment to `object.name` sets a slot or a property of the class of `object`

@@ -182,6 +182,24 @@ pub fn append<'py>(array: &Bound<'py, PyByteArray>, bytes: &[u8]) -> PyOutcome<'
     Ok(())
 }
 
+/// Removes at most `length` bytes from the beginning of the array and returns a copy of them.
+///
+/// # Errors
+/// BufferError if the array is exported. Runs no Python code.
+pub fn take_front<'py>(
+    array: &Bound<'py, PyByteArray>,
+    length: usize,
+) -> PyOutcome<'py, Bound<'py, PyBytes>> {
+    let py = array.py();
+    let length = length.min(array.len());
+    let taken = with_bytes(array.as_any(), |bytes| PyBytes::new(py, &bytes[..length]))?;
+    // SAFETY: a live bytearray, which owns its memory; the part is within its length.
+    match unsafe { ffi::PySequence_DelSlice(array.as_ptr(), 0, length as ffi::Py_ssize_t) } {
+        0 => Ok(taken),
+        _ => Err(Raised::take(py)),
+    }
+}
+
 /// A view of an object's memory, released when dropped.
 struct View(ffi::Py_buffer);
 

@@ -64,8 +64,17 @@ pub fn install<T: PyClass>(
     model: &Bound<'_, PyType>,
     direct: Option<(VectorcallEntry, usize)>,
 ) -> PyResult<()> {
+    install_in(&name.py().get_type::<T>(), name, model, direct)
+}
+
+/// As [`install`], in a class that need not be native.
+pub fn install_in(
+    class: &Bound<'_, PyType>,
+    name: &Bound<'_, PyString>,
+    model: &Bound<'_, PyType>,
+    direct: Option<(VectorcallEntry, usize)>,
+) -> PyResult<()> {
     let py = name.py();
-    let class = py.get_type::<T>();
     let method = class.getattr(name)?;
     let Some(model) = model.getattr_opt(name)? else { return Ok(()) };
     let (entry, slot) = direct.unwrap_or((forward, 0));

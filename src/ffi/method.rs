@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyClass};
 
 use crate::ffi::attach::with_attached;
@@ -70,6 +70,19 @@ impl<'a, 'py> Arguments<'a, 'py> {
         self.positional
     }
 
+    /// Whether there are keyword arguments.
+    #[inline(always)]
+    pub fn has_keywords(&self) -> bool {
+        self.names.is_some_and(|names| !names.is_empty())
+    }
+
+    /// The keyword arguments.
+    pub fn keywords(&self) -> PyResult<Bound<'py, PyDict>> {
+        let keywords = PyDict::new(self.py);
+        self.for_each_keyword(|name, value| keywords.set_item(name, value))?;
+        Ok(keywords)
+    }
+
     /// Whether there are no positional arguments.
     pub fn is_empty(&self) -> bool {
         self.positional == 0
@@ -92,12 +105,6 @@ impl<'a, 'py> Arguments<'a, 'py> {
     pub fn hold(&self) -> Vec<Bound<'py, PyAny>> {
         // SAFETY: as in `get`, as long as no Python code has run.
         unsafe { hold(self.py, self.values) }
-    }
-
-    /// Whether there are keyword arguments.
-    #[inline(always)]
-    pub fn has_keywords(&self) -> bool {
-        self.names.is_some_and(|names| !names.is_empty())
     }
 
     /// The positional arguments from `start` on, as a tuple.
@@ -189,13 +196,26 @@ unsafe fn install_method<T: PyClass>(
     function: ffi::PyMethodDefPointer,
     flags: std::ffi::c_int,
 ) -> PyResult<()> {
+    // SAFETY: guaranteed by the caller.
+    unsafe { install_on_class(&py.get_type::<T>(), name, doc, function, flags) }
+}
+
+/// # Safety
+/// `function` must have the calling convention of `flags`, and accept all instances of `class`.
+pub(in crate::ffi) unsafe fn install_on_class(
+    class: &Bound<'_, PyType>,
+    name: &'static CStr,
+    doc: &'static CStr,
+    function: ffi::PyMethodDefPointer,
+    flags: std::ffi::c_int,
+) -> PyResult<()> {
+    let py = class.py();
     let definition = Box::leak(Box::new(ffi::PyMethodDef {
         ml_name: name.as_ptr(),
         ml_meth: function,
         ml_flags: flags,
         ml_doc: doc.as_ptr(),
     }));
-    let class = py.get_type::<T>();
     // SAFETY: the definition is leaked, so it outlives the descriptor; the class is a live type.
     let descriptor = unsafe {
         Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?

@@ -15,6 +15,7 @@
 //! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
 //! * `method.rs`, `bound_callback.rs`, `keyword.rs`, `fast_path.rs`, `function_like.rs`,
 //!   `guard.rs`: methods of native classes;
+//!   `python_class.rs`: methods in C of Python classes;
 //! * `c_api.rs`: C functions for other extension modules;
 //! * `objects/`: memory, slots and registries of objects;
 //! * `layout/`: what depends on CPython's memory layout.
@@ -38,6 +39,7 @@ pub mod layout;
 pub mod method;
 pub mod objects;
 pub mod panic;
+pub mod python_class;
 #[cfg(Py_3_13)]
 pub mod signals;
 mod thread_exit;

@@ -83,6 +83,7 @@ imports! {
     read_pipe_transport = "asyncio.unix_events": "_UnixReadPipeTransport";
     write_pipe_transport = "asyncio.unix_events": "_UnixWritePipeTransport";
     stream_reader = "asyncio.streams": "StreamReader";
+    stream_writer = "asyncio.streams": "StreamWriter";
     stream_reader_protocol = "asyncio.streams": "StreamReaderProtocol";
     deque = "collections": "deque";
     sendfile_mode = "asyncio.constants": "_SendfileMode";

@@ -12,6 +12,7 @@ use super::{AppState, Phase, TlsProtocol, cancel_timer, is_ordinary, modules};
 use crate::ffi::call;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::metrics::TransportClass;
+use crate::streams;
 
 impl TlsProtocol {
     /// Called when the underlying transport is connected: starts the handshake.
@@ -110,8 +111,7 @@ impl TlsProtocol {
             let protocol = this.app_protocol.get_bound(py);
             let transport = this.app_transport.get_bound(py);
             if let (Some(protocol), Some(transport)) = (protocol, transport) {
-                let name = intern!(py, "connection_made");
-                call::call_method(&protocol, name, [transport.as_any()])?;
+                streams::connection_made(&protocol, transport.as_any())?;
             }
         }
         Self::wake_waiter(slf, None).or_raise(py)?;

@@ -4,7 +4,7 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PySlice};
+use pyo3::types::{PyByteArray, PyBytes, PySlice};
 
 use super::session::{RECORD_SIZE, Read};
 use super::{AppState, Phase, TlsProtocol};
@@ -12,7 +12,8 @@ use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::shared_buffer::{BufferLease, CAPACITY};
 use crate::ffi::{buffer, call};
 use crate::interop::imports;
-use crate::transport::{Feed, NativeProtocol};
+use crate::streams::Feed;
+use crate::transport::NativeProtocol;
 
 /// The maximum amount of ciphertext fed to the BIO at a time, in bytes, so that it stays in the
 /// processor's cache and the BIO, which never shrinks, stays small.
@@ -270,23 +271,29 @@ impl TlsProtocol {
         if let Ok(protocol) = protocol.cast::<NativeProtocol>() {
             return NativeProtocol::received(protocol, &plaintext, length);
         }
-        if let Some(feed) = Feed::of(&protocol) {
-            return Self::feed_stream(feed, plaintext, length);
+        let feed = Feed::of(&protocol);
+        if let Some(feed) = feed.as_ref().filter(|feed| !feed.accepts_message()) {
+            if let Some(buffer) = feed.buffer()? {
+                return Self::feed_stream(feed, &buffer, plaintext, length);
+            }
         }
         let data = plaintext.into_bytes(length)?;
+        if let Some(feed) = feed.filter(Feed::accepts_message) {
+            return feed.add(data);
+        }
         call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]).map(drop)
     }
 
     /// Like `deliver()`, for the protocol of asyncio's streams.
     fn feed_stream<'py>(
-        feed: Feed<'py>,
+        feed: &Feed<'py>,
+        buffer: &Bound<'py, PyByteArray>,
         plaintext: BufferLease<'py>,
         length: usize,
     ) -> PyOutcome<'py, ()> {
-        let py = feed.buffer.py();
-        plaintext.with(0..length, |bytes| buffer::append(&feed.buffer, bytes))??;
+        plaintext.with(0..length, |bytes| buffer::append(buffer, bytes))??;
         drop(plaintext);
-        feed.notify_reader().or_raise(py)
+        feed.notify_reader()
     }
 
     /// Decrypts into the buffer of a BufferedProtocol: one buffer now, the rest in the next turn.

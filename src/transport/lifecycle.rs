@@ -15,6 +15,7 @@ use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
+use crate::streams;
 use crate::transport::event::{as_handle, in_context, report_exception_of, report_failure};
 use crate::transport::origin::{self, displayed_method};
 use crate::transport::{Endpoint, NativeProtocol, Transport};
@@ -138,9 +139,8 @@ fn connection_made<'py>(
         // in asyncio, where each callback gets a copy of its creator's context.
         None => context::copy(&context).or_raise(py)?,
     };
-    let made = context::run_in(&context, || {
-        call::call_method(&protocol, intern!(py, "connection_made"), [transport.as_any()])
-    });
+    let made =
+        context::run_in(&context, || streams::connection_made(&protocol, transport.as_any()));
     let added = match Transport::add_reader(&transport, reading_context).or_raise(py) {
         // Some files, such as the null device, can be opened but not watched.
         Err(raised) if !raised.stops_the_loop() => {

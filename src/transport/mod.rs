@@ -8,7 +8,6 @@
 //! * `flow_control.rs`: water marks; `write_queue.rs`: data that could not be sent at once;
 //! * `data.rs`: the types that `write()` accepts;
 //! * `receive.rs`: receives into new bytes objects;
-//! * `reader_feed.rs`: feeds asyncio's StreamReader without its Python code;
 //! * `endpoint.rs`: the socket, as a Python object or as a bare descriptor;
 //! * `information.rs`: `get_extra_info()`;
 //! * `methods.rs`: the Python methods of all transports;
@@ -39,7 +38,6 @@ mod methods;
 mod native_protocol;
 mod origin;
 mod pipe;
-mod reader_feed;
 pub mod receive;
 mod stream;
 mod write_queue;
@@ -57,7 +55,6 @@ pub use endpoint::Endpoint;
 use kind::TransportKind;
 pub use native_protocol::{NativeProtocol, NativeProtocolKind};
 pub use pipe::{ReadPipeTransport, WritePipeTransport};
-pub use reader_feed::Feed;
 pub use stream::{ListenOptions, Listener, ServeMode, StreamTransport};
 
 use crate::ffi::layout::context;

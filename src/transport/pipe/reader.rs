@@ -11,6 +11,7 @@ use pyo3::PyClassInitializer;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyByteArray;
 
 use crate::ffi::call;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
@@ -20,11 +21,11 @@ use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
 use crate::scheduler::watch::Direction;
+use crate::streams::Feed;
 use crate::sys::is_not_ready;
 use crate::sys::pipe::{self, FileKind};
 use crate::transport::kind::ConcreteTransport;
 use crate::transport::pipe::FullStreak;
-use crate::transport::reader_feed::Feed;
 use crate::transport::receive::ReadSize;
 use crate::transport::{Transport, TransportKind, TransportParts};
 use crate::write_side::WriteSide;
@@ -97,8 +98,11 @@ impl ReadPipeTransport {
             return Ok(());
         }
         let Some(protocol) = base.protocol.get_bound(py) else { return Ok(()) };
-        if let Some(feed) = Feed::of(&protocol) {
-            return Self::read_into_stream(slf, feed, &protocol);
+        let feed = Feed::of(&protocol);
+        if let Some(feed) = feed.as_ref().filter(|feed| !feed.accepts_message()) {
+            if let Some(buffer) = feed.buffer()? {
+                return Self::read_into_stream(slf, feed, &buffer, &protocol);
+            }
         }
         let mut read_size = slf.get().read_size.get(py);
         let received = read_size.receive(py, base.descriptor(py), pipe::read)?;
@@ -107,8 +111,13 @@ impl ReadPipeTransport {
             Ok(data) if data.as_bytes().is_empty() => Self::end(slf, &protocol).or_raise(py),
             Ok(data) => {
                 Self::note(slf, data.as_bytes().len());
-                let method = intern!(py, "data_received");
-                call::call_method(&protocol, method, [data.as_any()]).map(drop)
+                match feed {
+                    Some(feed) if feed.accepts_message() => feed.add(data),
+                    _ => {
+                        let method = intern!(py, "data_received");
+                        call::call_method(&protocol, method, [data.as_any()]).map(drop)
+                    }
+                }
             }
             Err(error) => Self::read_failed(slf, &error),
         }
@@ -117,19 +126,20 @@ impl ReadPipeTransport {
     /// Like `read_ready()`, for the protocol of asyncio's streams.
     fn read_into_stream<'py>(
         slf: &Bound<'py, Self>,
-        feed: Feed<'py>,
+        feed: &Feed<'py>,
+        buffer: &Bound<'py, PyByteArray>,
         protocol: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let fd = slf.as_super().get().descriptor(py);
         let mut read_size = slf.get().read_size.get(py);
-        let received = read_size.receive_into(&feed.buffer, fd, pipe::read)?;
+        let received = read_size.receive_into(buffer, fd, pipe::read)?;
         slf.get().read_size.set(py, read_size);
         match received {
             Ok(0) => Self::end(slf, protocol).or_raise(py),
             Ok(length) => {
                 Self::note(slf, length);
-                feed.notify_reader().or_raise(py)
+                feed.notify_reader()
             }
             Err(error) => Self::read_failed(slf, &error),
         }

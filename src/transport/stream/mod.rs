@@ -22,6 +22,7 @@ use pyo3::PyClassInitializer;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyByteArray;
 
 pub use server::{ListenOptions, Listener, ServeMode};
 
@@ -33,10 +34,10 @@ use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::metrics::TransportClass;
 use crate::scheduler::watch::Direction;
+use crate::streams::Feed;
 use crate::sys::{is_not_ready, socket};
 use crate::transport::kind::ConcreteTransport;
 use crate::transport::native_protocol::NativeProtocol;
-use crate::transport::reader_feed::Feed;
 use crate::transport::receive::{MAX_SIZE, ReadSize};
 use crate::transport::write_queue::WriteQueue;
 use crate::transport::{Transport, TransportKind, TransportParts};
@@ -135,8 +136,11 @@ impl StreamTransport {
         if state.native_protocol {
             return Self::read_for_native(slf, &protocol);
         }
-        if let Some(feed) = Feed::of(&protocol) {
-            return Self::read_into_stream(slf, feed, &protocol);
+        let feed = Feed::of(&protocol);
+        if let Some(feed) = feed.as_ref().filter(|feed| !feed.accepts_message()) {
+            if let Some(buffer) = feed.buffer()? {
+                return Self::read_into_stream(slf, feed, &buffer, &protocol);
+            }
         }
         let mut read_size = slf.get().read_size.get(py);
         let received = read_size.receive(py, base.descriptor(py), socket::receive)?;
@@ -149,8 +153,13 @@ impl StreamTransport {
             return Self::read_eof(slf, &protocol);
         }
         base.count_received(py, data.as_bytes().len());
-        match call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()]) {
-            Ok(_) => Ok(()),
+        let delivered = match feed {
+            Some(feed) if feed.accepts_message() => feed.add(data),
+            _ => call::call_method(&protocol, intern!(py, "data_received"), [data.as_any()])
+                .map(drop),
+        };
+        match delivered {
+            Ok(()) => Ok(()),
             Err(raised) => Transport::fatal_error(transport, raised, DELIVERY_FAILED),
         }
     }
@@ -158,14 +167,15 @@ impl StreamTransport {
     /// Like `read_ready()`, for the protocol of asyncio's streams.
     fn read_into_stream<'py>(
         slf: &Bound<'py, Self>,
-        feed: Feed<'py>,
+        feed: &Feed<'py>,
+        buffer: &Bound<'py, PyByteArray>,
         protocol: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let transport = slf.as_super();
         let mut read_size = slf.get().read_size.get(py);
         let fd = transport.get().descriptor(py);
-        let received = read_size.receive_into(&feed.buffer, fd, socket::receive)?;
+        let received = read_size.receive_into(buffer, fd, socket::receive)?;
         slf.get().read_size.set(py, read_size);
         let length = match received {
             Ok(0) => return Self::read_eof(slf, protocol),
@@ -173,7 +183,7 @@ impl StreamTransport {
             Err(error) => return Self::read_failed(slf, &error),
         };
         transport.get().count_received(py, length);
-        match feed.notify_reader().or_raise(py) {
+        match feed.notify_reader() {
             Ok(()) => Ok(()),
             Err(raised) => Transport::fatal_error(transport, raised, DELIVERY_FAILED),
         }
