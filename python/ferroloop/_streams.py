@@ -51,7 +51,6 @@ _PROPERTIES = frozenset(
     name for name, kind in vars(StreamReader).items() if isinstance(kind, property)
 )
 
-for _class in (StreamReader, StreamWriter):
-    _class.__module__ = "asyncio.streams"
+StreamReader.__module__ = StreamWriter.__module__ = "asyncio.streams"
 
 register_streams(StreamReader, StreamWriter)
