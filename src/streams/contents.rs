@@ -71,11 +71,17 @@ impl Contents {
         drop(self.message.replace(py, Some(Message { bytes: bytes.unbind(), start: 0 })));
     }
 
-    /// Moves the message into the buffer.
+    /// Moves the message into the buffer. It stays where it is if there is no memory.
     fn move_message<'py>(&self, py: Python<'py>) -> PyOutcome<'py, ()> {
-        let Some(message) = self.message.take(py) else { return Ok(()) };
-        let Some(array) = self.bytearray(py) else { return Ok(()) };
-        buffer::append(&array, &message.bytes.as_bytes(py)[message.start..])
+        let message = self.message.inspect(py, |message| {
+            message.as_ref().map(|message| (message.bytes.bind(py).clone(), message.start))
+        });
+        let (Some((bytes, start)), Some(array)) = (message, self.bytearray(py)) else {
+            return Ok(());
+        };
+        buffer::append(&array, &bytes.as_bytes()[start..])?;
+        drop(self.message.take(py));
+        Ok(())
     }
 
     /// Number of bytes; `None` if the program has replaced the buffer by another kind of object.
