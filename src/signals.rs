@@ -174,7 +174,7 @@ fn watch_pipe(scheduler: &Bound<'_, Scheduler>, reader: RawFd) {
     let this = scheduler.get();
     let runnable = Runnable::new(&SIGNALS, py.None().into_bound(py));
     // A replaced or refused runnable refers only to None, so dropping it here is safe.
-    match this.watches.with(py, |watches| watches.set_background(reader, runnable)) {
+    match this.watch_in_background(py, reader, runnable) {
         Ok(_replaced) => this.poll_extra(py, None),
         Err(refused) => {
             let error = &refused.error;

@@ -69,7 +69,7 @@ pub fn watch<'py>(
         context: AttachedCell::new(Some(context::copy_current(py)?.unbind())),
     };
     let runnable = Runnable::new(&EXIT, Bound::new(py, watch)?);
-    let replaced = this.watches.with(py, |watches| watches.set(fd, Direction::Read, runnable));
+    let replaced = this.watch(py, fd, Direction::Read, runnable);
     if let Err(WatchRefused { error, .. }) = &replaced {
         tracing::debug!(target: "ferroloop::subprocess", pid, %error, "the child's descriptor is not watched");
         return Ok(false);
@@ -118,7 +118,7 @@ fn ended<'py>(scheduler: &Bound<'py, Scheduler>, watch: &ExitWatch) -> PyOutcome
             Some(UNKNOWN_STATUS)
         }
     };
-    let removed = this.watches.with(py, |watches| watches.unset(fd, Direction::Read));
+    let removed = this.unwatch(py, fd, Direction::Read);
     drop(watch.process.take(py));
     let scheduled = watch.schedule(scheduler, code);
     drop(removed);

@@ -150,10 +150,10 @@ impl Watchdog {
             generation: Generation::current(),
         });
         match r#loop {
-            Some(scheduler) => shared.watch(&scheduler.get().metrics),
+            Some(scheduler) => shared.watch(scheduler.get().metrics()),
             None => {
                 for found in LOOPS.snapshot(py) {
-                    shared.watch(&found.cast::<Scheduler>()?.get().metrics);
+                    shared.watch(found.cast::<Scheduler>()?.get().metrics());
                 }
                 let entry = Arc::downgrade(&shared);
                 WATCHDOGS.with(py, |watchdogs| watchdogs.push(entry));
@@ -224,6 +224,6 @@ impl Watchdog {
 /// The loop with these metrics, if it is not closed.
 fn loop_of<'py>(py: Python<'py>, metrics: &Arc<Metrics>) -> Option<Bound<'py, PyAny>> {
     LOOPS.snapshot(py).into_iter().find(|found| {
-        found.cast::<Scheduler>().is_ok_and(|found| Arc::ptr_eq(&found.get().metrics, metrics))
+        found.cast::<Scheduler>().is_ok_and(|found| Arc::ptr_eq(found.get().metrics(), metrics))
     })
 }

@@ -77,7 +77,7 @@ pub(super) fn arm_timers(
         let timer = imports::heappop(py)?.call1((scheduled,))?;
         let deadline = timer.getattr(intern!(py, "_when"))?.extract::<f64>()?;
         let timer = Timer { kind: &FOREIGN_HANDLE, object: timer.unbind() };
-        scheduler.get().timers.with(py, |timers| timers.push(deadline, timer));
+        scheduler.get().add_timer(py, deadline, timer);
     }
     Ok(())
 }

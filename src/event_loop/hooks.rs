@@ -80,7 +80,7 @@ impl Guard for Hooks {
 
     #[inline(always)]
     fn is_current(slf: &Bound<'_, EventLoop>) -> bool {
-        slf.as_super().get().patches.is_untouched(slf)
+        slf.as_super().get().patches().is_untouched(slf)
     }
 
     fn replacement<'py>(
@@ -89,7 +89,7 @@ impl Guard for Hooks {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
         check_replacements(slf.as_super())?;
-        if !slf.as_super().get().patches.is_diverted(py, slot) {
+        if !slf.as_super().get().patches().is_diverted(py, slot) {
             return Ok(None);
         }
         if GUARDED[slot] == "_write_to_self" {
@@ -111,7 +111,7 @@ pub(super) const LOOP_HOOKS: LoopHooks =
 /// Determines what is replaced, if a class or the code of a function has changed.
 fn check_replacements(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     let py = scheduler.py();
-    let patches = &scheduler.get().patches;
+    let patches = scheduler.get().patches();
     if patches.is_checked(scheduler) && guard::has_all_code(py) {
         return Ok(());
     }
@@ -216,7 +216,7 @@ fn check_again<'py>(
     slf: &Bound<'py, EventLoop>,
     name: &str,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    slf.as_super().get().patches.invalidate(slf.py());
+    slf.as_super().get().patches().invalidate(slf.py());
     let slot = GUARDED.iter().position(|guarded| *guarded == name);
     slot.map_or(Ok(None), |slot| Hooks::replacement(slf, slot))
 }
@@ -226,7 +226,7 @@ impl EventLoop {
     /// Whether one of these is replaced; the bits are those of `ferroloop._patches`.
     fn _replaced(slf: &Bound<'_, Self>, bits: u32) -> PyResult<bool> {
         let scheduler = slf.as_super();
-        let patches = &scheduler.get().patches;
+        let patches = scheduler.get().patches();
         let py = slf.py();
         let unchanged = TRANSPORTS.are_unchanged(py) && EXECUTOR.are_unchanged(py);
         if unchanged && patches.is_untouched(slf) && guard::has_all_code(py) {

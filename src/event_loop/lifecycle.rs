@@ -14,7 +14,7 @@ use crate::ffi::panic;
 use crate::interop::imports;
 use crate::logging;
 use crate::reactor::clock;
-use crate::scheduler::{current_thread, patches, turn};
+use crate::scheduler::{Scheduler, current_thread, patches, turn};
 use crate::signals;
 use crate::watchdog;
 
@@ -35,7 +35,7 @@ impl EventLoop {
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::check_can_run(slf)?;
         logging::install(slf.py())?;
-        let number = slf.as_super().get().metrics.number.get();
+        let number = slf.as_super().get().metrics().number.get();
         let run = tracing::debug_span!(target: "ferroloop::loop", "run", event_loop = number);
         let run = run.entered();
         tracing::debug!(target: "ferroloop::loop", "a loop starts");
@@ -153,7 +153,7 @@ impl EventLoop {
             return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
         }
         scheduler.set_closed(py, true);
-        scheduler.registry_entry.unregister(py);
+        scheduler.unregister(py);
         scheduler.dispose(py);
         Ok(())
     }
@@ -180,14 +180,14 @@ impl EventLoop {
     pub(super) fn on_run_start(slf: &Bound<'_, Self>) {
         let (py, scheduler) = (slf.py(), slf.as_super().get());
         scheduler.call_before_sleep(py, signals::install_for_run);
-        scheduler.registry_entry.register(slf.as_super());
-        watchdog::loop_runs(py, &scheduler.metrics);
-        scheduler.metrics.run_begins(clock::nanoseconds());
+        Scheduler::register(slf.as_super());
+        watchdog::loop_runs(py, scheduler.metrics());
+        scheduler.metrics().run_begins(clock::nanoseconds());
     }
 
     /// Called when a run ends.
     pub(super) fn on_run_end(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.as_super().get().metrics.run_ends(clock::nanoseconds());
+        slf.as_super().get().metrics().run_ends(clock::nanoseconds());
         signals::uninstall_after_run(slf.as_super())
     }
 

@@ -16,7 +16,7 @@ impl EventLoop {
     fn _metrics<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let py = slf.py();
         let scheduler = slf.as_super().get();
-        let metrics = &scheduler.metrics;
+        let metrics = scheduler.metrics();
         let time = metrics.time(clock::nanoseconds());
         let found = PyDict::new(py);
         for (name, value) in [
@@ -25,7 +25,7 @@ impl EventLoop {
             (intern!(py, "callbacks"), metrics.callbacks.get()),
             (intern!(py, "task_steps"), metrics.task_steps.get()),
             (intern!(py, "polls"), metrics.polls.get()),
-            (intern!(py, "ready"), scheduler.ready.len(py) as u64),
+            (intern!(py, "ready"), scheduler.ready_count(py) as u64),
             (intern!(py, "ready_max"), metrics.ready_max.get()),
             (intern!(py, "threadsafe_calls"), metrics.threadsafe_calls.get()),
             (intern!(py, "slow_callbacks"), metrics.slow_callbacks.get()),
@@ -35,8 +35,7 @@ impl EventLoop {
         ] {
             found.set_item(name, value)?;
         }
-        let (timers, cancelled) =
-            scheduler.timers.with(py, |timers| (timers.len(), timers.cancelled()));
+        let (timers, cancelled) = scheduler.timer_counts(py);
         found.set_item(intern!(py, "timers"), timers - cancelled.min(timers))?;
         found.set_item(intern!(py, "timers_cancelled"), cancelled)?;
         found.set_item(intern!(py, "time_running"), clock::seconds(time.running))?;

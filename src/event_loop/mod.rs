@@ -125,7 +125,7 @@ impl EventLoop {
         };
         signals::create_pipe(cls.py())?;
         let scheduler = Scheduler::new(cls.py())?;
-        scheduler.patches.hooks.set(cls.py(), Some(hooks::LOOP_HOOKS));
+        scheduler.patches().set_hooks(cls.py(), hooks::LOOP_HOOKS);
         Ok(PyClassInitializer::from(scheduler).add_subclass(event_loop))
     }
 

@@ -59,7 +59,7 @@ impl EventLoop {
         )?;
         // The file object identifies the watch if it is closed before the watch is removed.
         let runnable = Runnable { argument: file_object, ..Runnable::new(&HANDLE, handle.clone()) };
-        let replaced = this.watches.with(py, |watches| watches.set(fd, direction, runnable));
+        let replaced = this.watch(py, fd, direction, runnable);
         let mut replaced = replaced.map_err(|refused| os_error(py, &refused.error))?;
         cancel(py, replaced.same.take())?;
         cancel(py, replaced.stale.take())?;
@@ -78,11 +78,9 @@ impl EventLoop {
         }
         let fd = match descriptor(fd) {
             Ok(fd) => fd,
-            Err(invalid) => {
-                this.watches.with(py, |watches| watches.find_argument(fd)).ok_or(invalid)?
-            }
+            Err(invalid) => this.watched_with_argument(fd).ok_or(invalid)?,
         };
-        let removed = this.watches.with(py, |watches| watches.unset(fd, direction));
+        let removed = this.unwatch(py, fd, direction);
         let was_set = removed.as_ref().is_some_and(|runnable| !is_idle_reader(py, runnable));
         cancel(py, removed)?;
         Ok(was_set)
@@ -132,11 +130,8 @@ impl EventLoop {
 
     /// Return for which events a descriptor is watched, as a mask of `selectors` events, or 0.
     fn _watched_events(slf: &Bound<'_, Self>, fd: RawFd) -> u32 {
-        let py = slf.py();
-        slf.as_super().get().watches.with(py, |watches| {
-            u32::from(watches.is_set(fd, Direction::Read))
-                | u32::from(watches.is_set(fd, Direction::Write)) << 1
-        })
+        let is_watched = |direction| slf.as_super().get().is_watched(slf.py(), fd, direction);
+        u32::from(is_watched(Direction::Read)) | u32::from(is_watched(Direction::Write)) << 1
     }
 
     /// The handles of a descriptor for reading and for writing. None for a direction that is not
@@ -145,19 +140,16 @@ impl EventLoop {
         slf: &Bound<'py, Self>,
         fd: RawFd,
     ) -> (Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>) {
-        let py = slf.py();
-        slf.as_super().get().watches.with(py, |watches| {
-            let mut handle = |direction| {
-                let runnable = watches.get(fd, direction)?;
-                is_handle(runnable.kind).then(|| runnable.object.bind(py).clone())
-            };
-            (handle(Direction::Read), handle(Direction::Write))
-        })
+        let handle = |direction| {
+            let (kind, object) = slf.as_super().get().watcher(slf.py(), fd, direction)?;
+            is_handle(kind).then_some(object)
+        };
+        (handle(Direction::Read), handle(Direction::Write))
     }
 
     /// All watched descriptors.
     fn _watched_descriptors(slf: &Bound<'_, Self>) -> Vec<RawFd> {
-        slf.as_super().get().watches.with(slf.py(), |watches| watches.descriptors())
+        slf.as_super().get().watched_descriptors(slf.py())
     }
 
     /// Replaces the watches of a descriptor: these handles run when it is ready.
@@ -173,10 +165,10 @@ impl EventLoop {
             match handle {
                 Some(handle) => {
                     let runnable = queued(handle);
-                    let set = this.watches.with(py, |watches| watches.set(fd, direction, runnable));
+                    let set = this.watch(py, fd, direction, runnable);
                     drop(set.map_err(|refused| os_error(py, &refused.error))?);
                 }
-                None => drop(this.watches.with(py, |watches| watches.unset(fd, direction))),
+                None => drop(this.unwatch(py, fd, direction)),
             }
         }
         Ok(())

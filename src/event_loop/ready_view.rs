@@ -16,7 +16,7 @@ use crate::scheduler::Runnable;
 impl EventLoop {
     /// The number of callbacks that are ready.
     fn _ready_count(slf: &Bound<'_, Self>) -> usize {
-        slf.as_super().get().ready.len(slf.py())
+        slf.as_super().get().ready_count(slf.py())
     }
 
     /// Remove the next callback from the queue; return it as the handle that asyncio would have
@@ -27,7 +27,7 @@ impl EventLoop {
     fn _take_ready<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let scheduler = slf.as_super();
-        let Some(runnable) = scheduler.get().ready.pop(py) else {
+        let Some(runnable) = scheduler.get().pop_ready(py) else {
             return Err(PyIndexError::new_err("pop from an empty deque"));
         };
         as_handle(scheduler, runnable)
@@ -42,7 +42,7 @@ impl EventLoop {
     fn _ready_handles<'py>(slf: &Bound<'py, Self>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let py = slf.py();
         let scheduler = slf.as_super();
-        let taken = scheduler.get().ready.take(py);
+        let taken = scheduler.get().take_ready(py);
         let handles = taken.into_iter().map(|runnable| as_handle(scheduler, runnable));
         let handles = handles.collect::<PyResult<Vec<_>>>()?;
         Self::_set_ready_handles(slf, handles.clone());
@@ -52,7 +52,7 @@ impl EventLoop {
     /// Replace the contents of the queue by these handles.
     fn _set_ready_handles(slf: &Bound<'_, Self>, handles: Vec<Bound<'_, PyAny>>) {
         let (py, this) = (slf.py(), slf.as_super().get());
-        let dropped = this.ready.take(py);
+        let dropped = this.take_ready(py);
         handles.into_iter().for_each(|handle| this.push(py, queued(handle)));
         drop(dropped);
     }

@@ -65,7 +65,7 @@ impl FastMethod for CallSoonThreadsafe {
         let handle = schedule(slf.as_super(), callback, arguments)?;
         #[cfg(Py_3_14)]
         handle.get().mark_threadsafe(slf.py());
-        slf.as_super().get().metrics.threadsafe_calls.add(1);
+        slf.as_super().get().metrics().threadsafe_calls.add(1);
         slf.as_super().get().wake();
         Ok(handle.into_any())
     }
@@ -209,7 +209,7 @@ fn context_of<'py>(
     };
     match context.filter(|context| !context.is_none()) {
         Some(context) => Ok(ChosenContext::given(context)),
-        None => scheduler.contexts.current(arguments.py()),
+        None => scheduler.contexts().current(arguments.py()),
     }
 }
 
@@ -281,7 +281,7 @@ impl EventLoop {
         let is_known =
             handle.is_instance_of::<TimerHandle>() || foreign_handle::is_asyncio_timer(handle);
         if is_known && handle.getattr(intern!(slf.py(), "_scheduled"))?.is_truthy()? {
-            slf.as_super().get().timers.with(slf.py(), |timers| timers.note_cancelled());
+            slf.as_super().get().note_cancelled_timer(slf.py());
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ impl EventLoop {
         value: Bound<'py, PyAny>,
     ) -> PyResult<()> {
         object::generic_setattr(slf, &name, Some(&value))?;
-        let patches = &slf.as_super().get().patches;
+        let patches = slf.as_super().get().patches();
         if name.to_str()? == "_scheduled" {
             patches.set_scheduled(slf.py(), value.cast_into::<PyList>().ok());
         } else if !attribute::is_data_of_class(slf, &name) {
@@ -70,7 +70,7 @@ impl EventLoop {
 
     fn __delattr__<'py>(slf: &Bound<'py, Self>, name: Bound<'py, PyString>) -> PyResult<()> {
         object::generic_setattr(slf, &name, None)?;
-        slf.as_super().get().patches.invalidate(slf.py());
+        slf.as_super().get().patches().invalidate(slf.py());
         Ok(())
     }
 
@@ -102,7 +102,7 @@ impl EventLoop {
 
     /// Sets whether turns must call `loop._selector.select()`, which the program has replaced.
     fn _use_foreign_select(slf: &Bound<'_, Self>, foreign: bool) {
-        slf.as_super().get().patches.foreign_select.set(slf.py(), foreign);
+        slf.as_super().get().patches().set_foreign_select(slf.py(), foreign);
     }
 
     /// From now on the loop sleeps in `loop._selector`, which also waits for the descriptor

@@ -59,7 +59,7 @@ fn push<'py>(
         context: None,
     };
     this.push(py, runnable);
-    Some(this.wake_signal.clone())
+    Some(this.wake_signal().clone())
 }
 
 static RESULT: RunnableKind = RunnableKind::of::<JobOutcome<WithResult>>();

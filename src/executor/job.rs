@@ -123,9 +123,9 @@ impl Job {
         let this = scheduler.get();
         let future = Bound::new(py, Future::for_loop(scheduler)?)?;
         let waiting = completion::waiting_runnable(future.clone());
-        let key = this.parked.with(py, |parked| parked.await_reply(waiting));
+        let key = this.await_reply(py, waiting);
         let job = Self::watching(&future, Work::DetachedJob(scheduler.clone().unbind(), key))?;
-        Ok((job, DetachedJob::new(work, this.inbox.clone(), key), future))
+        Ok((job, DetachedJob::new(work, this.inbox().clone(), key), future))
     }
 
     /// Creates a job that is withdrawn when the future is cancelled.
@@ -161,9 +161,7 @@ impl Job {
             .and_then(|(workers, ticket)| workers.upgrade()?.queue().remove(ticket));
         let work = self.work.take(py);
         let released = match &work {
-            Some(Work::DetachedJob(scheduler, key)) => {
-                scheduler.get().parked.with(py, |parked| parked.release(*key))
-            }
+            Some(Work::DetachedJob(scheduler, key)) => scheduler.get().release_slot(py, *key),
             _ => None,
         };
         drop((queued, work, released));

@@ -54,7 +54,7 @@ pub(super) fn run_owned<'py>(
     handle: &Bound<'py, Handle>,
 ) -> PyOutcome<'py, ()> {
     let py = handle.py();
-    let contexts = &scheduler.get().contexts;
+    let contexts = scheduler.get().contexts();
     let result = run(handle, |slot| slot.to_enter(py, contexts));
     if object::is_shared(handle) {
         Handle::track(handle);

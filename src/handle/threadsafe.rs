@@ -23,7 +23,7 @@ pub(super) fn run<'py>(
     scheduler: &Bound<'py, Scheduler>,
     handle: &Bound<'py, Handle>,
 ) -> PyOutcome<'py, ()> {
-    let _running = scheduler.get().running.begin(handle.as_any());
+    let _running = scheduler.get().running().begin(handle.as_any());
     run_owned(scheduler, handle)
 }
 
@@ -40,5 +40,5 @@ pub(super) fn wait_for_end(handle: &Bound<'_, Handle>) -> PyResult<()> {
     if scheduler.thread(py) == current_thread(py)? {
         return Ok(());
     }
-    scheduler.running.wait_for_end(handle.as_any())
+    scheduler.running().wait_for_end(handle.as_any())
 }

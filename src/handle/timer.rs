@@ -123,7 +123,7 @@ impl TimerHandle {
         let py = slf.py();
         slf.get().scheduled.set(py, true);
         let timer = Timer { kind: &TIMER, object: slf.clone().into_any().unbind() };
-        scheduler.get().timers.with(py, |timers| timers.push(deadline, timer));
+        scheduler.get().add_timer(py, deadline, timer);
     }
 
     fn when<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
@@ -254,13 +254,7 @@ impl TimerHandle {
         let py = slf.py();
         let mut removed = None;
         if slf.get().scheduled.get(py) {
-            removed = scheduler.get().timers.with(py, |timers| {
-                let taken = timers.take_last_if(|last| last.object.as_ptr() == slf.as_ptr());
-                if taken.is_none() {
-                    timers.note_cancelled();
-                }
-                taken
-            });
+            removed = scheduler.get().cancel_timer(py, slf.as_unbound());
         }
         if removed.is_some() {
             slf.get().scheduled.set(py, false);

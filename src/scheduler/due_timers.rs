@@ -1,4 +1,4 @@
-//! Moves timers that are due to the ready queue, and removes cancelled ones.
+//! Adds and cancels timers, moves those that are due to the ready queue, and removes cancelled ones.
 
 #![forbid(unsafe_code)]
 
@@ -9,11 +9,43 @@ use super::{Scheduler, Timer};
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::reactor::clock;
 
+impl Scheduler {
+    /// Adds a timer that is due at `deadline`, on the loop's clock.
+    #[inline]
+    pub fn add_timer(&self, py: Python<'_>, deadline: f64, timer: Timer) {
+        self.core.timers.with(py, |timers| timers.push(deadline, timer));
+    }
+
+    /// Removes the timer of `object` if that is cheap, as it is for the last one in the heap;
+    /// otherwise notes that it is cancelled. The caller drops the timer.
+    #[inline]
+    #[must_use = "dropping a timer may run Python: do it where that is safe"]
+    pub fn cancel_timer<T>(&self, py: Python<'_>, object: &Py<T>) -> Option<Timer> {
+        self.core.timers.with(py, |timers| {
+            let taken = timers.take_last_if(|last| last.object.is(object));
+            if taken.is_none() {
+                timers.note_cancelled();
+            }
+            taken
+        })
+    }
+
+    /// Notes that a timer is cancelled.
+    pub fn note_cancelled_timer(&self, py: Python<'_>) {
+        self.core.timers.with(py, |timers| timers.note_cancelled());
+    }
+
+    /// Number of timers, and how many of them are cancelled.
+    pub fn timer_counts(&self, py: Python<'_>) -> (usize, usize) {
+        self.core.timers.with(py, |timers| (timers.len(), timers.cancelled()))
+    }
+}
+
 /// Arms the timers that asyncio's own code has put into `loop._scheduled`.
 #[inline(always)]
 pub(super) fn arm_foreign_timers<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let patches = &scheduler.get().patches;
+    let patches = &scheduler.get().mode.patches;
     if let Some(scheduled) = patches.scheduled(py) {
         if let Some(hooks) = patches.hooks.get(py) {
             return (hooks.arm_timers)(scheduler, &scheduled).or_raise(py);
@@ -30,8 +62,8 @@ pub(super) fn queue_due_timers<'py>(
     time: Option<u64>,
 ) -> PyOutcome<'py, ()> {
     let this = scheduler.get();
-    if this.timers.with(scheduler.py(), |timers| timers.is_empty()) {
-        if time.is_none() && this.metrics.wants_sample() {
+    if this.core.timers.with(scheduler.py(), |timers| timers.is_empty()) {
+        if time.is_none() && this.shared.metrics.wants_sample() {
             sample_clock(this);
         }
         return Ok(());
@@ -42,13 +74,13 @@ pub(super) fn queue_due_timers<'py>(
 /// Reads the clock for the metrics alone.
 #[cold]
 fn sample_clock(this: &Scheduler) {
-    this.metrics.sample(clock::coarse_tick, clock::nanoseconds);
+    this.shared.metrics.sample(clock::coarse_tick, clock::nanoseconds);
 }
 
 fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
-    let metrics = &this.metrics;
+    let metrics = &this.shared.metrics;
     let time = time.unwrap_or_else(|| {
         let time = clock::nanoseconds();
         metrics.note_turn(time);
@@ -61,9 +93,11 @@ fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> Py
     };
     let end_time = now + clock::RESOLUTION;
     let is_cancelled = |timer: &Timer| timer.is_cancelled(py);
-    let due = this.timers.with(py, |timers| timers.take_due_in_bulk(end_time, is_cancelled));
+    let due = this.core.timers.with(py, |timers| timers.take_due_in_bulk(end_time, is_cancelled));
     due.into_iter().for_each(|timer| queue_timer(py, this, timer));
-    while let Some(timer) = this.timers.with(py, |timers| timers.pop_due(end_time, is_cancelled)) {
+    while let Some(timer) =
+        this.core.timers.with(py, |timers| timers.pop_due(end_time, is_cancelled))
+    {
         queue_timer(py, this, timer);
     }
     Ok(())
@@ -72,13 +106,13 @@ fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> Py
 #[inline(always)]
 fn queue_timer(py: Python<'_>, this: &Scheduler, timer: Timer) {
     (timer.kind.left_timers)(timer.object.bind(py));
-    this.ready.push(py, timer.into_runnable());
+    this.core.ready.push(py, timer.into_runnable());
 }
 
 /// Keeps memory bounded, since most timers are cancelled before they fire.
 #[inline(always)]
 pub(super) fn discard_cancelled_timers(py: Python<'_>, this: &Scheduler) {
-    if this.timers.with(py, |timers| timers.cancelled()) != 0 {
+    if this.core.timers.with(py, |timers| timers.cancelled()) != 0 {
         discard_noted_timers(py, this);
     }
 }
@@ -86,11 +120,12 @@ pub(super) fn discard_cancelled_timers(py: Python<'_>, this: &Scheduler) {
 fn discard_noted_timers(py: Python<'_>, this: &Scheduler) {
     let cancelled = |timer: &Timer| timer.is_cancelled(py);
     loop {
-        let head = this.timers.with(py, |timers| timers.pop_cancelled_head(cancelled));
+        let head = this.core.timers.with(py, |timers| timers.pop_cancelled_head(cancelled));
         let Some(timer) = head else { break };
         (timer.kind.left_timers)(timer.object.bind(py));
     }
     let purged = this
+        .core
         .timers
         .with(py, |timers| if timers.wants_purge() { timers.purge(cancelled) } else { Vec::new() });
     for timer in purged {

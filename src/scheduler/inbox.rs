@@ -52,13 +52,40 @@ pub struct ParkedSlot {
     entry: Option<Arc<dyn ParkedEntry>>,
 }
 
+impl Scheduler {
+    /// Reserves a slot for a runnable; `entry` creates the slot's owner from its key.
+    pub fn reserve_slot<R: ParkedEntry + 'static>(
+        &self,
+        py: Python<'_>,
+        entry: impl FnOnce(SlotKey) -> Arc<R>,
+    ) -> Arc<R> {
+        self.core.parked.with(py, |parked| parked.reserve(entry))
+    }
+
+    /// Parks `runnable` until a [`Message::Reply`].
+    pub fn await_reply(&self, py: Python<'_>, runnable: Runnable) -> SlotKey {
+        self.core.parked.with(py, |parked| parked.await_reply(runnable))
+    }
+
+    /// Parks `runnable` until the next [`Message::Wake`]. Returns what the caller has to drop.
+    #[inline]
+    #[must_use = "dropping a runnable may run Python: do it where that is safe"]
+    pub fn park(&self, py: Python<'_>, key: SlotKey, runnable: Runnable) -> Option<Runnable> {
+        self.core.parked.with(py, |parked| parked.park(key, runnable))
+    }
+
+    /// Releases a slot. `None` if the key is no longer valid.
+    pub fn release_slot(&self, py: Python<'_>, key: SlotKey) -> Option<ParkedSlot> {
+        self.core.parked.with(py, |parked| parked.release(key))
+    }
+}
+
 /// The runnables that wait for a wake-up or a reply, by key.
 #[derive(Default)]
-pub struct Parked(Slab<ParkedSlot>);
+pub(super) struct Parked(Slab<ParkedSlot>);
 
 impl Parked {
-    /// Reserves a slot; `entry` creates its owner from the slot's key.
-    pub fn reserve<R: ParkedEntry + 'static>(
+    fn reserve<R: ParkedEntry + 'static>(
         &mut self,
         entry: impl FnOnce(SlotKey) -> Arc<R>,
     ) -> Arc<R> {
@@ -70,14 +97,11 @@ impl Parked {
         entry
     }
 
-    /// Parks `runnable` until a [`Message::Reply`].
-    pub fn await_reply(&mut self, runnable: Runnable) -> SlotKey {
+    fn await_reply(&mut self, runnable: Runnable) -> SlotKey {
         self.0.insert(ParkedSlot { waiting: Some(runnable), entry: None })
     }
 
-    /// Parks `runnable` until the next wake-up. Returns what the caller has to drop.
-    #[must_use = "dropping a runnable may run Python: do it where that is safe"]
-    pub fn park(&mut self, key: SlotKey, runnable: Runnable) -> Option<Runnable> {
+    fn park(&mut self, key: SlotKey, runnable: Runnable) -> Option<Runnable> {
         match self.0.get_mut(key) {
             Some(slot) => slot.waiting.replace(runnable),
             None => Some(runnable),
@@ -85,12 +109,11 @@ impl Parked {
     }
 
     /// Removes and returns the parked runnable.
-    pub fn unpark(&mut self, key: SlotKey) -> Option<Runnable> {
+    fn unpark(&mut self, key: SlotKey) -> Option<Runnable> {
         self.0.get_mut(key)?.waiting.take()
     }
 
-    /// Releases the slot. `None` if the key is no longer valid.
-    pub fn release(&mut self, key: SlotKey) -> Option<ParkedSlot> {
+    fn release(&mut self, key: SlotKey) -> Option<ParkedSlot> {
         self.0.remove(key)
     }
 
@@ -100,7 +123,7 @@ impl Parked {
     }
 
     /// Reports the parked runnables to the garbage collector.
-    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.0
             .iter()
             .filter_map(|slot| slot.waiting.as_ref())
@@ -114,10 +137,10 @@ pub(super) fn read<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()>
     let py = scheduler.py();
     let this = scheduler.get();
     let mut result = Ok(());
-    for message in this.inbox.take() {
+    for message in this.shared.inbox.take() {
         // Process all of them even if one raises.
         result = result.and(match message {
-            Message::Wake(key) => match this.parked.with(py, |parked| parked.unpark(key)) {
+            Message::Wake(key) => match this.core.parked.with(py, |parked| parked.unpark(key)) {
                 Some(runnable) => (runnable.kind.run)(scheduler, runnable),
                 None => Ok(()), // it was resumed already, or has finished
             },
@@ -131,7 +154,7 @@ pub(super) fn read<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()>
 /// Delivers replies and leaves all other messages for the next turn: the caller may be inside a
 /// callback.
 pub(super) fn deliver_replies<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
-    let inbox = &scheduler.get().inbox;
+    let inbox = &scheduler.get().shared.inbox;
     if !inbox.has_messages() {
         return Ok(());
     }
@@ -150,7 +173,7 @@ fn deliver<'py>(
     reply: Reply,
 ) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    let released = scheduler.get().parked.with(py, |parked| parked.release(key));
+    let released = scheduler.get().core.parked.with(py, |parked| parked.release(key));
     match released.and_then(|released| released.waiting) {
         Some(waiting) => reply(scheduler, waiting),
         None => Ok(()), // it was cancelled
@@ -159,11 +182,11 @@ fn deliver<'py>(
 
 /// Refuses further messages and cancels all owners of slots; part of closing the loop.
 pub(super) fn close(py: Python<'_>, scheduler: &Scheduler) {
-    for message in scheduler.inbox.close() {
+    for message in scheduler.shared.inbox.close() {
         // A message may own the program's values, such as a future that was never started.
         panic::drop_catching(message);
     }
-    let cancelled = scheduler.parked.with(py, Parked::take_all);
+    let cancelled = scheduler.core.parked.with(py, Parked::take_all);
     for entry in cancelled.iter().filter_map(|released| released.entry.as_ref()) {
         entry.cancel(py);
     }

@@ -90,12 +90,12 @@ pub struct Patches {
     flags: AttachedCell<u32>,
     handle_run: AttachedCell<Option<Py<PyAny>>>,
     has_instance_attributes: AttachedCell<bool>,
-    pub(crate) hooks: AttachedCell<Option<LoopHooks>>,
+    pub(super) hooks: AttachedCell<Option<LoopHooks>>,
     /// Whether `loop._selector.select` was replaced, so that the turn must call it.
-    pub(crate) foreign_select: AttachedCell<bool>,
+    pub(super) foreign_select: AttachedCell<bool>,
     /// Whether `loop._selector` is a selector that the program gave the loop: it waits for the
     /// poller's descriptor.
-    pub(crate) given_selector: AttachedCell<bool>,
+    pub(super) given_selector: AttachedCell<bool>,
     /// `loop._scheduled`, to which only asyncio's own code adds timers.
     scheduled: AttachedCell<Option<Py<PyList>>>,
 }
@@ -204,6 +204,16 @@ impl Patches {
         self.handle_run.is_some(py)
     }
 
+    /// Sets the functions of the upper layer.
+    pub fn set_hooks(&self, py: Python<'_>, hooks: LoopHooks) {
+        self.hooks.set(py, Some(hooks));
+    }
+
+    /// Sets whether `loop._selector.select` was replaced, so that the turn must call it.
+    pub fn set_foreign_select(&self, py: Python<'_>, foreign: bool) {
+        self.foreign_select.set(py, foreign);
+    }
+
     /// Sets the list that is `loop._scheduled`.
     pub fn set_scheduled(&self, py: Python<'_>, list: Option<Bound<'_, PyList>>) {
         self.scheduled.store(py, list);
@@ -230,7 +240,7 @@ impl Patches {
 /// Checks what is replaced, if a class or the code of a function has changed.
 #[cold]
 pub fn check<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<()> {
-    match scheduler.get().patches.hooks.get(scheduler.py()) {
+    match scheduler.get().mode.patches.hooks.get(scheduler.py()) {
         Some(hooks) => (hooks.check)(scheduler),
         None => Ok(()),
     }
@@ -239,12 +249,12 @@ pub fn check<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<()> {
 /// Whether tasks and futures must call `loop.call_soon()` and not just be queued.
 #[inline(always)]
 pub fn must_call_soon(scheduler: &Bound<'_, Scheduler>) -> bool {
-    !scheduler.get().patches.is_untouched(scheduler) && is_call_soon_replaced(scheduler)
+    !scheduler.get().mode.patches.is_untouched(scheduler) && is_call_soon_replaced(scheduler)
 }
 
 #[cold]
 fn is_call_soon_replaced(scheduler: &Bound<'_, Scheduler>) -> bool {
     // What a check raises, `loop.call_soon()` raises again.
     check(scheduler).is_err()
-        || scheduler.get().patches.flags(scheduler.py()) & flag::CALL_SOON != 0
+        || scheduler.get().mode.patches.flags(scheduler.py()) & flag::CALL_SOON != 0
 }

@@ -80,7 +80,7 @@ pub fn slow_callback(
     seconds: f64,
 ) -> PyResult<()> {
     let py = scheduler.py();
-    scheduler.get().metrics.slow_callbacks.add(1);
+    scheduler.get().shared.metrics.slow_callbacks.add(1);
     // asyncio logs the task instead of the handle of its step; our steps have no handle.
     let shown = if described.hasattr(intern!(py, "_callback"))? {
         imports::format_handle(py)?.call1((described,))?

@@ -34,7 +34,7 @@ pub fn sleep(
     timeout: Option<Duration>,
     began: u64,
 ) -> (io::Result<()>, u64) {
-    let sleeping = &this.sleeping;
+    let sleeping = &this.core.sleeping;
     let setting = sleeping.busy_poll.get(py);
     let plan = match setting {
         // Not measured: an event may arrive right after the spin, and this would not be a real
@@ -57,7 +57,7 @@ pub fn sleep(
             before.and_then(|before| Some(clock::thread_nanoseconds()?.saturating_sub(before)));
         // Read before waiting for the GIL, which is not idle time.
         let now = clock::nanoseconds();
-        this.metrics.sleep_ends(now);
+        this.shared.metrics.sleep_ends(now);
         (polled, now, cost)
     });
     let found = poller.event_count() != 0 || poller.was_woken();

@@ -19,7 +19,7 @@ use crate::reactor::clock;
 pub fn run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     loop {
-        if scheduler.get().patches.flags(py) & flag::RUN_ONCE == 0 {
+        if scheduler.get().mode.patches.flags(py) & flag::RUN_ONCE == 0 {
             turn(scheduler)?;
         } else {
             turn_by_python(scheduler)?;
@@ -59,7 +59,7 @@ pub fn once<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
 fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
-    this.metrics.turns.add(1);
+    this.shared.metrics.turns.add(1);
     arm_foreign_timers(scheduler)?;
     discard_cancelled_timers(py, this);
     // Only a turn nested in a callback finds anything here.
@@ -69,9 +69,9 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let time = wait(scheduler)?;
     queue_due_timers(scheduler, time)?;
     let result = run_ready(scheduler);
-    this.contexts.end_turn(py);
+    this.core.contexts.end_turn(py);
     // If more is ready, the next step sets the current task again: leave it set until then.
-    if result.is_err() || this.is_stopping(py) || this.ready.len(py) == 0 {
+    if result.is_err() || this.is_stopping(py) || this.core.ready.len(py) == 0 {
         leave_task(scheduler);
     }
     result?;
@@ -82,23 +82,23 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
 fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
     let this = scheduler.get();
-    if !this.patches.is_untouched(scheduler) || !Patches::has_code(py) {
+    if !this.mode.patches.is_untouched(scheduler) || !Patches::has_code(py) {
         patches::check(scheduler).or_raise(py)?;
         this.update_instrumented(py);
     }
-    let ready = this.ready.len(py);
-    this.metrics.ready_max.raise_to(ready as u64);
+    let ready = this.core.ready.len(py);
+    this.shared.metrics.ready_max.raise_to(ready as u64);
     if ready != 0 {
-        this.waiters.with(py, SocketWaiters::note_callbacks);
+        this.core.socket_waiters.with(py, SocketWaiters::note_callbacks);
     }
     let (mut left, mut task_steps) = (ready, 0);
-    this.deferred.begin_turn(py, ready);
+    this.core.deferred.begin_turn(py, ready);
     let result = loop {
         if left == 0 {
             break Ok(());
         }
-        this.ready.prefetch(py);
-        let Some(runnable) = this.ready.pop(py) else { break Ok(()) };
+        this.core.ready.prefetch(py);
+        let Some(runnable) = this.core.ready.pop(py) else { break Ok(()) };
         left -= 1;
         let result = if this.mode.instrumented.get(py) {
             task_steps += u64::from(runnable.kind.sets_current_task);
@@ -109,14 +109,14 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
             } else {
                 leave_task(scheduler);
             }
-            this.deferred.begin_callback(py);
+            this.core.deferred.begin_callback(py);
             // Destructure and rebuild to avoid the spill described at `ReadyQueue`.
             let Runnable { kind, object, argument, context } = runnable;
             let runnable = Runnable { kind, object, argument, context };
             let result = run_one(scheduler, kind, runnable);
-            this.deferred.end_callback(py);
+            this.core.deferred.end_callback(py);
             let after_callback = run_after_callback(scheduler);
-            let due = this.deferred.is_due(py);
+            let due = this.core.deferred.is_due(py);
             let after_turn = if due { run_after_turn(scheduler) } else { Ok(()) };
             result.and(after_callback).and(after_turn)
         };
@@ -125,7 +125,7 @@ fn run_ready<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         }
     };
     let result = end_busy_turn(scheduler).and(result);
-    let metrics = &this.metrics;
+    let metrics = &this.shared.metrics;
     metrics.callbacks.add((ready - left) as u64);
     metrics.task_steps.add(task_steps);
     result
@@ -166,10 +166,10 @@ fn report_uncaught<'py>(
 #[inline(always)]
 pub(super) fn run_after_callback<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
     let py = scheduler.py();
-    if !scheduler.get().deferred.has_after_callback(py) {
+    if !scheduler.get().core.deferred.has_after_callback(py) {
         return Ok(());
     }
-    run_all(scheduler, scheduler.get().deferred.take_after_callback(py))
+    run_all(scheduler, scheduler.get().core.deferred.take_after_callback(py))
 }
 
 fn run_all<'py>(scheduler: &Bound<'py, Scheduler>, runnables: Vec<Runnable>) -> PyOutcome<'py, ()> {
@@ -184,13 +184,13 @@ fn run_all<'py>(scheduler: &Bound<'py, Scheduler>, runnables: Vec<Runnable>) -> 
 /// Stops deferring to the end of the turn, and runs what was deferred.
 #[inline(always)]
 pub(super) fn end_busy_turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
-    let pending = scheduler.get().deferred.end_turn(scheduler.py());
+    let pending = scheduler.get().core.deferred.end_turn(scheduler.py());
     if pending { run_after_turn(scheduler) } else { Ok(()) }
 }
 
 #[cold]
 fn run_after_turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
-    run_all(scheduler, scheduler.get().deferred.take_after_turn(scheduler.py()))
+    run_all(scheduler, scheduler.get().core.deferred.take_after_turn(scheduler.py()))
 }
 
 /// Runs one callback in debug mode, timed, or through a replaced `asyncio.Handle._run`.
@@ -227,7 +227,7 @@ fn run_instrumented<'py>(
 
 /// Runs one callback, through `asyncio.Handle._run` if a tool has replaced that.
 fn execute<'py>(scheduler: &Bound<'py, Scheduler>, runnable: Runnable) -> PyOutcome<'py, ()> {
-    match scheduler.get().patches.handle_run(scheduler.py()) {
+    match scheduler.get().mode.patches.handle_run(scheduler.py()) {
         Some((run, run_in_handle)) => run_in_handle(scheduler, runnable, &run),
         None => run_one(scheduler, runnable.kind, runnable),
     }
@@ -256,7 +256,7 @@ fn run_in_debug_mode<'py>(
 /// Processes the messages of other threads and of the wakers of Rust futures.
 #[inline(always)]
 pub(super) fn read_inbox<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
-    if !scheduler.get().inbox.has_messages() {
+    if !scheduler.get().shared.inbox.has_messages() {
         return Ok(());
     }
     leave_task(scheduler);
@@ -266,7 +266,7 @@ pub(super) fn read_inbox<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'p
 #[inline(always)]
 fn leave_task(scheduler: &Bound<'_, Scheduler>) {
     let py = scheduler.py();
-    let cell = &scheduler.get().leave_task;
+    let cell = &scheduler.get().turn_hooks.leave_task;
     if let Some(leave) = cell.get(py) {
         cell.set(py, None);
         leave(scheduler);

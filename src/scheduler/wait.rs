@@ -33,8 +33,8 @@ const MAXIMUM_SLEEP: f64 = 24.0 * 3600.0;
 pub(super) fn wait<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Option<u64>> {
     let py = scheduler.py();
     let this = scheduler.get();
-    let idle = this.ready.len(py) == 0 && !this.is_stopping(py);
-    if this.patches.foreign_select.get(py) {
+    let idle = this.core.ready.len(py) == 0 && !this.is_stopping(py);
+    if this.mode.patches.foreign_select.get(py) {
         return poll_or_sleep(scheduler, idle);
     }
     let mut time = None;
@@ -45,20 +45,20 @@ pub(super) fn wait<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Opt
         }
     }
     let is_due = {
-        let watches = this.watches.with(py, |watches| {
-            (watches.is_worth_polling() || this.has_signal_handlers.get(py))
+        let watches = this.core.watches.with(py, |watches| {
+            (watches.is_worth_polling() || this.turn_hooks.has_signal_handlers.get(py))
                 .then(|| watches.changes())
         });
         watches.is_some_and(|changes| {
             let now = || *time.get_or_insert_with(clock::nanoseconds);
-            this.sleeping.throttle.get(py).is_due(activity(this, changes), now)
+            this.core.sleeping.throttle.get(py).is_due(activity(this, changes), now)
         })
     };
     if is_due {
         return poll_or_sleep(scheduler, false);
     }
     if let Some(time) = time {
-        this.metrics.note_turn(time);
+        this.shared.metrics.note_turn(time);
     }
     Ok(time)
 }
@@ -66,7 +66,7 @@ pub(super) fn wait<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Opt
 /// Changes when the program sends or watches something.
 #[inline]
 fn activity(this: &Scheduler, changes: u64) -> u64 {
-    this.metrics.bytes_sent.get().wrapping_add(changes)
+    this.shared.metrics.bytes_sent.get().wrapping_add(changes)
 }
 
 /// The time in nanoseconds, if a timer is due.
@@ -75,7 +75,7 @@ fn time_if_timer_is_due(py: Python<'_>, this: &Scheduler) -> Option<u64> {
     if this.has_foreign_clock(py) {
         return None;
     }
-    let deadline = this.timers.with(py, |timers| timers.next_deadline())?;
+    let deadline = this.core.timers.with(py, |timers| timers.next_deadline())?;
     let time = clock::nanoseconds();
     (deadline < clock::seconds(time) + clock::RESOLUTION).then_some(time)
 }
@@ -87,8 +87,8 @@ fn poll_or_sleep<'py>(
 ) -> PyOutcome<'py, Option<u64>> {
     let py = scheduler.py();
     let this = scheduler.get();
-    let time = if this.patches.foreign_select.get(py) {
-        if this.patches.given_selector.get(py) {
+    let time = if this.mode.patches.foreign_select.get(py) {
+        if this.mode.patches.given_selector.get(py) {
             wait_by_given_selector(scheduler, idle)?;
         } else {
             select_by_python(scheduler, idle)?;
@@ -110,7 +110,8 @@ fn poll_or_sleep<'py>(
 /// Time until the next timer; `None` without timers.
 fn time_to_sleep<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Option<Duration>> {
     let py = scheduler.py();
-    let Some(deadline) = scheduler.get().timers.with(py, |timers| timers.next_deadline()) else {
+    let Some(deadline) = scheduler.get().core.timers.with(py, |timers| timers.next_deadline())
+    else {
         return Ok(None);
     };
     let wait = deadline - now(scheduler).or_raise(py)?;
@@ -147,10 +148,10 @@ fn select_by_python<'py>(scheduler: &Bound<'py, Scheduler>, idle: bool) -> PyOut
 pub fn use_given_selector(scheduler: &Bound<'_, Scheduler>) -> PyResult<RawFd> {
     let py = scheduler.py();
     let this = scheduler.get();
-    let fd = this.poller.inspect(py, |poller| poller.as_ref().map(|poller| poller.fd()));
+    let fd = this.core.poller.inspect(py, |poller| poller.as_ref().map(|poller| poller.fd()));
     let fd = fd.ok_or_else(|| PyRuntimeError::new_err("Event loop is closed"))?;
-    this.patches.given_selector.set(py, true);
-    this.patches.foreign_select.set(py, true);
+    this.mode.patches.given_selector.set(py, true);
+    this.mode.patches.foreign_select.set(py, true);
     Ok(fd)
 }
 
@@ -167,20 +168,20 @@ fn wait_by_given_selector<'py>(
     timeout = prepare_to_wait(scheduler, timeout)?;
     // Not reset: code that turns the loop itself calls the selector without going through this
     // function.
-    this.wake_signal.set_asleep(true);
-    if this.ready.len(py) != 0 || this.inbox.has_messages() {
+    this.shared.wake_signal.set_asleep(true);
+    if this.core.ready.len(py) != 0 || this.shared.inbox.has_messages() {
         timeout = Some(Duration::ZERO);
     }
     let sleeps = timeout != Some(Duration::ZERO);
     if sleeps {
-        this.metrics.sleep_begins(clock::nanoseconds());
+        this.shared.metrics.sleep_begins(clock::nanoseconds());
     }
     let selected = scheduler.getattr(intern!(py, "_selector")).and_then(|selector| {
         selector
             .call_method1(intern!(py, "select"), (timeout.map(|timeout| timeout.as_secs_f64()),))
     });
     if sleeps {
-        this.metrics.sleep_ends(clock::nanoseconds());
+        this.shared.metrics.sleep_ends(clock::nanoseconds());
     }
     let processed = selected
         .and_then(|events| scheduler.call_method1(intern!(py, "_process_events"), (events,)));
@@ -202,7 +203,7 @@ pub fn select<'py>(
     discard_cancelled_timers(py, this);
     run_after_callback(scheduler)?;
     end_busy_turn(scheduler)?;
-    let before = this.ready.len(py);
+    let before = this.core.ready.len(py);
     let next = time_to_sleep(scheduler)?;
     let timeout = match (timeout, next) {
         (Some(timeout), Some(next)) => Some(timeout.min(next)),
@@ -211,7 +212,7 @@ pub fn select<'py>(
     let time = poll(scheduler, timeout)?;
     inbox::deliver_replies(scheduler)?;
     queue_due_timers(scheduler, Some(time))?;
-    Ok(this.ready.len(py).saturating_sub(before))
+    Ok(this.core.ready.len(py).saturating_sub(before))
 }
 
 /// Does what is due before each poll; returns the time that the poll may take.
@@ -224,26 +225,26 @@ fn prepare_to_wait<'py>(
     let this = scheduler.get();
     logging::flush(py);
     if timeout != Some(Duration::ZERO) {
-        if let Some(before_sleep) = this.before_sleep.take(py) {
+        if let Some(before_sleep) = this.turn_hooks.before_sleep.take(py) {
             before_sleep(scheduler)?;
         }
         timeout = waiters::end_closed(scheduler, timeout)?;
         // Signal handlers or logging handlers may have queued something.
-        if this.ready.len(py) != 0 || this.is_stopping(py) {
+        if this.core.ready.len(py) != 0 || this.is_stopping(py) {
             timeout = Some(Duration::ZERO);
         }
     }
-    let own = this.watches.with(py, Watches::ensure_own_poller);
+    let own = this.core.watches.with(py, Watches::ensure_own_poller);
     own.map_err(|error| os_error(py, &error)).or_raise(py)?;
     Ok(timeout)
 }
 
 #[inline]
 fn note_poll(py: Python<'_>, this: &Scheduler, found: bool, now: u64) {
-    let activity = activity(this, this.watches.with(py, |watches| watches.changes()));
-    let mut throttle = this.sleeping.throttle.get(py);
+    let activity = activity(this, this.core.watches.with(py, |watches| watches.changes()));
+    let mut throttle = this.core.sleeping.throttle.get(py);
     throttle.note_poll(found, activity, now);
-    this.sleeping.throttle.set(py, throttle);
+    this.core.sleeping.throttle.set(py, throttle);
 }
 
 /// The poller, moved out of its cell while the loop polls. Put back even if a panic unwinds, since
@@ -256,7 +257,7 @@ struct BorrowedPoller<'a, 'py> {
 
 impl Drop for BorrowedPoller<'_, '_> {
     fn drop(&mut self) {
-        drop(self.scheduler.poller.replace(self.py, self.poller.take()));
+        drop(self.scheduler.core.poller.replace(self.py, self.poller.take()));
     }
 }
 
@@ -266,12 +267,12 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
     let py = scheduler.py();
     let this = scheduler.get();
     let timeout = prepare_to_wait(scheduler, timeout)?;
-    let mut borrowed = BorrowedPoller { py, scheduler: this, poller: this.poller.take(py) };
+    let mut borrowed = BorrowedPoller { py, scheduler: this, poller: this.core.poller.take(py) };
     let Some(poller) = &mut borrowed.poller else {
         let error = PyRuntimeError::new_err("Event loop is closed");
         return Err(Raised::of(py, error));
     };
-    let metrics = &this.metrics;
+    let metrics = &this.shared.metrics;
     metrics.polls.add(1);
     let (polled, now) = if timeout == Some(Duration::ZERO) {
         // Does not block, so it keeps the GIL.
@@ -282,8 +283,8 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
     } else {
         let began = clock::nanoseconds();
         metrics.sleep_begins(began);
-        let has_work = || this.ready.len(py) != 0 || this.inbox.has_messages();
-        this.wake_signal.sleep_unless(has_work, |may_sleep| {
+        let has_work = || this.core.ready.len(py) != 0 || this.shared.inbox.has_messages();
+        this.shared.wake_signal.sleep_unless(has_work, |may_sleep| {
             if may_sleep {
                 return sleep(py, this, poller, timeout, began);
             }
@@ -296,9 +297,10 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
         })
     };
     if polled.is_ok() {
-        this.watches.with(py, |watches| {
+        this.core.watches.with(py, |watches| {
             for (token, readiness) in poller.events() {
-                watches.deliver(py, token, readiness, |runnable| this.ready.push(py, runnable));
+                watches
+                    .deliver(py, token, readiness, |runnable| this.core.ready.push(py, runnable));
             }
         });
     }
@@ -307,7 +309,7 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
     drop(borrowed);
     match polled {
         Ok(()) if extra => {
-            if let Some(ready) = this.on_extra.get(py) {
+            if let Some(ready) = this.turn_hooks.on_extra.get(py) {
                 ready(scheduler)?;
             }
         }

@@ -36,9 +36,28 @@ pub struct SocketWaiter {
     kind: &'static SocketWaiterKind,
 }
 
+impl Scheduler {
+    /// Adds an operation that waits for a socket.
+    #[inline]
+    pub fn add_socket_waiter(
+        &self,
+        object: &Bound<'_, PyAny>,
+        kind: &'static SocketWaiterKind,
+    ) -> SlotKey {
+        self.core.socket_waiters.with(object.py(), |waiters| waiters.add(object, kind))
+    }
+
+    /// Removes an operation, unless it was found closed before; the caller drops it.
+    #[inline]
+    #[must_use = "drop it where no cell is borrowed"]
+    pub fn remove_socket_waiter(&self, py: Python<'_>, key: SlotKey) -> Option<SocketWaiter> {
+        self.core.socket_waiters.with(py, |waiters| waiters.remove(key))
+    }
+}
+
 /// All operations of a loop that wait for a socket.
 #[derive(Default)]
-pub struct SocketWaiters {
+pub(super) struct SocketWaiters {
     slots: Slab<SocketWaiter>,
     /// The slot to check next.
     next: usize,
@@ -47,20 +66,17 @@ pub struct SocketWaiters {
 }
 
 impl SocketWaiters {
-    /// Adds an operation.
-    pub fn add(&mut self, object: &Bound<'_, PyAny>, kind: &'static SocketWaiterKind) -> SlotKey {
+    fn add(&mut self, object: &Bound<'_, PyAny>, kind: &'static SocketWaiterKind) -> SlotKey {
         self.slots.insert(SocketWaiter { object: object.clone().unbind(), kind })
     }
 
-    /// Removes an operation, unless it was found closed before; the caller drops it.
-    #[must_use = "drop it where no cell is borrowed"]
-    pub fn remove(&mut self, key: SlotKey) -> Option<SocketWaiter> {
+    fn remove(&mut self, key: SlotKey) -> Option<SocketWaiter> {
         self.slots.remove(key)
     }
 
     /// Notes that callbacks have run, any of which may have closed any socket.
     #[inline(always)]
-    pub fn note_callbacks(&mut self) {
+    pub(super) fn note_callbacks(&mut self) {
         self.unchecked = self.slots.slot_count();
     }
 
@@ -82,23 +98,23 @@ impl SocketWaiters {
 
     /// Removes and returns all operations; the caller drops them.
     #[must_use = "drop them where no cell is borrowed"]
-    pub fn take_all(&mut self) -> Vec<SocketWaiter> {
+    pub(super) fn take_all(&mut self) -> Vec<SocketWaiter> {
         self.slots.take_all()
     }
 
     /// Reports the operations to the garbage collector.
-    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.slots.iter().try_for_each(|waiter| visit.call(&waiter.object))
     }
 }
 
 /// Ends the operations whose sockets are closed. Returns how long the loop may sleep then.
-pub fn end_closed<'py>(
+pub(super) fn end_closed<'py>(
     scheduler: &Bound<'py, Scheduler>,
     timeout: Option<Duration>,
 ) -> PyOutcome<'py, Option<Duration>> {
     let py = scheduler.py();
-    let waiters = &scheduler.get().waiters;
+    let waiters = &scheduler.get().core.socket_waiters;
     let (closed, all_checked) =
         waiters.with(py, |waiters| (waiters.check_next(py), waiters.unchecked == 0));
     let mut result = Ok(());

@@ -99,12 +99,12 @@ type ReadyValue<'py> = Option<Bound<'py, PyAny>>;
 impl SocketOperation {
     /// Counts bytes received.
     fn count_received(&self, length: usize) {
-        self.scheduler.get().metrics.bytes_received.add(length as u64);
+        self.scheduler.get().metrics().bytes_received.add(length as u64);
     }
 
     /// Counts bytes sent.
     fn count_sent(&self, length: usize) {
-        self.scheduler.get().metrics.bytes_sent.add(length as u64);
+        self.scheduler.get().metrics().bytes_sent.add(length as u64);
     }
 
     /// Makes the call once.

@@ -117,16 +117,14 @@ impl SocketOperation {
             let runnable = Runnable::new(&WRITABLE, slf.clone());
             let replaced = scheduler
                 .get()
-                .watches
-                .with(py, |watches| watches.set(fd, Direction::Write, runnable))
+                .watch(py, fd, Direction::Write, runnable)
                 .map_err(|refused| os_error(py, &refused.error))?;
             drop(replaced);
         } else {
             let reader = SocketReader::wait(scheduler, socket, fd, slf)?;
             this.reader.store(py, Some(reader));
         }
-        let slot =
-            scheduler.get().waiters.with(py, |waiters| waiters.add(slf.as_any(), &SOCKET_WAITER));
+        let slot = scheduler.get().add_socket_waiter(slf.as_any(), &SOCKET_WAITER);
         this.waiting.set(py, Some((fd, slot)));
         Ok(future)
     }
@@ -193,15 +191,12 @@ impl SocketOperation {
             reader.get().release(slf);
         }
         let Some((fd, slot)) = self.waiting.take(py) else { return };
-        let waiter = scheduler.waiters.with(py, |waiters| waiters.remove(slot));
-        drop(waiter);
+        drop(scheduler.remove_socket_waiter(py, slot));
         if self.action.inspect(py, |action| matches!(action, Action::SendAll(..))) {
             drop(self.action.replace(py, Action::SendAll(py.None(), 0)));
         }
         if self.action.inspect(py, Action::writes) {
-            let removed =
-                scheduler.watches.with(py, |watches| watches.unset_of(fd, Direction::Write, slf));
-            drop(removed);
+            drop(scheduler.unwatch_of(fd, Direction::Write, slf));
         }
     }
 

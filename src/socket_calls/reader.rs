@@ -79,13 +79,9 @@ impl SocketReader {
         operation: &Bound<'py, SocketOperation>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = scheduler.py();
-        let watches = &scheduler.get().watches;
-        let current = watches.with(py, |watches| {
-            let runnable = watches.get(fd, Direction::Read)?;
-            Some(runnable.object.bind(py).clone())
-        });
+        let current = scheduler.get().watcher(py, fd, Direction::Read);
         let waiting = CurrentOperation::Waiting(operation.clone().unbind());
-        let current = current.and_then(|object| object.cast_into::<Self>().ok());
+        let current = current.and_then(|(_, object)| object.cast_into::<Self>().ok());
         let same_socket = current.as_ref().filter(|reader| {
             reader.get().socket.bind(py).upgrade().is_some_and(|known| known.is(socket))
         });
@@ -102,8 +98,9 @@ impl SocketReader {
         };
         let reader = Bound::new(py, reader)?;
         let runnable = Runnable::new(&READABLE, reader.clone());
-        let replaced = watches
-            .with(py, |watches| watches.set(fd, Direction::Read, runnable))
+        let replaced = scheduler
+            .get()
+            .watch(py, fd, Direction::Read, runnable)
             .map_err(|refused| os_error(py, &refused.error))?;
         drop(replaced);
         if let Some(current) = current {
@@ -121,9 +118,7 @@ impl SocketReader {
             return Self::wake(slf);
         }
         let fd = slf.get().fd;
-        let watches = &scheduler.get().watches;
-        let removed = watches.with(py, |watches| watches.unset_of(fd, Direction::Read, slf));
-        drop(removed);
+        drop(scheduler.get().unwatch_of(fd, Direction::Read, slf));
         Ok(())
     }
 

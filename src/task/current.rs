@@ -124,12 +124,11 @@ pub fn get<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Py
 #[inline(always)]
 pub fn enter(scheduler: &Bound<'_, Scheduler>, task: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = scheduler.py();
-    let pending = &scheduler.get().leave_task;
-    if pending.get(py).is_some() {
+    if scheduler.get().has_current_task(py) {
         return storage::overwrite(scheduler, task);
     }
     storage::enter(scheduler, task)?;
-    pending.set(py, Some(leave));
+    scheduler.get().call_to_leave_task(py, leave);
     Ok(())
 }
 

@@ -75,7 +75,7 @@ impl Task {
             return Err(PyTypeError::new_err(text));
         }
         let context = match slf.as_super().get().scheduler(py) {
-            Some(scheduler) if context.is_none() => scheduler.get().contexts.current(py)?,
+            Some(scheduler) if context.is_none() => scheduler.get().contexts().current(py)?,
             _ => ChosenContext::given_or_copied(py, context)?,
         };
         this.context_slot().set(py, context);

@@ -138,7 +138,7 @@ fn queued_step<'py>(
     exception: Option<Bound<'py, PyBaseException>>,
 ) -> PyOutcome<'py, ()> {
     let py = task.py();
-    let contexts = &scheduler.get().contexts;
+    let contexts = scheduler.get().contexts();
     let context = task.get().context_slot().to_enter(py, contexts).or_raise(py)?;
     let Some(context) = context else { return Ok(()) };
     let result = if context::is_context(&context) {

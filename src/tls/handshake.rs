@@ -23,7 +23,7 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         this.underlying.store(py, Some(underlying.clone()));
-        let open = this.scheduler.get().metrics.opened(TransportClass::Tls);
+        let open = this.scheduler.get().metrics().opened(TransportClass::Tls);
         drop(this.open.replace(py, Some(open)));
         // `start_tls()` may have written data to the BIO that was received before.
         if this.session.incoming_size(py).or_raise(py)? > 0 {

@@ -177,7 +177,7 @@ impl Transport {
         let accepted = this.server.is_some(py);
         let kind = this.kind.counted_as.name();
         tracing::debug!(target: "ferroloop::transport", fd = this.fd, kind, accepted, "a transport opens");
-        let open = scheduler.metrics.opened(this.kind.counted_as);
+        let open = scheduler.metrics().opened(this.kind.counted_as);
         drop(this.open.replace(py, Some(open)));
         let context = this.callback_context(py)?;
         let protocol = origin::with_stack(scheduler, py, this.protocol.get_bound(py))?;
@@ -251,8 +251,7 @@ impl Transport {
             context: Some(context.unbind()),
         };
         let replaced = scheduler
-            .watches
-            .with(py, |watches| watches.set(this.fd, direction, runnable))
+            .watch(py, this.fd, direction, runnable)
             .map_err(|refused| os_error(py, &refused.error))?;
         drop(replaced);
         Ok(())
@@ -265,9 +264,7 @@ impl Transport {
         let Some(scheduler) = self.scheduler(py) else { return };
         let scheduler = scheduler.get();
         if !scheduler.is_closed(py) {
-            let watches = &scheduler.watches;
-            let removed = watches.with(py, |watches| watches.unset_of(self.fd, direction, slf));
-            drop(removed);
+            drop(scheduler.unwatch_of(self.fd, direction, slf));
         }
     }
 

@@ -27,9 +27,7 @@ impl Transport {
         let scheduler = this.scheduler(py);
         if let Some(scheduler) = scheduler.filter(|scheduler| !scheduler.get().is_closed(py)) {
             let polling = |direction| {
-                let watches = &scheduler.get().watches;
-                let is_set = watches.with(py, |watches| watches.is_set(this.fd, direction));
-                if is_set { "polling" } else { "idle" }
+                if scheduler.get().is_watched(py, this.fd, direction) { "polling" } else { "idle" }
             };
             info.push(format!("read={}", polling(Direction::Read)));
             let size = this.writing.with(py, |side| side.unsent());
@@ -69,7 +67,7 @@ impl Transport {
     fn is_closing_py(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let py = slf.py();
         let is_busy_turn = slf.get().scheduler.inspect(py, |scheduler| {
-            scheduler.as_ref().is_some_and(|scheduler| scheduler.get().deferred.is_busy_turn(py))
+            scheduler.as_ref().is_some_and(|scheduler| scheduler.get().deferred().is_busy_turn(py))
         });
         // `StreamWriter.drain()` calls this after each write. In a busy turn and between large
         // writes sending now would defeat coalescing: there an error shows when the coalesced data

@@ -116,10 +116,10 @@ impl RustCoroutine {
     pub fn bind_to_loop(&self, scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
         let py = scheduler.py();
         scheduler.get().check_open(py)?;
-        let inbox = scheduler.get().inbox.clone();
-        let future_waker = scheduler.get().parked.with(py, |parked| {
-            parked.reserve(|key| Arc::new(FutureWaker::new(inbox, key, self.slot.clone())))
-        });
+        let inbox = scheduler.get().inbox().clone();
+        let future_waker = scheduler
+            .get()
+            .reserve_slot(py, |key| Arc::new(FutureWaker::new(inbox, key, self.slot.clone())));
         let binding = LoopBinding {
             scheduler: scheduler.clone().unbind(),
             waker: Waker::from(future_waker.clone()),
@@ -141,12 +141,7 @@ impl RustCoroutine {
         match self.binding.take(py) {
             Some(binding) => {
                 binding.future_waker.release();
-                let released = binding
-                    .scheduler
-                    .get()
-                    .parked
-                    .with(py, |parked| parked.release(binding.future_waker.key()));
-                drop(released);
+                drop(binding.scheduler.get().release_slot(py, binding.future_waker.key()));
             }
             None => drop(self.slot.release()),
         }
@@ -210,7 +205,7 @@ impl RustCoroutine {
         self.waiter.store(py, Some(waiter.clone()));
         let runnable = Runnable::new(&WAKE_WAITER, waiter.clone());
         let key = binding.future_waker.key();
-        drop(scheduler.get().parked.with(py, |parked| parked.park(key, runnable)));
+        drop(scheduler.get().park(py, key, runnable));
         match Future::resume(&waiter) {
             Resumed::Yield(waiter) => Ok(Resumption::Wait(waiter)),
             // Impossible: nothing else has a reference by which it could be finished yet.

@@ -68,7 +68,7 @@ impl Handle {
     }
 
     fn of_scheduler(scheduler: &Bound<'_, Scheduler>) -> Self {
-        Self(scheduler.get().inbox.clone())
+        Self(scheduler.get().inbox().clone())
     }
 
     /// Runs `future` as a task of the loop. Any thread can await or join its output.

@@ -59,7 +59,7 @@ impl ScheduledTimer {
         };
         let timer = Bound::new(py, timer)?;
         let entry = Timer { kind: &WAKE_SLEEPER, object: timer.clone().into_any().unbind() };
-        scheduler.get().timers.with(py, |timers| timers.push(deadline, entry));
+        scheduler.get().add_timer(py, deadline, entry);
         Ok(Self { scheduler: scheduler.unbind(), timer: timer.unbind(), _local: PhantomData })
     }
 }
@@ -94,14 +94,7 @@ impl Drop for ScheduledTimer {
                 return;
             }
             timer.state.set(py, TimerState::Cancelled);
-            let removed = self.scheduler.get().timers.with(py, |timers| {
-                let taken = timers.take_last_if(|last| last.object.is(&self.timer));
-                if taken.is_none() {
-                    timers.note_cancelled();
-                }
-                taken
-            });
-            drop(removed);
+            drop(self.scheduler.get().cancel_timer(py, &self.timer));
         });
     }
 }

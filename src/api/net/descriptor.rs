@@ -210,7 +210,7 @@ impl Registration {
                 Direction::Write => &WRITABLE,
             };
             let runnable = Runnable::new(kind, self.wakers.bind(py).clone());
-            let set = scheduler.watches.with(py, |w| w.set(self.fd, direction, runnable));
+            let set = scheduler.watch(py, self.fd, direction, runnable);
             match set {
                 Ok(replaced) => {
                     side.watched.set(py, true);
@@ -236,11 +236,9 @@ impl Registration {
         let scheduler = self.scheduler.bind(py);
         let ensure_no_transport = intern!(py, "_ensure_fd_no_transport");
         scheduler.call_method1(ensure_no_transport, (self.fd,)).map_err(refuse)?;
-        let owner = scheduler.get().watches.with(py, |watches| {
-            let owner = watches.get(self.fd, direction)?.clone_ref(py);
-            (!watches.is_stale(self.fd)).then_some(owner)
-        });
-        let Some(owner) = owner else { return Ok(()) };
+        let Some(owner) = scheduler.get().live_watch(py, self.fd, direction) else {
+            return Ok(());
+        };
         let object = owner.object.bind(py);
         if let Ok(wakers) = object.cast::<DescriptorWakers>() {
             let waits = wakers.get().side(direction).waker.inspect(py, Option::is_some);
@@ -330,9 +328,7 @@ impl DescriptorWakers {
         }
         this.side(direction).watched.set(py, false);
         // Another owner, for example `add_reader()`, may have replaced the watch.
-        let removed =
-            scheduler.watches.with(py, |watches| watches.unset_of(this.fd, direction, slf));
-        drop(removed);
+        drop(scheduler.unwatch_of(this.fd, direction, slf));
     }
 }
 

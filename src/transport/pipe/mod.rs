@@ -76,10 +76,9 @@ impl Transport {
         if closed {
             info.push("closed".to_owned());
         } else {
-            let polling = this.scheduler(py).is_some_and(|scheduler| {
-                let watches = &scheduler.get().watches;
-                watches.with(py, |watches| watches.is_set(this.fd, direction))
-            });
+            let polling = this
+                .scheduler(py)
+                .is_some_and(|scheduler| scheduler.get().is_watched(py, this.fd, direction));
             info.push(if polling { "polling" } else { "idle" }.to_owned());
             if direction == Direction::Write {
                 let size = this.writing.with(py, |side| side.unsent());

@@ -159,9 +159,9 @@ impl Listener {
         let mut runnable = Runnable::new(&ON_CONNECTION, slf.clone());
         runnable.argument = origin::with_stack(scheduler.get(), py, None)?;
         runnable.context = Some(context::copy_current(py)?.unbind());
-        let watches = &scheduler.get().watches;
-        let replaced = watches
-            .with(py, |watches| watches.set(this.fd, Direction::Read, runnable))
+        let replaced = scheduler
+            .get()
+            .watch(py, this.fd, Direction::Read, runnable)
             .map_err(|refused| os_error(py, &refused.error))?;
         drop(replaced);
         Ok(())
@@ -203,7 +203,7 @@ impl Listener {
         for _ in 0..self.backlog.saturating_add(u32::from(cfg!(Py_3_14))) {
             match self.accept(py) {
                 Ok(Accepted::Connection(connection, peer)) => {
-                    scheduler.get().metrics.accepts.add(1);
+                    scheduler.get().metrics().accepts.add(1);
                     tracing::debug!(target: "ferroloop::transport", listener = self.fd, %peer, "a connection was accepted");
                     self.serve(scheduler, connection, peer)?;
                 }
@@ -341,8 +341,7 @@ impl Listener {
                 ("socket", Some(&shown)),
             ],
         )?;
-        let removed =
-            scheduler.get().watches.with(py, |watches| watches.unset(self.fd, Direction::Read));
+        let removed = scheduler.get().unwatch(py, self.fd, Direction::Read);
         // This listener, unless another object has replaced the watch.
         if let Some(listener) = removed {
             Self::schedule_restart(scheduler, listener.object.bind(py))?;

@@ -57,7 +57,7 @@ impl StreamTransport {
     #[inline(always)]
     fn callback(transport: &Transport, py: Python<'_>) -> Option<Callback> {
         transport.scheduler.inspect(py, |scheduler| {
-            let deferred = &scheduler.as_ref()?.get().deferred;
+            let deferred = scheduler.as_ref()?.get().deferred();
             Some(Callback {
                 number: deferred.callback(py)?,
                 is_busy_turn: deferred.is_busy_turn(py),
@@ -193,7 +193,7 @@ impl StreamTransport {
                 };
                 let mut runnable = Runnable::new(&FLUSH, slf.clone());
                 runnable.context = Some(context.unbind());
-                scheduler.get().deferred.push(py, runnable);
+                scheduler.get().deferred().push(py, runnable);
                 Ok(())
             }
         }
