@@ -14,7 +14,7 @@
 //! * `panic.rs`: panics that must not unwind into C;
 //! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
 //! * `method.rs`, `bound_callback.rs`, `keyword.rs`, `fast_path.rs`, `function_like.rs`,
-//!   `guard.rs`: methods of native classes;
+//!   `guard.rs`: methods of native classes; `ssl_class.rs`: methods of the classes of `_ssl`;
 //!   `python_class.rs`: methods in C of Python classes;
 //! * `c_api.rs`: C functions for other extension modules;
 //! * `objects/`: memory, slots and registries of objects;
@@ -42,5 +42,6 @@ pub mod panic;
 pub mod python_class;
 #[cfg(Py_3_13)]
 pub mod signals;
+pub mod ssl_class;
 mod thread_exit;
 mod thread_pointer;

@@ -6,7 +6,7 @@
 //! about TLS.
 //!
 //! * `session.rs`: the SSL object and its memory BIOs; `records.rs`: counts whole records;
-//!   `modules.rs`: names of `ssl`; `native.rs`: methods of `_ssl`;
+//!   `modules.rs`: names of `ssl`;
 //! * `handshake.rs`, `shutdown.rs`: the beginning and the end of the connection, each with its
 //!   timeout;
 //! * `reading.rs` decrypts and delivers, `writing.rs` encrypts and sends, `backlog.rs` keeps what
@@ -27,7 +27,6 @@ mod backlog;
 mod flow_control;
 mod handshake;
 mod modules;
-mod native;
 mod protocol_methods;
 mod reading;
 mod records;

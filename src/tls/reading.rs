@@ -215,11 +215,10 @@ impl TlsProtocol {
         filled: &mut usize,
     ) -> Stopped<'py> {
         while self.session.has_unread(py) {
-            let capacity = lease.capacity();
-            if capacity - *filled < RECORD_SIZE {
+            if lease.capacity() - *filled < RECORD_SIZE {
                 return Stopped::Full;
             }
-            match self.session.read(capacity - *filled, lease.view(*filled..capacity)) {
+            match self.session.read_lease(py, lease, *filled) {
                 Ok(Read::Data(count)) => *filled += count,
                 Ok(Read::Drained) => return Stopped::Drained,
                 Ok(Read::Closed) => return Stopped::Closed,

@@ -14,13 +14,13 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyString};
 
 use super::modules;
-use super::native::{self, NativeClass};
 use super::records::Records;
 use crate::ffi::attribute::{class_has, has_method};
 use crate::ffi::call;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::ffi::objects::shared_buffer::BufferLease;
+use crate::ffi::ssl_class::{self, SslClass};
 
 /// The maximum size of a record's plaintext, in bytes.
 pub const RECORD_SIZE: usize = 16 * 1024;
@@ -104,7 +104,7 @@ impl Session {
             self.records.with(py, |records| records.feed(bytes));
         })?;
         let incoming = self.incoming.bind(py);
-        native::write(NativeClass::memory_bio(py), incoming, [lease.view(part)]).map(drop)
+        ssl_class::write(SslClass::memory_bio(py), incoming, [lease.view(part)]).map(drop)
     }
 
     /// How much of `part` to feed at a time: whole records, since the BIO would move the rest of
@@ -126,7 +126,7 @@ impl Session {
         crate::ffi::buffer::with_bytes(data, |bytes| {
             self.records.with(py, |records| records.feed(bytes));
         })?;
-        native::write(NativeClass::memory_bio(py), self.incoming.bind(py), [data]).map(drop)
+        ssl_class::write(SslClass::memory_bio(py), self.incoming.bind(py), [data]).map(drop)
     }
 
     /// The number of bytes that were fed and that the SSL object has not read.
@@ -184,10 +184,31 @@ impl Session {
     pub fn read<'py>(&self, size: usize, target: &Bound<'py, PyAny>) -> PyOutcome<'py, Read> {
         let py = target.py();
         let wanted = size.into_pyobject(py).or_raise(py)?;
-        let read = native::read(NativeClass::ssl_socket(py), self.inner(py), [&wanted, target]);
+        let read = ssl_class::read(SslClass::ssl_socket(py), self.inner(py), [&wanted, target])
+            .and_then(|count| count.extract().or_raise(py));
+        self.note_read(py, size, read)
+    }
+
+    /// As [`Session::read`], for the rest of a shared buffer, from `start` on.
+    pub fn read_lease<'py>(
+        &self,
+        py: Python<'py>,
+        lease: &BufferLease<'py>,
+        start: usize,
+    ) -> PyOutcome<'py, Read> {
+        let read = lease.read_from(start, SslClass::ssl_socket(py), self.inner(py));
+        self.note_read(py, lease.capacity() - start, read)
+    }
+
+    #[inline]
+    fn note_read<'py>(
+        &self,
+        py: Python<'py>,
+        size: usize,
+        read: PyOutcome<'py, usize>,
+    ) -> PyOutcome<'py, Read> {
         match read {
             Ok(count) => {
-                let count: usize = count.extract().or_raise(py)?;
                 if count == 0 {
                     return Ok(Read::Closed);
                 }
@@ -228,7 +249,7 @@ impl Session {
     ) -> PyOutcome<'py, Option<usize>> {
         let py = data.py();
         let object = if direct { self.inner(py) } else { self.object.bind(py) };
-        match native::write(NativeClass::ssl_socket(py), object, [data]) {
+        match ssl_class::write(SslClass::ssl_socket(py), object, [data]) {
             Ok(count) => match count.extract() {
                 Ok(count) => Ok(Some(count)),
                 // A number out of range means all of it, as in asyncio.
@@ -244,7 +265,7 @@ impl Session {
 
     /// Removes all ciphertext from the outgoing BIO and returns it.
     pub fn take_outgoing<'py>(&self, py: Python<'py>) -> PyOutcome<'py, Bound<'py, PyBytes>> {
-        let data = native::read(NativeClass::memory_bio(py), self.outgoing.bind(py), [])?;
+        let data = ssl_class::read(SslClass::memory_bio(py), self.outgoing.bind(py), [])?;
         data.cast_into().or_raise(py)
     }
 

@@ -21,6 +21,7 @@ use pyo3::types::PyBytes;
 use crate::ffi::buffer::{self, UninitBytes, bytes_filled_by};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedRefCell;
+use crate::ffi::ssl_class::{self, SslClass};
 
 /// Bytes in a buffer: the size of one receive, plus two TLS records left over from the previous
 /// one.
@@ -60,6 +61,8 @@ impl Memory {
 #[pyclass(frozen, module = "ferroloop._ferroloop")]
 pub struct SharedBuffer {
     memory: UnsafeCell<Memory>,
+    /// How many bytes are initialised, from the first on.
+    written: Cell<usize>,
     start: Cell<usize>,
     length: Cell<usize>,
     /// Number of views that are not released yet.
@@ -86,19 +89,25 @@ impl<'py> BufferLease<'py> {
     }
 
     /// A lease of a new buffer of `capacity` bytes (2 or more) that becomes a bytes object without
-    /// a copy, by [`BufferLease::into_bytes`]. Bytes that were not written must not be read.
+    /// a copy, by [`BufferLease::into_bytes`]. [`BufferLease::read_from`] writes to it; the rest is
+    /// uninitialised, and the other methods refuse to read it.
     ///
     /// # Errors
     /// MemoryError.
     pub fn of_new_bytes(py: Python<'py>, capacity: usize) -> PyOutcome<'py, Self> {
         let bytes = UninitBytes::new(py, capacity)?;
-        // SAFETY: the lease is the only owner, and its callers request only what was written.
+        // SAFETY: the lease is the only owner, and reads only what was written.
         Self::make(py, Memory::Bytes(unsafe { bytes.into_object() }.unbind()))
     }
 
     fn make(py: Python<'py>, memory: Memory) -> PyOutcome<'py, Self> {
+        let written = match &memory {
+            Memory::Own(block) => block.len(),
+            Memory::Bytes(_) => 0,
+        };
         let buffer = SharedBuffer {
             memory: UnsafeCell::new(memory),
+            written: Cell::new(written),
             start: Cell::new(0),
             length: Cell::new(0),
             views: Cell::new(0),
@@ -119,13 +128,80 @@ impl<'py> BufferLease<'py> {
     /// The buffer object, of which Python code sees `part`.
     ///
     /// # Panics
-    /// If `part` is not inside the buffer.
+    /// If `part` is not inside the part that was written.
     pub fn view(&self, part: Range<usize>) -> &Bound<'py, PyAny> {
+        self.check_written(&part);
+        self.expose(part)
+    }
+
+    /// The buffer object, of which Python code sees `part`, which is inside the buffer.
+    fn expose(&self, part: Range<usize>) -> &Bound<'py, PyAny> {
         let buffer = self.0.get();
-        assert!(part.start <= part.end && part.end <= self.capacity(), "a part of the buffer");
         buffer.start.set(part.start);
         buffer.length.set(part.len());
         self.0.as_any()
+    }
+
+    /// Has `object.read(size, buffer)` write to the buffer from `start` on. Returns the number that
+    /// it returned, but no larger one than fits.
+    ///
+    /// Only the C method of `class` is known to write as many bytes as it says. For any other one
+    /// the bytes are set to 0 before.
+    ///
+    /// # Errors
+    /// What the method raises, and TypeError or OverflowError if it returns no such number.
+    ///
+    /// # Panics
+    /// If `start` is not inside the part that was written.
+    pub fn read_from(
+        &self,
+        start: usize,
+        class: Option<&SslClass>,
+        object: &Bound<'py, PyAny>,
+    ) -> PyOutcome<'py, usize> {
+        let py = self.0.py();
+        let capacity = self.capacity();
+        self.check_written(&(start..start));
+        if SslClass::of(class, object).is_none() {
+            self.initialise();
+        }
+        let size = (capacity - start).into_pyobject(py).or_raise(py)?;
+        let count = ssl_class::read(class, object, [&size, self.expose(start..capacity)]);
+        self.0.get().length.set(0);
+        let count = count?.extract::<usize>().or_raise(py)?.min(capacity - start);
+        // SAFETY: OpenSSL has written `count` bytes from `start` on, up to which the buffer was
+        // written before; or `initialise` has written all.
+        unsafe { self.assume_written(start + count) };
+        Ok(count)
+    }
+
+    /// Notes that the first `length` bytes were written.
+    ///
+    /// # Safety
+    /// They were, and are inside the buffer.
+    unsafe fn assume_written(&self, length: usize) {
+        let written = &self.0.get().written;
+        written.set(written.get().max(length));
+    }
+
+    /// Sets the bytes that were not written to 0.
+    #[cold]
+    fn initialise(&self) {
+        let (written, capacity) = (self.0.get().written.get(), self.capacity());
+        // SAFETY: the part is inside the buffer, of which no other code reads or writes this part:
+        // the lease is exclusive, and what was not written was not shown.
+        unsafe {
+            let start = (&mut *self.0.get().memory.get()).start();
+            start.add(written).write_bytes(0, capacity - written);
+            self.assume_written(capacity);
+        }
+    }
+
+    /// # Panics
+    /// If `part` is not inside the part that was written.
+    fn check_written(&self, part: &Range<usize>) {
+        let written = self.0.get().written.get();
+        assert!(part.start <= part.end && part.end <= written, "a part of what was written");
     }
 
     fn check_no_views(&self) -> PyOutcome<'py, ()> {
@@ -140,17 +216,20 @@ impl<'py> BufferLease<'py> {
     ///
     /// # Errors
     /// BufferError if other code has kept a view.
+    ///
+    /// # Panics
+    /// As [`BufferLease::view`].
     pub fn with<R>(
         &self,
         part: Range<usize>,
         body: impl FnOnce(&mut [u8]) -> R,
     ) -> PyOutcome<'py, R> {
         let buffer = self.0.get();
-        assert!(part.start <= part.end && part.end <= self.capacity(), "a part of the buffer");
+        self.check_written(&part);
         self.check_no_views()?;
         // SAFETY: the lease is exclusive, no view exists, and `body` runs no Python code, so this
         // is the only reference; the GIL is held, as the lifetime proves. The part is inside the
-        // buffer, and of new bytes callers request only what was written.
+        // buffer, and was written.
         Ok(body(unsafe {
             let start = (&mut *buffer.memory.get()).start();
             std::slice::from_raw_parts_mut(start.add(part.start), part.len())
@@ -161,6 +240,9 @@ impl<'py> BufferLease<'py> {
     ///
     /// # Errors
     /// As [`BufferLease::with`].
+    ///
+    /// # Panics
+    /// As [`BufferLease::with`]: not for new bytes.
     pub fn fill(
         &self,
         length: usize,
@@ -179,14 +261,19 @@ impl<'py> BufferLease<'py> {
     ///
     /// # Errors
     /// As [`BufferLease::with`], and MemoryError.
+    ///
+    /// # Panics
+    /// As [`BufferLease::with`].
     pub fn into_bytes(self, length: usize) -> PyOutcome<'py, Bound<'py, PyBytes>> {
         if matches!(self.memory(), Memory::Own(_)) {
             return self.to_bytes(0..length);
         }
+        self.check_written(&(0..length));
         self.check_no_views()?;
         let buffer = self.0.get();
         buffer.start.set(0);
         buffer.length.set(0);
+        buffer.written.set(0);
         // SAFETY: no view exists, so nothing else refers to the memory; the GIL is held.
         let memory = unsafe { buffer.memory.get().replace(Memory::Own(Box::default())) };
         match memory {
@@ -274,6 +361,8 @@ impl SharedBuffer {
 
 #[cfg(test)]
 mod tests {
+    use pyo3::types::PyDict;
+
     use super::*;
 
     /// Panics on an exception.
@@ -312,6 +401,23 @@ mod tests {
         });
     }
 
+    /// An object with `read(size, buffer)`, which writes `written` and returns `count`.
+    fn reader<'py>(py: Python<'py>, written: &[u8], count: usize) -> Bound<'py, PyAny> {
+        let code = c"def read(size, buffer):
+    with memoryview(buffer) as view:
+        view[:len(written)] = written
+    return count";
+        let names = PyDict::new(py);
+        names.set_item("written", PyBytes::new(py, written)).expect("a dict");
+        names.set_item("count", count).expect("a dict");
+        py.run(code, Some(&names), None).expect("valid code");
+        let read = names.get_item("read").expect("a dict").expect("the function");
+        let namespace = py.import("types").and_then(|types| types.getattr("SimpleNamespace"));
+        let object = namespace.and_then(|class| class.call0()).expect("an object");
+        object.setattr("read", read).expect("an object with attributes");
+        object
+    }
+
     #[test]
     fn new_bytes_are_handed_over_without_a_copy() {
         Python::initialize();
@@ -319,10 +425,32 @@ mod tests {
             for length in [0, 1, 7, 100] {
                 let lease = ok(BufferLease::of_new_bytes(py, 100));
                 let content: Vec<u8> = (0..length).collect();
-                fill(&lease, &content);
-                let bytes = ok(lease.into_bytes(usize::from(length)));
+                let object = reader(py, &content, content.len());
+                assert_eq!(ok(lease.read_from(0, None, &object)), content.len());
+                let bytes = ok(lease.into_bytes(content.len()));
                 assert_eq!(bytes.as_bytes(), content);
             }
+        });
+    }
+
+    #[test]
+    fn a_reader_that_counts_too_many_shows_no_uninitialised_byte() {
+        Python::initialize();
+        Python::attach(|py| {
+            let lease = ok(BufferLease::of_new_bytes(py, 100));
+            assert_eq!(ok(lease.read_from(0, None, &reader(py, b"ab", 4))), 4);
+            assert_eq!(ok(lease.read_from(4, None, &reader(py, b"c", 1000))), 96);
+            assert_eq!(ok(lease.to_bytes(0..6)).as_bytes(), b"ab\0\0c\0");
+            assert_eq!(&ok(lease.into_bytes(100)).as_bytes()[5..], [0; 95]);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a part of what was written")]
+    fn what_was_not_written_is_not_read() {
+        Python::initialize();
+        Python::attach(|py| {
+            let _ = ok(BufferLease::of_new_bytes(py, 100)).with(0..1, |_| ());
         });
     }
 
@@ -347,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a part of the buffer")]
+    #[should_panic(expected = "a part of what was written")]
     fn a_part_outside_is_refused() {
         Python::initialize();
         Python::attach(|py| {

@@ -1,8 +1,6 @@
 //! Methods of the C classes of `_ssl`, looked up once: these classes are immutable and their
 //! instances have no attributes, so their methods cannot be replaced.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -15,13 +13,13 @@ use crate::ffi::exception::PyOutcome;
 const IMMUTABLE: u64 = 1 << 8;
 
 /// One class and its methods.
-pub struct NativeClass {
+pub struct SslClass {
     class: Py<PyAny>,
     read: Py<PyAny>,
     write: Py<PyAny>,
 }
 
-impl NativeClass {
+impl SslClass {
     fn find(py: Python<'_>, name: &str) -> PyResult<Option<Self>> {
         let class = py.import("_ssl")?.getattr(name)?;
         let flags: u64 = class.getattr("__flags__")?.extract()?;
@@ -34,19 +32,22 @@ impl NativeClass {
 
     /// `_ssl.MemoryBIO`; `None` if its methods may be replaced.
     pub fn memory_bio(py: Python<'_>) -> Option<&Self> {
-        static CELL: PyOnceLock<Option<NativeClass>> = PyOnceLock::new();
+        static CELL: PyOnceLock<Option<SslClass>> = PyOnceLock::new();
         CELL.get_or_init(py, || Self::find(py, "MemoryBIO").unwrap_or(None)).as_ref()
     }
 
     /// `_ssl._SSLSocket`; `None` if its methods may be replaced.
     pub fn ssl_socket(py: Python<'_>) -> Option<&Self> {
-        static CELL: PyOnceLock<Option<NativeClass>> = PyOnceLock::new();
+        static CELL: PyOnceLock<Option<SslClass>> = PyOnceLock::new();
         CELL.get_or_init(py, || Self::find(py, "_SSLSocket").unwrap_or(None)).as_ref()
     }
 
     /// The class, if it is exactly that of `object`.
     #[inline]
-    fn of<'a>(class: Option<&'a Self>, object: &Bound<'_, PyAny>) -> Option<&'a Self> {
+    pub(in crate::ffi) fn of<'a>(
+        class: Option<&'a Self>,
+        object: &Bound<'_, PyAny>,
+    ) -> Option<&'a Self> {
         class.filter(|class| object.get_type_ptr().cast() == class.class.as_ptr())
     }
 }
@@ -54,22 +55,22 @@ impl NativeClass {
 /// Calls `object.read(*arguments)`, by the cached method if `object` is of exactly `class`.
 #[inline]
 pub fn read<'py, const N: usize>(
-    class: Option<&NativeClass>,
+    class: Option<&SslClass>,
     object: &Bound<'py, PyAny>,
     arguments: [&Bound<'py, PyAny>; N],
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
-    let known = NativeClass::of(class, object).map(|class| &class.read);
+    let known = SslClass::of(class, object).map(|class| &class.read);
     call(known, object, intern!(object.py(), "read"), arguments)
 }
 
 /// Calls `object.write(*arguments)`, by the cached method if `object` is of exactly `class`.
 #[inline]
 pub fn write<'py, const N: usize>(
-    class: Option<&NativeClass>,
+    class: Option<&SslClass>,
     object: &Bound<'py, PyAny>,
     arguments: [&Bound<'py, PyAny>; N],
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
-    let known = NativeClass::of(class, object).map(|class| &class.write);
+    let known = SslClass::of(class, object).map(|class| &class.write);
     call(known, object, intern!(object.py(), "write"), arguments)
 }
 
