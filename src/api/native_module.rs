@@ -64,13 +64,13 @@ pub mod _ferroloop {
     /// and returns the task's number. Return False if the counter was not found.
     #[pyfunction]
     fn share_task_counter(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
-        ffi::layout::task_number::learn(module, make)
+        ffi::layout::task_number::probe(module, make)
     }
 
-    /// Return the names of the places in the interpreter's memory that are searched for, and
-    /// whether each was found. Without a place the native code takes a slower path.
+    /// Return what the probed offsets lead to in the interpreter's memory, and whether each offset
+    /// was found. Without one the native code takes a slower path.
     #[pyfunction]
-    fn learned_places() -> Vec<(&'static str, bool)> {
+    fn probed_offsets() -> Vec<(&'static str, bool)> {
         vec![
             ("the current context", ffi::layout::context::is_comparable()),
             ("the counter of tasks", ffi::layout::task_number::is_shared()),
@@ -105,9 +105,9 @@ pub mod _ferroloop {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         ffi::interpreter::claim(py)?;
-        ffi::layout::context::learn_layout(py)?;
+        ffi::layout::context::probe_layout(py)?;
         #[cfg(Py_3_14)]
-        ffi::layout::running_task::learn_layout(py)?;
+        ffi::layout::running_task::probe_layout(py)?;
         static CLASSES: std::sync::Once = std::sync::Once::new();
         // A program may import the module a second time, with the same classes.
         if !CLASSES.is_completed() {

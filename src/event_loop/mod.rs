@@ -11,7 +11,7 @@
 //! * `resolver/`: `getaddrinfo()`, `getnameinfo()`;
 //! * `readiness.rs`: `add_reader()`, `add_writer()` and their opposites;
 //! * `endpoints.rs`: creates transports and listeners;
-//! * `socket_operations.rs`: `sock_recv()` and the other `sock_*()` methods;
+//! * `socket_calls.rs`: `sock_recv()` and the other `sock_*()` methods;
 //! * `processes.rs`: watches child processes;
 //! * `settings.rs`: debug mode, busy polling, private attributes;
 //! * `metrics.rs`: the loop's metrics;
@@ -35,7 +35,7 @@ mod ready_view;
 mod resolver;
 mod scheduling;
 mod settings;
-mod socket_operations;
+mod socket_calls;
 mod tasks;
 
 use pyo3::PyClassInitializer;

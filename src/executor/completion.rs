@@ -136,17 +136,17 @@ fn finish_unless_done<'py>(
     }
 }
 
-/// Finishes the future that waits for the answer of a detached job.
-pub(in crate::executor) fn deliver_answer<'py>(
+/// Finishes the future that waits for the reply of a detached job.
+pub(in crate::executor) fn deliver_reply<'py>(
     scheduler: &Bound<'py, Scheduler>,
     waiting: Runnable,
-    answer: MakeResult,
+    reply: MakeResult,
 ) -> PyOutcome<'py, ()> {
     // Convert first: this may run the garbage collector, and a finalizer may cancel the future.
-    let answer = answer(scheduler.py());
+    let reply = reply(scheduler.py());
     let waiting = waiting.object.into_bound(scheduler.py());
     let Ok(future) = waiting.cast::<Future>() else { return Ok(()) };
-    finish_unless_done(scheduler, future, |future| match answer {
+    finish_unless_done(scheduler, future, |future| match reply {
         Ok(result) => Future::finish_with_result(future, result),
         Err(error) => {
             let exception = error.into_value(future.py()).into_bound(future.py());
@@ -155,7 +155,7 @@ pub(in crate::executor) fn deliver_answer<'py>(
     })
 }
 
-/// Cancels the future that waits for the answer of a detached job.
+/// Cancels the future that waits for the reply of a detached job.
 pub(in crate::executor) fn cancel<'py>(
     scheduler: &Bound<'py, Scheduler>,
     waiting: Runnable,
@@ -163,7 +163,7 @@ pub(in crate::executor) fn cancel<'py>(
     (CANCELLATION.run)(scheduler, waiting)
 }
 
-/// The runnable that waits for the answer of a detached job.
+/// The runnable that waits for the reply of a detached job.
 pub(in crate::executor) fn waiting_runnable(future: Bound<'_, Future>) -> Runnable {
     Runnable::new(&RESULT, future)
 }

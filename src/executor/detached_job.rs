@@ -1,5 +1,5 @@
 //! A job that needs no interpreter: a worker thread runs it without the GIL, and the loop's thread
-//! converts the answer to Python objects.
+//! converts the reply to Python objects.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ pub type DetachedWork = Box<dyn FnOnce() -> MakeResult + Send>;
 /// Creates the result or the exception on the loop's thread.
 pub type MakeResult = Box<dyn for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>> + Send>;
 
-/// The work, and the destination of its answer. Holds no Python object, so it can be dropped in any
+/// The work, and the destination of its reply. Holds no Python object, so it can be dropped in any
 /// thread.
 pub(in crate::executor) struct DetachedJob {
     work: DetachedWork,
@@ -32,14 +32,14 @@ impl DetachedJob {
         Self { work, inbox, key }
     }
 
-    /// Runs the work and sends its answer to the loop. Returns the wake signal, which the caller
+    /// Runs the work and sends its reply to the loop. Returns the wake signal, which the caller
     /// must notify afterwards; `None` if the loop is closed.
     pub(in crate::executor) fn run(self) -> Option<Arc<WakeSignal>> {
-        let answer = (self.work)();
+        let reply = (self.work)();
         let message = Message::Reply(
             self.key,
             Box::new(move |scheduler, waiting| {
-                completion::deliver_answer(scheduler, waiting, answer)
+                completion::deliver_reply(scheduler, waiting, reply)
             }),
         );
         self.inbox.enqueue(message).ok()

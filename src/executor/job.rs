@@ -114,7 +114,7 @@ impl Job {
     }
 
     /// Creates a detached job: the job, its queue entry, and the loop's future that receives its
-    /// answer.
+    /// reply.
     pub(in crate::executor) fn for_detached<'py>(
         scheduler: &Bound<'py, Scheduler>,
         work: detached_job::DetachedWork,
@@ -152,7 +152,7 @@ impl Job {
         drop(self.queue_entry.replace(py, Some((Arc::downgrade(workers), ticket))));
     }
 
-    /// Removes the job from the queue and drops the call, unless a worker has taken it. The answer
+    /// Removes the job from the queue and drops the call, unless a worker has taken it. The reply
     /// of a running detached job is then discarded. Dropping may run Python code.
     pub(in crate::executor) fn withdraw(&self, py: Python<'_>) {
         let queued = self

@@ -99,7 +99,7 @@ impl ThreadPool {
         Ok(future)
     }
 
-    /// Makes a worker run `work` without the GIL; returns the loop's future for its answer. The
+    /// Makes a worker run `work` without the GIL; returns the loop's future for its reply. The
     /// loop must be open.
     pub fn run_detached<'py>(
         &self,

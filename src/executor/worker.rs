@@ -89,7 +89,7 @@ impl JobRunner<QueuedJob> for Attached<'_, '_> {
 
 /// A worker without the GIL.
 struct Detached(
-    /// The wake signal of the loop that received the last answer. Notified when this worker counts
+    /// The wake signal of the loop that received the last reply. Notified when this worker counts
     /// as idle, so that it is available for the loop's next job.
     PendingWake,
 );

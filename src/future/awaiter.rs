@@ -15,8 +15,9 @@ use pyo3::exceptions::{
     PyAttributeError, PyBaseException, PyDeprecationWarning, PyRuntimeError, PyTypeError,
 };
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTraceback};
+use pyo3::types::{PyDict, PyTraceback, PyTuple};
 
 use super::Future;
 use crate::ffi::layout::instruction;
@@ -95,7 +96,7 @@ pub struct AwaiterAttributes;
 impl AwaiterAttributes {
     /// Makes instances of `T` inherit the attributes.
     pub fn install<T: PyTypeInfo>(py: Python<'_>) -> PyResult<()> {
-        instruction::learn(py)?;
+        instruction::probe(py)?;
         let class = py.get_type::<Self>();
         let send = AwaiterAttribute {
             name: "send",
@@ -159,9 +160,15 @@ impl FutureIterator {
         Self { future: AttachedCell::new(Some(future.clone().unbind())) }
     }
 
-    /// An iterator without a future, for its `throw()`.
-    pub fn detached() -> Self {
-        Self { future: AttachedCell::new(None) }
+    /// Raises as `throw(*arguments)` of an iterator does, which checks the arguments: the end of
+    /// the same method of a coroutine.
+    ///
+    /// # Errors
+    /// The exception that the arguments tell, or TypeError for wrong arguments.
+    pub fn raise<'py>(arguments: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        let py = arguments.py();
+        let iterator = Bound::new(py, Self { future: AttachedCell::new(None) })?;
+        iterator.call_method1(intern!(py, "throw"), arguments)
     }
 
     fn finish(&self, py: Python<'_>) {

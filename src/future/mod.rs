@@ -118,9 +118,13 @@ pub struct Future {
     blocking: AttachedCell<bool>,
 }
 
+/// Deallocated futures that are kept: as many as tasks, each of which may await one. With the
+/// collector's header a future is about 110 bytes, so they are less than 120 KiB.
+const FREE_FUTURES: usize = 1024;
+
 impl Recycled for Future {
     fn free_list() -> &'static FreeList {
-        static FREE_LIST: FreeList = FreeList::new(1024);
+        static FREE_LIST: FreeList = FreeList::new(FREE_FUTURES);
         &FREE_LIST
     }
 }

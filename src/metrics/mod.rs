@@ -74,7 +74,7 @@ pub struct Metrics {
     pub threadsafe_calls: Counter,
     /// Number of connections that servers accepted.
     pub accepts: Counter,
-    /// Bytes that transports and socket operations received.
+    /// Bytes that transports and `sock_*()` calls received.
     pub bytes_received: Counter,
     /// Bytes that they sent.
     pub bytes_sent: Counter,

@@ -11,7 +11,7 @@
 //! - `runnable.rs`: what can be queued; `ready.rs`: the ready queue; `deferred.rs`: work put off to
 //!   the end of a callback or turn.
 //! - `contexts.rs`: the contexts of callbacks and tasks.
-//! - `watch.rs`: watched descriptors; `waiters.rs`: `sock_recv()` and the like that wait for a
+//! - `watch.rs`: watched descriptors; `socket_waiters.rs`: `sock_recv()` and the like that wait for a
 //!   socket, which the program may close.
 //! - `inbox.rs`, `message_queue.rs`: messages from other threads; `running.rs`: callbacks that other
 //!   threads may wait for.
@@ -32,10 +32,10 @@ pub mod runnable;
 #[cfg(Py_3_14)]
 mod running;
 mod sleep;
+pub mod socket_waiters;
 mod state;
 pub mod turn;
 pub mod wait;
-pub mod waiters;
 pub mod watch;
 
 use std::sync::Arc;
@@ -59,8 +59,8 @@ pub use runnable::{QueueEntry, Queued, Runnable, RunnableKind, Timer};
 #[cfg(Py_3_14)]
 use running::Running;
 use sleep::Sleeping;
+use socket_waiters::SocketWaiters;
 pub use state::current_thread;
-use waiters::SocketWaiters;
 use watch::Watches;
 
 /// The loops that have run and are not closed.

@@ -15,7 +15,7 @@ use super::due_timers::{arm_foreign_timers, discard_cancelled_timers, queue_due_
 use super::sleep::sleep;
 use super::turn::{end_busy_turn, now, read_inbox, run_after_callback};
 use super::watch::Watches;
-use super::{Scheduler, inbox, waiters};
+use super::{Scheduler, inbox, socket_waiters};
 use crate::ffi::call;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised, check_signals};
 use crate::interop::error::os_error;
@@ -228,7 +228,7 @@ fn prepare_to_wait<'py>(
         if let Some(before_sleep) = this.turn_hooks.before_sleep.take(py) {
             before_sleep(scheduler)?;
         }
-        timeout = waiters::end_closed(scheduler, timeout)?;
+        timeout = socket_waiters::end_closed(scheduler, timeout)?;
         // Signal handlers or logging handlers may have queued something.
         if this.core.ready.len(py) != 0 || this.is_stopping(py) {
             timeout = Some(Duration::ZERO);

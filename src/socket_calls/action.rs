@@ -1,4 +1,4 @@
-//! The system calls of the operations.
+//! The system call of each `sock_*()` method.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::operation::{OperationState, SocketOperation};
+use super::call::{CallState, SocketCall};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::Traverse;
 use crate::ffi::{buffer, call};
@@ -96,7 +96,7 @@ impl Traverse for Action {
 /// The value of a call, `None` if it would block.
 type ReadyValue<'py> = Option<Bound<'py, PyAny>>;
 
-impl SocketOperation {
+impl SocketCall {
     /// Counts bytes received.
     fn count_received(&self, length: usize) {
         self.scheduler.get().metrics().bytes_received.add(length as u64);
@@ -213,7 +213,7 @@ impl SocketOperation {
         }
     }
 
-    /// Keeps a view of the data until the operation ends, as asyncio does, so that the program
+    /// Keeps a view of the data until the call ends, as asyncio does, so that the program
     /// cannot resize or close it meanwhile.
     fn wait_to_send_rest<'py>(
         &self,
@@ -222,7 +222,7 @@ impl SocketOperation {
     ) -> PyOutcome<'py, ReadyValue<'py>> {
         let py = data.py();
         let view = match self.state.get(py) {
-            OperationState::New => buffer::view(data)?,
+            CallState::New => buffer::view(data)?,
             _ => data.clone(),
         };
         drop(self.action.replace(py, Action::SendAll(view.unbind(), sent)));

@@ -1,19 +1,19 @@
 //! `loop.sock_recv()` and the other `sock_*()` methods, on sockets that the program owns.
 //!
-//! * `operation.rs`: one call, which waits until its socket is ready; `action.rs`: its system call;
+//! * `call.rs`: one call, which waits until its socket is ready; `action.rs`: its system call;
 //! * `reader.rs`: the reader that stays registered between two calls on one socket.
 //!
-//! The methods and their parameters are in `event_loop::socket_operations`. A call that waits is
-//! listed in `scheduler::waiters`, which ends it if the program closes its socket.
+//! The methods and their parameters are in `event_loop::socket_calls`. A call that waits is
+//! listed in `scheduler::socket_waiters`, which ends it if the program closes its socket.
 
 #![forbid(unsafe_code)]
 
 mod action;
-mod operation;
+mod call;
 mod reader;
 
 pub use action::Action;
-pub use operation::SocketOperation;
+pub use call::SocketCall;
 pub use reader::is_idle_reader;
 
 use pyo3::prelude::*;
@@ -22,6 +22,6 @@ use crate::ffi::objects::slots;
 
 /// Completes the class. Called once, when the module is made.
 pub fn install(py: Python<'_>) {
-    slots::install_self_awaiting::<SocketOperation>(py);
-    slots::install_finalizer::<SocketOperation>(py);
+    slots::install_self_awaiting::<SocketCall>(py);
+    slots::install_finalizer::<SocketCall>(py);
 }

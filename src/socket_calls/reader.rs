@@ -1,7 +1,7 @@
-//! Readiness of a socket for reading, for `sock_recv()` and the other receiving operations.
+//! Readiness of a socket for reading, for `sock_recv()` and the other receiving calls.
 //!
-//! A descriptor stays registered from one operation to the next, which saves two system calls per
-//! message. It is deregistered when data arrives while no operation waits. The program may close
+//! A descriptor stays registered from one call to the next, which saves two system calls per
+//! message. It is deregistered when data arrives while no call waits. The program may close
 //! its socket in between and another socket may reuse the number: a weak reference to the socket
 //! object detects that.
 
@@ -16,7 +16,7 @@ use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::interop::error::os_error;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
-use crate::socket_calls::SocketOperation;
+use crate::socket_calls::SocketCall;
 
 static READABLE: RunnableKind = RunnableKind::of::<SocketReader>();
 
@@ -31,70 +31,67 @@ impl Queued for SocketReader {
     }
 }
 
-/// The operation that uses a registered socket.
+/// The call that uses a registered socket.
 #[derive(Default)]
-enum CurrentOperation {
-    /// No operation uses the socket.
+enum CurrentCall {
+    /// No call uses the socket.
     #[default]
     None,
-    /// An operation that waits.
-    Waiting(Py<SocketOperation>),
-    /// An operation that was woken and has not read yet.
-    Woken(Py<SocketOperation>),
+    /// A call that waits.
+    Waiting(Py<SocketCall>),
+    /// A call that was woken and has not read yet.
+    Woken(Py<SocketCall>),
 }
 
-impl Traverse for CurrentOperation {
+impl Traverse for CurrentCall {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::None => Ok(()),
-            Self::Waiting(operation) | Self::Woken(operation) => visit.call(operation),
+            Self::Waiting(call) | Self::Woken(call) => visit.call(call),
         }
     }
 }
 
-/// A socket that is registered for reading, and the operation that uses it.
+/// A socket that is registered for reading, and the call that uses it.
 #[pyclass(frozen, module = "ferroloop._ferroloop")]
 pub struct SocketReader {
     socket: Py<PyWeakrefReference>,
     fd: i32,
-    operation: AttachedCell<CurrentOperation>,
+    call: AttachedCell<CurrentCall>,
 }
 
-/// Whether a watch is only kept for the next operation, so that it is invisible to the program.
+/// Whether a watch is only kept for the next call, so that it is invisible to the program.
 pub fn is_idle_reader(py: Python<'_>, runnable: &Runnable) -> bool {
     runnable.object.bind(py).cast::<SocketReader>().is_ok_and(|reader| {
-        reader
-            .get()
-            .operation
-            .inspect(py, |current| !matches!(current, CurrentOperation::Waiting(_)))
+        reader.get().call.inspect(py, |current| !matches!(current, CurrentCall::Waiting(_)))
     })
 }
 
 impl SocketReader {
-    /// Arranges for `operation` to be woken when its socket, with the descriptor `fd`, is readable.
+    /// Arranges for `call` to be woken when its socket, with the descriptor `fd`, is readable.
     pub fn wait<'py>(
         scheduler: &Bound<'py, Scheduler>,
         socket: &Bound<'py, PyAny>,
         fd: i32,
-        operation: &Bound<'py, SocketOperation>,
+        call: &Bound<'py, SocketCall>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = scheduler.py();
         let current = scheduler.get().watcher(py, fd, Direction::Read);
-        let waiting = CurrentOperation::Waiting(operation.clone().unbind());
+        let waiting = CurrentCall::Waiting(call.clone().unbind());
         let current = current.and_then(|(_, object)| object.cast_into::<Self>().ok());
         let same_socket = current.as_ref().filter(|reader| {
             reader.get().socket.bind(py).upgrade().is_some_and(|known| known.is(socket))
         });
         if let Some(current) = same_socket {
-            // Another operation that waits on the same socket is never woken, as in asyncio.
-            let before = current.get().operation.replace(py, waiting);
+            // Another call that waits on the same socket is never woken, as in asyncio.
+            let before = current.get().call.replace(py, waiting);
             drop(before);
             return Ok(current.clone());
         }
         let reader = Self {
             socket: PyWeakrefReference::new(socket)?.unbind(),
             fd,
-            operation: AttachedCell::new(waiting),
+            call: AttachedCell::new(waiting),
         };
         let reader = Bound::new(py, reader)?;
         let runnable = Runnable::new(&READABLE, reader.clone());
@@ -104,7 +101,7 @@ impl SocketReader {
             .map_err(|refused| os_error(py, &refused.error))?;
         drop(replaced);
         if let Some(current) = current {
-            // The socket of the waiting operation was closed: its call will fail.
+            // The socket of the waiting call was closed: its system call will fail.
             Self::wake(&current)?;
         }
         Ok(reader)
@@ -112,9 +109,8 @@ impl SocketReader {
 
     fn readable(scheduler: &Bound<'_, Scheduler>, slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        let has_operation =
-            slf.get().operation.inspect(py, |current| !matches!(current, CurrentOperation::None));
-        if has_operation {
+        let has_call = slf.get().call.inspect(py, |current| !matches!(current, CurrentCall::None));
+        if has_call {
             return Self::wake(slf);
         }
         let fd = slf.get().fd;
@@ -124,31 +120,29 @@ impl SocketReader {
 
     fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        match slf.get().operation.take(py) {
-            CurrentOperation::None => Ok(()),
-            CurrentOperation::Waiting(operation) => {
-                let woken = SocketOperation::wake(operation.bind(py));
-                drop(slf.get().operation.replace(py, CurrentOperation::Woken(operation)));
+        match slf.get().call.take(py) {
+            CurrentCall::None => Ok(()),
+            CurrentCall::Waiting(call) => {
+                let woken = SocketCall::wake(call.bind(py));
+                drop(slf.get().call.replace(py, CurrentCall::Woken(call)));
                 woken
             }
-            woken @ CurrentOperation::Woken(_) => {
-                drop(slf.get().operation.replace(py, woken));
+            woken @ CurrentCall::Woken(_) => {
+                drop(slf.get().call.replace(py, woken));
                 Ok(())
             }
         }
     }
 
-    /// Called when `operation` no longer waits.
-    pub fn release(&self, operation: &Bound<'_, SocketOperation>) {
-        let py = operation.py();
-        let is_current = self.operation.inspect(py, |current| match current {
-            CurrentOperation::None => false,
-            CurrentOperation::Waiting(current) | CurrentOperation::Woken(current) => {
-                current.is(operation)
-            }
+    /// Called when `call` no longer waits.
+    pub fn release(&self, call: &Bound<'_, SocketCall>) {
+        let py = call.py();
+        let is_current = self.call.inspect(py, |current| match current {
+            CurrentCall::None => false,
+            CurrentCall::Waiting(current) | CurrentCall::Woken(current) => current.is(call),
         });
         if is_current {
-            drop(self.operation.take(py));
+            drop(self.call.take(py));
         }
     }
 }
@@ -157,10 +151,10 @@ impl SocketReader {
 impl SocketReader {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.socket)?;
-        self.operation.visit_with(&visit)
+        self.call.visit_with(&visit)
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.operation.take(py)));
+        Python::attach(|py| drop(self.call.take(py)));
     }
 }

@@ -408,9 +408,7 @@ impl StreamCoroutine {
             return thrown;
         }
         self.finish(py);
-        // A future's iterator checks the arguments and raises.
-        let raising = Bound::new(py, FutureIterator::detached())?;
-        raising.call_method1(intern!(py, "throw"), arguments)
+        FutureIterator::raise(arguments)
     }
 
     /// Stop waiting and end the coroutine.

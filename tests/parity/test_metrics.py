@@ -225,7 +225,7 @@ def test_tls(loop):
     loop.run_until_complete(main())
 
 
-def test_datagrams_and_socket_operations(loop):
+def test_datagrams_and_socket_calls(loop):
     async def main():
         class Receiver(asyncio.DatagramProtocol):
             def datagram_received(self, data, address):

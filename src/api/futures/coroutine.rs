@@ -66,9 +66,13 @@ pub struct RustCoroutine {
     state: AttachedCell<CoroutineState>,
 }
 
+/// Deallocated coroutines that are kept. Most are awaited where they are made, so that fewer exist at
+/// the same time than tasks.
+const FREE_COROUTINES: usize = 256;
+
 impl Recycled for RustCoroutine {
     fn free_list() -> &'static FreeList {
-        static FREE_LIST: FreeList = FreeList::new(256);
+        static FREE_LIST: FreeList = FreeList::new(FREE_COROUTINES);
         &FREE_LIST
     }
 }
@@ -374,9 +378,7 @@ impl RustCoroutine {
             CoroutineState::Done => return Err(reused()),
             CoroutineState::New | CoroutineState::Suspended => self.finish(py),
         }
-        // A future's iterator checks the arguments and raises.
-        let raising = Bound::new(py, FutureIterator::detached())?;
-        let thrown = raising.call_method1(intern!(py, "throw"), arguments);
+        let thrown = FutureIterator::raise(arguments);
         // A coroutine that has not started does not see the exception, and so does not replace it.
         thrown.map_err(|error| if state == CoroutineState::New { error } else { raised(py, error) })
     }

@@ -87,7 +87,7 @@ fn run_entered<'py, R>(
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
 static VARIABLES: AtomicUsize = AtomicUsize::new(0);
 
-/// Number of words of a thread state that [`learn_layout`] searches: fewer than any version has,
+/// Number of words of a thread state that [`probe_layout`] searches: fewer than any version has,
 /// and more than those up to the context.
 #[cfg(not(Py_3_15))]
 const WORDS_OF_THREAD: usize = 32;
@@ -106,7 +106,7 @@ pub fn is_comparable() -> bool {
 fn variables(context: *mut ffi::PyObject) -> *mut ffi::PyObject {
     match VARIABLES.load(Ordering::Relaxed) {
         0 => std::ptr::null_mut(),
-        // SAFETY: callers pass a live context; `learn_layout` has found its variables at this
+        // SAFETY: callers pass a live context; `probe_layout` has found its variables at this
         // offset.
         offset => unsafe { context.byte_add(offset).cast::<*mut ffi::PyObject>().read() },
     }
@@ -127,7 +127,7 @@ fn current(_py: Python<'_>) -> Option<*mut ffi::PyObject> {
     if offset == 0 {
         return None;
     }
-    // SAFETY: attached, so there is a thread state, in which `learn_layout` has found the current
+    // SAFETY: attached, so there is a thread state, in which `probe_layout` has found the current
     // context at this offset: a live one, or null in a thread that has not used any yet.
     let current = unsafe {
         let thread = ffi::PyThreadState_Get();
@@ -162,7 +162,7 @@ pub fn count_of_variables(context: &Bound<'_, PyAny>) -> isize {
 ///
 /// # Errors
 /// MemoryError.
-pub fn learn_layout(py: Python<'_>) -> PyResult<()> {
+pub fn probe_layout(py: Python<'_>) -> PyResult<()> {
     let (first, second) = (new_context(py)?, new_context(py)?);
     let Some(in_thread) = offset_of_current(&first, &second) else { return Ok(()) };
     let Some(in_context) = offset_of_variables(&first)? else { return Ok(()) };

@@ -70,6 +70,6 @@ fn executed(py: Python<'_>) -> PyResult<Option<i32>> {
 }
 
 /// Looks up the numbers in advance, since nothing can be imported while the interpreter shuts down.
-pub fn learn(py: Python<'_>) -> PyResult<()> {
+pub fn probe(py: Python<'_>) -> PyResult<()> {
     [&LOAD_ATTR, &LOAD_METHOD, &SEND].into_iter().try_for_each(|one| one.number(py).map(drop))
 }

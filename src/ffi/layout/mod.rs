@@ -1,8 +1,8 @@
 //! What depends on the memory layout of a CPython release: the list of what the next release can
 //! break.
 //!
-//! The rest of `ffi/` uses the documented C API. Positions are found by experiment when the module
-//! is initialised; what is not found is not used, and `learned_places()` reports it.
+//! The rest of `ffi/` uses the documented C API. Offsets are probed when the module is initialised;
+//! one that is not found is not used, and `probed_offsets()` reports it.
 //!
 //! * `thread_state.rs`: finds words of the thread state, for the next two;
 //! * `context.rs`: the current context, and comparing contexts;

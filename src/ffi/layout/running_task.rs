@@ -14,7 +14,7 @@ use crate::ffi::layout::thread_state::{common_offset, words_referring_to};
 static RUNNING_LOOP: AtomicUsize = AtomicUsize::new(0);
 static RUNNING_TASK: AtomicUsize = AtomicUsize::new(0);
 
-/// Number of words of a thread state that [`learn_layout`] searches: those up to the head of the
+/// Number of words of a thread state that [`probe_layout`] searches: those up to the head of the
 /// thread's list of tasks, which follows the two.
 #[cfg(not(Py_3_15))]
 const WORDS: usize = 112;
@@ -29,7 +29,7 @@ fn task_slot(event_loop: &Bound<'_, PyAny>) -> Option<*mut *mut ffi::PyObject> {
     if offset == 0 {
         return None;
     }
-    // SAFETY: attached, so there is a thread state, in which `learn_layout` has found both words.
+    // SAFETY: attached, so there is a thread state, in which `probe_layout` has found both words.
     unsafe {
         let thread = ffi::PyThreadState_Get();
         let running = thread.byte_add(RUNNING_LOOP.load(Ordering::Relaxed));
@@ -82,7 +82,7 @@ pub fn is_known() -> bool {
 ///
 /// # Errors
 /// MemoryError.
-pub fn learn_layout(py: Python<'_>) -> PyResult<()> {
+pub fn probe_layout(py: Python<'_>) -> PyResult<()> {
     // Without the C module, asyncio keeps current tasks elsewhere.
     let Ok(asyncio) = py.import("_asyncio") else { return Ok(()) };
     let (first, second) = (new_object(py)?, new_object(py)?);

@@ -35,7 +35,7 @@ pub fn is_shared() -> bool {
 
 /// Searches for the counter of `module`; `make` creates one of its tasks and returns its number.
 /// Returns whether the counter was found.
-pub fn learn(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub fn probe(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
     let (start, words) = data_of(module);
     let word = |index: usize| {
         // SAFETY: `index` is below `words`, and `words` words are readable from `start` on, since

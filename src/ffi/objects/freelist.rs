@@ -24,7 +24,8 @@ struct Block(NonNull<ffi::PyObject>);
 unsafe impl Send for Block {}
 
 impl FreeList {
-    /// A list that keeps at most `capacity` instances.
+    /// A list that keeps at most `capacity` instances: those of a burst, which would otherwise start
+    /// collections. Their memory is not returned to the allocator.
     pub const fn new(capacity: usize) -> Self {
         Self { blocks: AttachedRefCell::new(Vec::new()), capacity: kept_instances(capacity) }
     }

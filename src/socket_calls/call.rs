@@ -1,4 +1,4 @@
-//! The operations of the `sock_*()` methods: one system call, and a wait only if it would block.
+//! The calls of the `sock_*()` methods: one system call, and a wait only if it would block.
 //!
 //! The object behaves like asyncio's coroutine: it can be awaited, wrapped in a task, thrown into
 //! and closed, and it does not start before it is first resumed. Reading happens when the awaiting
@@ -24,23 +24,23 @@ use crate::future::{Future, FutureIterator};
 use crate::interop::error::os_error;
 use crate::reactor::SlotKey;
 use crate::scheduler::report::warn_never_awaited;
-use crate::scheduler::waiters::SocketWaiterKind;
+use crate::scheduler::socket_waiters::SocketWaiterKind;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::socket_calls::reader::SocketReader;
 use crate::transport::{OWNERS, Transport};
 
-/// The states of an operation.
+/// The states of a call.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum OperationState {
+pub(super) enum CallState {
     New,
     Waiting,
     Done,
 }
 
-static WRITABLE: RunnableKind = RunnableKind::of::<SocketOperation>();
+static WRITABLE: RunnableKind = RunnableKind::of::<SocketCall>();
 
-impl Queued for SocketOperation {
+impl Queued for SocketCall {
     type Object = Self;
 
     fn run<'py>(
@@ -51,35 +51,33 @@ impl Queued for SocketOperation {
     }
 }
 
-/// The socket was closed while the operation waited.
+/// The socket was closed while the call waited.
 static SOCKET_WAITER: SocketWaiterKind = SocketWaiterKind {
     is_closed: |object| {
-        object
-            .cast::<SocketOperation>()
-            .is_ok_and(|operation| operation.get().socket.descriptor() == -1)
+        object.cast::<SocketCall>().is_ok_and(|call| call.get().socket.descriptor() == -1)
     },
     end: |object| {
         let py = object.py();
-        let operation = object.cast::<SocketOperation>().or_raise(py)?;
-        SocketOperation::socket_closed(operation)
+        let call = object.cast::<SocketCall>().or_raise(py)?;
+        SocketCall::socket_closed(call)
     },
 };
 
-/// An operation on a socket: a coroutine, made by the loop's `sock_*()` methods.
+/// A call on a socket: a coroutine, made by the loop's `sock_*()` methods.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
-pub struct SocketOperation {
+pub struct SocketCall {
     pub(super) scheduler: Py<Scheduler>,
     pub(super) socket: PythonSocket,
     pub(super) action: AttachedCell<Action>,
     future: AttachedCell<Option<Py<Future>>>,
     reader: AttachedCell<Option<Py<SocketReader>>>,
-    pub(super) state: AttachedCell<OperationState>,
+    pub(super) state: AttachedCell<CallState>,
     /// The descriptor that it waits for, and its key among the loop's waiters.
     waiting: AttachedCell<Option<(RawFd, SlotKey)>>,
 }
 
-impl SocketOperation {
-    /// An operation that has not started.
+impl SocketCall {
+    /// A call that has not started.
     pub fn new(scheduler: &Bound<'_, Scheduler>, socket: PythonSocket, action: Action) -> Self {
         Self {
             scheduler: scheduler.clone().unbind(),
@@ -87,7 +85,7 @@ impl SocketOperation {
             action: AttachedCell::new(action),
             future: AttachedCell::new(None),
             reader: AttachedCell::new(None),
-            state: AttachedCell::new(OperationState::New),
+            state: AttachedCell::new(CallState::New),
             waiting: AttachedCell::new(None),
         }
     }
@@ -202,7 +200,7 @@ impl SocketOperation {
 
     fn finish(slf: &Bound<'_, Self>) {
         let this = slf.get();
-        this.state.set(slf.py(), OperationState::Done);
+        this.state.set(slf.py(), CallState::Done);
         this.release(slf);
         drop(this.future.take(slf.py()));
     }
@@ -211,12 +209,12 @@ impl SocketOperation {
         let py = slf.py();
         let this = slf.get();
         match this.state.get(py) {
-            OperationState::Done => {
+            CallState::Done => {
                 let error = PyRuntimeError::new_err("cannot reuse already awaited coroutine");
                 return Err(Raised::of(py, error));
             }
-            OperationState::New => this.check_non_blocking(py).or_raise(py)?,
-            OperationState::Waiting => {
+            CallState::New => this.check_non_blocking(py).or_raise(py)?,
+            CallState::Waiting => {
                 let Some(future) = this.future.get_bound(py) else {
                     return Err(Raised::of(py, PyRuntimeError::new_err("nothing to wait for")));
                 };
@@ -234,7 +232,7 @@ impl SocketOperation {
             return Ok(Resumption::Done(value));
         }
         let future = Self::wait(slf).or_raise(py)?;
-        this.state.set(py, OperationState::Waiting);
+        this.state.set(py, CallState::Waiting);
         match Future::resume(&future) {
             Resumed::Yield(future) => Ok(Resumption::Wait(future)),
             Resumed::Return(value) => Ok(Resumption::Done(value)),
@@ -248,7 +246,7 @@ enum Resumption<'py> {
     Done(Bound<'py, PyAny>),
 }
 
-impl SelfAwaiting for SocketOperation {
+impl SelfAwaiting for SocketCall {
     fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py> {
         match Self::advance(slf) {
             Ok(Resumption::Wait(future)) => Resumed::Yield(future),
@@ -264,25 +262,25 @@ impl SelfAwaiting for SocketOperation {
     }
 }
 
-impl Finalize for SocketOperation {
+impl Finalize for SocketCall {
     original_dealloc!();
 
     #[inline(always)]
     fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
-        slf.get().state.get(slf.py()) == OperationState::New
+        slf.get().state.get(slf.py()) == CallState::New
     }
 
     /// Warns, as the interpreter does for a coroutine that was never awaited.
     fn finalize(slf: &Bound<'_, Self>) {
         let py = slf.py();
-        slf.get().state.set(py, OperationState::Done);
+        slf.get().state.set(py, CallState::Done);
         let name = slf.get().action.inspect(py, Action::name);
         warn_never_awaited(slf, &format!("EventLoop.{name}"));
     }
 }
 
 #[pymethods]
-impl SocketOperation {
+impl SocketCall {
     #[getter(__qualname__)]
     fn qualname(&self, py: Python<'_>) -> String {
         format!("EventLoop.{}", self.action.inspect(py, Action::name))
@@ -322,14 +320,8 @@ impl SocketOperation {
         slf: &Bound<'py, Self>,
         arguments: Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let future = match slf.get().future.get_bound(py) {
-            Some(future) => future,
-            None => Bound::new(py, Future::for_loop(slf.get().scheduler.bind(py))?)?,
-        };
         Self::finish(slf);
-        let raising = Bound::new(py, FutureIterator::new(&future))?;
-        raising.call_method1(intern!(py, "throw"), arguments)
+        FutureIterator::raise(arguments)
     }
 
     fn __del__(slf: &Bound<'_, Self>) {
@@ -338,7 +330,7 @@ impl SocketOperation {
         }
     }
 
-    /// Stop waiting and end the operation.
+    /// Stop waiting and end the call.
     fn close(slf: &Bound<'_, Self>) {
         Self::finish(slf);
     }

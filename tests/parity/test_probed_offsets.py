@@ -13,7 +13,7 @@ if sys.version_info >= (3, 14):
 
 
 def test_all_is_found():
-    assert _ferroloop.learned_places() == [(name, True) for name in EXPECTED]
+    assert _ferroloop.probed_offsets() == [(name, True) for name in EXPECTED]
 
 
 def test_all_is_found_in_a_thread_and_in_a_task():
@@ -23,7 +23,7 @@ import asyncio, threading
 
 async def look():
     from ferroloop import _ferroloop
-    print(all(found for _, found in _ferroloop.learned_places()))
+    print(all(found for _, found in _ferroloop.probed_offsets()))
 
 thread = threading.Thread(target=lambda: asyncio.run(look()))
 thread.start()

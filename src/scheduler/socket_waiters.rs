@@ -1,7 +1,7 @@
-//! Operations that wait for a socket (`sock_recv()` and the like), which the program may close
+//! Calls that wait for a socket (`sock_recv()` and the like), which the program may close
 //! during the wait.
 //!
-//! The kernel drops a closed descriptor without an event, so the operation would wait forever. The
+//! The kernel drops a closed descriptor without an event, so the call would wait forever. The
 //! loop therefore checks the sockets before it sleeps: a limited number each time, and while some
 //! are unchecked it sleeps only briefly.
 
@@ -22,22 +22,22 @@ const CHECKS_PER_SLEEP: usize = 64;
 /// Longest sleep while some sockets are unchecked.
 const MAXIMUM_SLEEP: Duration = Duration::from_millis(20);
 
-/// The behaviour of operations of one kind.
+/// The behaviour of calls of one kind.
 pub struct SocketWaiterKind {
     /// Whether its socket was closed. Runs no Python code.
     pub is_closed: for<'py> fn(&Bound<'py, PyAny>) -> bool,
-    /// Ends the operation, which was removed before.
+    /// Ends the call, which was removed before.
     pub end: for<'py> fn(&Bound<'py, PyAny>) -> PyOutcome<'py, ()>,
 }
 
-/// An operation that waits for a socket.
+/// A call that waits for a socket.
 pub struct SocketWaiter {
     object: Py<PyAny>,
     kind: &'static SocketWaiterKind,
 }
 
 impl Scheduler {
-    /// Adds an operation that waits for a socket.
+    /// Adds a call that waits for a socket.
     #[inline]
     pub fn add_socket_waiter(
         &self,
@@ -47,7 +47,7 @@ impl Scheduler {
         self.core.socket_waiters.with(object.py(), |waiters| waiters.add(object, kind))
     }
 
-    /// Removes an operation, unless it was found closed before; the caller drops it.
+    /// Removes a call, unless it was found closed before; the caller drops it.
     #[inline]
     #[must_use = "drop it where no cell is borrowed"]
     pub fn remove_socket_waiter(&self, py: Python<'_>, key: SlotKey) -> Option<SocketWaiter> {
@@ -55,7 +55,7 @@ impl Scheduler {
     }
 }
 
-/// All operations of a loop that wait for a socket.
+/// All calls of a loop that wait for a socket.
 #[derive(Default)]
 pub(super) struct SocketWaiters {
     slots: Slab<SocketWaiter>,
@@ -96,19 +96,19 @@ impl SocketWaiters {
         closed
     }
 
-    /// Removes and returns all operations; the caller drops them.
+    /// Removes and returns all calls; the caller drops them.
     #[must_use = "drop them where no cell is borrowed"]
     pub(super) fn take_all(&mut self) -> Vec<SocketWaiter> {
         self.slots.take_all()
     }
 
-    /// Reports the operations to the garbage collector.
+    /// Reports the calls to the garbage collector.
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.slots.iter().try_for_each(|waiter| visit.call(&waiter.object))
     }
 }
 
-/// Ends the operations whose sockets are closed. Returns how long the loop may sleep then.
+/// Ends the calls whose sockets are closed. Returns how long the loop may sleep then.
 pub(super) fn end_closed<'py>(
     scheduler: &Bound<'py, Scheduler>,
     timeout: Option<Duration>,
@@ -135,14 +135,14 @@ mod tests {
 
     use super::*;
 
-    /// A list stands for an operation, and is not empty once its socket is closed.
+    /// A list stands for a call, and is not empty once its socket is closed.
     static LISTS: SocketWaiterKind = SocketWaiterKind {
         is_closed: |object| object.cast::<PyList>().is_ok_and(|list| !list.is_empty()),
         end: |_| Ok(()),
     };
 
-    fn close(operation: &Bound<'_, PyAny>) {
-        operation.call_method1("append", (1,)).expect("a list");
+    fn close(call: &Bound<'_, PyAny>) {
+        call.call_method1("append", (1,)).expect("a list");
     }
 
     #[test]
@@ -152,11 +152,9 @@ mod tests {
             for count in [1, CHECKS_PER_SLEEP, CHECKS_PER_SLEEP + 1, 300] {
                 for closed in [0, count / 2, count - 1] {
                     let mut waiters = SocketWaiters::default();
-                    let operations: Vec<_> =
-                        (0..count).map(|_| PyList::empty(py).into_any()).collect();
-                    let slots: Vec<_> =
-                        operations.iter().map(|one| waiters.add(one, &LISTS)).collect();
-                    close(&operations[closed]);
+                    let calls: Vec<_> = (0..count).map(|_| PyList::empty(py).into_any()).collect();
+                    let slots: Vec<_> = calls.iter().map(|one| waiters.add(one, &LISTS)).collect();
+                    close(&calls[closed]);
                     assert!(waiters.check_next(py).is_empty(), "no callback has run");
                     waiters.note_callbacks();
                     let mut found = vec![];
@@ -164,7 +162,7 @@ mod tests {
                         found.extend(waiters.check_next(py));
                     }
                     assert_eq!(waiters.unchecked, 0);
-                    assert!(matches!(&found[..], [one] if one.object.is(&operations[closed])));
+                    assert!(matches!(&found[..], [one] if one.object.is(&calls[closed])));
                     // It was removed, and its slot may have another user.
                     assert!(waiters.remove(slots[closed]).is_none());
                     let next = PyList::empty(py).into_any();
@@ -180,15 +178,15 @@ mod tests {
         Python::initialize();
         Python::attach(|py| {
             let mut waiters = SocketWaiters::default();
-            let operations = [(); 3].map(|()| PyList::empty(py).into_any());
+            let calls = [(); 3].map(|()| PyList::empty(py).into_any());
             for _ in 0..100 {
-                let slots = operations.each_ref().map(|one| waiters.add(one, &LISTS));
-                for (slot, operation) in slots.into_iter().zip(&operations) {
-                    assert!(waiters.remove(slot).is_some_and(|w| w.object.is(operation)));
+                let slots = calls.each_ref().map(|one| waiters.add(one, &LISTS));
+                for (slot, call) in slots.into_iter().zip(&calls) {
+                    assert!(waiters.remove(slot).is_some_and(|w| w.object.is(call)));
                 }
             }
-            assert!(waiters.slots.slot_count() <= operations.len());
-            waiters.add(&operations[0], &LISTS);
+            assert!(waiters.slots.slot_count() <= calls.len());
+            waiters.add(&calls[0], &LISTS);
             assert_eq!(waiters.take_all().len(), 1);
             assert!(waiters.take_all().is_empty());
         });

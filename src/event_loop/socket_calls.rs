@@ -10,11 +10,11 @@ use pyo3::types::{PyInt, PyString, PyTuple};
 use super::EventLoop;
 use crate::ffi::layout::socket::PythonSocket;
 use crate::interop::{address, imports};
-use crate::socket_calls::{Action, SocketOperation};
+use crate::socket_calls::{Action, SocketCall};
 
 impl EventLoop {
-    /// A native operation; `None` for sockets and arguments that are left to asyncio.
-    fn operation<'py>(
+    /// A native call; `None` for sockets and arguments that are left to asyncio.
+    fn socket_call<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
         action: Option<Action>,
@@ -27,19 +27,19 @@ impl EventLoop {
         let (Some(action), Some(socket)) = (action, PythonSocket::of(sock)?) else {
             return Ok(None);
         };
-        let operation = SocketOperation::new(slf.as_super(), socket, action);
-        Ok(Some(Bound::new(py, operation)?.into_any()))
+        let call = SocketCall::new(slf.as_super(), socket, action);
+        Ok(Some(Bound::new(py, call)?.into_any()))
     }
 
-    fn operation_or_asyncio<'py>(
+    fn socket_call_or_asyncio<'py>(
         slf: &Bound<'py, Self>,
         name: &str,
         action: Option<Action>,
         arguments: &[&Bound<'py, PyAny>],
     ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(sock) = arguments.first() {
-            if let Some(operation) = Self::operation(slf, sock, action)? {
-                return Ok(operation);
+            if let Some(call) = Self::socket_call(slf, sock, action)? {
+                return Ok(call);
             }
         }
         let all = std::iter::once(slf.as_any()).chain(arguments.iter().copied());
@@ -62,7 +62,7 @@ impl EventLoop {
         n: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let action = size(n).map(Action::Receive);
-        Self::operation_or_asyncio(slf, "sock_recv", action, &[sock, n])
+        Self::socket_call_or_asyncio(slf, "sock_recv", action, &[sock, n])
     }
 
     /// Receive from a socket into a buffer; the result is the number of bytes.
@@ -72,7 +72,7 @@ impl EventLoop {
         buf: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let action = Some(Action::ReceiveInto(buf.clone().unbind()));
-        Self::operation_or_asyncio(slf, "sock_recv_into", action, &[sock, buf])
+        Self::socket_call_or_asyncio(slf, "sock_recv_into", action, &[sock, buf])
     }
 
     /// Receive a datagram; the result is a pair of the data and the sender's address.
@@ -82,7 +82,7 @@ impl EventLoop {
         bufsize: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let action = size(bufsize).filter(|_| knows_addresses(sock)).map(Action::ReceiveFrom);
-        Self::operation_or_asyncio(slf, "sock_recvfrom", action, &[sock, bufsize])
+        Self::socket_call_or_asyncio(slf, "sock_recvfrom", action, &[sock, bufsize])
     }
 
     /// Receive a datagram into a buffer; the result is a pair of its size and the sender.
@@ -103,7 +103,7 @@ impl EventLoop {
             .filter(fits)
             .filter(|_| knows_addresses(sock))
             .map(|size| Action::ReceiveFromInto(buf.clone().unbind(), size));
-        Self::operation_or_asyncio(slf, "sock_recvfrom_into", action, &[sock, buf, &nbytes])
+        Self::socket_call_or_asyncio(slf, "sock_recvfrom_into", action, &[sock, buf, &nbytes])
     }
 
     /// Send all data to a socket.
@@ -113,7 +113,7 @@ impl EventLoop {
         data: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let action = Some(Action::SendAll(data.clone().unbind(), 0));
-        Self::operation_or_asyncio(slf, "sock_sendall", action, &[sock, data])
+        Self::socket_call_or_asyncio(slf, "sock_sendall", action, &[sock, data])
     }
 
     /// Send a datagram to an address; the result is the number of bytes sent.
@@ -124,7 +124,7 @@ impl EventLoop {
         address: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let action = Some(Action::SendTo(data.clone().unbind(), address.clone().unbind()));
-        Self::operation_or_asyncio(slf, "sock_sendto", action, &[sock, data, address])
+        Self::socket_call_or_asyncio(slf, "sock_sendto", action, &[sock, data, address])
     }
 
     /// Connect a socket. asyncio's own coroutine resolves host names.
@@ -134,7 +134,7 @@ impl EventLoop {
         address: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let action = literal(sock, address)?.map(|to| Action::Connect(to.unbind(), false));
-        Self::operation_or_asyncio(slf, "sock_connect", action, &[sock, address])
+        Self::socket_call_or_asyncio(slf, "sock_connect", action, &[sock, address])
     }
 
     /// The family and the address to which `create_connection()` would resolve a host and a port;
@@ -161,7 +161,7 @@ impl EventLoop {
         sock: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let action = knows_addresses(sock).then_some(Action::Accept);
-        Self::operation_or_asyncio(slf, "sock_accept", action, &[sock])
+        Self::socket_call_or_asyncio(slf, "sock_accept", action, &[sock])
     }
 }
 
