@@ -10,7 +10,8 @@ mod writer;
 
 use std::os::fd::RawFd;
 
-use pyo3::exceptions::PyAttributeError;
+use pyo3::PyClass;
+use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -18,11 +19,12 @@ use pyo3::types::PyDict;
 pub use reader::ReadPipeTransport;
 pub use writer::WritePipeTransport;
 
+use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::scheduler::watch::Direction;
-use crate::sys::pipe;
-use crate::transport::{Endpoint, Transport, TransportParts};
+use crate::sys::pipe::{self, FileKind};
+use crate::transport::{Endpoint, Transport, TransportKind, TransportParts};
 
 /// How often in a row a pipe was full. A pipe that is repeatedly full is enlarged, so that data
 /// moves in fewer and larger pieces.
@@ -44,6 +46,36 @@ impl FullStreak {
             pipe::enlarge(fd);
         }
     }
+}
+
+/// Creates the transport of one end of a pipe, whose own state is `end`, and starts to open it.
+/// `prepare` is called before, with the kind of the file; `refusal` is the message for any other
+/// file.
+///
+/// # Errors
+/// ValueError if it is not a pipe, a socket or a character device; OSError.
+fn open_end<'py, T: PyClass<BaseType = Transport>>(
+    kind: &'static TransportKind,
+    parts: TransportParts<'py>,
+    end: T,
+    refusal: &'static str,
+    prepare: impl FnOnce(&Transport, FileKind),
+    waiter: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, T>> {
+    let py = parts.scheduler.py();
+    let fd = parts.endpoint.descriptor();
+    let file_kind = pipe::file_kind(fd).map_err(|error| os_error(py, &error))?;
+    if matches!(file_kind, FileKind::Other) {
+        return Err(PyValueError::new_err(refusal));
+    }
+    pipe::set_non_blocking(fd).map_err(|error| os_error(py, &error))?;
+    let protocol = parts.protocol.clone();
+    let base = PyClassInitializer::from(Transport::new(kind, parts));
+    let transport = Bound::new(py, base.add_subclass(end))?;
+    transport.as_super().get().bind_protocol(protocol)?;
+    prepare(transport.as_super().get(), file_kind);
+    Transport::open(transport.as_super(), waiter)?;
+    Ok(transport)
 }
 
 impl Transport {

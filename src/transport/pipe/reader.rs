@@ -7,8 +7,7 @@
 
 use std::io;
 
-use pyo3::PyClassInitializer;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
@@ -23,9 +22,9 @@ use crate::metrics::TransportClass;
 use crate::scheduler::watch::Direction;
 use crate::streams::Feed;
 use crate::sys::is_not_ready;
-use crate::sys::pipe::{self, FileKind};
+use crate::sys::pipe;
 use crate::transport::kind::ConcreteTransport;
-use crate::transport::pipe::FullStreak;
+use crate::transport::pipe::{FullStreak, open_end};
 use crate::transport::receive::ReadSize;
 use crate::transport::{Transport, TransportKind, TransportParts};
 use crate::write_side::WriteSide;
@@ -67,27 +66,12 @@ impl ReadPipeTransport {
         parts: TransportParts<'py>,
         waiter: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
-        let py = parts.scheduler.py();
-        let fd = parts.endpoint.descriptor();
-        match pipe::file_kind(fd) {
-            Ok(FileKind::Other) => {
-                let message = "Pipe transport is for pipes/sockets only.";
-                return Err(PyValueError::new_err(message));
-            }
-            Ok(_) => {}
-            Err(error) => return Err(os_error(py, &error)),
-        }
-        pipe::set_non_blocking(fd).map_err(|error| os_error(py, &error))?;
-        let protocol = parts.protocol.clone();
         let reader = Self {
             read_size: AttachedCell::new(ReadSize::default()),
             full_streak: AttachedCell::new(FullStreak::default()),
         };
-        let base = PyClassInitializer::from(Transport::new(&KIND, parts));
-        let reader = Bound::new(py, base.add_subclass(reader))?;
-        reader.as_super().get().bind_protocol(protocol)?;
-        Transport::open(reader.as_super(), waiter)?;
-        Ok(reader)
+        let refusal = "Pipe transport is for pipes/sockets only.";
+        open_end(&KIND, parts, reader, refusal, |_, _| (), waiter)
     }
 
     /// Called when data or end of stream can be read.

@@ -5,10 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use pyo3::PyClassInitializer;
-use pyo3::exceptions::{
-    PyAssertionError, PyBrokenPipeError, PyNotImplementedError, PyTypeError, PyValueError,
-};
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyNotImplementedError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
@@ -23,7 +20,7 @@ use crate::scheduler::watch::Direction;
 use crate::sys::pipe::{self, FileKind};
 use crate::transport::data::is_data;
 use crate::transport::kind::ConcreteTransport;
-use crate::transport::pipe::FullStreak;
+use crate::transport::pipe::{FullStreak, open_end};
 use crate::transport::write_queue::{self, WriteQueue};
 use crate::transport::writing::LOG_THRESHOLD_FOR_CONNLOST_WRITES;
 use crate::transport::{Endpoint, Transport, TransportKind, TransportParts};
@@ -86,33 +83,22 @@ impl WritePipeTransport {
         waiter: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = parts.scheduler.py();
-        let fd = parts.endpoint.descriptor();
-        let file_kind = pipe::file_kind(fd).map_err(|error| os_error(py, &error))?;
-        let reports_closed_reader = match file_kind {
-            FileKind::Socket => true,
-            FileKind::Fifo => FIFO_REPORTS_CLOSED_READER,
-            FileKind::CharacterDevice => false,
-            FileKind::Other => {
-                return Err(PyValueError::new_err(
-                    "Pipe transport is only for pipes, sockets and character devices",
-                ));
-            }
-        };
-        pipe::set_non_blocking(fd).map_err(|error| os_error(py, &error))?;
-        let protocol = parts.protocol.clone();
         let writer = Self {
             queue: AttachedRefCell::new(WriteQueue::default()),
             full_streak: AttachedCell::new(FullStreak::default()),
             lost_writes: AttachedCell::new(0),
         };
-        let base = PyClassInitializer::from(Transport::new(&KIND, parts));
-        let writer = Bound::new(py, base.add_subclass(writer))?;
-        let base = writer.as_super().get();
-        base.bind_protocol(protocol)?;
-        // Where the system does not report it, reading is paused permanently.
-        base.update_state(py, |state| state.paused = !reports_closed_reader);
-        Transport::open(writer.as_super(), waiter)?;
-        Ok(writer)
+        let refusal = "Pipe transport is only for pipes, sockets and character devices";
+        let prepare = |base: &Transport, file_kind| {
+            let reports_closed_reader = match file_kind {
+                FileKind::Socket => true,
+                FileKind::Fifo => FIFO_REPORTS_CLOSED_READER,
+                FileKind::CharacterDevice | FileKind::Other => false,
+            };
+            // Where the system does not report it, reading is paused permanently.
+            base.update_state(py, |state| state.paused = !reports_closed_reader);
+        };
+        open_end(&KIND, parts, writer, refusal, prepare, waiter)
     }
 
     /// Called when the reading end was closed.
