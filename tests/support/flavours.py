@@ -43,11 +43,16 @@ class Flavour:
         return self.module.TimerHandle
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
-        """A fresh loop in this flavour's mode, not set as any thread's current loop."""
+        """A fresh loop in this flavour's mode, not set as any thread's current loop.
+
+        It reports no slow callbacks: on a busy machine any callback may be slow. Tests of these
+        reports set `slow_callback_duration` themselves.
+        """
         make: Callable[[], asyncio.AbstractEventLoop]
         make = asyncio.SelectorEventLoop if self.is_asyncio else self.module.new_event_loop
         loop = make()
         loop.set_debug(self.debug)
+        loop.slow_callback_duration = 600.0
         return loop
 
     def run(self, main: Coroutine[Any, Any, Any], seconds: float = 20) -> Any:
