@@ -11,8 +11,8 @@
 //! - `runnable.rs`: what can be queued; `ready.rs`: the ready queue; `deferred.rs`: work put off to
 //!   the end of a callback or turn.
 //! - `contexts.rs`: the contexts of callbacks and tasks.
-//! - `watch.rs`: watched descriptors; `socket_waiters.rs`: `sock_recv()` and the like that wait for a
-//!   socket, which the program may close.
+//! - `watch.rs`, `watching.rs`: watched descriptors; `socket_waiters.rs`: `sock_recv()` and the like
+//!   that wait for a socket, which the program may close.
 //! - `inbox.rs`, `message_queue.rs`: messages from other threads; `running.rs`: callbacks that other
 //!   threads may wait for.
 //! - `patches.rs`: replaced asyncio functions; `report.rs`: calls of the exception handler, slow
@@ -37,6 +37,7 @@ mod state;
 pub mod turn;
 pub mod wait;
 pub mod watch;
+mod watching;
 
 use std::sync::Arc;
 
