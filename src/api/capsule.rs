@@ -1,7 +1,5 @@
 //! The loop for other extension modules, which share no Rust type with this crate.
 
-#![forbid(unsafe_code)]
-
 use std::os::fd::RawFd;
 use std::time::Duration;
 

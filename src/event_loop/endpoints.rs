@@ -1,7 +1,5 @@
 //! Creates transports and listeners for asyncio's coroutines, as `create_connection()`.
 
-#![forbid(unsafe_code)]
-
 use std::os::fd::RawFd;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};

@@ -1,7 +1,5 @@
 //! `run_in_executor` and the default executor.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CStr;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};

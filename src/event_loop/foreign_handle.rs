@@ -1,8 +1,6 @@
 //! asyncio's own handles in our queue. asyncio's code creates them while a tool has replaced one of
 //! its methods; programs create them, too.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;

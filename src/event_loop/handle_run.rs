@@ -1,7 +1,5 @@
 //! Runs everything that is queued through a replaced `asyncio.Handle._run`.
 
-#![forbid(unsafe_code)]
-
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;

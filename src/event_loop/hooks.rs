@@ -6,8 +6,6 @@
 //! attribute of asyncio's classes is called: the tool's replacement, or asyncio's own code, which
 //! calls the replacement.
 
-#![forbid(unsafe_code)]
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::prelude::*;

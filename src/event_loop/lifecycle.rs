@@ -1,7 +1,5 @@
 //! Running, stopping and closing.
 
-#![forbid(unsafe_code)]
-
 use std::os::fd::RawFd;
 
 use pyo3::exceptions::PyRuntimeError;

@@ -1,7 +1,5 @@
 //! The loop's metrics for Python.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};

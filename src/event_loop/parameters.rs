@@ -1,7 +1,5 @@
 //! Parameters of the hand-written methods. The errors are those of asyncio's signatures.
 
-#![forbid(unsafe_code)]
-
 use pyo3::Borrowed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;

@@ -1,8 +1,6 @@
 //! `_watch_child()`, which `subprocess_exec()` and `subprocess_shell()` use
 //! (`python/ferroloop/subprocesses.py`).
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 
 use super::EventLoop;

@@ -1,7 +1,5 @@
 //! `_add_reader()`, `_add_writer()` and their opposites, which asyncio's own code uses.
 
-#![forbid(unsafe_code)]
-
 use std::os::fd::RawFd;
 
 use pyo3::exceptions::PyValueError;

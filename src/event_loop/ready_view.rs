@@ -1,8 +1,6 @@
 //! The ready queue for code that runs the loop's turns itself, as nest_asyncio does: it polls with
 //! `loop._selector.select()`, takes handles from `loop._ready` and calls their `_run()`.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 

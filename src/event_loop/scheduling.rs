@@ -1,7 +1,5 @@
 //! `call_soon()`, `call_later()`, `call_at()`, `call_soon_threadsafe()` and `time()`.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CStr;
 
 use pyo3::Borrowed;

@@ -1,7 +1,5 @@
 //! Debug mode, and the private attributes that asyncio's own code reads and writes.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CStr;
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! The `sock_*()` methods: their parameters; `socket_calls` does the work. For anything but a plain
 //! `socket.socket` asyncio's own code runs.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString, PyTuple};

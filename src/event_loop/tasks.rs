@@ -1,7 +1,5 @@
 //! `create_future()` and `create_task()`.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CStr;
 
 use pyo3::exceptions::PyTypeError;

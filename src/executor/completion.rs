@@ -1,7 +1,5 @@
 //! Delivers the outcome of a job to a future, through one entry of the loop's ready queue.
 
-#![forbid(unsafe_code)]
-
 use std::marker::PhantomData;
 use std::sync::Arc;
 

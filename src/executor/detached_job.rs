@@ -1,8 +1,6 @@
 //! A job that needs no interpreter: a worker thread runs it without the GIL, and the loop's thread
 //! converts the reply to Python objects.
 
-#![forbid(unsafe_code)]
-
 use std::sync::Arc;
 
 use pyo3::prelude::*;

@@ -1,7 +1,5 @@
 //! One job of the thread pool.
 
-#![forbid(unsafe_code)]
-
 use std::sync::{Arc, Weak};
 
 use pyo3::exceptions::PyBaseException;

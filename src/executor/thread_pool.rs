@@ -1,7 +1,5 @@
 //! `ThreadPool`: the native half of the default executor.
 
-#![forbid(unsafe_code)]
-
 use std::sync::Arc;
 
 use pyo3::gc::{PyTraverseError, PyVisit};

@@ -1,7 +1,5 @@
 //! The body of a pool thread.
 
-#![forbid(unsafe_code)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 

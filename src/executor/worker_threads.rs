@@ -1,8 +1,6 @@
 //! A queue of jobs and the threads that work on it: how they start, how they are joined when the
 //! interpreter exits, and what remains of them after a fork.
 
-#![forbid(unsafe_code)]
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 

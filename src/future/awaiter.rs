@@ -6,8 +6,6 @@
 //! `future.__await__()` or `iter(future)` returns a [`FutureIterator`] with `send`, `throw` and
 //! `close`, like asyncio's.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CStr;
 
 use pyo3::PyTypeInfo;

@@ -1,8 +1,6 @@
 //! Fast paths of methods that are called for each future in a loop, as by `asyncio.wait()` and
 //! `gather()`. The methods in `methods.rs` serve all other calls.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CStr;
 
 use pyo3::PyTypeInfo;

@@ -1,7 +1,5 @@
 //! Reports an exception that was never retrieved, when the future is deallocated.
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 

@@ -1,7 +1,5 @@
 //! The Python methods of `Future`.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CStr;
 
 use pyo3::PyTypeInfo;

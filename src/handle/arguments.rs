@@ -1,7 +1,5 @@
 //! Positional arguments of a callback, without a tuple for the common short lists.
 
-#![forbid(unsafe_code)]
-
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;

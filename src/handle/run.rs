@@ -1,7 +1,5 @@
 //! How a handle runs, and how its exceptions are reported.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};

@@ -1,8 +1,6 @@
 //! Handles of `call_soon_threadsafe()` on Python 3.14, where asyncio has its own class for them:
 //! `cancel()` and `cancelled()` in another thread wait while the callback runs.
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 
 use super::Handle;

@@ -1,7 +1,5 @@
 //! `TimerHandle`: a handle with a deadline.
 
-#![forbid(unsafe_code)]
-
 use pyo3::PyClassInitializer;
 use pyo3::basic::CompareOp;
 use pyo3::intern;

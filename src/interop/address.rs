@@ -1,7 +1,5 @@
 //! Socket addresses as Python's `socket` module represents them.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;

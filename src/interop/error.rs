@@ -1,7 +1,5 @@
 //! Errors of the operating system as Python exceptions.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 
 use pyo3::exceptions::PyOSError;

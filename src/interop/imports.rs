@@ -1,7 +1,5 @@
 //! The Python objects that the crate imports, each looked up once.
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 

@@ -5,6 +5,8 @@
 //! - `address.rs`: socket addresses;
 //! - `warning.rs`: ResourceWarnings as asyncio's classes issue them.
 
+#![forbid(unsafe_code)]
+
 pub mod address;
 pub mod error;
 pub mod imports;

@@ -1,7 +1,5 @@
 //! Warnings that asyncio's classes issue about themselves.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyResourceWarning;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -2,8 +2,6 @@
 //! was called on the logger or on the logger `ferroloop`; a level of the root logger is not enough,
 //! since asyncio would log nothing here.
 
-#![forbid(unsafe_code)]
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::intern;

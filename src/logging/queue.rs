@@ -1,7 +1,5 @@
 //! The queue of log records for Python.
 
-#![forbid(unsafe_code)]
-
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,7 +1,5 @@
 //! The `tracing` layer that turns events into log records.
 
-#![forbid(unsafe_code)]
-
 use std::fmt::{Debug, Write};
 
 use tracing::field::{Field, Visit};

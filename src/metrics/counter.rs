@@ -1,7 +1,5 @@
 //! A counter that one thread at a time writes and any thread reads.
 
-#![forbid(unsafe_code)]
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number. Only a thread that holds the GIL writes it, or the loop's thread just before and after

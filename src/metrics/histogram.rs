@@ -3,8 +3,6 @@
 //! Each power of two of nanoseconds is divided into [`STEPS`] equal buckets, so the relative error
 //! of a value is at most an eighth, from a microsecond to more than a minute.
 
-#![forbid(unsafe_code)]
-
 use super::Counter;
 
 /// Buckets per power of two.

@@ -1,8 +1,6 @@
 //! Distinguishes a loop that does not turn from one that sleeps, from periodic readings of its
 //! metrics.
 
-#![forbid(unsafe_code)]
-
 use super::Progress;
 
 /// The result of a check. Times are nanoseconds on the monotonic clock.

@@ -1,5 +1,4 @@
 //! The loop's clock.
-#![forbid(unsafe_code)]
 
 use crate::sys::time;
 

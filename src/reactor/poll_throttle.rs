@@ -1,7 +1,5 @@
 //! How often a busy loop polls.
 
-#![forbid(unsafe_code)]
-
 /// How many polls in a row must find nothing before turns leave them out. A program that yields a
 /// few times to let the data arrive that it has just sent gets a poll for each.
 const PATIENCE: u32 = 64;

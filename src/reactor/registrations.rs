@@ -3,7 +3,6 @@
 //! A two-level table indexed by the descriptor's number: the kernel hands out the lowest free
 //! numbers, so pages fill up, a lookup is two loads, and one descriptor with a huge number costs
 //! one page. Slots stay allocated for the next owner of their number.
-#![forbid(unsafe_code)]
 
 use std::os::fd::RawFd;
 

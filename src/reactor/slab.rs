@@ -1,5 +1,4 @@
 //! Storage of values under keys that are never valid for another value.
-#![forbid(unsafe_code)]
 
 /// Identifies a value in a [`Slab`]. A key stays invalid once its value was removed, even when the
 /// slot has another value.

@@ -9,7 +9,7 @@
 //!   ([`Timers::take_due_in_bulk`]): in a heap beyond the cache each pop misses on every level.
 //! - Entries are moved out to the caller, never dropped here. Predicates must only read: they run
 //!   while the heap is borrowed.
-#![forbid(unsafe_code)]
+
 use std::cmp::Ordering;
 
 /// With at most this many cancelled entries, a [`Timers::purge`] is not worth it.

@@ -1,5 +1,4 @@
 //! The value that the poller returns with each event.
-#![forbid(unsafe_code)]
 
 use std::os::fd::RawFd;
 

@@ -1,7 +1,5 @@
 //! Wakes the loop's thread from another one.
 
-#![forbid(unsafe_code)]
-
 use std::sync::Arc;
 
 use crate::reactor::Waker;

@@ -6,8 +6,6 @@
 //! the next one if the callback did not change it and the program holds no reference to it. A
 //! snapshot keeps values alive that nothing else references at most until the end of the turn.
 
-#![forbid(unsafe_code)]
-
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 

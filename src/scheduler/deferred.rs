@@ -4,8 +4,6 @@
 //! same machine costs the sender time: answers sent one at a time wake it repeatedly, several in a
 //! row find it awake.
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 
 use super::Runnable;

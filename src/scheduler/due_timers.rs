@@ -1,7 +1,5 @@
 //! Adds and cancels timers, moves those that are due to the ready queue, and removes cancelled ones.
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 
 use super::turn::now;

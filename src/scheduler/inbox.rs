@@ -4,8 +4,6 @@
 //! Senders need no interpreter: an [`Inbox`] holds no Python object (`message_queue.rs`). The loop
 //! reads it at the start of a turn and after each poll.
 
-#![forbid(unsafe_code)]
-
 use std::sync::Arc;
 
 use pyo3::gc::{PyTraverseError, PyVisit};

@@ -3,8 +3,6 @@
 //! A sender enqueues its message and then notifies the loop; the loop marks itself asleep and then
 //! checks for messages: so it either sees the message or is woken.
 
-#![forbid(unsafe_code)]
-
 use std::sync::Arc;
 
 use crate::reactor::WakeSignal;

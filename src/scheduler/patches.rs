@@ -11,8 +11,6 @@
 //! * `loop.call_soon` (aiocop), `loop.time`: assignments to the loop go through `__setattr__`.
 //! * `loop._selector.select` (looptime): so do assignments to the selector.
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyType};
 

@@ -1,7 +1,5 @@
 //! The FIFO queue of what runs next.
 
-#![forbid(unsafe_code)]
-
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 

@@ -1,7 +1,5 @@
 //! What the loop reports to the user: exceptions that no code has caught, and slow callbacks.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::intern;
 use pyo3::prelude::*;

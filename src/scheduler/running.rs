@@ -4,8 +4,6 @@
 //! Python 3.14 guarantees for these handles: once `cancel()` has returned in another thread, the
 //! callback is not running and will not run.
 
-#![forbid(unsafe_code)]
-
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! How the loop waits for the next event: sleeping in the poller, or busy polling for a while
 //! first.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 use std::time::Duration;
 

@@ -5,8 +5,6 @@
 //! loop therefore checks the sockets before it sleeps: a limited number each time, and while some
 //! are unchecked it sleeps only briefly.
 
-#![forbid(unsafe_code)]
-
 use std::time::Duration;
 
 use pyo3::gc::{PyTraverseError, PyVisit};

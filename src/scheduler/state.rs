@@ -1,8 +1,6 @@
 //! Whether the loop is open, which thread runs it, and how: in debug mode, with which clock, and
 //! what upper layers have the turn do.
 
-#![forbid(unsafe_code)]
-
 use std::os::fd::RawFd;
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! One turn of the loop, in asyncio's order: poll, queue due timers, then run exactly the callbacks
 //! that are ready at that point. What they schedule waits for the next turn.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 

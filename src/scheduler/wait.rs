@@ -1,8 +1,6 @@
 //! How a turn waits for descriptors: by polling, or through a selector that the program has replaced
 //! or given.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;

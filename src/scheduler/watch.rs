@@ -1,7 +1,5 @@
 //! Watched descriptors: which runnable is queued when a descriptor becomes readable or writable.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 use std::os::fd::RawFd;
 

@@ -1,7 +1,5 @@
 //! The system call of each `sock_*()` method.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 use std::mem::MaybeUninit;
 

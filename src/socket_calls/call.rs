@@ -5,8 +5,6 @@
 //! task runs, not when the socket becomes readable, so that cancelling the task in between loses no
 //! data.
 
-#![forbid(unsafe_code)]
-
 use std::os::fd::RawFd;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};

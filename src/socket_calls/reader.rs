@@ -5,8 +5,6 @@
 //! its socket in between and another socket may reuse the number: a weak reference to the socket
 //! object detects that.
 
-#![forbid(unsafe_code)]
-
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};

@@ -1,7 +1,5 @@
 //! Gives readers and writers the native methods.
 
-#![forbid(unsafe_code)]
-
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;

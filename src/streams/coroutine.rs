@@ -4,8 +4,6 @@
 //! what succeeds at once and what waits for data in the usual way; everything else it leaves to
 //! asyncio's coroutine, which it then resumes in its place.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;

@@ -6,8 +6,6 @@
 //! replaced, on the class or on the instance. This is checked for every message; otherwise the
 //! protocol is called like any other.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyWeakrefMethods, PyWeakrefReference};

@@ -1,7 +1,5 @@
 //! The native methods of readers and writers.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CStr;
 
 use pyo3::intern;

@@ -1,7 +1,5 @@
 //! asyncio's stream classes, and whether a program has replaced one of their methods.
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};

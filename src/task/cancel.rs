@@ -1,7 +1,5 @@
 //! Cancellation requests.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyRecursionError;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -9,8 +9,6 @@
 //! starts (`start.rs`); `python/ferroloop/_task_registry.py` makes asyncio's own set iterate over
 //! it as well.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 

@@ -1,7 +1,5 @@
 //! Reports tasks that are deallocated while pending, or with an exception that was never retrieved.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 

@@ -1,7 +1,5 @@
 //! Awaiting futures of other classes.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,7 +1,5 @@
 //! Creates tasks, with or without eager start.
 
-#![forbid(unsafe_code)]
-
 use pyo3::PyClassInitializer;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;

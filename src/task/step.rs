@@ -1,7 +1,5 @@
 //! One step of a task: resumes the coroutine, then handles what it awaits, returns or raises.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CStr;
 
 use pyo3::exceptions::{PyBaseException, PyRuntimeError};

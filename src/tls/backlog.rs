@@ -1,7 +1,5 @@
 //! Queues: plaintext to be encrypted, and ciphertext to be sent by the underlying transport.
 
-#![forbid(unsafe_code)]
-
 use std::collections::VecDeque;
 
 use pyo3::gc::{PyTraverseError, PyVisit};

@@ -1,7 +1,5 @@
 //! Flow control of application data, with one pair of water marks for writing and one for reading.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;

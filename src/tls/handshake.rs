@@ -1,8 +1,6 @@
 //! The handshake and its timeout, from `connection_made()` of the underlying transport to that of
 //! the application.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyConnectionAbortedError;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,7 +1,5 @@
 //! Names of the module `ssl`, imported when TLS is first used: an interpreter may lack it.
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 

@@ -1,8 +1,6 @@
 //! The Python methods of [`TlsProtocol`]: those that the underlying transport calls, and asyncio's
 //! private names.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;

@@ -1,7 +1,5 @@
 //! Decrypts received ciphertext and delivers the application data to the protocol.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PySlice};

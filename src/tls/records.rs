@@ -6,8 +6,6 @@
 //! record need not contain application data), but never too low. If the stream does not look like
 //! TLS, counting stops and the SSL object is always read.
 
-#![forbid(unsafe_code)]
-
 /// The length of a header: type, version, length.
 const HEADER: usize = 5;
 /// The content types, from change_cipher_spec to heartbeat.

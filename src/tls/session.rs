@@ -5,8 +5,6 @@
 //! programs replace these methods, on the class or on one object, before or after a connection is
 //! made. Only the count that the C object returns is trusted.
 
-#![forbid(unsafe_code)]
-
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,7 +1,5 @@
 //! The end of a TLS connection: flushing and exchanging close_notify, aborting, or end of stream.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::{PyAttributeError, PyConnectionResetError, PyNotImplementedError};
 use pyo3::intern;
 use pyo3::prelude::*;

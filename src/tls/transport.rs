@@ -1,7 +1,5 @@
 //! The transport of the application's protocol: asyncio's `_SSLProtocolTransport`.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::{PyNotImplementedError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;

@@ -8,8 +8,6 @@
 //! one caller encrypts and sends at a time (`Status::sending`). Data that is written meanwhile
 //! waits in the backlog, and that caller sends it afterwards.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;

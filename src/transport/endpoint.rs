@@ -1,7 +1,5 @@
 //! The socket of a transport.
 
-#![forbid(unsafe_code)]
-
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use pyo3::gc::{PyTraverseError, PyVisit};

@@ -1,8 +1,6 @@
 //! Events of a transport in the ready queue: each runs in its context, and its exception is
 //! reported as a handle's callback would report it.
 
-#![forbid(unsafe_code)]
-
 use pyo3::PyClass;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,7 +1,5 @@
 //! Finalizers: a transport that is deallocated while open warns and closes its descriptor.
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 
 use crate::ffi::exception::{Raised, write_unraisable};

@@ -1,8 +1,6 @@
 //! Flow control: the high- and low-water marks, and the calls of `pause_writing()` and
 //! `resume_writing()`.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;

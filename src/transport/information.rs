@@ -1,7 +1,5 @@
 //! `get_extra_info()`: the socket and its addresses, determined on demand.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -1,7 +1,5 @@
 //! What differs between the kinds of transports.
 
-#![forbid(unsafe_code)]
-
 use std::marker::PhantomData;
 
 use pyo3::PyClass;

@@ -1,7 +1,5 @@
 //! The life cycle of a transport, from `connection_made()` to `connection_lost()`.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,7 +1,5 @@
 //! The Python methods of all transports.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -1,7 +1,5 @@
 //! Protocols written in Rust, which receive data without a Python object for it.
 
-#![forbid(unsafe_code)]
-
 use pyo3::prelude::*;
 
 use crate::ffi::exception::PyOutcome;

@@ -1,7 +1,5 @@
 //! Where an event was scheduled: the stack that debug mode keeps with it.
 
-#![forbid(unsafe_code)]
-
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -4,8 +4,6 @@
 //! which is cheaper than shrinking an object that was allocated too large. A connection with large
 //! messages receives in place, into objects of the size that it received last.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;

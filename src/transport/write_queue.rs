@@ -1,7 +1,5 @@
 //! Data that could not be sent at once: references to bytes objects, copies of mutable data.
 
-#![forbid(unsafe_code)]
-
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 

@@ -4,8 +4,6 @@
 //! reports what it has queued. Then [`Transport::run_commands`] sends, watches the descriptor and
 //! calls the protocol, as the write side decides.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -5,8 +5,6 @@
 //! holding after a callback with a single write. In a busy turn every transport holds its writes
 //! until the turn ends.
 
-#![forbid(unsafe_code)]
-
 /// Above this many bytes, copying costs more than a system call, and the delay matters. More is
 /// sent at once in a busy turn, or if it was copied.
 pub const BULK_THRESHOLD: usize = 16 * 1024;

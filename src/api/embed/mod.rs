@@ -24,8 +24,6 @@
 //! # }
 //! ```
 
-#![forbid(unsafe_code)]
-
 mod package;
 mod runtime;
 

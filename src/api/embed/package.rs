@@ -1,7 +1,5 @@
 //! The Python package that is built into a Rust program.
 
-#![forbid(unsafe_code)]
-
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::PyImportError;

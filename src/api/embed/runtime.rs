@@ -1,7 +1,5 @@
 //! `Runtime`: a loop that a Rust program owns.
 
-#![forbid(unsafe_code)]
-
 use std::cell::RefCell;
 use std::future::Future;
 use std::marker::PhantomData;

@@ -6,8 +6,6 @@
 //! slot, it enqueues a request that the arena's own thread processes. Futures that are left when
 //! their thread ends are dropped then.
 
-#![forbid(unsafe_code)]
-
 use std::cell::RefCell;
 use std::sync::Arc;
 

@@ -1,7 +1,5 @@
 //! Python awaitables as Rust futures.
 
-#![forbid(unsafe_code)]
-
 use std::future::Future as RustFuture;
 use std::marker::PhantomData;
 use std::pin::Pin;

@@ -1,7 +1,5 @@
 //! Blocking Rust functions in the loop's default executor.
 
-#![forbid(unsafe_code)]
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -8,8 +8,6 @@
 //! wake-up finishes. Meanwhile the loop owns the waiter: otherwise the garbage collector would take
 //! a task that only a Rust waker refers to.
 
-#![forbid(unsafe_code)]
-
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};

@@ -1,7 +1,5 @@
 //! Panics and errors of the program's Rust code as exceptions of Python.
 
-#![forbid(unsafe_code)]
-
 use std::task::Waker;
 
 use pyo3::exceptions::PyRuntimeError;

@@ -1,7 +1,5 @@
 //! `Handle`, by which other threads use a loop.
 
-#![forbid(unsafe_code)]
-
 use std::future::Future;
 use std::sync::Arc;
 use std::{error, fmt};

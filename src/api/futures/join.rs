@@ -1,7 +1,5 @@
 //! The channel by which any thread receives the output of a future that runs on a loop.
 
-#![forbid(unsafe_code)]
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

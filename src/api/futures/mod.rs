@@ -18,8 +18,6 @@
 //!
 //! [`Python::detach`]: pyo3::Python::detach
 
-#![forbid(unsafe_code)]
-
 mod arena;
 mod awaitable;
 mod blocking;

@@ -1,8 +1,6 @@
 //! Whether a Rust future waits, is polled or was woken: one atomic byte, which any thread may
 //! change. Contains no Python.
 
-#![forbid(unsafe_code)]
-
 use crate::sys::sync::atomic::{AtomicU8, Ordering};
 
 const PARKED: u8 = 0;

@@ -1,7 +1,5 @@
 //! Gives Rust futures to Python, as coroutines and as tasks.
 
-#![forbid(unsafe_code)]
-
 use std::borrow::Cow;
 use std::future::Future;
 use std::task::Poll;

@@ -1,7 +1,5 @@
 //! Sleeping and timeouts for Rust futures, on the loop's timers.
 
-#![forbid(unsafe_code)]
-
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::{Pin, pin};

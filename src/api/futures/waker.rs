@@ -4,8 +4,6 @@
 //! (`scheduler/inbox.rs`), or, while `coroutine.rs` polls the future, one atomic swap that it sees
 //! after the poll.
 
-#![forbid(unsafe_code)]
-
 use std::sync::Arc;
 use std::task::Wake;
 

@@ -4,8 +4,6 @@
 //! time it becomes ready, so a task that reads until the call would block needs no further system
 //! call to wait. If no task waits when the direction is ready, the watch ends.
 
-#![forbid(unsafe_code)]
-
 use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;

@@ -1,7 +1,5 @@
 //! The methods and traits that TCP and UNIX streams share.
 
-#![forbid(unsafe_code)]
-
 /// Implements the traits of `futures-io` for a stream that wraps an [`AsyncFd`], also for
 /// references to it, so that both directions can be used at once.
 ///

@@ -1,7 +1,5 @@
 //! TCP sockets.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 use std::net::{self, SocketAddr};
 use std::pin::Pin;

@@ -1,7 +1,5 @@
 //! UNIX stream sockets.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 use std::os::unix::net::{self, SocketAddr};
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! Converts the result of libc's `getaddrinfo()` to that of `socket.getaddrinfo`.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CStr;
 
 use pyo3::intern;

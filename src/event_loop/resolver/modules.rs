@@ -4,8 +4,6 @@
 //! call here may come after a replacement, so a function counts as genuine only if it can be
 //! nothing but the standard library's own.
 
-#![forbid(unsafe_code)]
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -4,8 +4,6 @@
 //! without an error are converted. The IDNA codec is Python code, and slow for long names, so it
 //! must not run in the loop's thread.
 
-#![forbid(unsafe_code)]
-
 use std::ffi::CString;
 
 use pyo3::prelude::*;

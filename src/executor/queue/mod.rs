@@ -11,8 +11,6 @@
 //! lock forever. So the owner keeps a `Generation` of `sys::fork` with the queue and abandons both
 //! in the child.
 
-#![forbid(unsafe_code)]
-
 mod jobs;
 mod spin;
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! What a worker thread does from its start to its end.
 
-#![forbid(unsafe_code)]
-
 use crate::executor::queue::jobs::{Queue, Take, WorkerSlot};
 
 /// The environment of a worker.

@@ -1,5 +1,4 @@
 //! The poller on Linux: system calls on mio's epoll descriptor.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

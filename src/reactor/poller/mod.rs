@@ -15,7 +15,6 @@
 //! Dropping them only closes descriptors, so a forked child can drop its parent's. To use them, the
 //! child must first call [`Registrar::renew`], which makes them its own; until then wake-ups have
 //! no effect and polls fail. The system's selector is closed with the last of them.
-#![forbid(unsafe_code)]
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;

@@ -1,5 +1,4 @@
 //! What a waker writes to, so that the poller sees an event.
-#![forbid(unsafe_code)]
 
 use std::io;
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -2,7 +2,6 @@
 //!
 //! Level-triggered behaviour is emulated: after each event, the descriptor is re-registered before
 //! the next wait, so that the selector reports it again if it is still ready.
-#![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::io;

@@ -1,5 +1,4 @@
 //! Ends a wait from another thread.
-#![forbid(unsafe_code)]
 
 use std::io;
 

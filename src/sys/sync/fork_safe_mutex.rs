@@ -1,7 +1,5 @@
 //! A mutex whose holder may not exist in a forked child.
 
-#![forbid(unsafe_code)]
-
 use std::time::Duration;
 
 use crate::sys::fork::Generation;

@@ -3,8 +3,6 @@
 //! A peer's address is formatted once and then looked up by its bytes. A reply to the peer looks up
 //! the bytes by the identity of the address object.
 
-#![forbid(unsafe_code)]
-
 use std::collections::HashMap;
 
 use pyo3::gc::{PyTraverseError, PyVisit};

@@ -1,7 +1,5 @@
 //! The Python methods of datagram transports.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;

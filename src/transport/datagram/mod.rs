@@ -7,8 +7,6 @@
 //! * `methods.rs`: the Python methods;
 //! * `address_cache.rs`: the addresses of peers.
 
-#![forbid(unsafe_code)]
-
 mod address_cache;
 mod methods;
 

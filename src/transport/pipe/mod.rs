@@ -3,8 +3,6 @@
 //! * `reader.rs`: the reading end; `writer.rs`: the writing end;
 //! * this file: what both ends share.
 
-#![forbid(unsafe_code)]
-
 mod reader;
 mod writer;
 

@@ -3,8 +3,6 @@
 //! As in asyncio, exceptions of the protocol are reported and, unlike a socket, the pipe stays
 //! open.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 
 use pyo3::exceptions::PyOSError;

@@ -3,8 +3,6 @@
 //! The descriptor is also watched for reading, since that is how systems report that the reading
 //! end was closed. `close()` writes the buffered data first, and is the same as `write_eof()`.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyNotImplementedError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;

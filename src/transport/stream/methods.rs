@@ -1,7 +1,5 @@
 //! The Python methods of stream transports.
 
-#![forbid(unsafe_code)]
-
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -10,8 +10,6 @@
 //! * `methods.rs`: the Python methods;
 //! * `server.rs`: listeners, which accept connections.
 
-#![forbid(unsafe_code)]
-
 mod methods;
 mod server;
 mod writing;

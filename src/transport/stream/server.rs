@@ -5,8 +5,6 @@
 //! of descriptors it stops accepting for a second: otherwise the kernel would report the pending
 //! connection in every turn.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 use std::os::fd::RawFd;
 

@@ -1,8 +1,6 @@
 //! Writes of a stream: as its write side decides, data is sent at once, coalesced until the
 //! callback returns, or queued.
 
-#![forbid(unsafe_code)]
-
 use std::io;
 
 use pyo3::prelude::*;
