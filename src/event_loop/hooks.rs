@@ -17,6 +17,7 @@ use super::foreign_handle::arm_timers;
 use super::handle_run::run_in_handle;
 use crate::ffi::guard::{self, Guard};
 use crate::ffi::layout::class_version::{class_version, version_of_class};
+use crate::ffi::objects::object::HasBase;
 use crate::scheduler::Scheduler;
 use crate::scheduler::patches::{HANDLE_RUN, LoopHooks, Replacements};
 use crate::scheduler::report::too_late_to_report;
@@ -78,7 +79,7 @@ impl Guard for Hooks {
 
     #[inline(always)]
     fn is_current(slf: &Bound<'_, EventLoop>) -> bool {
-        slf.as_super().get().patches().is_untouched(slf)
+        slf.base().patches().is_untouched(slf)
     }
 
     fn replacement<'py>(
@@ -87,11 +88,11 @@ impl Guard for Hooks {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
         check_replacements(slf.as_super())?;
-        if !slf.as_super().get().patches().is_diverted(py, slot) {
+        if !slf.base().patches().is_diverted(py, slot) {
             return Ok(None);
         }
         if GUARDED[slot] == "_write_to_self" {
-            slf.as_super().get().wake(); // asyncio's method writes to a socket that we do not have
+            slf.base().wake(); // asyncio's method writes to a socket that we do not have
         }
         let shadowed = PySuper::new(&py.get_type::<Scheduler>(), slf)?;
         shadowed.getattr(GUARDED[slot]).map(Some)
@@ -214,7 +215,7 @@ fn check_again<'py>(
     slf: &Bound<'py, EventLoop>,
     name: &str,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    slf.as_super().get().patches().invalidate(slf.py());
+    slf.base().patches().invalidate(slf.py());
     let slot = GUARDED.iter().position(|guarded| *guarded == name);
     slot.map_or(Ok(None), |slot| Hooks::replacement(slf, slot))
 }

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::EventLoop;
+use crate::ffi::objects::object::HasBase;
 use crate::ffi::panic;
 use crate::interop::imports;
 use crate::logging;
@@ -33,7 +34,7 @@ impl EventLoop {
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::check_can_run(slf)?;
         logging::install(slf.py())?;
-        let number = slf.as_super().get().metrics().number.get();
+        let number = slf.base().metrics().number.get();
         let run = tracing::debug_span!(target: "ferroloop::loop", "run", event_loop = number);
         let run = run.entered();
         tracing::debug!(target: "ferroloop::loop", "a loop starts");
@@ -52,7 +53,7 @@ impl EventLoop {
     fn _run_forever_setup(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         Self::check_can_run(slf)?;
-        let scheduler = slf.as_super().get();
+        let scheduler = slf.base();
         let debug = scheduler.is_debug(py);
         // From here on `_run_forever_cleanup` must run.
         let hooks = imports::get_asyncgen_hooks(py)?.call0()?;
@@ -81,7 +82,7 @@ impl EventLoop {
         let Some(hooks) = slf.get().saved_asyncgen_hooks.replace(py, None) else {
             return Ok(()); // the set-up has failed
         };
-        let scheduler = slf.as_super().get();
+        let scheduler = slf.base();
         // Before the thread is reset.
         let ended = catch_panic(|| Self::on_run_end(slf));
         scheduler.set_stopping(py, false);
@@ -109,26 +110,26 @@ impl EventLoop {
 
     /// Stop `run_forever()` after the current turn.
     fn stop(slf: &Bound<'_, Self>) {
-        slf.as_super().get().set_stopping(slf.py(), true);
+        slf.base().set_stopping(slf.py(), true);
     }
 
     /// Return True if the loop is running.
     fn is_running(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().is_running(slf.py())
+        slf.base().is_running(slf.py())
     }
 
     /// Return True if the loop was closed.
     fn is_closed(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().is_closed(slf.py())
+        slf.base().is_closed(slf.py())
     }
 
     fn _check_closed(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.as_super().get().check_open(slf.py())
+        slf.base().check_open(slf.py())
     }
 
     fn _check_running(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        if slf.as_super().get().is_running(py) {
+        if slf.base().is_running(py) {
             return Err(PyRuntimeError::new_err("This event loop is already running"));
         }
         if !imports::get_running_loop(py)?.call0()?.is_none() {
@@ -140,13 +141,13 @@ impl EventLoop {
     }
 
     fn _check_thread(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.as_super().get().check_thread(slf.py())
+        slf.base().check_thread(slf.py())
     }
 
     /// Drop everything that is scheduled, and the poller: the native part of `close()`.
     fn _dispose(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        let scheduler = slf.as_super().get();
+        let scheduler = slf.base();
         if scheduler.is_running(py) {
             return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
         }
@@ -169,14 +170,14 @@ impl EventLoop {
 
     /// Wake the loop if it sleeps in the poller. Safe in any thread.
     fn _write_to_self(slf: &Bound<'_, Self>) {
-        slf.as_super().get().wake();
+        slf.base().wake();
     }
 }
 
 impl EventLoop {
     /// Called when a run starts.
     pub(super) fn on_run_start(slf: &Bound<'_, Self>) {
-        let (py, scheduler) = (slf.py(), slf.as_super().get());
+        let (py, scheduler) = (slf.py(), slf.base());
         scheduler.call_before_sleep(py, signals::install_for_run);
         Scheduler::register(slf.as_super());
         watchdog::loop_runs(py, scheduler.metrics());
@@ -185,14 +186,14 @@ impl EventLoop {
 
     /// Called when a run ends.
     pub(super) fn on_run_end(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.as_super().get().metrics().run_ends(clock::nanoseconds());
+        slf.base().metrics().run_ends(clock::nanoseconds());
         signals::uninstall_after_run(slf.as_super())
     }
 
     /// Checked before any state is changed, so that a failed attempt does not affect a run that is
     /// in progress.
     fn check_can_run(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.as_super().get().check_open(slf.py())?;
+        slf.base().check_open(slf.py())?;
         Self::_check_running(slf)
     }
 }

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::EventLoop;
+use crate::ffi::objects::object::HasBase;
 use crate::metrics::TransportClass;
 use crate::reactor::clock;
 
@@ -13,7 +14,7 @@ impl EventLoop {
     /// The fields of `ferroloop.metrics.LoopMetrics`, by name. Times are in seconds.
     fn _metrics<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let py = slf.py();
-        let scheduler = slf.as_super().get();
+        let scheduler = slf.base();
         let metrics = scheduler.metrics();
         let time = metrics.time(clock::nanoseconds());
         let found = PyDict::new(py);

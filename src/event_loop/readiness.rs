@@ -10,6 +10,7 @@ use pyo3::types::{PyInt, PyTuple};
 use super::EventLoop;
 use super::foreign_handle::FOREIGN_HANDLE;
 use super::ready_view::queued;
+use crate::ffi::objects::object::HasBase;
 use crate::handle::{CallbackArguments, HANDLE, Handle};
 use crate::interop::error::os_error;
 use crate::scheduler::watch::Direction;
@@ -70,7 +71,7 @@ impl EventLoop {
         direction: Direction,
     ) -> PyResult<bool> {
         let py = slf.py();
-        let this = slf.as_super().get();
+        let this = slf.base();
         if this.is_closed(py) {
             return Ok(false);
         }
@@ -128,7 +129,7 @@ impl EventLoop {
 
     /// Return for which events a descriptor is watched, as a mask of `selectors` events, or 0.
     fn _watched_events(slf: &Bound<'_, Self>, fd: RawFd) -> u32 {
-        let is_watched = |direction| slf.as_super().get().is_watched(slf.py(), fd, direction);
+        let is_watched = |direction| slf.base().is_watched(slf.py(), fd, direction);
         u32::from(is_watched(Direction::Read)) | u32::from(is_watched(Direction::Write)) << 1
     }
 
@@ -139,7 +140,7 @@ impl EventLoop {
         fd: RawFd,
     ) -> (Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>) {
         let handle = |direction| {
-            let (kind, object) = slf.as_super().get().watcher(slf.py(), fd, direction)?;
+            let (kind, object) = slf.base().watcher(slf.py(), fd, direction)?;
             is_handle(kind).then_some(object)
         };
         (handle(Direction::Read), handle(Direction::Write))
@@ -147,7 +148,7 @@ impl EventLoop {
 
     /// All watched descriptors.
     fn _watched_descriptors(slf: &Bound<'_, Self>) -> Vec<RawFd> {
-        slf.as_super().get().watched_descriptors(slf.py())
+        slf.base().watched_descriptors(slf.py())
     }
 
     /// Replaces the watches of a descriptor: these handles run when it is ready.
@@ -158,7 +159,7 @@ impl EventLoop {
         writer: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        let this = slf.as_super().get();
+        let this = slf.base();
         for (direction, handle) in [(Direction::Read, reader), (Direction::Write, writer)] {
             match handle {
                 Some(handle) => {

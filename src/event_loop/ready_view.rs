@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use super::EventLoop;
 use super::foreign_handle::FOREIGN_HANDLE;
 use super::handle_run::as_handle;
+use crate::ffi::objects::object::HasBase;
 use crate::handle::{HANDLE, Handle};
 use crate::scheduler::Runnable;
 
@@ -14,7 +15,7 @@ use crate::scheduler::Runnable;
 impl EventLoop {
     /// The number of callbacks that are ready.
     fn _ready_count(slf: &Bound<'_, Self>) -> usize {
-        slf.as_super().get().ready_count(slf.py())
+        slf.base().ready_count(slf.py())
     }
 
     /// Remove the next callback from the queue; return it as the handle that asyncio would have
@@ -33,7 +34,7 @@ impl EventLoop {
 
     /// Append a handle to the queue, even if `_add_callback()` is replaced.
     fn _queue_handle(slf: &Bound<'_, Self>, handle: Bound<'_, PyAny>) {
-        slf.as_super().get().push(slf.py(), queued(handle));
+        slf.base().push(slf.py(), queued(handle));
     }
 
     /// Everything that is ready, as handles, which replace the entries in the queue.
@@ -49,7 +50,7 @@ impl EventLoop {
 
     /// Replace the contents of the queue by these handles.
     fn _set_ready_handles(slf: &Bound<'_, Self>, handles: Vec<Bound<'_, PyAny>>) {
-        let (py, this) = (slf.py(), slf.as_super().get());
+        let (py, this) = (slf.py(), slf.base());
         let dropped = this.take_ready(py);
         handles.into_iter().for_each(|handle| this.push(py, queued(handle)));
         drop(dropped);

@@ -13,6 +13,7 @@ use super::parameters::{required, unexpected};
 use crate::ffi::call;
 use crate::ffi::keyword::CONTEXT;
 use crate::ffi::method::{Arguments, FastMethod};
+use crate::ffi::objects::object::HasBase;
 use crate::handle::{CallbackArguments, HANDLE, Handle, TimerHandle, When};
 use crate::interop::imports;
 use crate::reactor::clock;
@@ -37,7 +38,7 @@ impl FastMethod for CallSoon {
         arguments: &Arguments<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let callback = required(arguments, 0, "callback")?;
-        slf.as_super().get().check_usable(slf.py())?;
+        slf.base().check_usable(slf.py())?;
         Ok(schedule(slf.as_super(), callback, arguments)?.into_any())
     }
 }
@@ -59,12 +60,12 @@ impl FastMethod for CallSoonThreadsafe {
         arguments: &Arguments<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let callback = required(arguments, 0, "callback")?;
-        slf.as_super().get().check_open(slf.py())?;
+        slf.base().check_open(slf.py())?;
         let handle = schedule(slf.as_super(), callback, arguments)?;
         #[cfg(Py_3_14)]
         handle.get().mark_threadsafe(slf.py());
-        slf.as_super().get().metrics().threadsafe_calls.add(1);
-        slf.as_super().get().wake();
+        slf.base().metrics().threadsafe_calls.add(1);
+        slf.base().wake();
         Ok(handle.into_any())
     }
 }
@@ -94,7 +95,7 @@ impl FastMethod for CallLater {
             return Err(PyTypeError::new_err("delay must not be None"));
         }
         let (deadline, when) = match delay.extract::<f64>() {
-            Ok(delay) if !slf.as_super().get().has_foreign_clock(py) => {
+            Ok(delay) if !slf.base().has_foreign_clock(py) => {
                 let deadline = clock::monotonic() + delay;
                 (deadline, When::Seconds(deadline))
             }
@@ -259,10 +260,10 @@ impl EventLoop {
         let py = slf.py();
         match handle.cast::<Handle>() {
             Ok(handle) if handle.get().is_cancelled(py) => {}
-            Ok(handle) => slf.as_super().get().push(py, Runnable::new(&HANDLE, handle.clone())),
+            Ok(handle) => slf.base().push(py, Runnable::new(&HANDLE, handle.clone())),
             // A handle of asyncio's own class.
             Err(_) if handle.getattr(intern!(py, "_cancelled"))?.is_truthy()? => {}
-            Err(_) => slf.as_super().get().push(py, Runnable::new(&FOREIGN_HANDLE, handle.clone())),
+            Err(_) => slf.base().push(py, Runnable::new(&FOREIGN_HANDLE, handle.clone())),
         }
         Ok(())
     }
@@ -270,7 +271,7 @@ impl EventLoop {
     /// Queue a Handle from a signal handler, and wake the loop.
     fn _add_callback_signalsafe(slf: &Bound<'_, Self>, handle: &Bound<'_, PyAny>) -> PyResult<()> {
         Self::_add_callback(slf, handle)?;
-        slf.as_super().get().wake();
+        slf.base().wake();
         Ok(())
     }
 
@@ -279,7 +280,7 @@ impl EventLoop {
         let is_known =
             handle.is_instance_of::<TimerHandle>() || foreign_handle::is_asyncio_timer(handle);
         if is_known && handle.getattr(intern!(slf.py(), "_scheduled"))?.is_truthy()? {
-            slf.as_super().get().note_cancelled_timer(slf.py());
+            slf.base().note_cancelled_timer(slf.py());
         }
         Ok(())
     }

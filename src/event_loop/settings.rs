@@ -11,7 +11,7 @@ use pyo3::types::{PyList, PyString};
 use super::EventLoop;
 use crate::ffi::attribute;
 use crate::ffi::method::Predicate;
-use crate::ffi::objects::object;
+use crate::ffi::objects::object::{self, HasBase};
 use crate::scheduler::wait;
 
 /// `get_debug()`, which asyncio's own futures and tasks call whenever one is created.
@@ -24,7 +24,7 @@ impl Predicate for GetDebug {
 
     #[inline(always)]
     fn holds(slf: &Bound<'_, EventLoop>) -> bool {
-        slf.as_super().get().is_debug(slf.py())
+        slf.base().is_debug(slf.py())
     }
 }
 
@@ -33,7 +33,7 @@ impl EventLoop {
     /// Switch debug mode on or off.
     fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
-        let scheduler = slf.as_super().get();
+        let scheduler = slf.base();
         scheduler.set_debug(py, enabled.is_truthy()?);
         if scheduler.is_running(py) {
             let track = slf.getattr(intern!(py, "_set_coroutine_origin_tracking"))?;
@@ -46,7 +46,7 @@ impl EventLoop {
     /// does, also outside of debug mode. Costs two clock readings per callback.
     #[pyo3(signature = (enabled=true, /))]
     fn report_slow_callbacks(slf: &Bound<'_, Self>, enabled: bool) {
-        slf.as_super().get().set_timed(slf.py(), enabled);
+        slf.base().set_timed(slf.py(), enabled);
     }
 
     /// Notices assignments to the instance that replace a method, such as `time()` by tests and
@@ -57,7 +57,7 @@ impl EventLoop {
         value: Bound<'py, PyAny>,
     ) -> PyResult<()> {
         object::generic_setattr(slf, &name, Some(&value))?;
-        let patches = slf.as_super().get().patches();
+        let patches = slf.base().patches();
         if name.to_str()? == "_scheduled" {
             patches.set_scheduled(slf.py(), value.cast_into::<PyList>().ok());
         } else if !attribute::is_data_of_class(slf, &name) {
@@ -68,7 +68,7 @@ impl EventLoop {
 
     fn __delattr__<'py>(slf: &Bound<'py, Self>, name: Bound<'py, PyString>) -> PyResult<()> {
         object::generic_setattr(slf, &name, None)?;
-        slf.as_super().get().patches().invalidate(slf.py());
+        slf.base().patches().invalidate(slf.py());
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl EventLoop {
     /// Raises ValueError for a number out of range.
     #[getter(busy_poll)]
     fn busy_poll(slf: &Bound<'_, Self>) -> Option<f64> {
-        let setting = slf.as_super().get().busy_poll(slf.py());
+        let setting = slf.base().busy_poll(slf.py());
         setting.map(|duration| duration.as_secs_f64())
     }
 
@@ -94,13 +94,13 @@ impl EventLoop {
             return Err(PyValueError::new_err(text));
         }
         let setting = seconds.map(Duration::from_secs_f64);
-        slf.as_super().get().set_busy_poll(slf.py(), setting);
+        slf.base().set_busy_poll(slf.py(), setting);
         Ok(())
     }
 
     /// Sets whether turns must call `loop._selector.select()`, which the program has replaced.
     fn _use_foreign_select(slf: &Bound<'_, Self>, foreign: bool) {
-        slf.as_super().get().patches().set_foreign_select(slf.py(), foreign);
+        slf.base().patches().set_foreign_select(slf.py(), foreign);
     }
 
     /// From now on the loop sleeps in `loop._selector`, which also waits for the descriptor
@@ -117,45 +117,45 @@ impl EventLoop {
 
     #[getter(_debug)]
     fn debug_flag(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().is_debug(slf.py())
+        slf.base().is_debug(slf.py())
     }
 
     #[setter(_debug)]
     fn set_debug_flag(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        slf.as_super().get().set_debug(slf.py(), value.is_truthy()?);
+        slf.base().set_debug(slf.py(), value.is_truthy()?);
         Ok(())
     }
 
     #[getter(_closed)]
     fn closed_flag(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().is_closed(slf.py())
+        slf.base().is_closed(slf.py())
     }
 
     #[setter(_closed)]
     fn set_closed_flag(slf: &Bound<'_, Self>, value: bool) {
-        slf.as_super().get().set_closed(slf.py(), value);
+        slf.base().set_closed(slf.py(), value);
     }
 
     #[getter(_stopping)]
     fn stopping_flag(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().is_stopping(slf.py())
+        slf.base().is_stopping(slf.py())
     }
 
     #[setter(_stopping)]
     fn set_stopping_flag(slf: &Bound<'_, Self>, value: bool) {
-        slf.as_super().get().set_stopping(slf.py(), value);
+        slf.base().set_stopping(slf.py(), value);
     }
 
     #[getter(_thread_id)]
     fn thread_id(slf: &Bound<'_, Self>) -> Option<u64> {
-        Some(slf.as_super().get().thread(slf.py())).filter(|thread| *thread != 0)
+        Some(slf.base().thread(slf.py())).filter(|thread| *thread != 0)
     }
 
     #[setter(_thread_id)]
     fn set_thread_id(slf: &Bound<'_, Self>, value: Option<u64>) -> PyResult<()> {
         // Code that runs the loop's turns itself, such as asyncio's own, marks the run by this.
         let py = slf.py();
-        let scheduler = slf.as_super().get();
+        let scheduler = slf.base();
         let (before, thread) = (scheduler.thread(py), value.unwrap_or(0));
         scheduler.set_thread(py, thread);
         if before == 0 && thread != 0 {

@@ -12,6 +12,7 @@ use crate::ffi::call;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::instance_pool::{self, InstancePool, Pooled};
+use crate::ffi::objects::object::HasBase;
 use crate::interop::imports;
 use crate::scheduler::contexts::ChosenContext;
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler, Timer};
@@ -31,7 +32,7 @@ impl Queued for TimerHandle {
     }
 
     fn is_cancelled(timer: &Bound<'_, Self>) -> bool {
-        Handle::is_cancelled(timer.as_super().get(), timer.py())
+        Handle::is_cancelled(timer.base(), timer.py())
     }
 
     fn track(timer: &Bound<'_, Self>) {
@@ -110,7 +111,7 @@ impl TimerHandle {
         let py = callback.py();
         let timer = instance_pool::empty_object::<Self>(py)?;
         drop(timer.get().when.replace(py, when));
-        timer.as_super().get().schedule(callback, arguments, event_loop, context, debug)?;
+        timer.base().schedule(callback, arguments, event_loop, context, debug)?;
         Ok(timer)
     }
 

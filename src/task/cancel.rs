@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict};
 
 use super::Task;
-use crate::ffi::objects::object;
+use crate::ffi::objects::object::{self, HasBase};
 use crate::future::Future;
 
 /// The interpreter's message when the recursion of asyncio's `cancel()` is too deep.
@@ -32,7 +32,7 @@ impl Task {
         let (mut mark, mut steps, mut limit) = (slf.clone(), 0_usize, 1_usize);
         loop {
             let this = task.get();
-            let future = task.as_super().get();
+            let future = task.base();
             future.mark_retrieved(py);
             if future.is_done(py) {
                 return Ok(parent.is_some_and(|parent| parent.cancel_at_next_step(&message)));
@@ -85,7 +85,7 @@ impl<'py> CancelAtNextStep<'py> for Bound<'py, Task> {
     fn cancel_at_next_step(&self, message: &Option<Bound<'py, PyAny>>) -> bool {
         let py = self.py();
         self.get().must_cancel.set(py, true);
-        self.as_super().get().set_cancel_message(py, message.clone());
+        self.base().set_cancel_message(py, message.clone());
         true
     }
 }

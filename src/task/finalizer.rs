@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 
 use super::Task;
 use crate::ffi::exception::{Raised, write_unraisable};
+use crate::ffi::objects::object::HasBase;
 use crate::ffi::objects::slots::{Finalize, original_dealloc};
 use crate::future::Future;
 use crate::scheduler::report::call_exception_handler;
@@ -16,12 +17,12 @@ impl Finalize for Task {
     fn needs_finalizing(slf: &Bound<'_, Self>) -> bool {
         let py = slf.py();
         Future::needs_finalizing(slf.as_super())
-            || (slf.get().log_destroy_pending.get(py) && !slf.as_super().get().is_done(py))
+            || (slf.get().log_destroy_pending.get(py) && !slf.base().is_done(py))
     }
 
     fn finalize(slf: &Bound<'_, Self>) {
         let py = slf.py();
-        if slf.get().log_destroy_pending.get(py) && !slf.as_super().get().is_done(py) {
+        if slf.get().log_destroy_pending.get(py) && !slf.base().is_done(py) {
             if let Err(error) = report_pending(slf) {
                 let raised = Raised::of(py, error);
                 write_unraisable(raised, slf);
@@ -39,13 +40,13 @@ impl Finalize for Task {
         this.registry_entry.unregister(py);
         this.coroutine.store(py, None);
         this.context.store(py, None);
-        slf.as_super().get().release(py);
+        slf.base().release(py);
     }
 }
 
 fn report_pending(slf: &Bound<'_, Task>) -> PyResult<()> {
     let py = slf.py();
-    let future = slf.as_super().get();
+    let future = slf.base();
     // As with asyncio's weak set, all_tasks() omits it even if the handler keeps a reference.
     slf.get().registry_entry.unregister(py);
     let stack = future.source_traceback(py);

@@ -10,6 +10,7 @@ use super::step::{record_awaited, throw_in_next_step, throw_invalid_await, wakeu
 use crate::ffi::call;
 use crate::ffi::exception::Raised;
 use crate::ffi::layout::c_future::CFutureClass;
+use crate::ffi::objects::object::HasBase;
 use crate::interop::imports;
 
 /// Waits for any object with `_asyncio_future_blocking`, by asyncio's general protocol.
@@ -31,7 +32,7 @@ pub(super) fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>)
         };
         return throw_in_next_step(task, text);
     };
-    let own = task.as_super().get().event_loop(py)?;
+    let own = task.base().event_loop(py)?;
     let same_loop = loop_of(&awaited)?.is(&own);
     let blocking = blocking.is_truthy()?;
     if !same_loop || !blocking || awaited.is(task) {
@@ -52,7 +53,7 @@ fn wait_for_known<'py>(
     class: &CFutureClass,
 ) -> PyResult<()> {
     let py = task.py();
-    let own = task.as_super().get().event_loop(py)?;
+    let own = task.base().event_loop(py)?;
     let same_loop = class.event_loop(&awaited)?.is(&own);
     let blocking = class.is_blocking(&awaited)?;
     if !same_loop || !blocking {

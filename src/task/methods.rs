@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use super::{Task, TaskOptions};
 use crate::ffi::fast_path::{self, FastResult, GetterFastPath, Original};
+use crate::ffi::objects::object::HasBase;
 use crate::ffi::objects::slots::Finalize;
 use crate::future::{
     Future, ModuleName, cannot_delete, class_of_exact, raise_for_keywords, reported_class,
@@ -120,7 +121,7 @@ impl Task {
     /// The coroutine may clean up, or refuse by catching the exception.
     #[pyo3(signature = (msg=None))]
     fn cancel<'py>(slf: &Bound<'py, Self>, msg: Option<Bound<'py, PyAny>>) -> PyResult<bool> {
-        slf.as_super().get().event_loop(slf.py())?;
+        slf.base().event_loop(slf.py())?;
         Self::request_cancel(slf, msg.filter(|msg| !msg.is_none()))
     }
 
@@ -197,7 +198,7 @@ impl Task {
     }
 
     fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyString>> {
-        slf.as_super().get().event_loop(slf.py())?;
+        slf.base().event_loop(slf.py())?;
         repr_with(slf.as_any(), imports::task_repr(slf.py())?, "Task")
     }
 

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use super::{Name, Task, current, step};
 use crate::ffi::layout::{context, task_number};
-use crate::ffi::objects::object;
+use crate::ffi::objects::object::{self, HasBase};
 use crate::future::{Future, new_object};
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
@@ -72,7 +72,7 @@ impl Task {
             let text = format!("a contextvars.Context was expected, got {name}");
             return Err(PyTypeError::new_err(text));
         }
-        let context = match slf.as_super().get().scheduler(py) {
+        let context = match slf.base().scheduler(py) {
             Some(scheduler) if context.is_none() => scheduler.get().contexts().current(py)?,
             _ => ChosenContext::given_or_copied(py, context)?,
         };
@@ -101,7 +101,7 @@ impl Task {
     fn start_eagerly(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let event_loop = slf.as_super().get().event_loop(py)?;
+        let event_loop = slf.base().event_loop(py)?;
         let Some(context) = this.context_slot().expose(py)? else { return Ok(()) };
         this.registry_entry.register(slf);
         let result = current::run_as_current(&event_loop, slf, true, || {
@@ -111,7 +111,7 @@ impl Task {
             // The error is raised to the creator, and nothing else has a reference to the task.
             this.log_destroy_pending.set(py, false);
         }
-        if slf.as_super().get().is_done(py) {
+        if slf.base().is_done(py) {
             this.registry_entry.unregister(py);
             drop(this.coroutine.take(py));
         }
@@ -126,7 +126,7 @@ trait LoopIsRunning {
 impl LoopIsRunning for Bound<'_, Task> {
     fn loop_is_running(&self) -> PyResult<bool> {
         let py = self.py();
-        let future = self.as_super().get();
+        let future = self.base();
         match future.scheduler(py) {
             Some(scheduler) => Ok(scheduler.get().is_running(py)),
             None => future.event_loop(py)?.call_method0(intern!(py, "is_running"))?.is_truthy(),

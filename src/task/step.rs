@@ -16,6 +16,7 @@ use crate::ffi::coroutine::{self, CoroutineStep};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::object::HasBase;
 use crate::future::{Callback, Future, NativeCallback, invalid_state};
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
@@ -90,7 +91,7 @@ impl BoundCallback for Wakeup {
     /// drops wait for the next entry.
     #[inline(always)]
     fn is_counted(slf: &Bound<'_, Task>) -> bool {
-        slf.as_super().get().is_on_running_loop(slf.py())
+        slf.base().is_on_running_loop(slf.py())
     }
 
     fn call<'py>(slf: &Bound<'py, Task>, future: &Bound<'py, PyAny>) -> PyResult<()> {
@@ -151,7 +152,7 @@ fn queued_step<'py>(
         call::call_method(&context, intern!(py, "run"), [step.as_any()]).map(drop)
     };
     drop(context);
-    if task.as_super().get().is_done(py) {
+    if task.base().is_done(py) {
         task.get().context_slot().replace_by_snapshot(py, contexts);
     }
     match result {
@@ -168,7 +169,7 @@ pub fn called_step<'py>(
 ) -> PyOutcome<'py, ()> {
     let py = task.py();
     let exception = prepare(task, exception)?;
-    let event_loop = task.as_super().get().event_loop(py).or_raise(py)?;
+    let event_loop = task.base().event_loop(py).or_raise(py)?;
     current::run_as_current(&event_loop, task, false, || resume(task, exception))
 }
 
@@ -200,7 +201,7 @@ fn prepare<'py>(
 ) -> PyOutcome<'py, Option<Bound<'py, PyBaseException>>> {
     let py = task.py();
     let this = task.get();
-    let future = task.as_super().get();
+    let future = task.base();
     let mut exception = exception;
     if future.is_done(py) {
         return Err(already_done(task, exception));
@@ -303,8 +304,7 @@ fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResul
     let py = task.py();
     if let Some(future) = as_exact_future(&awaited) {
         let this = future.get();
-        let same_loop =
-            task.as_super().get().event_loop(py).is_ok_and(|own| this.belongs_to(py, &own));
+        let same_loop = task.base().event_loop(py).is_ok_and(|own| this.belongs_to(py, &own));
         if same_loop && this.is_blocking(py) && !awaited.is(task) {
             this.set_blocking(py, false);
             Future::add_callback(
@@ -331,7 +331,7 @@ pub(super) fn record_awaited<'py>(
     let this = task.get();
     this.fut_waiter.store(py, Some(awaited.clone()));
     if this.must_cancel.get(py) {
-        let message = task.as_super().get().cancel_message(py);
+        let message = task.base().cancel_message(py);
         if super::cancel::cancel_awaited(&awaited, message)? {
             this.must_cancel.set(py, false);
         }
@@ -375,7 +375,7 @@ pub(super) fn schedule<'py>(
     exception: Option<Bound<'py, PyBaseException>>,
 ) -> PyResult<()> {
     let py = task.py();
-    let future = task.as_super().get();
+    let future = task.base();
     if let Some(scheduler) = future.scheduler(py).filter(|scheduler| !must_call_soon(scheduler)) {
         let scheduler = scheduler.get();
         scheduler.check_usable(py)?;

@@ -22,6 +22,7 @@ use pyo3::types::{PyInt, PyTuple};
 
 use super::EventLoop;
 use crate::executor::{Call, DetachedWork};
+use crate::ffi::objects::object::HasBase;
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
 use crate::sys::resolve::{
@@ -101,7 +102,7 @@ impl EventLoop {
         flags: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let scheduler = slf.as_super().get();
+        let scheduler = slf.base();
         scheduler.check_open(py)?;
         slf.get().check_executor(py)?;
         let lookup = Lookup {
@@ -155,7 +156,7 @@ impl EventLoop {
         flags: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        slf.as_super().get().check_open(py)?;
+        slf.base().check_open(py)?;
         slf.get().check_executor(py)?;
         let function = modules::current_getnameinfo(py)?;
         let numeric = NI_NUMERICHOST | NI_NUMERICSERV;

@@ -5,7 +5,30 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::{PyTypeCheck, PyTypeInfo};
+use pyo3::pyclass::boolean_struct::True;
+use pyo3::{PyClass, PyTypeCheck, PyTypeInfo};
+
+/// Access to the Rust value of the base class.
+pub trait HasBase {
+    /// The base class.
+    type Base;
+
+    /// What [`Bound::get`] is to the class of the object.
+    fn base(&self) -> &Self::Base;
+}
+
+impl<T> HasBase for Bound<'_, T>
+where
+    T: PyClass,
+    T::BaseType: PyClass<Frozen = True> + Sync,
+{
+    type Base = T::BaseType;
+
+    #[inline]
+    fn base(&self) -> &T::BaseType {
+        self.as_super().get()
+    }
+}
 
 /// Whether `object` is exactly a `T` (no subclass): one pointer comparison.
 #[inline(always)]

@@ -7,6 +7,7 @@ use pyo3::types::PyBytes;
 
 use crate::ffi::buffer;
 use crate::ffi::objects::cell::Traverse;
+use crate::ffi::objects::object::HasBase;
 use crate::ffi::objects::slots::Finalize;
 use crate::interop::imports;
 use crate::transport::data::check_data;
@@ -53,7 +54,7 @@ impl DatagramTransport {
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let base = slf.as_super().get();
+        let base = slf.base();
         check_data(data, "a bytes-like object")?;
         if cfg!(not(Py_3_13)) && !data.is_truthy()? {
             return Ok(());

@@ -21,6 +21,7 @@ use pyo3::types::PyBytes;
 use crate::ffi::call;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::object::HasBase;
 use crate::interop::error::os_error;
 use crate::interop::{address, imports};
 use crate::metrics::TransportClass;
@@ -152,7 +153,7 @@ impl DatagramTransport {
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
         let datagrams = Bound::new(py, base.add_subclass(datagrams))?;
-        datagrams.as_super().get().bind_protocol(protocol)?;
+        datagrams.base().bind_protocol(protocol)?;
         Transport::open(datagrams.as_super(), waiter)?;
         Ok(datagrams)
     }
@@ -164,7 +165,7 @@ impl DatagramTransport {
         let batch_size = this.batch_size.get(py);
         let mut received = 0;
         while received < batch_size.expected {
-            if !slf.as_super().get().wants_to_read(py) {
+            if !slf.base().wants_to_read(py) {
                 return Ok(());
             }
             if !Self::receive_one(slf)? {
@@ -179,7 +180,7 @@ impl DatagramTransport {
     /// Receives one datagram; false if there is none.
     fn receive_one<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
         let py = slf.py();
-        let base = slf.as_super().get();
+        let base = slf.base();
         let over_ip = matches!(slf.get().family, libc::AF_INET | libc::AF_INET6);
         let size = if over_ip { MAX_SIZE_OVER_IP } else { MAX_SIZE };
         let protocol = base.protocol_or_none(py);
@@ -219,7 +220,7 @@ impl DatagramTransport {
         raised: Raised<'py>,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
-        let protocol = slf.as_super().get().protocol_or_none(py);
+        let protocol = slf.base().protocol_or_none(py);
         let exception = raised.value().as_any();
         call::call_method(&protocol, intern!(py, "error_received"), [exception]).map(drop)
     }
@@ -233,7 +234,7 @@ impl DatagramTransport {
     ) -> SendOutcome<'py> {
         let py = slf.py();
         let this = slf.get();
-        let base = slf.as_super().get();
+        let base = slf.base();
         let fd = base.descriptor(py);
         let sent = if this.connected || (this.has_unnamed_peer && to.is_none()) {
             socket::send(fd, content)
@@ -274,7 +275,7 @@ impl DatagramTransport {
         };
         match call::call_method(&socket, intern!(py, "sendto"), [data, to.unwrap_or(&none)]) {
             Ok(sent) => {
-                let _counted = slf.as_super().get().count_sent(py, Ok(sent.extract().unwrap_or(0)));
+                let _counted = slf.base().count_sent(py, Ok(sent.extract().unwrap_or(0)));
                 SendOutcome::Sent
             }
             Err(raised)
@@ -337,7 +338,7 @@ impl DatagramTransport {
             let size = content.len() + HEADER_SIZE;
             match Self::send(slf, data.as_any(), content, to.as_ref()) {
                 // Python code that converted the address may have aborted the transport.
-                SendOutcome::NotReady if !slf.as_super().get().is_lost(py) => {
+                SendOutcome::NotReady if !slf.base().is_lost(py) => {
                     this.queue.with(py, |queue| queue.push_front(datagram));
                     break;
                 }

@@ -17,6 +17,7 @@ use pyo3::types::PyDict;
 pub use reader::ReadPipeTransport;
 pub use writer::WritePipeTransport;
 
+use crate::ffi::objects::object::HasBase;
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
@@ -70,8 +71,8 @@ fn open_end<'py, T: PyClass<BaseType = Transport>>(
     let protocol = parts.protocol.clone();
     let base = PyClassInitializer::from(Transport::new(kind, parts));
     let transport = Bound::new(py, base.add_subclass(end))?;
-    transport.as_super().get().bind_protocol(protocol)?;
-    prepare(transport.as_super().get(), file_kind);
+    transport.base().bind_protocol(protocol)?;
+    prepare(transport.base(), file_kind);
     Transport::open(transport.as_super(), waiter)?;
     Ok(transport)
 }

@@ -13,6 +13,7 @@ use pyo3::types::PyByteArray;
 use crate::ffi::call;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::object::HasBase;
 use crate::ffi::objects::slots::Finalize;
 use crate::interop::error::os_error;
 use crate::interop::imports;
@@ -75,7 +76,7 @@ impl ReadPipeTransport {
     /// Called when data or end of stream can be read.
     fn read_ready<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
-        let base = slf.as_super().get();
+        let base = slf.base();
         if !base.wants_to_read(py) {
             return Ok(());
         }
@@ -113,7 +114,7 @@ impl ReadPipeTransport {
         protocol: &Bound<'py, PyAny>,
     ) -> PyOutcome<'py, ()> {
         let py = slf.py();
-        let fd = slf.as_super().get().descriptor(py);
+        let fd = slf.base().descriptor(py);
         let mut read_size = slf.get().read_size.get(py);
         let received = read_size.receive_into(buffer, fd, pipe::read)?;
         slf.get().read_size.set(py, read_size);
@@ -129,7 +130,7 @@ impl ReadPipeTransport {
 
     fn note(slf: &Bound<'_, Self>, length: usize) {
         let py = slf.py();
-        let base = slf.as_super().get();
+        let base = slf.base();
         base.count_received(py, length);
         let mut full_streak = slf.get().full_streak.get(py);
         full_streak.note(base.descriptor(py), length >= pipe::DEFAULT_CAPACITY);
@@ -219,7 +220,7 @@ impl ReadPipeTransport {
 
     #[getter(_fileno)]
     fn fileno(slf: &Bound<'_, Self>) -> i32 {
-        slf.as_super().get().fd
+        slf.base().fd
     }
 
     // asyncio's class does not have these attributes.

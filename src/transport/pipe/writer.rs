@@ -10,6 +10,7 @@ use pyo3::types::{PyByteArray, PyBytes};
 
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::object::HasBase;
 use crate::ffi::objects::slots::Finalize;
 use crate::interop::error::os_error;
 use crate::interop::imports;
@@ -284,7 +285,7 @@ impl WritePipeTransport {
 
     #[getter(_fileno)]
     fn fileno(slf: &Bound<'_, Self>) -> i32 {
-        slf.as_super().get().fd
+        slf.base().fd
     }
 
     #[getter(_conn_lost)]

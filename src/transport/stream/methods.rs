@@ -5,6 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
+use crate::ffi::objects::object::HasBase;
 use crate::interop::imports;
 use crate::transport::data::check_data;
 use crate::transport::{StreamTransport, Transport};
@@ -21,7 +22,7 @@ impl StreamTransport {
         method: &str,
     ) -> PyResult<()> {
         let py = slf.py();
-        if slf.as_super().get().writing.with(py, |side| side.has_eof()) {
+        if slf.base().writing.with(py, |side| side.has_eof()) {
             let message = format!("Cannot call {method}() after write_eof()");
             return Err(PyRuntimeError::new_err(message));
         }
@@ -124,7 +125,7 @@ impl StreamTransport {
         if this.empty_waiter.is_some(py) {
             return Err(PyRuntimeError::new_err("Empty waiter is already set"));
         }
-        let Some(event_loop) = slf.as_super().get().scheduler(py) else {
+        let Some(event_loop) = slf.base().scheduler(py) else {
             return Err(PyRuntimeError::new_err("Connection is closed"));
         };
         let waiter = event_loop.call_method0(intern!(py, "create_future"))?;
@@ -161,7 +162,7 @@ impl StreamTransport {
 
     #[getter(_eof)]
     fn eof_py(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().writing.with(slf.py(), |side| side.has_eof())
+        slf.base().writing.with(slf.py(), |side| side.has_eof())
     }
 
     fn __del__(slf: &Bound<'_, Self>) {

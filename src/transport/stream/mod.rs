@@ -26,6 +26,7 @@ pub use server::{ListenOptions, Listener, ServeMode};
 
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::object::HasBase;
 use crate::ffi::objects::shared_buffer::BufferLease;
 use crate::ffi::{buffer, call};
 use crate::interop::error::os_error;
@@ -111,7 +112,7 @@ impl StreamTransport {
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
         let stream = Bound::new(py, base.add_subclass(stream))?;
-        stream.as_super().get().bind_protocol(protocol)?;
+        stream.base().bind_protocol(protocol)?;
         Transport::open(stream.as_super(), waiter)?;
         Ok(stream)
     }

@@ -9,6 +9,7 @@ use pyo3::types::PyBytes;
 use crate::ffi::buffer;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
+use crate::ffi::objects::object::HasBase;
 use crate::interop::error::os_error;
 use crate::reactor::clock;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
@@ -219,7 +220,7 @@ impl StreamTransport {
 
     fn send_head(slf: &Bound<'_, Self>) -> io::Result<()> {
         let py = slf.py();
-        let base = slf.as_super().get();
+        let base = slf.base();
         let fd = base.descriptor(py);
         write_queue::send_head(&slf.get().queue, py, |slices| {
             let sent = match slices {
