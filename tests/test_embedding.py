@@ -278,7 +278,7 @@ class TestExtension:
         async def main():
             for _ in range(2):
                 with pytest.raises(
-                    RuntimeError, match="^coroutine raised StopIteration$"
+                    RuntimeError, match=r"^coroutine raised StopIteration$"
                 ) as caught:
                     await extension.countdown(1, 0, stop)
                 assert isinstance(caught.value.__cause__, StopIteration)
@@ -288,7 +288,7 @@ class TestExtension:
     def test_a_task_that_awaits_itself(self, flavour, extension):
         async def main():
             task = extension.countdown(1, 0, lambda number: asyncio.current_task())
-            with pytest.raises(RuntimeError, match="^Task cannot await on itself: <Task pending"):
+            with pytest.raises(RuntimeError, match=r"^Task cannot await on itself: <Task pending"):
                 await task
 
         flavour.run(main())

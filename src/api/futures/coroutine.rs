@@ -20,6 +20,7 @@ use pyo3::types::PyTuple;
 
 use crate::api::futures::LocalFuture;
 use crate::api::futures::arena::FutureSlot;
+use crate::api::futures::budget;
 use crate::api::futures::failure::panicked;
 use crate::api::futures::waker::FutureWaker;
 use crate::ffi::exception::{OrRaise, PyOutcome};
@@ -152,23 +153,28 @@ impl RustCoroutine {
     /// Resumes the coroutine: returns the waiter if that is still pending, polls otherwise.
     fn advance<'py>(&self, py: Python<'py>) -> PyResult<Resumption<'py>> {
         match self.state.get(py) {
-            CoroutineState::Done => {
-                return Err(reused());
-            }
+            CoroutineState::Done => return Err(reused()),
             CoroutineState::Running => return Err(executing()),
             CoroutineState::New if self.binding.inspect(py, Option::is_none) => {
                 self.bind_to_loop(&running_loop(py)?)?;
             }
             CoroutineState::New | CoroutineState::Suspended => {}
         }
-        self.state.set(py, CoroutineState::Suspended);
-        let binding = self
-            .binding
-            .inspect(py, |binding| binding.as_ref().map(|binding| binding.clone_ref(py)));
-        // Closing the loop has dropped the future.
-        let Some(binding) = binding.filter(|binding| !binding.scheduler.get().is_closed(py)) else {
-            return Err(closed());
+        // Moved out meanwhile, which is quicker than counting references.
+        let binding = self.binding.take(py);
+        self.state.set(py, CoroutineState::Running);
+        let resumed = match &binding {
+            Some(binding) if !binding.scheduler.get().is_closed(py) => self.poll(py, binding),
+            // Closing the loop has dropped the future.
+            _ => Err(closed()),
         };
+        self.state.set(py, CoroutineState::Suspended);
+        drop(self.binding.replace(py, binding));
+        resumed
+    }
+
+    /// Polls the future, once the waiter is done.
+    fn poll<'py>(&self, py: Python<'py>, binding: &LoopBinding) -> PyResult<Resumption<'py>> {
         if let Some(waiter) = self.waiter.get_bound(py) {
             match Future::resume(&waiter) {
                 Resumed::Yield(waiter) => return Ok(Resumption::Wait(waiter)),
@@ -182,16 +188,15 @@ impl RustCoroutine {
             ));
         };
         let mut future = future.ok_or_else(closed)?;
-        self.state.set(py, CoroutineState::Running);
         binding.future_waker.state().begin_poll();
-        let polled =
-            panic::catch(|| future.as_mut().poll(&mut Context::from_waker(&binding.waker)));
-        self.state.set(py, CoroutineState::Suspended);
+        let polled = budget::renewed(|| {
+            panic::catch(|| future.as_mut().poll(&mut Context::from_waker(&binding.waker)))
+        });
         // Restored even if it is done: `finish` drops it.
         self.slot.restore(future);
         match polled {
             Ok(Poll::Ready(result)) => Ok(Resumption::Done(result?.into_bound(py))),
-            Ok(Poll::Pending) => self.wait(py, &binding),
+            Ok(Poll::Pending) => self.wait(py, binding),
             Err(message) => Err(panicked(&message)),
         }
     }
@@ -228,16 +233,6 @@ enum Resumption<'py> {
     Wait(Bound<'py, PyAny>),
     /// It returns this value.
     Done(Bound<'py, PyAny>),
-}
-
-impl LoopBinding {
-    fn clone_ref(&self, py: Python<'_>) -> Self {
-        Self {
-            scheduler: self.scheduler.clone_ref(py),
-            future_waker: self.future_waker.clone(),
-            waker: self.waker.clone(),
-        }
-    }
 }
 
 /// The loop that runs in this thread.

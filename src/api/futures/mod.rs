@@ -8,6 +8,7 @@
 //! * `time.rs`: [`sleep`] and [`timeout`], on the loop's timers;
 //! * `handle.rs`: [`Handle`], by which other threads use the loop; `join.rs`: [`JoinHandle`], which
 //!   waits for the output of a future that they have spawned;
+//! * `budget.rs`: has tasks that find their sockets always ready yield to others;
 //! * `failure.rs`: panics and errors of Rust code as exceptions;
 //! * `arena.rs`: thread-local storage of the futures; `waker.rs`: their wakers, and
 //!   `poll_state.rs`: which wake-ups of them count.
@@ -21,6 +22,7 @@
 mod arena;
 mod awaitable;
 mod blocking;
+pub mod budget;
 mod coroutine;
 mod failure;
 mod handle;

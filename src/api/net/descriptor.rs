@@ -8,13 +8,13 @@ use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::api::futures::{running_loop, wake, wake_catching};
+use crate::api::futures::{budget, running_loop, wake, wake_catching};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::panic::drop_catching;
@@ -81,6 +81,7 @@ impl<T: AsRawFd> AsyncFd<T> {
         direction: Direction,
         operation: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
+        ready!(budget::poll_left(context));
         if let Some(done) = self.attempt(operation) {
             return Poll::Ready(done);
         }
@@ -95,7 +96,10 @@ impl<T: AsRawFd> AsyncFd<T> {
             match operation(&self.inner) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                other => return Some(other),
+                other => {
+                    budget::spend();
+                    return Some(other);
+                }
             }
         }
     }
@@ -111,6 +115,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ) -> io::Result<R> {
         let mut claim = None;
         poll_fn(|context| {
+            ready!(budget::poll_left(context));
             if let Some(done) = self.attempt(&mut operation) {
                 return Poll::Ready(done);
             }
@@ -130,7 +135,9 @@ impl<T: AsRawFd> AsyncFd<T> {
         let before = self.registration.notifications(direction);
         let mut claim = None;
         poll_fn(|context| {
+            ready!(budget::poll_left(context));
             if self.registration.notifications(direction) != before {
+                budget::spend();
                 return Poll::Ready(Ok(()));
             }
             self.registration.claim(direction, &mut claim)?;

@@ -201,7 +201,7 @@ fn own_task() {
             })?;
             let error = own.await.unwrap_err();
             ferroloop::yield_now().await;
-            Ok(Python::attach(|py| error.value(py).str().map(|text| text.to_string()))?)
+            Python::attach(|py| error.value(py).str().map(|text| text.to_string()))
         })
     };
     let make: Factory = |py| {

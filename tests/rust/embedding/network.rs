@@ -1,6 +1,9 @@
 //! Sockets of Rust code on the loop, with Python code at the other end.
 
+use std::cell::Cell;
+use std::future::Future;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ferroloop::{
@@ -22,6 +25,7 @@ pub const CASES: &[Case] = &[
     ("a closed peer is seen", closed),
     ("descriptors of other owners are refused", owners),
     ("a second wait for a direction is an error", second_wait),
+    ("a task whose sockets are always ready yields", yielding),
 ];
 
 const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
@@ -322,6 +326,69 @@ fn second_wait() {
             let (read, written) = future::join(reads, both.ready(Direction::Write)).await;
             assert!(read.is_ok_and(|read| read.is_ok()), "the peer has closed");
             written
+        })
+        .unwrap()
+        .unwrap();
+}
+
+fn yielding() {
+    /// How many turns of the loop `task` takes.
+    async fn turns<F: Future<Output = io::Result<()>>>(task: F) -> io::Result<u32> {
+        let turns = Rc::new(Cell::new(Some(0)));
+        let counter = turns.clone();
+        let count = async move {
+            while let Some(count) = counter.get() {
+                counter.set(Some(count + 1));
+                ferroloop::yield_now().await;
+            }
+            Ok(())
+        };
+        Python::attach(|py| spawn_local(py, count).map(drop)).map_err(io::Error::other)?;
+        let done = task.await;
+        let counted = turns.take().unwrap_or_default();
+        turns.set(None);
+        done.map(|()| counted)
+    }
+    const OPERATIONS: usize = 1024;
+    runtime()
+        .block_on(async {
+            // TCP merges small messages, so all of them fit into the kernel's buffers.
+            let listener = TcpListener::bind(LOCAL.into())?;
+            let connect = TcpStream::connect(listener.local_addr()?);
+            let (accepted, connected) = future::join(listener.accept(), connect).await;
+            let (mut one, mut other) = (accepted?.0, connected?);
+            let written = turns(async {
+                for _ in 0..OPERATIONS {
+                    one.write_all(&[1; 16]).await?;
+                }
+                Ok(())
+            });
+            assert!(written.await? >= 7, "writes");
+            let read = turns(async {
+                let mut buffer = [0; 16];
+                for _ in 0..OPERATIONS {
+                    other.read_exact(&mut buffer).await?;
+                }
+                Ok(())
+            });
+            assert!(read.await? >= 7, "reads");
+            let descriptor = AsyncFd::new(one.into_std())?;
+            let called = turns(async {
+                for _ in 0..OPERATIONS {
+                    descriptor.io(Direction::Write, |_| Ok(())).await?;
+                }
+                Ok(())
+            });
+            assert!(called.await? >= 7, "other operations");
+            // A future that waits is not woken more often than before.
+            let waited = turns(async {
+                for _ in 0..10 {
+                    descriptor.ready(Direction::Write).await?;
+                }
+                Ok(())
+            });
+            assert!(waited.await? >= 10, "waits");
+            Ok::<_, io::Error>(())
         })
         .unwrap()
         .unwrap();
