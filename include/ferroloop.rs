@@ -20,7 +20,7 @@
 //! Futures are made, polled and dropped in the loop's thread, with the GIL held; wakers may be
 //! called in any thread and need no GIL.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::ffi::{c_int, c_void};
 use std::future::Future;
 use std::marker::PhantomData;
@@ -279,14 +279,17 @@ impl Drop for LoopFuture {
     }
 }
 
-/// Converts the output of a future to a Python object.
+/// Converts the output of a future to a Python object: `()` to None.
 async fn converted<F, T>(future: F) -> PyResult<Py<PyAny>>
 where
     F: Future<Output = PyResult<T>> + 'static,
     T: for<'a> IntoPyObject<'a> + 'static,
 {
     let value = future.await?;
-    Python::attach(|py| value.into_py_any(py))
+    Python::attach(|py| {
+        let is_unit = TypeId::of::<T>() == TypeId::of::<()>();
+        if is_unit { Ok(py.None()) } else { value.into_py_any(py) }
+    })
 }
 
 /// Makes a future of this module usable by ferroloop.

@@ -142,8 +142,13 @@ unsafe extern "C" fn await_object<I: Implementation>(
 
 unsafe extern "C" fn sleep<I: Implementation>(seconds: f64, out: *mut RawFuture) -> c_int {
     call_for_c(-1, |_py| {
-        let duration = Duration::try_from_secs_f64(seconds)
-            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        // `Duration::MAX` in seconds is rounded up.
+        let duration = if seconds >= Duration::MAX.as_secs_f64() {
+            Duration::MAX
+        } else {
+            Duration::try_from_secs_f64(seconds)
+                .map_err(|error| PyValueError::new_err(error.to_string()))?
+        };
         // SAFETY: the caller passes a valid pointer.
         unsafe { out.write(abi::into_raw(I::sleep(duration))) };
         Ok(0)

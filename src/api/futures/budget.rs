@@ -4,8 +4,6 @@
 //! the budget is spent, operations are pending and wake their task, which runs on in the loop's next
 //! turn. A future that is polled by another executor has no budget.
 
-#![forbid(unsafe_code)]
-
 use std::cell::Cell;
 use std::task::{Context, Poll};
 

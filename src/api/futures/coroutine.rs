@@ -29,9 +29,13 @@ use crate::ffi::objects::freelist::{FreeList, Recycled};
 use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting, original_dealloc};
 use crate::ffi::panic;
 use crate::future::{Future, FutureIterator, new_object};
+use crate::interop::error::with_errno;
 use crate::interop::imports;
 use crate::scheduler::report::warn_never_awaited;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
+
+/// The module that makes code and frame objects.
+const FRAMES: &str = "ferroloop._rust_frames";
 
 /// The states of a coroutine.
 #[derive(Clone, Copy, PartialEq)]
@@ -262,11 +266,11 @@ fn closed() -> PyErr {
 }
 
 /// What the coroutine raises for an error of its future. StopIteration would end it with a result
-/// (PEP 479).
+/// (PEP 479), and errors of the system lack their number.
 #[cold]
 fn raised(py: Python<'_>, error: PyErr) -> PyErr {
     if !error.is_instance_of::<PyStopIteration>(py) {
-        return error;
+        return with_errno(py, error);
     }
     let replaced = PyRuntimeError::new_err("coroutine raised StopIteration");
     let stop = error.into_value(py).into_bound(py);
@@ -334,6 +338,31 @@ impl RustCoroutine {
     #[getter]
     fn cr_await<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Future>> {
         self.waiter.get_bound(py)
+    }
+
+    /// A frame that stands for the Rust future; None once that has ended.
+    #[getter]
+    fn cr_frame<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.state.get(py) == CoroutineState::Done {
+            return Ok(None);
+        }
+        py.import(FRAMES)?.call_method1("make_frame", (&self.name,)).map(Some)
+    }
+
+    #[getter]
+    fn cr_code<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import(FRAMES)?.call_method1("make_code", (&self.name,))
+    }
+
+    /// Always None: where the coroutine was made is not recorded.
+    #[getter]
+    fn cr_origin(&self, py: Python<'_>) -> Py<PyAny> {
+        py.None()
+    }
+
+    #[getter]
+    fn cr_suspended(&self, py: Python<'_>) -> bool {
+        self.state.get(py) == CoroutineState::Suspended
     }
 
     #[getter]

@@ -1,5 +1,6 @@
 //! Gives Rust futures to Python, as coroutines and as tasks.
 
+use std::any::TypeId;
 use std::borrow::Cow;
 use std::future::Future;
 use std::task::Poll;
@@ -13,15 +14,19 @@ use crate::api::futures::coroutine::{RustCoroutine, running_loop};
 use crate::scheduler::Scheduler;
 use crate::task::{Task, TaskOptions};
 
-/// Boxes a future and converts its output to a Python object.
+/// Boxes a future and converts its output to a Python object: `()` to None.
 pub fn boxed<F, T>(future: F) -> LocalFuture
 where
     F: Future<Output = PyResult<T>> + 'static,
-    T: for<'py> IntoPyObject<'py>,
+    T: for<'py> IntoPyObject<'py> + 'static,
 {
     Box::pin(async move {
         let value = future.await?;
-        Python::attach(|py| value.into_py_any(py))
+        Python::attach(|py| {
+            // Not an empty tuple.
+            let is_unit = TypeId::of::<T>() == TypeId::of::<()>();
+            if is_unit { Ok(py.None()) } else { value.into_py_any(py) }
+        })
     })
 }
 
@@ -50,7 +55,7 @@ pub fn coroutine<'py, F, T>(
 ) -> PyResult<Bound<'py, PyAny>>
 where
     F: Future<Output = PyResult<T>> + 'static,
-    T: for<'a> IntoPyObject<'a>,
+    T: for<'a> IntoPyObject<'a> + 'static,
 {
     Ok(RustCoroutine::new(py, name.into(), boxed(future))?.into_any())
 }
@@ -91,7 +96,7 @@ pub struct SpawnOptions<'py> {
 pub fn spawn_local<F, T>(py: Python<'_>, future: F) -> PyResult<Bound<'_, PyAny>>
 where
     F: Future<Output = PyResult<T>> + 'static,
-    T: for<'a> IntoPyObject<'a>,
+    T: for<'a> IntoPyObject<'a> + 'static,
 {
     spawn_local_with(py, SpawnOptions::default(), future)
 }
@@ -118,7 +123,7 @@ pub fn spawn_local_with<'py, F, T>(
 ) -> PyResult<Bound<'py, PyAny>>
 where
     F: Future<Output = PyResult<T>> + 'static,
-    T: for<'a> IntoPyObject<'a>,
+    T: for<'a> IntoPyObject<'a> + 'static,
 {
     start(&running_loop(py)?, options, boxed(future))
 }

@@ -1,8 +1,11 @@
 //! Rust futures as Python's coroutines and tasks.
 
-use ferroloop::{SpawnOptions, coroutine, spawn_local, spawn_local_with, yield_now};
+use std::io;
+
+use ferroloop::{SpawnOptions, coroutine, into_future, spawn_local, spawn_local_with, yield_now};
 use pyo3::exceptions::PyLookupError;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::support::{Case, Factory, fresh_counter, module, run, runtime, with_counted_drop};
 
@@ -19,6 +22,9 @@ pub const CASES: &[Case] = &[
     ("other loops are refused", foreign_loop),
     ("a running coroutine cannot be resumed", reentrant),
     ("wake-ups keep their order", order),
+    ("no output is None", no_output),
+    ("errors of the system have their number", system_errors),
+    ("a coroutine can be inspected", inspected),
 ];
 
 const ANSWER: Factory = |py| {
@@ -372,4 +378,127 @@ async def main():
         assert theirs == ours is not None, (prepare, theirs, ours)
 ";
     run(source, &[("waiting", waiting)]).unwrap();
+}
+
+fn no_output() {
+    let source = "
+async def main():
+    assert await unit() is None
+    assert await empty() == ()
+    assert await spawned() is None
+";
+    let unit: Factory = |py| coroutine(py, "unit", async { Ok(()) });
+    let empty: Factory =
+        |py| coroutine(py, "empty", async { Ok(Python::attach(|py| PyTuple::empty(py).unbind())) });
+    let spawned: Factory = |py| spawn_local(py, async { Ok(()) });
+    run(source, &[("unit", unit), ("empty", empty), ("spawned", spawned)]).unwrap();
+}
+
+fn system_errors() {
+    let failing: Factory = |py| {
+        coroutine(py, "failing", async {
+            let number = Python::attach(|py| {
+                py.import("__main__")?.getattr("number")?.extract::<Option<i32>>()
+            })?;
+            Err::<(), _>(PyErr::from(number.map_or_else(
+                || io::Error::other("not of the system"),
+                io::Error::from_raw_os_error,
+            )))
+        })
+    };
+    let source = "
+import errno, __main__
+async def main():
+    for __main__.number in errno.errorcode:
+        expected = OSError(number := __main__.number, 'text')
+        try:
+            await failing()
+        except MemoryError:
+            assert number == errno.ENOMEM
+        except OSError as error:
+            assert type(error) is type(expected), error
+            assert error.errno == number and error.strerror, error
+        else:
+            raise AssertionError('not raised')
+    __main__.number = None
+    try:
+        await failing()
+    except OSError as error:
+        assert error.args == ('not of the system',) and error.errno is None, error
+    # Exceptions of Python code stay what they are.
+    ours = OSError('text (os error 2)')
+    async def fail():
+        raise ours
+    __main__.fail = fail
+    try:
+        await passing()
+    except OSError as error:
+        assert error is ours and error.errno is None, error
+    del __main__.number, __main__.fail
+";
+    let passing: Factory = |py| {
+        coroutine(py, "passing", async {
+            let fail =
+                Python::attach(|py| into_future(py.import("__main__")?.getattr("fail")?.call0()?))?;
+            fail.await
+        })
+    };
+    run(source, &[("failing", failing), ("passing", passing)]).unwrap();
+}
+
+fn inspected() {
+    let state: Factory = |py| coroutine(py, "module.state", crate::support::forever());
+    let source = "
+import io, inspect, types, warnings, collections.abc
+
+async def python():
+    await asyncio.sleep(60)
+
+def attributes(coroutine):
+    return {name for name in dir(coroutine) if name.startswith('cr_')}
+
+async def main():
+    assert attributes(state()) == attributes(python())
+    coroutine = state()
+    assert inspect.isawaitable(coroutine) and asyncio.iscoroutine(coroutine)
+    assert isinstance(coroutine, collections.abc.Coroutine)
+    # Nothing but a coroutine of the interpreter is an instance of that class.
+    assert not inspect.iscoroutine(coroutine)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+    assert inspect.getcoroutinelocals(coroutine) == {}
+    assert coroutine.cr_frame.f_code.co_name == coroutine.cr_code.co_name == 'state'
+    assert coroutine.cr_code.co_qualname == coroutine.__qualname__ == 'module.state'
+    assert coroutine.cr_code.co_flags & inspect.CO_COROUTINE
+    assert coroutine.cr_origin is coroutine.cr_await is None
+
+    task = asyncio.create_task(coroutine)
+    await asyncio.sleep(0.001)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
+    assert coroutine.cr_await is not None and not coroutine.cr_running
+    output = io.StringIO()
+    task.print_stack(file=output)
+    assert 'File \"<rust>\", line 1, in state' in output.getvalue(), output.getvalue()
+    assert 'coro=<module.state() running at <rust>:1>' in repr(task), task
+    if hasattr(asyncio, 'format_call_graph'):
+        assert 'in state' in asyncio.format_call_graph(task)
+    task.cancel()
+    await asyncio.wait([task])
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    assert coroutine.cr_frame is None and coroutine.cr_code is not None
+
+    task = asyncio.create_task(ended())
+    assert await task == inspect.CORO_RUNNING
+import warnings
+warnings.simplefilter('ignore')
+";
+    let ended: Factory = |py| {
+        coroutine(py, "ended", async {
+            Python::attach(|py| {
+                let own = py.import("asyncio")?.call_method0("current_task")?;
+                let own = own.call_method0("get_coro")?;
+                py.import("inspect")?.call_method1("getcoroutinestate", (own,)).map(Bound::unbind)
+            })
+        })
+    };
+    run(source, &[("state", state), ("ended", ended)]).unwrap();
 }

@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     ("a sleep never ends early", exact),
     ("sleeps end in their order", order),
     ("a timeout ends a slow future", limits),
+    ("an endless sleep does not end", endless),
     ("dropped sleeps are removed from the timers", dropped),
 ];
 
@@ -84,4 +85,20 @@ fn dropped() {
         let alive: usize = py.eval(alive, None, None).unwrap().extract().unwrap();
         assert!(alive < 200, "{alive} timers");
     });
+}
+
+fn endless() {
+    let runtime = runtime();
+    let handle = runtime.handle();
+    // It is the only timer, so the loop sleeps as long as the poller can.
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        handle.stop()
+    });
+    let slept = runtime.block_on(sleep(Duration::MAX)).unwrap_err().to_string();
+    assert_eq!(slept, "RuntimeError: Event loop stopped before Future completed.");
+    thread.join().unwrap().unwrap();
+    let limited = runtime.block_on(timeout(Duration::MAX, async { 1 })).unwrap();
+    assert_eq!(limited, Ok(1));
+    runtime.close().unwrap();
 }

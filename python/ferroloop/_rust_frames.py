@@ -1,0 +1,28 @@
+"""Code and frame objects that stand for a Rust future in a coroutine's `cr_code` and `cr_frame`.
+
+`inspect.getcoroutinestate()` asks for them, and so do asyncio's and other tools that print stacks.
+"""
+
+from types import CodeType, FrameType, FunctionType
+
+
+async def _template() -> None:
+    """Lend its code object."""
+
+
+def make_code(name: str) -> CodeType:
+    """Return a code object of an `async def` function of this name."""
+    return _template.__code__.replace(
+        co_name=name.rpartition(".")[2],
+        co_qualname=name,
+        co_filename="<rust>",
+        co_firstlineno=1,
+    )
+
+
+def make_frame(name: str) -> FrameType:
+    """Return a frame of that code, which does not run."""
+    coroutine = FunctionType(make_code(name), {})()
+    frame: FrameType = coroutine.cr_frame
+    coroutine.close()
+    return frame
