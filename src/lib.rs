@@ -5,7 +5,8 @@
 //! * `Runtime` (feature `embed`) starts Python and runs a loop, [`Handle`] reaches it from any
 //!   thread;
 //! * [`coroutine`] and [`spawn_local`] make a Rust future available to Python, [`into_future`] a
-//!   Python awaitable to Rust; [`spawn_blocking`] runs a function in the loop's thread pool;
+//!   Python awaitable to Rust and [`into_stream`] an asynchronous generator; [`spawn_blocking`] runs
+//!   a function in the loop's thread pool, [`run_on_executor`] a future on another executor;
 //! * [`sleep`] and [`timeout`] are timers, [`TcpStream`], [`TcpListener`], [`UnixStream`],
 //!   [`UnixListener`] and [`AsyncFd`] I/O on the same loop.
 //!
@@ -51,9 +52,9 @@ mod write_side;
 #[cfg(feature = "embed")]
 pub use api::embed::*;
 pub use api::futures::{
-    Blocking, Closed, Elapsed, Handle, JoinError, JoinHandle, PythonFuture, Sleep, SpawnOptions,
-    coroutine, into_future, sleep, spawn_blocking, spawn_local, spawn_local_with, timeout,
-    yield_now,
+    Blocking, Closed, Elapsed, ExecutorFuture, ExecutorTask, Handle, JoinError, JoinHandle,
+    PythonFuture, PythonStream, Sleep, SpawnOptions, coroutine, into_future, into_stream,
+    run_on_executor, sleep, spawn_blocking, spawn_local, spawn_local_with, timeout, yield_now,
 };
 pub use api::net::{AsyncFd, Direction, TcpListener, TcpStream, UnixListener, UnixStream};
 

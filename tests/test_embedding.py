@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import http.client
 import importlib.util
 import json
@@ -14,38 +15,58 @@ import sys
 import threading
 from pathlib import Path
 
+import ferroloop
 import pytest
 
-ROOT = Path(__file__).parent.parent
-TARGET = ROOT / "target" / f"py{sys.version_info[0]}.{sys.version_info[1]}"
-# The same path as in the rest of the build: a different one would trigger a full rebuild.
-PYTHON = sys._base_executable
-ENVIRONMENT = dict(os.environ, PYO3_PYTHON=PYTHON, CARGO_TARGET_DIR=str(TARGET))
-
-BUILDING = 900
-"""Seconds that a first build may take."""
-
-
-def cargo(*arguments: str, directory: Path = ROOT) -> None:
-    if shutil.which("cargo") is None:
-        pytest.skip("no Rust to build it with")
-    subprocess.run(["cargo", *arguments], cwd=directory, env=ENVIRONMENT, check=True)
+from .support.cargo import (
+    BUILDING,
+    ENVIRONMENT,
+    ROOT,
+    TARGET,
+    cargo,
+    skip_but_on_one_version,
+    skip_without_cargo,
+)
 
 
-def build_extension(crate: Path, path: Path) -> None:
-    cargo("build", "--quiet", "--locked", directory=crate)
-    shutil.copy(TARGET / "debug" / f"lib{crate.name}.so", path)
+def build_extension(crate: Path, path: Path, *options: str) -> None:
+    cargo("build", "--quiet", "--locked", *options, directory=crate)
+    name = re.search(r'^name = "(\w+)"', (crate / "Cargo.toml").read_text(), re.MULTILINE)[1]
+    shutil.copy(TARGET / "debug" / f"lib{name}.so", path)
 
 
 @pytest.fixture(scope="session")
-def extension(tmp_path_factory):
+def load_extension(tmp_path_factory):
+    """Builds an extension module; returns it."""
+
+    def load(crate, name, *options):
+        path = tmp_path_factory.mktemp("extension") / f"{name}.so"
+        build_extension(ROOT / crate, path, *options)
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def extension(load_extension):
     """The module of examples/rust_function."""
-    path = tmp_path_factory.mktemp("extension") / "rust_function.so"
-    build_extension(ROOT / "examples" / "rust_function", path)
-    spec = importlib.util.spec_from_file_location("rust_function", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_extension("examples/rust_function", "rust_function")
+
+
+@pytest.fixture(scope="session")
+def cases(load_extension):
+    """The module of tests/rust/extension."""
+    return load_extension("tests/rust/extension", "ferroloop_test_extension")
+
+
+@pytest.fixture(scope="session")
+def old_extension(load_extension):
+    """The module of tests/rust/old_extension."""
+    skip_but_on_one_version()
+    return load_extension("tests/rust/old_extension", "ferroloop_old_extension")
 
 
 @pytest.fixture(scope="session")
@@ -151,8 +172,7 @@ def test_a_rust_host_restarts_its_plugin(program):
 @pytest.fixture(scope="session")
 def host():
     """The program of tests/rust/embedding: it can run a Python module."""
-    if shutil.which("cargo") is None:
-        pytest.skip("no Rust to build it with")
+    skip_without_cargo()
     arguments = ["--quiet", "--locked", "--features", "embed", "--test", "embedding", "--no-run"]
     built = subprocess.run(
         ["cargo", "test", *arguments, "--message-format", "json"],
@@ -386,6 +406,67 @@ class TestExtension:
                 extension.fibonacci(3)
 
         flavour.run(main())
+
+
+@pytest.mark.only("ferroloop")
+@pytest.mark.timeout(BUILDING)
+class TestInterface:
+    """The include file has the names of the crate, with the same meaning."""
+
+    def test_cases(self, flavour, cases, unraisable):
+        names = cases.cases()
+        assert names
+        for name in names:
+            flavour.run(cases.case(name))
+
+    def test_the_oldest_pyo3(self, flavour, old_extension):
+        for name in old_extension.cases():
+            flavour.run(old_extension.case(name))
+
+    def test_an_extension_with_the_first_include_file(self, flavour, old_extension):
+        async def answer():
+            await asyncio.sleep(0)
+            return 42
+
+        async def main():
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                task = old_extension.first_functions(ours.fileno(), 0.001, answer)
+                assert task.get_name() == "first"
+                theirs.sendall(b"x")
+                assert await task == 42
+                task = old_extension.first_functions(theirs.fileno(), 0, answer)
+                await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+        flavour.run(main())
+
+    def test_an_older_ferroloop(self, load_extension, monkeypatch):
+        version, size = 1, 48
+        table = (ctypes.c_uint32 * 2)(version, size)
+        name = ctypes.create_string_buffer(b"ferroloop._ferroloop._C_API")
+        make = ctypes.pythonapi.PyCapsule_New
+        make.restype = ctypes.py_object
+        make.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+        capsule = make(ctypes.addressof(table), ctypes.addressof(name), None)
+        monkeypatch.setattr(ferroloop._ferroloop, "_C_API", capsule)
+        # It finds the table when it is first used.
+        fresh = load_extension("tests/rust/extension", "ferroloop_test_extension")
+        with pytest.raises(ImportError, match=r"^this extension needs a newer ferroloop$"):
+            fresh.case(fresh.cases()[0])
+
+    def test_the_first_table_is_the_head_of_the_table(self):
+        first = (ROOT / "tests/rust/old_extension/src/first.rs").read_text()
+        now = (ROOT / "include/ferroloop.rs").read_text()
+
+        def fields(text):
+            table = re.search(r"^pub struct Api \{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL)
+            code = "".join(line.split("///")[0] for line in table[1].splitlines())
+            return re.split(r"\bpub ", re.sub(r"\s+", "", code).replace("pub", "pub "))
+
+        assert fields(now)[: len(fields(first))] == fields(first)
 
 
 @pytest.mark.timeout(60)

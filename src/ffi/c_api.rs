@@ -3,8 +3,9 @@
 //! `include/ferroloop.rs` defines the table and contains the extension's side. A higher layer
 //! defines what the functions do, by an [`Implementation`].
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,11 +16,11 @@ use pyo3::prelude::*;
 
 use crate::ffi::panic;
 
-#[expect(dead_code, reason = "the part for extensions")]
 #[path = "../../include/ferroloop.rs"]
 mod abi;
 
-use abi::{Api, RawFuture};
+use abi::{Api, HandleFunctions, RawCall, RawFuture, RawHandle};
+pub use abi::{ExecutorFuture, ExecutorTask, run_on_executor};
 
 /// A future that another module has passed to us.
 pub type ForeignFuture = abi::LoopFuture;
@@ -27,18 +28,45 @@ pub type ForeignFuture = abi::LoopFuture;
 /// A future that is passed to another module.
 pub type ExportedFuture = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
 
+/// A call that another module makes in a loop's thread.
+pub struct ForeignCall(RawCall);
+
+// SAFETY: a call is made in another thread than the one that passed it to us, by its contract.
+unsafe impl Send for ForeignCall {}
+
+impl ForeignCall {
+    /// Makes the call.
+    pub fn make(self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let call = ManuallyDrop::new(self);
+        // SAFETY: attached, with a live object; the call releases the data, which is not used again.
+        let made = unsafe { ((*call.0.functions).call)(call.0.data, event_loop.as_ptr()) };
+        if made == 0 { Ok(()) } else { Err(PyErr::fetch(event_loop.py())) }
+    }
+}
+
+impl Drop for ForeignCall {
+    fn drop(&mut self) {
+        // SAFETY: the call was not made; the data is not used again.
+        unsafe { ((*self.0.functions).drop)(self.0.data) };
+    }
+}
+
 /// The behaviour of the functions of the table.
 pub trait Implementation {
+    /// Refers to a loop from any thread.
+    type Handle: Clone + Send + Sync + 'static;
+
     /// Creates a coroutine that runs `future`.
     fn coroutine<'py>(
         py: Python<'py>,
         name: String,
         future: ForeignFuture,
     ) -> PyResult<Bound<'py, PyAny>>;
-    /// Creates a task that runs `future`.
+    /// Creates a task that runs `future`, in a context or in a copy of the current one.
     fn spawn<'py>(
         py: Python<'py>,
         name: Option<String>,
+        context: Option<Bound<'py, PyAny>>,
         future: ForeignFuture,
     ) -> PyResult<Bound<'py, PyAny>>;
     /// Awaits a Python awaitable.
@@ -47,6 +75,12 @@ pub trait Implementation {
     fn sleep(duration: Duration) -> ExportedFuture;
     /// Waits until a descriptor is ready, for writing or for reading.
     fn ready(fd: RawFd, for_writing: bool) -> ExportedFuture;
+    /// The loop that runs in this thread.
+    fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>>;
+    /// A handle of a loop.
+    fn handle(event_loop: &Bound<'_, PyAny>) -> PyResult<Self::Handle>;
+    /// Makes a call in the thread of a loop. Returns false if the loop is closed. Needs no GIL.
+    fn call(handle: &Self::Handle, call: ForeignCall) -> bool;
 }
 
 /// The capsule that contains the table.
@@ -60,6 +94,9 @@ pub fn capsule<I: Implementation>(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> 
             await_object: await_object::<I>,
             sleep: sleep::<I>,
             ready: ready::<I>,
+            running_loop: running_loop::<I>,
+            spawn_with: spawn_with::<I>,
+            handle: handle::<I>,
         }
     };
     // SAFETY: attached; table and name live as long as the process, and there is no destructor.
@@ -117,12 +154,24 @@ unsafe extern "C" fn spawn<I: Implementation>(
     name: *const u8,
     length: usize,
 ) -> *mut ffi::PyObject {
+    // SAFETY: as this function; a null context is allowed.
+    unsafe { spawn_with::<I>(future, name, length, std::ptr::null_mut()) }
+}
+
+unsafe extern "C" fn spawn_with<I: Implementation>(
+    future: RawFuture,
+    name: *const u8,
+    length: usize,
+    context: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     // SAFETY: the caller passes ownership of the future.
     let future = unsafe { ForeignFuture::from_raw(future) };
     call_for_c(std::ptr::null_mut(), |py| {
         // SAFETY: the caller passes a name of this length, or null.
         let name = unsafe { text(name, length) }?;
-        I::spawn(py, name, future).map(Bound::into_ptr)
+        // SAFETY: the caller passes a live object, or null.
+        let context = unsafe { Bound::from_borrowed_ptr_or_opt(py, context) };
+        I::spawn(py, name, context, future).map(Bound::into_ptr)
     })
 }
 
@@ -170,4 +219,46 @@ unsafe extern "C" fn ready<I: Implementation>(
         unsafe { out.write(abi::into_raw(I::ready(fd, for_writing))) };
         Ok(0)
     })
+}
+
+unsafe extern "C" fn running_loop<I: Implementation>() -> *mut ffi::PyObject {
+    call_for_c(std::ptr::null_mut(), |py| I::running_loop(py).map(Bound::into_ptr))
+}
+
+unsafe extern "C" fn handle<I: Implementation>(
+    event_loop: *mut ffi::PyObject,
+    out: *mut RawHandle,
+) -> c_int {
+    call_for_c(-1, |py| {
+        // SAFETY: the caller passes a live object.
+        let event_loop = unsafe { Bound::from_borrowed_ptr(py, event_loop) };
+        let handle = Box::into_raw(Box::new(I::handle(&event_loop)?));
+        let functions = const {
+            &HandleFunctions {
+                clone: clone_handle::<I>,
+                call: call_handle::<I>,
+                drop: drop_handle::<I>,
+            }
+        };
+        // SAFETY: the caller passes a valid pointer.
+        unsafe { out.write(RawHandle { data: handle.cast_const().cast(), functions }) };
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn clone_handle<I: Implementation>(data: *const c_void) -> *const c_void {
+    // SAFETY: the data of a live handle.
+    let handle = unsafe { &*data.cast::<I::Handle>() };
+    Box::into_raw(Box::new(handle.clone())).cast_const().cast()
+}
+
+unsafe extern "C" fn call_handle<I: Implementation>(data: *const c_void, call: RawCall) -> c_int {
+    // SAFETY: the data of a live handle.
+    let handle = unsafe { &*data.cast::<I::Handle>() };
+    if I::call(handle, ForeignCall(call)) { 0 } else { -1 }
+}
+
+unsafe extern "C" fn drop_handle<I: Implementation>(data: *const c_void) {
+    // SAFETY: the box of `handle` or `clone_handle`, dropped once.
+    drop(unsafe { Box::from_raw(data.cast_mut().cast::<I::Handle>()) });
 }

@@ -7,7 +7,6 @@ use std::task::Poll;
 use pyo3::prelude::*;
 
 #[path = "../../../include/ferroloop.rs"]
-#[allow(dead_code, reason = "not all of it is measured")]
 mod ferroloop;
 
 /// Wakes itself when it is first polled and is ready when it is polled again.
@@ -38,7 +37,7 @@ mod embed_bench {
     /// A task on ferroloop's loop that is done in the turn after the next.
     #[pyfunction]
     fn task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        ferroloop::spawn(py, None, next_turn())
+        ferroloop::spawn_local(py, next_turn())
     }
 
     /// A future that is done when Tokio has polled the Rust future twice.

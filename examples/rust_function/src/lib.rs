@@ -2,18 +2,18 @@
 //!
 //! It does not depend on ferroloop's crate: `include/ferroloop.rs` is all that it needs.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::mem::ManuallyDrop;
 use std::net::TcpStream;
 use std::os::fd::{FromRawFd, RawFd};
 use std::time::Duration;
 
+use ferroloop::{AsyncFd, Direction, SpawnOptions};
 use futures_channel::oneshot;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 #[path = "../../../include/ferroloop.rs"]
-#[allow(dead_code, reason = "not all of it is used here")]
 mod ferroloop;
 
 /// Functions for the program beside this crate.
@@ -27,17 +27,14 @@ mod rust_function {
         ferroloop::coroutine(py, "checksum", async move {
             // SAFETY: the caller keeps the socket open, and it is not closed here.
             let stream = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
+            let ready = AsyncFd::new(fd)?;
             let (mut sum, mut buffer) = (0_u64, vec![0; 65536]);
             loop {
-                match (&*stream).read(&mut buffer) {
-                    Ok(0) => return Ok(sum),
-                    Ok(count) => {
+                match ready.io(Direction::Read, |_fd| (&*stream).read(&mut buffer)).await? {
+                    0 => return Ok(sum),
+                    count => {
                         sum += buffer[..count].iter().map(|&byte| u64::from(byte)).sum::<u64>()
                     }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        ferroloop::ready(fd, ferroloop::READ).await?;
-                    }
-                    Err(error) => return Err(error.into()),
                 }
             }
         })
@@ -52,14 +49,15 @@ mod rust_function {
         pause: f64,
         function: Py<PyAny>,
     ) -> PyResult<Bound<'_, PyAny>> {
-        ferroloop::spawn(py, Some("countdown"), async move {
+        let options = SpawnOptions { name: Some("countdown".into()), ..Default::default() };
+        ferroloop::spawn_local_with(py, options, async move {
             let mut results = Vec::new();
             for number in (1..=start).rev() {
                 let awaited = Python::attach(|py| {
-                    ferroloop::into_future(&function.bind(py).call1((number,))?)
+                    ferroloop::into_future(function.bind(py).call1((number,))?)
                 })?;
                 results.push(awaited.await?);
-                ferroloop::sleep(Duration::from_secs_f64(pause)).await?;
+                ferroloop::sleep(Duration::from_secs_f64(pause)).await;
             }
             Ok(results)
         })
@@ -83,7 +81,7 @@ mod rust_function {
     #[pyfunction]
     fn panics(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         ferroloop::coroutine(py, "panics", async {
-            ferroloop::sleep(Duration::ZERO).await?;
+            ferroloop::sleep(Duration::ZERO).await;
             if true {
                 panic!("as it should");
             }

@@ -261,7 +261,8 @@ fn reused() -> PyErr {
     PyRuntimeError::new_err("cannot reuse already awaited coroutine")
 }
 
-fn closed() -> PyErr {
+/// The error of a loop that is closed.
+pub fn closed() -> PyErr {
     PyRuntimeError::new_err("Event loop is closed")
 }
 

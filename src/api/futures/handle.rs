@@ -7,7 +7,7 @@ use std::{error, fmt};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::api::futures::coroutine::running_loop;
+use crate::api::futures::coroutine::{closed, running_loop};
 use crate::api::futures::failure::{panicked, report};
 use crate::api::futures::join::{JoinHandle, output_channel};
 use crate::api::futures::spawn::{SpawnOptions, boxed, start};
@@ -47,6 +47,13 @@ impl fmt::Display for Closed {
 }
 
 impl error::Error for Closed {}
+
+/// RuntimeError, with the text that the loop's own methods raise.
+impl From<Closed> for PyErr {
+    fn from(_: Closed) -> Self {
+        closed()
+    }
+}
 
 impl Handle {
     /// The loop that runs in this thread.

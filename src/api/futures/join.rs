@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::{error, fmt};
 
 use parking_lot::{Condvar, Mutex};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
 
 use crate::ffi::panic;
 
@@ -25,6 +27,13 @@ impl fmt::Display for JoinError {
 }
 
 impl error::Error for JoinError {}
+
+/// RuntimeError.
+impl From<JoinError> for PyErr {
+    fn from(error: JoinError) -> Self {
+        PyRuntimeError::new_err(error.to_string())
+    }
+}
 
 enum JoinState<T> {
     Pending(Option<Waker>),

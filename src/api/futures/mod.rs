@@ -3,8 +3,10 @@
 //! * `spawn.rs`: [`spawn_local`] and [`coroutine()`] give a Rust future to Python, as a task or as
 //!   a coroutine;
 //! * `coroutine.rs`: [`RustCoroutine`], the Python object for a Rust future;
-//! * `awaitable.rs`: [`into_future`] gives a Python awaitable to Rust;
+//! * `awaitable.rs`: [`into_future`] gives a Python awaitable to Rust; `stream.rs`: [`into_stream`]
+//!   an asynchronous iterator;
 //! * `blocking.rs`: [`spawn_blocking`] calls a blocking function in the default executor;
+//!   [`run_on_executor`] runs a future on another executor: its code is that of the extensions;
 //! * `time.rs`: [`sleep`] and [`timeout`], on the loop's timers;
 //! * `handle.rs`: [`Handle`], by which other threads use the loop; `join.rs`: [`JoinHandle`], which
 //!   waits for the output of a future that they have spawned;
@@ -29,6 +31,7 @@ mod handle;
 mod join;
 mod poll_state;
 mod spawn;
+mod stream;
 mod time;
 mod waker;
 
@@ -39,12 +42,14 @@ pub use failure::{wake, wake_catching};
 pub use handle::{Closed, Handle};
 pub use join::{JoinError, JoinHandle};
 pub use spawn::{SpawnOptions, boxed, coroutine, spawn_local, spawn_local_with, start, yield_now};
+pub use stream::{PythonStream, into_stream};
 pub use time::{Elapsed, Sleep, sleep, timeout};
 
 use std::pin::Pin;
 
 use pyo3::prelude::*;
 
+pub use crate::ffi::c_api::{ExecutorFuture, ExecutorTask, run_on_executor};
 use crate::ffi::objects::{freelist, slots};
 
 /// A future whose output goes to Python.

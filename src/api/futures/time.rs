@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
+use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 
 use crate::api::futures::coroutine::running_loop;
@@ -154,6 +155,13 @@ impl fmt::Display for Elapsed {
 }
 
 impl error::Error for Elapsed {}
+
+/// TimeoutError, as `asyncio.timeout()` raises.
+impl From<Elapsed> for PyErr {
+    fn from(_: Elapsed) -> Self {
+        PyTimeoutError::new_err(())
+    }
+}
 
 /// Waits for `future` for at most `duration`, then drops it.
 ///

@@ -10,11 +10,15 @@ mod awaiting;
 mod cancelling;
 mod coroutines;
 mod hosting;
+#[path = "../interface.rs"]
+mod interface;
 mod network;
 mod panics;
 mod support;
 mod threads;
 mod time;
+
+pub use ::ferroloop;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -52,6 +56,18 @@ fn main() -> ExitCode {
         }
         println!("{name}");
         if catch_unwind(AssertUnwindSafe(case)).is_err() {
+            failed.push(name);
+        }
+    }
+    for (name, coroutine) in interface::CASES {
+        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        println!("{name}");
+        let runtime = support::runtime();
+        let done = Python::attach(|py| runtime.run(&coroutine(py)?).map(drop));
+        if let Err(error) = done.and_then(|()| runtime.close()) {
+            println!("{error}");
             failed.push(name);
         }
     }
