@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import contextvars
 import ctypes
+import gc
 import http.client
 import importlib.util
 import json
@@ -13,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import ferroloop
@@ -467,6 +470,173 @@ class TestInterface:
             return re.split(r"\bpub ", re.sub(r"\s+", "", code).replace("pub", "pub "))
 
         assert fields(now)[: len(fields(first))] == fields(first)
+
+
+@pytest.fixture(scope="session", params=["ours", "original"])
+def ported(request, load_extension):
+    """The module of tests/rust/ported, with the crate of compat/ and with pyo3-async-runtimes."""
+    skip_but_on_one_version()
+    features = ("--features", "original") if request.param == "original" else ()
+    module = load_extension("tests/rust/ported", "ferroloop_ported", *features)
+    module.is_ours = not features
+    return module
+
+
+@pytest.mark.timeout(BUILDING)
+class TestPorted:
+    """An extension that was written for pyo3-async-runtimes behaves the same with our crate, on
+    asyncio's loop and on ferroloop's.
+    """
+
+    @pytest.fixture(autouse=True)
+    def release(self, ported):
+        """Releases what Tokio's threads have dropped without the GIL."""
+        yield
+        for _ in range(3):
+            time.sleep(0.01)
+            ported.dropped()
+
+    def test_results(self, flavour, ported):
+        async def main():
+            future = ported.rust_sleep(0.001)
+            assert asyncio.isfuture(future)
+            assert future.get_loop() is asyncio.get_running_loop()
+            assert await future == 0.001
+            # It is a future: it can be awaited again.
+            assert await future == 0.001
+            assert await asyncio.gather(*map(ported.rust_sleep, [0.002, 0.001, 0])) == [
+                *(0.002, 0.001, 0)
+            ]
+
+        flavour.run(main())
+
+    def test_python_coroutines(self, flavour, ported):
+        error = LookupError("lost")
+
+        async def double(number):
+            await asyncio.sleep(0)
+            return 2 * number
+
+        async def fail(number):
+            await asyncio.sleep(0)
+            raise error
+
+        async def main():
+            assert await ported.collect(5, double) == [0, 2, 4, 6, 8]
+            with pytest.raises(LookupError) as caught:
+                await ported.collect(5, fail)
+            assert caught.value is error
+
+        flavour.run(main())
+
+    def test_errors(self, flavour, ported, capfd):
+        async def main():
+            with pytest.raises(LookupError, match="lost"):
+                await ported.fails()
+            # The original does not find the message.
+            message = "as it should" if ported.is_ours else ""
+            with pytest.raises(ported.RustPanic, match=f"^rust future panicked: {message}"):
+                await ported.panics()
+
+        flavour.run(main())
+        assert "panicked at" in capfd.readouterr().err
+
+    def test_contexts_and_scopes(self, flavour, ported):
+        variable = contextvars.ContextVar("variable")
+
+        async def read():
+            await asyncio.sleep(0)
+            return variable.get()
+
+        async def main():
+            variable.set(7)
+            future = ported.in_scope(read)
+            variable.set(8)
+            assert await future == 7
+
+        flavour.run(main())
+
+    def test_streams(self, flavour, ported):
+        async def count(stop):
+            for number in range(stop):
+                await asyncio.sleep(0)
+                yield number
+
+        async def fail():
+            yield 1
+            raise LookupError("lost")
+
+        async def main():
+            # The second implementation buffers ten items.
+            for stop in (0, 3, 40):
+                for function in (ported.sum_v1, ported.sum_with_locals, ported.sum_v2):
+                    assert await function(count(stop)) == sum(range(stop))
+            with pytest.raises(LookupError, match="lost"):
+                await ported.sum_v1(fail())
+
+        flavour.run(main())
+
+    def test_cancelling_drops_the_rust_future(self, flavour, ported):
+        async def main():
+            before = ported.dropped()
+            futures = [ported.endless() for _ in range(3)]
+            await ported.rust_sleep(0.001)
+            assert ported.dropped() == before
+            for future in futures:
+                future.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await future
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(ported.endless(), 0.001)
+            while ported.dropped() < before + 4:
+                await asyncio.sleep(0.001)
+
+        flavour.run(main())
+
+    def test_running_a_loop(self, flavour, ported):
+        async def double(number):
+            await asyncio.sleep(0)
+            return 2 * number
+
+        assert ported.run_loop(4, double) == 12
+        loop = flavour.new_loop()
+        with contextlib.closing(loop):
+            assert ported.run_on(loop, 4, double) == 12
+
+    def test_local_futures(self, flavour, ported):
+        if not ported.is_ours or flavour.name == "asyncio":
+            pytest.skip("needs a LocalSet of Tokio")
+
+        async def main():
+            assert await ported.local_sleep(0.001) == 0.001
+            future = ported.local_sleep(3600)
+            await asyncio.sleep(0.001)
+            future.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await future
+
+        flavour.run(main())
+
+    def test_a_loop_that_closes_first(self, flavour, ported, capfd):
+        """The Rust future is done when its loop is closed: it has no loop to report to, and the
+        program cannot prevent that.
+        """
+        if not ported.is_ours:
+            pytest.skip("reports that the loop is closed, from a thread")
+        with contextlib.closing(flavour.new_loop()) as loop:
+
+            async def main():
+                ported.rust_sleep(0.02)
+                ported.collect(1, ported.rust_sleep).cancel()
+
+            loop.run_until_complete(main())
+        time.sleep(0.05)
+        gc.collect()
+        assert capfd.readouterr().err == ""
+
+    def test_without_a_loop(self, flavour, ported):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            ported.rust_sleep(0)
 
 
 @pytest.mark.timeout(60)
