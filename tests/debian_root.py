@@ -11,16 +11,19 @@ certificates and pip configuration. Needs root; debootstrap is installed by apt 
 
 import argparse
 import contextlib
+import itertools
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LOG = "debootstrap/debootstrap.log"
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 # What a program in the root must find as it is on the machine.
 MACHINE_FILES = (
@@ -50,15 +53,18 @@ def debian_mirror() -> str:
     raise UnavailableError("apt's sources have no Debian mirror")
 
 
+def _run_apt(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UnavailableError(f"{command[0]} failed: {done.stderr.strip()}")
+
+
 def _debootstrap() -> str:
     """The path of debootstrap, installed if it is not there."""
     found = shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
         print("installing debootstrap", flush=True)
-        install = ("apt-get", "install", "--yes", "--no-install-recommends", "debootstrap")
-        done = subprocess.run(install, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UnavailableError(f"apt-get cannot install debootstrap: {done.stderr.strip()}")
+        _run_apt("apt-get", "install", "--yes", "--no-install-recommends", "debootstrap")
         found = "/usr/sbin/debootstrap"
     return found
 
@@ -103,11 +109,15 @@ class DebianRoot:
             raise UnavailableError("only root can make and enter a root directory")
         if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "true"]).returncode:
             raise UnavailableError("no mount namespace to be had here")
-        tool, mirror = _debootstrap(), debian_mirror()
+        mirror = debian_mirror()
         if self.directory.exists():
             # What is mounted there by hand is not ours.
             subprocess.run(["rm", "-rf", "--one-file-system", self.directory], check=True)
         print(f"making {self.directory}", flush=True)
+        self._install(mirror)
+
+    def _install(self, mirror: str) -> None:
+        tool = _debootstrap()
         include = f"--include={','.join(self.packages)}"
         # The suites differ by nothing that their script would have to know.
         command = [tool, "--variant=minbase", include, self.suite, self.directory, mirror, "sid"]
@@ -133,22 +143,81 @@ class DebianRoot:
                 if path.is_absolute() and path.is_file() and path.stat().st_size:
                     yield path
 
-    def command(self, *command: str | Path) -> list[str]:
-        """The command that runs `command` in the root, in the checkout's directory."""
+    def command(self, *command: str | Path, shared: Iterable[Path] = ()) -> list[str]:
+        """The command that runs `command` in the root, in the checkout's directory.
+
+        Args:
+            command: the program and its arguments.
+            shared: directories of the machine that the command sees under their usual paths.
+        """
         root, inside = shlex.quote(str(self.directory)), shlex.quote(str(CHECKOUT))
+        mounts = "\n".join(
+            f"mkdir -p {root}{path}\nmount --rbind {path} {root}{path}"
+            for path in (shlex.quote(str(path)) for path in (CHECKOUT, *shared))
+        )
+        # The kernel's come last: the checkout may contain the root, and would show them again.
         script = f"""
             set -e
+            {mounts}
             mount --rbind /dev {root}/dev
             mount --rbind /sys {root}/sys
             mount -t proc proc {root}/proc
-            mkdir -p {root}{inside}
-            mount --rbind {inside} {root}{inside}
             exec chroot {root} /bin/sh -c 'cd "$0" && exec "$@"' {inside} "$@"
         """
         environment = ("env", "-u", "TMPDIR", f"HOME={Path.home()}", "LANG=C.UTF-8")
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         words = [*environment, path, *map(str, command)]
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *words]
+
+
+class UnpackedRoot(DebianRoot):
+    """A root whose packages are unpacked but not configured: seconds instead of minutes.
+
+    It has what compilers need. It lacks what the packages' scripts create, such as the link `cc`.
+
+    Args:
+        directory: where it is, or will be made.
+        suite: Debian's name of the release.
+        packages: what it contains, besides what those depend on.
+    """
+
+    def __init__(self, directory: Path, suite: str, packages: Sequence[str]) -> None:
+        super().__init__(directory, suite, [])
+        self.packages = ["base-files", "coreutils", "dash", *packages]
+
+    def _install(self, mirror: str) -> None:
+        archives = self._download(mirror)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(self._unpack, archives))
+        shutil.rmtree(self.directory / "var/cache/apt")
+        shutil.rmtree(self.directory / "var/lib/apt")
+
+    def _download(self, mirror: str) -> list[Path]:
+        """The archives of the packages and of those that they depend on."""
+        state, cache = self.directory / "var/lib/apt", self.directory / "var/cache/apt"
+        status, sources = self.directory / "var/lib/dpkg/status", state / "sources.list"
+        for directory in (state / "lists/partial", cache / "archives/partial", status.parent):
+            directory.mkdir(parents=True)
+        status.touch()
+        sources.write_text(f"deb [signed-by={KEYS}] {mirror} {self.suite} main\n")
+        options = {
+            "Dir::Etc::SourceList": sources,
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::State": state,
+            "Dir::State::Status": status,
+            "Dir::Cache": cache,
+            "Acquire::Languages": "none",
+            "APT::Install-Recommends": "false",
+            "APT::Sandbox::User": "root",
+        }
+        words = itertools.chain(*(("-o", f"{name}={value}") for name, value in options.items()))
+        apt = ["apt-get", "--quiet", "--yes", *words]
+        _run_apt(*apt, "update")
+        _run_apt(*apt, "--download-only", "install", *self.packages)
+        return list((cache / "archives").glob("*.deb"))
+
+    def _unpack(self, archive: Path) -> None:
+        subprocess.run(["dpkg-deb", "--extract", archive, self.directory], check=True)
 
 
 def main() -> int:
