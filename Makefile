@@ -2,8 +2,8 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint fuzz refused \
-	stress deny test test-314 test-315 test-all test-debug example-rust-function example-http-server \
+.PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint msrv fuzz \
+	refused stress deny test test-314 test-315 test-all test-debug example-rust-function example-http-server \
 	example-plugin-host bench-embed loom loom-mutations memcheck test-asan
 
 help: ## list the targets
@@ -111,7 +111,7 @@ build/lint-$(PY)/ready: tests/requirements.txt
 build/tools/bin/%:
 	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools $*
 
-lint: build/lint-$(PY)/ready build/tools/bin/cargo-machete ## check format, lints and types of the Rust and the Python code
+lint: build/lint-$(PY)/ready build/tools/bin/cargo-machete msrv ## check format, lints and types of the Rust and the Python code
 	$(EXE) tests/check_layers.py --heads --sizes
 	cargo fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
@@ -124,6 +124,9 @@ lint: build/lint-$(PY)/ready build/tools/bin/cargo-machete ## check format, lint
 	build/lint-$(PY)/bin/typos
 	build/lint-$(PY)/bin/zizmor --quiet --offline --no-progress .github
 	build/lint-$(PY)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+msrv: ## check that the oldest Rust supported compiles the crate, from rustup or in a Debian root
+	$(EXE) tests/oldest_rust.py
 
 test-314: ## run the tests on CPython 3.14 in a Debian root; only as root
 	$(EXE) tests/run.py --roots-alone --debian-root 3.14 $(ARGS)
