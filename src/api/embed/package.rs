@@ -1,9 +1,10 @@
 //! The Python package that is built into a Rust program.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::IntoPyDict;
 
 use crate::api::native_module;
@@ -15,8 +16,8 @@ static SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/python_sou
 
 const NATIVE: &str = "ferroloop._ferroloop";
 
-/// Whether the importer is installed.
-static INSTALLED: AtomicBool = AtomicBool::new(false);
+/// Whether the importer is installed. Locked while a thread installs it.
+static INSTALLED: Mutex<bool> = Mutex::new(false);
 
 /// Makes `import ferroloop` find this program's own copy. Further calls have no effect.
 ///
@@ -45,7 +46,8 @@ pub fn register(py: Python<'_>) -> PyResult<()> {
         }
         return Err(PyImportError::new_err("another copy of ferroloop is imported already"));
     }
-    if INSTALLED.swap(true, Ordering::Relaxed) {
+    let mut installed = INSTALLED.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+    if *installed {
         return Ok(());
     }
     let native = native_module::object(py)?;
@@ -58,5 +60,6 @@ pub fn register(py: Python<'_>) -> PyResult<()> {
         c"_ferroloop_importer",
     )?;
     importer.call_method1("install", (SOURCES.iter().copied().into_py_dict(py)?, native))?;
+    *installed = true;
     Ok(())
 }
