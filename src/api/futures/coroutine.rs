@@ -402,8 +402,9 @@ impl RustCoroutine {
             CoroutineState::New | CoroutineState::Suspended => self.finish(py),
         }
         let thrown = FutureIterator::raise(arguments);
-        // A coroutine that has not started does not see the exception, and so does not replace it.
-        thrown.map_err(|error| if state == CoroutineState::New { error } else { raised(py, error) })
+        // From 3.12 on, a coroutine that has not started does not see the exception.
+        let is_unseen = cfg!(Py_3_12) && state == CoroutineState::New;
+        thrown.map_err(|error| if is_unseen { error } else { raised(py, error) })
     }
 
     /// Drop the Rust future.

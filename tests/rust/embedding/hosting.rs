@@ -89,8 +89,19 @@ fn host_exit() {
     assert_eq!(String::from_utf8_lossy(&done.stdout), "host ends\n", "{output}");
 }
 
-/// Runs `main()` of a Python module.
+/// Runs `main()` of a Python module, after several threads at once have used ferroloop first.
 pub fn running_host(module: &str) -> PyResult<()> {
+    Python::initialize();
+    let threads = [(); 8].map(|()| {
+        std::thread::spawn(|| {
+            let runtime = Runtime::new()?;
+            runtime.block_on(async {})?;
+            runtime.close()
+        })
+    });
+    for thread in threads {
+        thread.join().expect("no panic")?;
+    }
     let runtime = Runtime::new()?;
     Python::attach(|py| runtime.run_module(py, module, "main", ()).map(drop))?;
     runtime.close()

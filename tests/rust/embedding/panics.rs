@@ -1,11 +1,11 @@
 //! Panics in wakers and destructors: what the program's code cannot handle is reported, and
 //! everything else goes on.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use ferroloop::{
@@ -50,21 +50,20 @@ fn blocking() {
             let busy = Python::attach(start).unwrap();
             busy.await.unwrap();
             // Dropped while a thread makes the call, whose value no future receives.
+            let (started, has_started) = mpsc::channel();
+            let (end, may_end) = mpsc::channel::<()>();
             let returned = Python::attach(|py| {
-                spawn_blocking(py, || {
-                    std::thread::sleep(Duration::from_millis(10));
+                spawn_blocking(py, move || {
+                    started.send(()).unwrap();
+                    may_end.recv().unwrap_err();
                     PanicsOnDrop
                 })
             });
-            let mut returned = returned.unwrap();
-            poll_fn(|context| {
-                assert!(Pin::new(&mut returned).poll(context).is_pending());
-                Poll::Ready(())
-            })
-            .await;
-            sleep(Duration::from_millis(5)).await;
+            while has_started.try_recv().is_err() {
+                sleep(Duration::from_millis(1)).await;
+            }
             drop(returned);
-            sleep(Duration::from_millis(20)).await;
+            drop(end);
             let again = Python::attach(|py| spawn_blocking(py, || 7)).unwrap();
             assert_eq!(again.await.unwrap(), 7);
         })
