@@ -20,7 +20,7 @@ from .support.cargo import (
 )
 
 # A paragraph and the block that follows it.
-BLOCK = re.compile(r"((?:^.+\n)+)\n^```(\w+)\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"((?:^[^\n]+\n)+)\n^```(\w+)\n(.*?)^```$", re.M | re.S)
 FILE = re.compile(r"`(Cargo\.toml|build\.rs|src/\w+\.rs)`")
 
 
@@ -56,8 +56,12 @@ def follow(directory, title):
     )
     shutil.copy(ROOT / "Cargo.lock", directory)
     (directory / "target").symlink_to(TARGET)
-    commands = commands.replace("PYO3_PYTHON=python3.13", f"PYO3_PYTHON={PYTHON}")
-    commands = commands.replace("python3.13", sys.executable)
+    # The same path as everywhere, or all is built again; ferroloop is not installed for that one.
+    commands = re.sub(
+        r"(PYO3_PYTHON=)?python3\.13",
+        lambda found: f"{found[1]}{PYTHON}" if found[1] else sys.executable,
+        commands,
+    )
     paths = [str(directory), *filter(None, sys.path)]
     done = subprocess.run(
         ["bash", "-euc", commands],
