@@ -209,7 +209,7 @@ async fn blocking() -> PyResult<()> {
     let there: Blocking<_> = Python::attach(|py| spawn_blocking(py, || thread::current().id()))?;
     assert_ne!(there.await?, here);
     let panicking = Python::attach(|py| spawn_blocking(py, || panic!("as it should")))?;
-    let error: PyErr = panicking.await.map(|()| ()).unwrap_err();
+    let error: PyErr = panicking.await.unwrap_err();
     assert_eq!(error.to_string(), "RuntimeError: Rust future panicked: as it should");
     Ok(())
 }
@@ -274,7 +274,7 @@ fn spawn_in_thread<F: Future<Output = ()> + Send + 'static>(future: F) {
 async fn elsewhere() -> PyResult<()> {
     let here = thread::current().id();
     let there: ExecutorFuture<_> =
-        run_on_executor(|task| spawn_in_thread(task), async { thread::current().id() });
+        run_on_executor(spawn_in_thread, async { thread::current().id() });
     assert_ne!(there.await?, here);
     let panicking = run_on_executor(spawn_in_thread, async {
         if true {
