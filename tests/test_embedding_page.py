@@ -19,8 +19,8 @@ from .support.cargo import (
     skip_without_cargo,
 )
 
-# A paragraph and the block that follows it.
-BLOCK = re.compile(r"((?:^[^\n]+\n)+)\n^```(\w+)\n(.*?)^```$", re.M | re.S)
+# A block, and the paragraph before it if there is one.
+BLOCK = re.compile(r"(?:((?:^(?!```)[^\n]+\n)+)\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
 FILE = re.compile(r"`(Cargo\.toml|build\.rs|src/\w+\.rs)`")
 
 

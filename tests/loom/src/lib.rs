@@ -16,6 +16,7 @@
 
 mod api;
 mod executor;
+mod ffi;
 mod reactor;
 mod scheduler;
 #[allow(unsafe_code)]

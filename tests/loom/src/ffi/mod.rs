@@ -1,0 +1,4 @@
+//! Panics of a program's code.
+
+#[path = "../../../../src/ffi/panic.rs"]
+pub mod panic;
