@@ -39,10 +39,13 @@ wheel: build/maturin/bin/maturin ## build the release wheel for PYTHON into buil
 VERSION ?= 3.15
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 
+# `quick` builds without link-time optimisation.
+WHEEL_PROFILE ?= release
+
 wheel-for: build/maturin/bin/maturin ## build the manylinux wheel for CPython VERSION, which need not be installed
 	rm -rf build/wheels/py$(VERSION)
 	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels-py$(VERSION) \
-		build/maturin/bin/maturin build --quiet --release --zig --target $(TARGET) \
+		build/maturin/bin/maturin build --quiet --profile $(WHEEL_PROFILE) --zig --target $(TARGET) \
 		--interpreter python$(VERSION) --out build/wheels/py$(VERSION)
 
 wheels: build/maturin/bin/maturin ## build manylinux wheels for CPython 3.11 to 3.15, and the sdist, into dist
@@ -111,12 +114,11 @@ build/lint-$(PY)/ready: tests/requirements.txt
 build/tools/bin/%:
 	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools $*
 
-lint: build/lint-$(PY)/ready build/tools/bin/cargo-machete msrv ## check format, lints and types of the Rust and the Python code
+lint: build/lint-$(PY)/ready msrv ## check format, lints and types of the Rust and the Python code
 	$(EXE) tests/check_layers.py --heads --sizes
 	cargo fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --all-features --document-private-items
-	build/tools/bin/cargo-machete
 	build/lint-$(PY)/bin/ruff check .
 	build/lint-$(PY)/bin/ruff format --check .
 	for version in 3.11 3.14 3.15; do build/lint-$(PY)/bin/mypy --python-version $$version \
