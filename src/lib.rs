@@ -15,17 +15,21 @@
 //! Modules use lower layers only, which `tests/check_layers.py` checks. From the highest to the
 //! lowest, see also `docs/ARCHITECTURE.md`:
 //!
-//! * 9: `lib.rs` re-exports the public Rust API.
-//! * 8: `api/`: the module `_ferroloop`, the embedding API, C functions for extension modules.
-//! * 7: `event_loop/`: the loop class; `api/net/`: sockets for Rust futures.
-//! * 6: `tls/`; `socket_calls/`: `sock_recv()` and the like; `api/futures/`: Rust futures.
-//! * 5: `task/`; `transport/`; `executor/`: the thread pool.
+//! * 10: `lib.rs` re-exports the public Rust API.
+//! * 9: `api/`: the module `_ferroloop`, the embedding API, C functions for extension modules.
+//! * 8: `event_loop/`: the loop class; `api/net/`: sockets for Rust futures.
+//! * 7: `tls/`; `socket_calls/`: `sock_recv()` and the like; `api/futures/`: Rust futures.
+//! * 6: `task/`; `transport/`; `executor/`: the thread pool.
+//! * 5: `streams/`: asyncio's stream readers and writers.
 //! * 4: `future/`; `subprocess.rs`.
 //! * 3: `handle/`; `signals.rs`; `watchdog.rs`: detection of a blocked loop.
 //! * 2: `scheduler/`: ready queue, timers, watched descriptors, the turn.
 //! * 1: `reactor/`, `executor/queue/`, `write_side/`, `metrics/`, without Python; `interop/`;
 //!   `logging/`.
 //! * 0: `ffi/`: CPython calls (`objects/`, `layout/`); `sys/`: system calls. All `unsafe` code.
+
+// Unit tests are compiled with the dependencies of all tests.
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
 mod api;
 mod event_loop;

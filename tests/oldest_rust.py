@@ -22,8 +22,7 @@ from debian_root import CHECKOUT, UnavailableError, UnpackedRoot
 SUITE = "trixie"
 # PyO3 needs the version of an interpreter, but not the interpreter.
 SETTINGS = ("PYO3_NO_PYTHON=1", "PYO3_CROSS_PYTHON_VERSION=3.15")
-# The crate itself: clippy looks for newer functions everywhere, and what only tests and benchmarks
-# use may need a newer Rust.
+# The crate itself: what only tests and benchmarks use may need a newer Rust.
 CHECK = ("cargo", "check", "--quiet", "--locked", "--all-features")
 
 Command = Callable[..., list[str]]
