@@ -3,13 +3,13 @@
 
     python3 tests/run.py [--python INTERPRETER]... [--debian-root VERSION]... [--only STEP]...
 
-For each interpreter: the wheel (without link-time optimisation for a Debian root), a fresh virtual environment under build/ with the
+For each interpreter: the release wheel, a fresh virtual environment under build/ with the
 wheel and tests/requirements.txt, the Rust tests, pytest, CPython's own asyncio suites with our
 loop, Task and Future, and the programs of tests/ecosystem that need no service. Without --python
 the interpreters are the oldest and the newest CPython on PATH and among pyenv's versions that have
 their `test` package. --debian-root adds Debian's CPython, in a separate root directory (see
-debian_root.py), for a version that the machine does not have; the wheel for it is built outside.
---roots-alone leaves out the others.
+debian_root.py), for a version that the machine does not have; the wheel for it is built outside,
+without link-time optimisation. --roots-alone leaves out the others.
 
 The output of a step is printed when the step ends; until then it is in build/logs.
 Standard library only.
