@@ -4,7 +4,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use super::originals::Originals;
 use super::state::StreamReaderState;
@@ -193,7 +193,8 @@ impl ClientConnected {
             None => self.protocol.bind(py).getattr(Self::attribute(py))?,
         };
         adopt_both(reader, writer)?;
-        callback.call1((reader, writer))
+        let arguments = PyTuple::new(py, [reader, writer])?;
+        Ok(call::call_tuple(&callback, &arguments)?)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyTuple};
 use super::adoption::native_loop;
 use super::originals::Originals;
 use super::state::StreamReaderState;
+use crate::ffi::call;
 use crate::ffi::coroutine::{self, CoroutineStep};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedCell;
@@ -175,7 +176,7 @@ impl StreamCoroutine {
         let taken = state.contents.take(py, wanted)?;
         if state.paused.get(py) {
             let resume = intern!(py, "_maybe_resume_transport");
-            self.stream.bind(py).call_method0(resume).or_raise(py)?;
+            call::call_method(self.stream.bind(py), resume, [])?;
         }
         Ok(Attempt::Done(taken.into_any()))
     }
@@ -213,7 +214,7 @@ impl StreamCoroutine {
         let flows = || -> PyResult<bool> {
             let writer = self.stream.bind(py);
             let transport = writer.getattr(intern!(py, "_transport"))?;
-            if transport.call_method0(intern!(py, "is_closing"))?.is_truthy()? {
+            if call::call_method(&transport, intern!(py, "is_closing"), [])?.is_truthy()? {
                 return Ok(false);
             }
             let protocol = writer.getattr(intern!(py, "_protocol"))?;
@@ -399,11 +400,12 @@ impl StreamCoroutine {
         arguments: Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(coroutine) = self.delegate.get_bound(py) {
-            let thrown = coroutine.call_method1(intern!(py, "throw"), arguments);
+            let throw = coroutine.getattr(intern!(py, "throw"))?;
+            let thrown = call::call_tuple(&throw, &arguments);
             if thrown.is_err() {
                 self.finish(py);
             }
-            return thrown;
+            return Ok(thrown?);
         }
         self.finish(py);
         FutureIterator::raise(arguments)
@@ -414,7 +416,10 @@ impl StreamCoroutine {
         let delegate = self.delegate.take(py);
         self.finish(py);
         match delegate {
-            Some(coroutine) => coroutine.bind(py).call_method0(intern!(py, "close")).map(drop),
+            Some(coroutine) => {
+                call::call_method(coroutine.bind(py), intern!(py, "close"), [])?;
+                Ok(())
+            }
             None => Ok(()),
         }
     }

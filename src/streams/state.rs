@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyInt};
 
 use super::contents::Contents;
+use crate::ffi::call;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::future::Future;
@@ -80,7 +81,8 @@ impl StreamReaderState {
         if self.paused.get(py) {
             return Ok(());
         }
-        match transport.call_method0(intern!(py, "pause_reading")) {
+        let paused = call::call_method(&transport, intern!(py, "pause_reading"), []);
+        match paused.map_err(PyErr::from) {
             Ok(_) => {
                 self.paused.set(py, true);
                 Ok(())

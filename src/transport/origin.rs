@@ -5,6 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
+use crate::ffi::call;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
@@ -45,7 +46,7 @@ pub fn with_stack<'py>(
 
 #[cold]
 fn capture_stack<'py>(py: Python<'py>, argument: Option<Bound<'py, PyAny>>) -> PyResult<Py<PyAny>> {
-    let stack = imports::extract_stack(py)?.call0()?;
+    let stack = call::call0(imports::extract_stack(py)?)?;
     let origin = Origin {
         argument: AttachedCell::new(argument.map(Bound::unbind)),
         stack: AttachedCell::new(Some(stack.unbind())),
