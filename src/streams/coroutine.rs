@@ -296,18 +296,24 @@ enum Search {
     TooLong,
 }
 
-/// asyncio's method of this name, called with `stream`: one that the program may have put into its
+/// asyncio's method of this name, bound to `stream`: one that the program may have put into its
 /// class, since this code also serves what the native one does not.
+pub(super) fn original_method<'py>(
+    stream: &Bound<'py, PyAny>,
+    name: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let class = stream.get_type();
+    let base = class.getattr(intern!(stream.py(), "__base__"))?;
+    base.getattr(name)?.call_method1(intern!(stream.py(), "__get__"), (stream, class))
+}
+
+/// [`original_method`], called.
 pub(super) fn call_original<'py>(
     stream: &Bound<'py, PyAny>,
     name: &str,
     arguments: impl pyo3::call::PyCallArgs<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let py = stream.py();
-    let base = stream.get_type().getattr(intern!(py, "__base__"))?;
-    base.getattr(name)?
-        .call_method1(intern!(py, "__get__"), (stream, stream.get_type()))?
-        .call1(arguments)
+    original_method(stream, name)?.call1(arguments)
 }
 
 impl Recycled for StreamCoroutine {

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString, PyType};
 
 use super::adoption::{state_attribute, state_of};
-use super::coroutine::{Operation, StreamCoroutine, call_original};
+use super::coroutine::{Operation, StreamCoroutine, call_original, original_method};
 use super::originals::Originals;
 use super::state::StreamReaderState;
 use crate::ffi::method::Arguments;
@@ -71,13 +71,9 @@ fn forward<'py>(
     stream: &Bound<'py, PyAny>,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let py = stream.py();
     let keywords = arguments.keywords()?;
     let positional = arguments.tuple_from(0)?;
-    let base = stream.get_type().getattr(intern!(py, "__base__"))?;
-    base.getattr(arguments.method())?
-        .call_method1(intern!(py, "__get__"), (stream, stream.get_type()))?
-        .call(positional, Some(&keywords))
+    original_method(stream, arguments.method())?.call(positional, Some(&keywords))
 }
 
 struct Read;
