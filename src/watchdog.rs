@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::thread_exit;
 use crate::metrics::{Finding, Metrics, StallDetector};
 use crate::reactor::clock;
 use crate::scheduler::{LOOPS, Scheduler};
@@ -164,6 +165,7 @@ impl Watchdog {
 
     /// Watch until `stop()` is called.
     fn __call__(&self, py: Python<'_>) {
+        thread_exit::protect();
         while let Action::Report(metrics, finding) = py.detach(|| self.shared.wait_for_action()) {
             if let Err(error) = self.report_finding(py, &metrics, finding) {
                 let raised = Raised::of(py, error);

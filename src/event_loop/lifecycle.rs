@@ -10,6 +10,7 @@ use pyo3::types::PyDict;
 use super::EventLoop;
 use crate::ffi::objects::object::HasBase;
 use crate::ffi::panic;
+use crate::ffi::thread_exit;
 use crate::interop::imports;
 use crate::logging;
 use crate::reactor::clock;
@@ -32,6 +33,7 @@ impl EventLoop {
     /// Raises:
     ///     RuntimeError: the loop is closed or running, or another loop runs in this thread.
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
+        thread_exit::protect();
         Self::check_can_run(slf)?;
         logging::install(slf.py())?;
         let number = slf.base().metrics().number.get();
@@ -105,6 +107,7 @@ impl EventLoop {
 
     /// Run one turn of the loop.
     fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
+        thread_exit::protect();
         catch_panic(|| turn::once(slf.as_super()).map_err(PyErr::from))
     }
 

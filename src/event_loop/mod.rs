@@ -47,6 +47,7 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use crate::ffi::function_like;
 use crate::ffi::method::{self, FastEntry, NoArgumentsEntry, PredicateEntry, VectorCall};
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::thread_exit;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::signals;
@@ -118,6 +119,7 @@ impl EventLoop {
         _args: &Bound<'_, PyTuple>,
         _kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
+        thread_exit::protect();
         let event_loop = Self {
             task_factory: AttachedCell::new(None),
             saved_asyncgen_hooks: AttachedCell::new(None),

@@ -12,6 +12,7 @@ use crate::executor::detached_job::DetachedWork;
 use crate::executor::job::{Call, Job, QueuedJob};
 use crate::executor::worker_threads::{self, WorkerThreads};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::thread_exit;
 use crate::future::Future;
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
@@ -149,6 +150,7 @@ impl ThreadPool {
         args: Bound<'py, PyTuple>,
         kwargs: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        thread_exit::protect();
         let call = match kwargs {
             None => Call::Function(r#fn.unbind(), CallbackArguments::from_tuple(args)),
             Some(kwargs) => {

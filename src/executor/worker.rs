@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use crate::executor::job::QueuedJob;
 use crate::executor::queue::{DetachedRunner, IdleWait, JobRunner, work};
 use crate::executor::worker_threads::WorkerThreads;
+use crate::ffi::thread_exit;
 use crate::reactor::WakeSignal;
 
 /// Target of a `threading.Thread`.
@@ -46,6 +47,7 @@ impl Worker {
         if !self.leave_new_state(RUNNING) {
             return;
         }
+        thread_exit::protect();
         let mut attached =
             Attached { py, workers: &self.workers, wake_signal: PendingWake::default() };
         work(self.workers.queue(), &mut attached);

@@ -11,17 +11,6 @@ use pyo3::types::PyTuple;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::thread_exit;
 
-/// Calls a CPython function that runs user code, with at most four pointer-sized arguments.
-macro_rules! call_python {
-    ($function:path, $($argument:expr),*) => {{
-        let mut arguments = [std::ptr::null(); 4];
-        let given = [$($argument as *const std::ffi::c_void),*];
-        arguments[..given.len()].copy_from_slice(&given);
-        thread_exit::call($function as *const std::ffi::c_void, arguments)
-    }};
-}
-pub(in crate::ffi) use call_python;
-
 /// Wraps the owned result of a CPython call.
 #[inline(always)]
 fn outcome<'py>(py: Python<'py>, result: *mut ffi::PyObject) -> PyOutcome<'py, Bound<'py, PyAny>> {
@@ -50,17 +39,15 @@ fn checked_outcome<'py>(
 pub fn call0<'py>(callable: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
     static NO_ARGUMENTS: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
     let py = callable.py();
+    thread_exit::protect();
     let Some(function) = call_slot(callable) else {
         // SAFETY: a live object, attached.
-        return outcome(py, unsafe {
-            call_python!(ffi::PyObject_CallNoArgs, callable.as_ptr()).cast()
-        });
+        return outcome(py, unsafe { ffi::PyObject_CallNoArgs(callable.as_ptr()) });
     };
     let arguments = NO_ARGUMENTS.get_or_init(py, || PyTuple::empty(py).unbind());
     // SAFETY: attached; the slot takes its object, a tuple and no keywords.
     checked_outcome(py, unsafe {
-        let keywords = std::ptr::null::<ffi::PyObject>();
-        call_python!(function, callable.as_ptr(), arguments.as_ptr(), keywords).cast()
+        function(callable.as_ptr(), arguments.as_ptr(), std::ptr::null_mut())
     })
 }
 
@@ -71,15 +58,16 @@ pub fn call1<'py>(
     argument: &Bound<'py, PyAny>,
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
     let py = callable.py();
+    thread_exit::protect();
     let Some((function, slf)) = function_of_one_argument(callable) else {
         // SAFETY: live objects, attached.
         return outcome(py, unsafe {
-            call_python!(ffi::PyObject_CallOneArg, callable.as_ptr(), argument.as_ptr()).cast()
+            ffi::PyObject_CallOneArg(callable.as_ptr(), argument.as_ptr())
         });
     };
     // SAFETY: attached; the function takes its object, which `callable` keeps alive, and one
     // argument.
-    checked_outcome(py, unsafe { call_python!(function, slf, argument.as_ptr()).cast() })
+    checked_outcome(py, unsafe { function(slf, argument.as_ptr()) })
 }
 
 /// `tp_call` of a class without vectorcall, such as that of the steps of asyncio's own tasks.
@@ -122,9 +110,10 @@ pub fn call_tuple<'py>(
     callable: &Bound<'py, PyAny>,
     arguments: &Bound<'py, PyTuple>,
 ) -> PyOutcome<'py, Bound<'py, PyAny>> {
+    thread_exit::protect();
     // SAFETY: live objects, attached; no keyword arguments.
     outcome(callable.py(), unsafe {
-        call_python!(ffi::PyObject_Call, callable.as_ptr(), arguments.as_ptr()).cast()
+        ffi::PyObject_Call(callable.as_ptr(), arguments.as_ptr(), std::ptr::null_mut())
     })
 }
 
@@ -139,13 +128,14 @@ pub fn call_method<'py, const N: usize>(
     for (slot, argument) in stack[1..].iter_mut().zip(arguments) {
         *slot = argument.as_ptr();
     }
+    thread_exit::protect();
     // SAFETY: the first `N + 1` entries are live objects (`N` is at most 3, checked below).
     outcome(receiver.py(), unsafe {
         let count = const {
             assert!(N <= 3, "call_method takes at most three arguments");
             N + 1
         };
-        call_python!(ffi::PyObject_VectorcallMethod, name.as_ptr(), stack.as_ptr(), count).cast()
+        ffi::PyObject_VectorcallMethod(name.as_ptr(), stack.as_ptr(), count, std::ptr::null_mut())
     })
 }
 
@@ -160,6 +150,7 @@ pub fn call_unbound<'py, const N: usize>(
     for (slot, argument) in stack[1..].iter_mut().zip(arguments) {
         *slot = argument.as_ptr();
     }
+    thread_exit::protect();
     // SAFETY: the first `N + 1` entries are live objects (`N` is at most 3, checked below).
     outcome(receiver.py(), unsafe {
         ffi::PyObject_Vectorcall(
@@ -188,10 +179,10 @@ pub fn call_method_in_context<'py>(
         .get_or_try_init(py, || PyTuple::new(py, [intern!(py, "context")]).map(Bound::unbind))
         .or_raise(py)?;
     let stack = [receiver.as_ptr(), argument.as_ptr(), context.as_ptr()];
+    thread_exit::protect();
     // SAFETY: live objects: two positional ones, then the value of the one keyword.
     outcome(py, unsafe {
-        let (name, names) = (name.as_ptr(), keywords.as_ptr());
-        call_python!(ffi::PyObject_VectorcallMethod, name, stack.as_ptr(), 2_usize, names).cast()
+        ffi::PyObject_VectorcallMethod(name.as_ptr(), stack.as_ptr(), 2, keywords.as_ptr())
     })
 }
 

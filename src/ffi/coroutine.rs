@@ -1,5 +1,6 @@
 //! Resumes coroutines.
 
+use std::ffi::c_int;
 #[cfg(not(Py_3_12))]
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,12 +9,21 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::ffi::call::{call_method, call_python};
+use crate::ffi::call::call_method;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::thread_exit;
 
-const NEXT: u32 = ffi::PySendResult::PYGEN_NEXT as u32;
-const RETURN: u32 = ffi::PySendResult::PYGEN_RETURN as u32;
+const NEXT: c_int = ffi::PySendResult::PYGEN_NEXT as c_int;
+const RETURN: c_int = ffi::PySendResult::PYGEN_RETURN as c_int;
+
+unsafe extern "C" {
+    // Not PyO3's declaration, which returns an enum: another module's slot may return any number.
+    fn PyIter_Send(
+        coroutine: *mut ffi::PyObject,
+        value: *mut ffi::PyObject,
+        result: *mut *mut ffi::PyObject,
+    ) -> c_int;
+}
 
 /// The result of resuming a coroutine.
 pub enum CoroutineStep<'py> {
@@ -28,12 +38,9 @@ pub enum CoroutineStep<'py> {
 pub fn send<'py>(coroutine: &Bound<'py, PyAny>) -> PyOutcome<'py, CoroutineStep<'py>> {
     let py = coroutine.py();
     let mut result = std::ptr::null_mut::<ffi::PyObject>();
+    thread_exit::protect();
     // SAFETY: attached; `result` receives an owned reference unless the outcome is an error.
-    let outcome = unsafe {
-        call_python!(ffi::PyIter_Send, coroutine.as_ptr(), ffi::Py_None(), &raw mut result)
-    };
-    // The call returns an int, which occupies half of the register.
-    match outcome as usize as u32 {
+    match unsafe { PyIter_Send(coroutine.as_ptr(), ffi::Py_None(), &raw mut result) } {
         NEXT => {
             // SAFETY: owned and not null as `PyIter_Send` guarantees.
             Ok(CoroutineStep::Yielded(unsafe { Bound::from_owned_ptr(py, result) }))

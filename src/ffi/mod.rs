@@ -43,5 +43,5 @@ pub mod python_class;
 #[cfg(Py_3_13)]
 pub mod signals;
 pub mod ssl_class;
-mod thread_exit;
+pub mod thread_exit;
 mod thread_pointer;

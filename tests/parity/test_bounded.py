@@ -504,3 +504,140 @@ time.sleep(0.1)
 def test_daemon_threads_whose_loops_are_busy_at_exit(flavour: Flavour):
     for _ in range(3):
         assert run_program(flavour, DAEMONS) == (0, "", "")
+
+
+DAEMONS_INSIDE_HOOKS = """
+import concurrent.futures, socket
+
+def pause(*args, **kwargs):
+    time.sleep(0.0005)
+
+class Deleted:
+    def __del__(self):
+        pause()
+
+class Equal:
+    __hash__ = None
+    def __eq__(self, other):
+        pause()
+        return False
+    def __call__(self, future):
+        pass
+
+class File:
+    def __init__(self, sock):
+        self.sock = sock
+    def fileno(self):
+        pause()
+        return self.sock.fileno()
+
+class Socket(socket.socket):
+    def send(self, *args):
+        pause()
+        return super().send(*args)
+    def recv(self, *args):
+        pause()
+        return super().recv(*args)
+
+class Awaitable(asyncio.Future):
+    def get_loop(self):
+        pause()
+        return super().get_loop()
+    def __await__(self):
+        self._asyncio_future_blocking = True
+        yield self
+
+def in_loop(main):
+    loop = new_event_loop()
+    loop.slow_callback_duration = 60
+    loop.run_until_complete(main(loop))
+
+async def deleted_arguments(loop):
+    while True:
+        loop.call_soon(len, (Deleted(),))
+        await asyncio.sleep(0)
+
+async def compared_callbacks(loop):
+    future = loop.create_future()
+    future.add_done_callback(Equal())
+    while True:
+        future.remove_done_callback(Equal())
+        await asyncio.sleep(0)
+
+async def watched_files(loop):
+    near, far = socket.socketpair()
+    while True:
+        loop.add_reader(File(near), pause)
+        loop.remove_reader(File(near))
+        await asyncio.sleep(0)
+
+async def overridden_sockets(loop):
+    near, far = (Socket(fileno=each.detach()) for each in socket.socketpair())
+    near.setblocking(False)
+    far.setblocking(False)
+    while True:
+        await loop.sock_sendall(near, b"hello")
+        await loop.sock_recv(far, 5)
+
+async def awaited_subclasses(loop):
+    while True:
+        future = Awaitable(loop=loop)
+        loop.call_soon(future.set_result, None)
+        await future
+
+async def replaced_turns(loop):
+    turn = loop._run_once
+    def _run_once():
+        pause()
+        turn()
+    loop._run_once = _run_once
+    while True:
+        await asyncio.sleep(0)
+
+def new_loops():
+    while True:
+        loop = new_event_loop()
+        loop.set_exception_handler(pause)
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+def finalizers():
+    loop = new_event_loop()
+    loop.set_exception_handler(pause)
+    while True:
+        loop.create_future().set_exception(ValueError())
+
+def messages(loop):
+    while True:
+        loop.call_soon_threadsafe(pause)
+        pause()
+
+def jobs(loop):
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    def submit(*args):
+        pause()
+        return concurrent.futures.Future()
+    executor.submit = submit
+    while True:
+        loop.run_in_executor(executor, pause)
+
+async def idle(loop):
+    await loop.create_future()
+
+shared = new_event_loop()
+threads = [(in_loop, main) for main in (
+    deleted_arguments, compared_callbacks, watched_files, overridden_sockets,
+    awaited_subclasses, replaced_turns,
+)]
+threads += [(new_loops,), (finalizers,), (messages, shared), (jobs, shared)]
+threads += [(shared.run_until_complete, idle(shared))]
+for function, *arguments in threads:
+    threading.Thread(target=function, args=arguments, daemon=True).start()
+time.sleep(0.3)
+"""
+
+
+def test_daemon_threads_inside_hooks_at_exit(flavour: Flavour):
+    """CPython ends each thread at the point where it next asks for the GIL."""
+    for _ in range(3):
+        assert run_program(flavour, DAEMONS_INSIDE_HOOKS) == (0, "", "")

@@ -9,7 +9,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 
-use crate::ffi::call::call_python;
 use crate::ffi::exception::{PyOutcome, Raised};
 use crate::ffi::thread_exit;
 
@@ -214,12 +213,11 @@ impl CFutureClass {
     pub fn result<'py>(&self, future: &Bound<'py, PyAny>) -> PyOutcome<'py, Bound<'py, PyAny>> {
         debug_assert!(self.is_class_of(future), "not an instance of this class");
         let py = future.py();
+        thread_exit::protect();
         // SAFETY: as for `add_done_callback`; the function ignores its second argument.
         let result = unsafe {
             let function = self.result.definition.as_ref().ml_meth.PyCFunction;
-            let nothing = std::ptr::null::<ffi::PyObject>();
-            let result = call_python!(function, future.as_ptr(), nothing);
-            Bound::from_owned_ptr_or_opt(py, result.cast())
+            Bound::from_owned_ptr_or_opt(py, function(future.as_ptr(), std::ptr::null_mut()))
         };
         result.ok_or_else(|| Raised::take(py))
     }
