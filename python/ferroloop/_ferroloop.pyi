@@ -7,10 +7,13 @@ import asyncio
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Coroutine
+from _socket import _CMSG, _Address, _CMSGArg
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from types import ModuleType
 from typing import Any, Self, TypeVar, final
+
+from _typeshed import ReadableBuffer, WriteableBuffer
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -54,6 +57,24 @@ class EventLoop:
     def _use_foreign_select(self, foreign: bool) -> None: ...
     def _use_given_selector(self) -> int: ...
     def report_slow_callbacks(self, enabled: bool = True, /) -> None: ...
+    def sock_sendmsg(
+        self,
+        sock: socket.socket,
+        buffers: Iterable[ReadableBuffer],
+        ancdata: Iterable[_CMSGArg] = (),
+        flags: int = 0,
+        address: _Address | None = None,
+    ) -> Coroutine[Any, Any, int]: ...
+    def sock_recvmsg(
+        self, sock: socket.socket, bufsize: int, ancbufsize: int = 0, flags: int = 0
+    ) -> Coroutine[Any, Any, tuple[bytes, list[_CMSG], int, Any]]: ...
+    def sock_recvmsg_into(
+        self,
+        sock: socket.socket,
+        buffers: Iterable[WriteableBuffer],
+        ancbufsize: int = 0,
+        flags: int = 0,
+    ) -> Coroutine[Any, Any, tuple[int, list[_CMSG], int, Any]]: ...
     def _metrics(self) -> dict[str, Any]: ...
     def _ensure_fd_no_transport(self, fd: object) -> None: ...
     def _transport_of(self, fd: int) -> Transport | None: ...

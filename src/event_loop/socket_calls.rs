@@ -1,6 +1,7 @@
 //! The `sock_*()` methods: their parameters; `socket_calls` does the work. For anything but a plain
-//! `socket.socket` asyncio's own code runs.
+//! `socket.socket` asyncio's own code runs, except for messages, which asyncio does not have.
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString, PyTuple};
@@ -43,6 +44,45 @@ impl EventLoop {
         let all = std::iter::once(slf.as_any()).chain(arguments.iter().copied());
         let all = PyTuple::new(slf.py(), all.collect::<Vec<_>>())?;
         imports::selector_event_loop(slf.py())?.getattr(name)?.call1(all)
+    }
+
+    /// A call for messages, with the arguments of the socket's method of that name.
+    fn message_call<'py, const N: usize>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        action: fn(Py<PyAny>) -> Action,
+        arguments: [Bound<'py, PyAny>; N],
+    ) -> PyResult<Bound<'py, SocketCall>> {
+        let py = slf.py();
+        let Some(socket) = PythonSocket::of(sock)? else {
+            let class = sock.get_type().name()?;
+            return Err(PyTypeError::new_err(format!("sock must be a socket.socket, got {class}")));
+        };
+        let action = action(PyTuple::new(py, arguments)?.into_any().unbind());
+        Bound::new(py, SocketCall::new(slf.as_super(), socket, action))
+    }
+}
+
+/// An argument that the caller may omit; `None` is a value like any other.
+enum Argument<'py> {
+    Omitted,
+    Given(Bound<'py, PyAny>),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Argument<'py> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self::Given(object.to_owned()))
+    }
+}
+
+impl<'py> Argument<'py> {
+    fn or_zero(self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match self {
+            Self::Omitted => PyInt::new(py, 0).into_any(),
+            Self::Given(object) => object,
+        }
     }
 }
 
@@ -160,6 +200,70 @@ impl EventLoop {
     ) -> PyResult<Bound<'py, PyAny>> {
         let action = knows_addresses(sock).then_some(Action::Accept);
         Self::socket_call_or_asyncio(slf, "sock_accept", action, &[sock])
+    }
+
+    /// Send a message, as `socket.sendmsg()` does: data from several buffers, and ancillary data
+    /// such as descriptors; the result is the number of bytes of data sent, which may be less than
+    /// given. A call that is cancelled has sent nothing.
+    #[pyo3(
+        signature = (
+            sock, buffers, ancdata=Argument::Omitted, flags=Argument::Omitted, address=None
+        ),
+        text_signature = "($self, sock, buffers, ancdata=(), flags=0, address=None)"
+    )]
+    fn sock_sendmsg<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buffers: Bound<'py, PyAny>,
+        ancdata: Argument<'py>,
+        flags: Argument<'py>,
+        address: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, SocketCall>> {
+        let py = slf.py();
+        let ancdata = match ancdata {
+            Argument::Omitted => PyTuple::empty(py).into_any(),
+            Argument::Given(ancdata) => ancdata,
+        };
+        let address = address.unwrap_or_else(|| py.None().into_bound(py));
+        let arguments = [buffers, ancdata, flags.or_zero(py), address];
+        Self::message_call(slf, sock, Action::SendMessage, arguments)
+    }
+
+    /// Receive a message, as `socket.recvmsg()` does; the result is a tuple of the data, a list of
+    /// ancillary data, the flags of the message and the sender's address. A call that is cancelled
+    /// has received nothing.
+    #[pyo3(
+        signature = (sock, bufsize, ancbufsize=Argument::Omitted, flags=Argument::Omitted),
+        text_signature = "($self, sock, bufsize, ancbufsize=0, flags=0)"
+    )]
+    fn sock_recvmsg<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        bufsize: Bound<'py, PyAny>,
+        ancbufsize: Argument<'py>,
+        flags: Argument<'py>,
+    ) -> PyResult<Bound<'py, SocketCall>> {
+        let py = slf.py();
+        let arguments = [bufsize, ancbufsize.or_zero(py), flags.or_zero(py)];
+        Self::message_call(slf, sock, Action::ReceiveMessage, arguments)
+    }
+
+    /// Receive a message into several buffers, as `socket.recvmsg_into()` does; the result is as
+    /// that of `sock_recvmsg()`, with the number of bytes of data in place of the data.
+    #[pyo3(
+        signature = (sock, buffers, ancbufsize=Argument::Omitted, flags=Argument::Omitted),
+        text_signature = "($self, sock, buffers, ancbufsize=0, flags=0)"
+    )]
+    fn sock_recvmsg_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buffers: Bound<'py, PyAny>,
+        ancbufsize: Argument<'py>,
+        flags: Argument<'py>,
+    ) -> PyResult<Bound<'py, SocketCall>> {
+        let py = slf.py();
+        let arguments = [buffers, ancbufsize.or_zero(py), flags.or_zero(py)];
+        Self::message_call(slf, sock, Action::ReceiveMessageInto, arguments)
     }
 }
 

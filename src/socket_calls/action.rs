@@ -38,6 +38,12 @@ pub enum Action<O = Py<PyAny>> {
     SendTo(O, O),
     /// `sock_connect(sock, address)`, and whether connecting is in progress.
     Connect(O, bool),
+    /// `sock_sendmsg(sock, *arguments)`.
+    SendMessage(O),
+    /// `sock_recvmsg(sock, *arguments)`.
+    ReceiveMessage(O),
+    /// `sock_recvmsg_into(sock, *arguments)`.
+    ReceiveMessageInto(O),
 }
 
 impl Action {
@@ -52,6 +58,9 @@ impl Action {
             Self::SendAll(data, sent) => Action::SendAll(bound(data), *sent),
             Self::SendTo(data, to) => Action::SendTo(bound(data), bound(to)),
             Self::Connect(to, in_progress) => Action::Connect(bound(to), *in_progress),
+            Self::SendMessage(arguments) => Action::SendMessage(bound(arguments)),
+            Self::ReceiveMessage(arguments) => Action::ReceiveMessage(bound(arguments)),
+            Self::ReceiveMessageInto(arguments) => Action::ReceiveMessageInto(bound(arguments)),
         }
     }
 
@@ -66,12 +75,35 @@ impl Action {
             Self::SendAll(..) => "sock_sendall",
             Self::SendTo(..) => "sock_sendto",
             Self::Connect(..) => "sock_connect",
+            Self::SendMessage(_) => "sock_sendmsg",
+            Self::ReceiveMessage(_) => "sock_recvmsg",
+            Self::ReceiveMessageInto(_) => "sock_recvmsg_into",
         }
+    }
+
+    /// Whether it is a call for messages with ancillary data.
+    pub(super) fn is_message(&self) -> bool {
+        matches!(self, Self::SendMessage(_) | Self::ReceiveMessage(_) | Self::ReceiveMessageInto(_))
     }
 
     /// Whether it waits until the socket is writable.
     pub(super) fn writes(&self) -> bool {
+        self.continues_when_ready() || matches!(self, Self::SendMessage(_))
+    }
+
+    /// Whether it continues as soon as the socket is ready, and not when the task runs.
+    pub(super) fn continues_when_ready(&self) -> bool {
         matches!(self, Self::SendAll(..) | Self::SendTo(..) | Self::Connect(..))
+    }
+
+    /// The action without the buffers that it may hold; `None` if it holds none.
+    pub(super) fn without_buffers(&self, py: Python<'_>) -> Option<Self> {
+        match self {
+            Self::SendAll(..) => Some(Self::SendAll(py.None(), 0)),
+            Self::SendMessage(_) => Some(Self::SendMessage(py.None())),
+            Self::ReceiveMessageInto(_) => Some(Self::ReceiveMessageInto(py.None())),
+            _ => None,
+        }
     }
 }
 
@@ -82,7 +114,10 @@ impl Traverse for Action {
             Self::ReceiveInto(object)
             | Self::ReceiveFromInto(object, _)
             | Self::SendAll(object, _)
-            | Self::Connect(object, _) => visit.call(object),
+            | Self::Connect(object, _)
+            | Self::SendMessage(object)
+            | Self::ReceiveMessage(object)
+            | Self::ReceiveMessageInto(object) => visit.call(object),
             Self::SendTo(data, address) => {
                 visit.call(data)?;
                 visit.call(address)
@@ -92,16 +127,16 @@ impl Traverse for Action {
 }
 
 /// The value of a call, `None` if it would block.
-type ReadyValue<'py> = Option<Bound<'py, PyAny>>;
+pub(super) type ReadyValue<'py> = Option<Bound<'py, PyAny>>;
 
 impl SocketCall {
     /// Counts bytes received.
-    fn count_received(&self, length: usize) {
+    pub(super) fn count_received(&self, length: usize) {
         self.scheduler.get().metrics().bytes_received.add(length as u64);
     }
 
     /// Counts bytes sent.
-    fn count_sent(&self, length: usize) {
+    pub(super) fn count_sent(&self, length: usize) {
         self.scheduler.get().metrics().bytes_sent.add(length as u64);
     }
 
@@ -117,6 +152,9 @@ impl SocketCall {
             Action::SendTo(data, to) => self.send_to(&data, &to),
             Action::Connect(to, false) => self.connect(&to),
             Action::Connect(to, true) => self.connect_result(&to),
+            Action::SendMessage(arguments) => self.send_message(&arguments),
+            Action::ReceiveMessage(arguments) => self.receive_message(&arguments),
+            Action::ReceiveMessageInto(arguments) => self.receive_message_into(&arguments),
         }
     }
 
@@ -270,7 +308,7 @@ impl SocketCall {
 }
 
 /// The value of a call of a Python method; `None` if it would block.
-fn none_if_would_block<'py>(
+pub(super) fn none_if_would_block<'py>(
     called: PyOutcome<'py, Bound<'py, PyAny>>,
 ) -> PyOutcome<'py, ReadyValue<'py>> {
     match called {

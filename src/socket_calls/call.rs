@@ -3,7 +3,7 @@
 //! The object behaves like asyncio's coroutine: it can be awaited, wrapped in a task, thrown into
 //! and closed, and it does not start before it is first resumed. Reading happens when the awaiting
 //! task runs, not when the socket becomes readable, so that cancelling the task in between loses no
-//! data.
+//! data and no descriptor; a message is sent then too.
 
 use std::os::fd::RawFd;
 
@@ -25,6 +25,7 @@ use crate::scheduler::report::warn_never_awaited;
 use crate::scheduler::socket_waiters::SocketWaiterKind;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
+use crate::socket_calls::messages;
 use crate::socket_calls::reader::SocketReader;
 use crate::transport::{OWNERS, Transport};
 
@@ -88,7 +89,12 @@ impl SocketCall {
         }
     }
 
-    fn check_non_blocking(&self, py: Python<'_>) -> PyResult<()> {
+    /// Refuses the sockets that asyncio's methods refuse.
+    fn check_socket(&self, py: Python<'_>) -> PyResult<()> {
+        if self.action.inspect(py, Action::is_message) {
+            // asyncio's own code refuses them for the other calls.
+            messages::refuse_tls(self.socket.object().bind(py))?;
+        }
         if self.scheduler.get().is_debug(py) {
             let timeout = self.socket.object().call_method0(py, intern!(py, "gettimeout"))?;
             if !timeout.bind(py).eq(0)? {
@@ -139,7 +145,7 @@ impl SocketCall {
         )))
     }
 
-    /// Called when the socket is readable.
+    /// Called when the socket is ready.
     pub fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         match slf.get().future.get_bound(py) {
@@ -150,11 +156,14 @@ impl SocketCall {
         }
     }
 
-    /// Called when the socket is writable. Data is sent here, not when the task runs, since a send
-    /// cannot be undone.
+    /// Called when the socket is writable. As in asyncio, data is sent here and not when the task
+    /// runs.
     fn writable<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         let py = slf.py();
         let this = slf.get();
+        if !this.action.inspect(py, Action::continues_when_ready) {
+            return Self::wake(slf).or_raise(py);
+        }
         let Some(future) = this.future.get_bound(py) else { return Ok(()) };
         if future.get().is_done(py) {
             return Ok(());
@@ -171,16 +180,11 @@ impl SocketCall {
 
     /// Called when the socket was closed during the wait: the call fails as on any closed socket.
     fn socket_closed<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        if slf.get().action.inspect(py, Action::writes) {
-            Self::writable(slf)
-        } else {
-            Self::wake(slf).or_raise(py)
-        }
+        Self::writable(slf)
     }
 
     /// Stops waiting.
-    fn release(&self, slf: &Bound<'_, Self>) {
+    fn stop_waiting(&self, slf: &Bound<'_, Self>) {
         let py = slf.py();
         let scheduler = self.scheduler.get();
         if let Some(reader) = self.reader.take(py) {
@@ -188,11 +192,17 @@ impl SocketCall {
         }
         let Some((fd, slot)) = self.waiting.take(py) else { return };
         drop(scheduler.remove_socket_waiter(py, slot));
-        if self.action.inspect(py, |action| matches!(action, Action::SendAll(..))) {
-            drop(self.action.replace(py, Action::SendAll(py.None(), 0)));
-        }
         if self.action.inspect(py, Action::writes) {
             drop(scheduler.unwatch_of(fd, Direction::Write, slf));
+        }
+    }
+
+    /// Stops waiting, and releases the buffers.
+    fn release(&self, slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        self.stop_waiting(slf);
+        if let Some(rest) = self.action.inspect(py, |action| action.without_buffers(py)) {
+            drop(self.action.replace(py, rest));
         }
     }
 
@@ -211,7 +221,7 @@ impl SocketCall {
                 let error = PyRuntimeError::new_err("cannot reuse already awaited coroutine");
                 return Err(Raised::of(py, error));
             }
-            CallState::New => this.check_non_blocking(py).or_raise(py)?,
+            CallState::New => this.check_socket(py).or_raise(py)?,
             CallState::Waiting => {
                 let Some(future) = this.future.get_bound(py) else {
                     return Err(Raised::of(py, PyRuntimeError::new_err("nothing to wait for")));
@@ -219,7 +229,9 @@ impl SocketCall {
                 match Future::resume(&future) {
                     Resumed::Yield(future) => return Ok(Resumption::Wait(future)),
                     Resumed::Raise(exception) => return Err(Raised::from(exception)),
-                    Resumed::Return(value) if this.action.inspect(py, Action::writes) => {
+                    Resumed::Return(value)
+                        if this.action.inspect(py, Action::continues_when_ready) =>
+                    {
                         return Ok(Resumption::Done(value));
                     }
                     Resumed::Return(_) => {}
@@ -228,6 +240,10 @@ impl SocketCall {
         }
         if let Some(value) = this.try_call(py)? {
             return Ok(Resumption::Done(value));
+        }
+        if this.state.get(py) == CallState::Waiting {
+            // Another call, or another process, was faster.
+            this.stop_waiting(slf);
         }
         let future = Self::wait(slf).or_raise(py)?;
         this.state.set(py, CallState::Waiting);

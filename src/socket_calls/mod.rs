@@ -1,6 +1,7 @@
 //! `loop.sock_recv()` and the other `sock_*()` methods, on sockets that the program owns.
 //!
 //! * `call.rs`: one call, which waits until its socket is ready; `action.rs`: its system call;
+//! * `messages.rs`: the calls for messages with ancillary data;
 //! * `reader.rs`: the reader that stays registered between two calls on one socket.
 //!
 //! The methods and their parameters are in `event_loop::socket_calls`. A call that waits is
@@ -10,6 +11,7 @@
 
 mod action;
 mod call;
+mod messages;
 mod reader;
 
 pub use action::Action;

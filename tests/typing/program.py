@@ -1,6 +1,7 @@
 """A typed program that uses the whole public interface: `mypy --strict` must accept it."""
 
 import asyncio
+import socket
 import sys
 from collections.abc import Callable
 from typing import assert_type
@@ -42,6 +43,20 @@ async def main() -> str:
     return await future
 
 
+async def messages() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, ferroloop.EventLoop)
+    sender, receiver = socket.socketpair()
+    with sender, receiver:
+        assert_type(await loop.sock_sendmsg(sender, [b"data"], [], 0), int)
+        data, ancillary, _, _ = await loop.sock_recvmsg(receiver, 100, 100)
+        assert_type(data, bytes)
+        assert_type(ancillary, list[tuple[int, int, bytes]])
+        await loop.sock_sendmsg(sender, [b"data"])
+        length, _, _, _ = await loop.sock_recvmsg_into(receiver, [bytearray(10)])
+        assert_type(length, int)
+
+
 def by_hand() -> None:
     loop = ferroloop.new_event_loop()
     assert_type(loop, ferroloop.EventLoop)
@@ -72,6 +87,7 @@ def by_policy() -> None:
 if __name__ == "__main__":
     with ferroloop.watch(0.5):
         assert_type(ferroloop.run(main()), str)
+        ferroloop.run(messages())
     by_hand()
     by_policy()
     print("ferroloop", ferroloop.__version__)
