@@ -2,9 +2,10 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint msrv fuzz \
-	refused stress deny test test-314 test-315 test-all test-debug example-rust-function example-http-server \
-	example-plugin-host bench-embed loom loom-mutations memcheck test-asan
+.PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint lint-rust \
+	lint-python msrv fuzz refused stress deny test test-314 test-315 test-all test-debug \
+	example-rust-function example-http-server example-plugin-host bench-embed loom loom-mutations \
+	memcheck test-asan
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -28,9 +29,12 @@ build/maturin/bin/maturin:
 	$(EXE) -m venv build/maturin
 	build/maturin/bin/pip install --quiet --disable-pip-version-check 'maturin[zig]>=1.9.4,<2'
 
+# `quick` builds without link-time optimisation, which takes minutes.
+WHEEL_PROFILE ?= release
+
 wheel: build/maturin/bin/maturin ## build the release wheel for PYTHON into build/wheels
 	rm -rf $(WHEELS)
-	CARGO_TARGET_DIR=target/$(PY) build/maturin/bin/maturin build --quiet --release \
+	CARGO_TARGET_DIR=target/$(PY) build/maturin/bin/maturin build --quiet --profile $(WHEEL_PROFILE) \
 		--interpreter $(EXE) --out $(WHEELS)
 
 # Maturin knows the ABI of each CPython release, so the interpreter need not be installed; zig links
@@ -38,9 +42,6 @@ wheel: build/maturin/bin/maturin ## build the release wheel for PYTHON into buil
 # be built at the same time.
 VERSION ?= 3.15
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
-
-# `quick` builds without link-time optimisation.
-WHEEL_PROFILE ?= release
 
 wheel-for: build/maturin/bin/maturin ## build the manylinux wheel for CPython VERSION, which need not be installed
 	rm -rf build/wheels/py$(VERSION)
@@ -114,11 +115,15 @@ build/lint-$(PY)/ready: tests/requirements.txt
 build/tools/bin/%:
 	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools $*
 
-lint: build/lint-$(PY)/ready msrv ## check format, lints and types of the Rust and the Python code
+lint: lint-rust lint-python msrv ## check format, lints and types of the Rust and the Python code
+
+lint-rust:
 	$(EXE) tests/check_layers.py --heads --sizes
 	cargo fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --all-features --document-private-items
+
+lint-python: build/lint-$(PY)/ready
 	build/lint-$(PY)/bin/ruff check .
 	build/lint-$(PY)/bin/ruff format --check .
 	for version in 3.11 3.14 3.15; do build/lint-$(PY)/bin/mypy --python-version $$version \

@@ -3,13 +3,14 @@
 
     python3 tests/run.py [--python INTERPRETER]... [--debian-root VERSION]... [--only STEP]...
 
-For each interpreter: the release wheel, a fresh virtual environment under build/ with the
-wheel and tests/requirements.txt, the Rust tests, pytest, CPython's own asyncio suites with our
+For each interpreter: the wheel, a fresh virtual environment under build/ with the wheel and
+tests/requirements.txt, the Rust tests, pytest, CPython's own asyncio suites with our
 loop, Task and Future, and the programs of tests/ecosystem that need no service. Without --python
 the interpreters are the oldest and the newest CPython on PATH and among pyenv's versions that have
 their `test` package. --debian-root adds Debian's CPython, in a separate root directory (see
-debian_root.py), for a version that the machine does not have; the wheel for it is built outside,
-without link-time optimisation. --roots-alone leaves out the others.
+debian_root.py), for a version that the machine does not have; the wheel for it is built outside.
+--roots-alone leaves out the others. The newest interpreter of the machine gets the release wheel,
+the others one that is built without link-time optimisation.
 
 The output of a step is printed when the step ends; until then it is in build/logs.
 Standard library only.
@@ -103,6 +104,7 @@ class Target:
     version: str
     path: str
     root: DebianRoot | None = None
+    is_newest: bool = False
 
     @property
     def name(self) -> str:
@@ -116,10 +118,11 @@ class Target:
     @property
     def wheel_target(self) -> list[str]:
         """The make target that builds its wheel."""
+        # Link-time optimisation takes minutes.
+        profile = "WHEEL_PROFILE=" + ("release" if self.is_newest else "quick")
         if self.root:
-            # Link-time optimisation takes minutes, and is tested on the other interpreters.
-            return ["wheel-for", f"VERSION={self.version}", "WHEEL_PROFILE=quick"]
-        return ["wheel", f"PYTHON={self.path}"]
+            return ["wheel-for", f"VERSION={self.version}", profile]
+        return ["wheel", f"PYTHON={self.path}", profile]
 
     @property
     def wheel(self) -> Path:
@@ -208,6 +211,8 @@ class Run:
             self.step(
                 f"{name}: Rust tests",
                 *("cargo", "test", "--all-features"),
+                # The examples of the documentation do not depend on the interpreter.
+                *(() if target.is_newest else ("--lib", "--tests")),
                 PYO3_PYTHON=target.path,
                 CARGO_TARGET_DIR=f"target/py{version}",
             )
@@ -275,7 +280,8 @@ def targets_of(args: argparse.Namespace) -> list[Target]:
         local = dict(answer for answer in found.values() if answer)
     elif not args.roots_alone:
         local = oldest_and_newest()
-    known = [Target(version, path) for version, path in local.items()]
+    newest = max(local, key=lambda version: int(version.partition(".")[2]), default=None)
+    known = [Target(version, path, is_newest=version == newest) for version, path in local.items()]
     return known + [root for root in roots if root.version not in local]
 
 
