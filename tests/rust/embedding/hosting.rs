@@ -2,11 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::process::Command;
+use std::time::Duration;
 
-use ferroloop::{Builder, Runtime};
+use ferroloop::{Builder, Runtime, coroutine, into_future, sleep, spawn_blocking, spawn_local};
 use pyo3::prelude::*;
 
-use crate::support::{Case, runtime};
+use crate::support::{Case, Factory, forever, fresh_counter, run, runtime, with_counted_drop};
 
 pub const CASES: &[Case] = &[
     ("options of the builder", options),
@@ -14,6 +15,7 @@ pub const CASES: &[Case] = &[
     ("the package needs no installation", package),
     ("nothing is left after many restarts", restarts),
     ("a host exits while Python threads run", host_exit),
+    ("a forked child of a host uses a loop of its own", forked),
 ];
 
 fn options() {
@@ -89,6 +91,52 @@ fn host_exit() {
     assert_eq!(String::from_utf8_lossy(&done.stdout), "host ends\n", "{output}");
 }
 
+/// Uses the timers, the pool and a task of the loop that runs.
+async fn use_loop() -> PyResult<i64> {
+    sleep(Duration::from_millis(1)).await;
+    let number = Python::attach(|py| spawn_blocking(py, || 40))?.await?;
+    let two = Python::attach(|py| into_future(spawn_local(py, async { Ok(2) })?))?.await?;
+    Ok(number + Python::attach(|py| two.extract::<i64>(py))?)
+}
+
+fn forked() {
+    let start: Factory = |py| spawn_local(py, with_counted_drop(forever()));
+    let work: Factory = |py| coroutine(py, "work", use_loop());
+    // Another thread runs, so later versions of Python warn.
+    let source = "
+import os, traceback, warnings
+import ferroloop
+warnings.simplefilter('ignore', DeprecationWarning)
+
+async def in_child():
+    assert len(asyncio.all_tasks()) == 1
+    return await work()
+
+def child():
+    try:
+        # After a fork no loop runs in the child, as in asyncio.
+        return int([ferroloop.run(in_child()) for _ in range(2)] != [42, 42])
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+async def main():
+    waiting = start()
+    assert await work() == 42
+    for _ in range(3):
+        if not (process := os.fork()):
+            os._exit(child())
+        assert os.waitpid(process, 0)[1] == 0
+        assert await work() == 42
+    assert not waiting.done()
+    waiting.cancel()
+";
+    let drops = fresh_counter();
+    run(source, &[("start", start), ("work", work)]).unwrap();
+    assert_eq!(drops.count(), 1);
+    drops.assert_here();
+}
+
 /// Runs `main()` of a Python module, after several threads at once have used ferroloop first.
 pub fn running_host(module: &str) -> PyResult<()> {
     Python::initialize();
@@ -122,7 +170,7 @@ for target in (compute, compute, lambda: time.sleep(60), run_loop):
     threading.Thread(target=target).start()
 ";
     Python::attach(|py| py.run(code, None, None))?;
-    runtime.block_on(ferroloop::sleep(std::time::Duration::from_millis(20)))?;
+    runtime.block_on(sleep(Duration::from_millis(20)))?;
     runtime.close()?;
     println!("host ends");
     Ok(())

@@ -12,6 +12,7 @@ mod coroutines;
 mod hosting;
 #[path = "../interface.rs"]
 mod interface;
+mod leaks;
 mod network;
 mod panics;
 mod support;
@@ -25,6 +26,9 @@ use std::process::ExitCode;
 
 use pyo3::prelude::*;
 use support::Case;
+
+#[global_allocator]
+static ALLOCATOR: leaks::CountingAllocator = leaks::CountingAllocator;
 
 fn main() -> ExitCode {
     if let Ok(module) = std::env::var("FERROLOOP_TEST_HOST") {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         panics::CASES,
         threads::CASES,
         hosting::CASES,
+        leaks::CASES,
     ]
     .concat();
     let wanted: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
