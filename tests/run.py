@@ -306,6 +306,10 @@ def main() -> int:
     run = Run(args.side_by_side)
     try:
         run.step("the tool that builds wheels", "make", "build/maturin/bin/maturin", needed=True)
+        if not args.only or "pytest" in args.only:
+            # Before a test in a root looks for them.
+            modules = (sys.executable, "tests/extension_modules.py")
+            run.step("the extension modules of the tests", *modules, needed=True)
     except StepFailedError:
         targets = []
     built = run.all(run.build, targets)

@@ -27,28 +27,22 @@ from .support.cargo import (
     ROOT,
     TARGET,
     cargo,
-    skip_but_on_one_version,
+    extension_module,
     skip_without_cargo,
 )
 
 
-def build_extension(crate: Path, path: Path, *options: str) -> None:
-    cargo("build", "--quiet", "--locked", *options, directory=crate)
-    name = re.search(r'^name = "(\w+)"', (crate / "Cargo.toml").read_text(), re.MULTILINE)[1]
-    shutil.copy(TARGET / "debug" / f"lib{name}.so", path)
-
-
 @pytest.fixture(scope="session")
 def load_extension(tmp_path_factory):
-    """Builds an extension module; returns it."""
+    """Builds an extension module if need be; returns it."""
 
-    def load(crate, name, *options):
+    def load(module, name):
         path = tmp_path_factory.mktemp("extension") / f"{name}.so"
-        build_extension(ROOT / crate, path, *options)
+        shutil.copy(extension_module(module), path)
         spec = importlib.util.spec_from_file_location(name, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        loaded = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+        return loaded
 
     return load
 
@@ -56,20 +50,19 @@ def load_extension(tmp_path_factory):
 @pytest.fixture(scope="session")
 def extension(load_extension):
     """The module of examples/rust_function."""
-    return load_extension("examples/rust_function", "rust_function")
+    return load_extension("function", "rust_function")
 
 
 @pytest.fixture(scope="session")
 def cases(load_extension):
     """The module of tests/rust/extension."""
-    return load_extension("tests/rust/extension", "ferroloop_test_extension")
+    return load_extension("cases", "ferroloop_test_extension")
 
 
 @pytest.fixture(scope="session")
 def old_extension(load_extension):
     """The module of tests/rust/old_extension."""
-    skip_but_on_one_version()
-    return load_extension("tests/rust/old_extension", "ferroloop_old_extension")
+    return load_extension("old_cases", "ferroloop_old_extension")
 
 
 @pytest.fixture(scope="session")
@@ -193,16 +186,12 @@ def host():
     )
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 15), reason="the older PyO3 does not know it")
 @pytest.mark.timeout(BUILDING)
 def test_extensions_in_a_rust_host(host, tmp_path):
     """Extensions built with different versions of PyO3 use the loop of one program."""
-    for name, crate in (
-        ("current", ROOT / "examples" / "rust_function"),
-        ("older", ROOT / "tests" / "rust" / "older_pyo3"),
-    ):
+    for name, module in (("current", "function"), ("older", "older_function")):
         (tmp_path / name).mkdir()
-        build_extension(crate, tmp_path / name / "rust_function.so")
+        shutil.copy(extension_module(module), tmp_path / name / "rust_function.so")
     (tmp_path / "program.py").write_text("""
 import asyncio
 import socket
@@ -456,7 +445,7 @@ class TestInterface:
         capsule = make(ctypes.addressof(table), ctypes.addressof(name), None)
         monkeypatch.setattr(ferroloop._ferroloop, "_C_API", capsule)
         # It finds the table when it is first used.
-        fresh = load_extension("tests/rust/extension", "ferroloop_test_extension")
+        fresh = load_extension("cases", "ferroloop_test_extension")
         with pytest.raises(ImportError, match=r"^this extension needs a newer ferroloop$"):
             fresh.case(fresh.cases()[0])
 
@@ -472,13 +461,114 @@ class TestInterface:
         assert fields(now)[: len(fields(first))] == fields(first)
 
 
-@pytest.fixture(scope="session", params=["ours", "original"])
+class TestEndOfTheProcess:
+    """Live Rust futures do no harm when the interpreter is finalized, and when it forks."""
+
+    @pytest.fixture
+    def start(self, cases):
+        """Runs a program that can import the extension module; returns what it prints."""
+        paths = [str(Path(cases.__file__).parent), *filter(None, sys.path)]
+
+        def run(program, *arguments, status=0):
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", program, *arguments],
+                env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths)),
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == status, (done.returncode, done.stderr)
+            # Some cases panic, as they should.
+            panic = r"panicked at .*\n(?!as it should)|Fatal|Traceback"
+            assert not re.search(panic, done.stderr), done.stderr
+            return done.stdout
+
+        return run
+
+    @pytest.mark.timeout(BUILDING)
+    @pytest.mark.parametrize("how", ["closed", "unclosed", "cycle", "exit", "daemon"])
+    def test_finalization(self, start, how):
+        program = """
+import asyncio, atexit, sys, threading
+import ferroloop
+import ferroloop_test_extension as extension
+
+how = sys.argv[1]
+atexit.register(print, "at exit")
+
+async def main():
+    left = extension.leave_futures()
+    started = left[-1]
+    started.send(None)
+    await asyncio.sleep(0.01)
+    assert asyncio.all_tasks().issuperset(left[:-1])
+    if how == "exit":
+        sys.exit(3)
+    if how == "daemon":
+        running.set()
+        await asyncio.sleep(3600)
+    return left
+
+if how == "daemon":
+    running = threading.Event()
+    threading.Thread(target=ferroloop.run, args=(main(),), daemon=True).start()
+    running.wait()
+elif how in ("closed", "exit"):
+    left = ferroloop.run(main())
+else:
+    loop = ferroloop.new_event_loop()
+    left = loop.run_until_complete(main())
+    if how == "cycle":
+        # Only the collector finds it.
+        loop.left = left
+        del loop, left
+"""
+        assert start(program, how, status=3 if how == "exit" else 0) == "at exit\n"
+
+    @pytest.mark.timeout(BUILDING)
+    def test_fork(self, start):
+        program = """
+import asyncio, os
+import ferroloop
+import ferroloop_test_extension as extension
+
+def child():
+    # After a fork no loop runs in the child, as in asyncio.
+    for name in extension.cases():
+        ferroloop.run(extension.case(name))
+    ferroloop.run(leave())
+
+async def leave():
+    left = extension.leave_futures()
+    await asyncio.sleep(0.01)
+    return left
+
+async def main():
+    left = extension.leave_futures()
+    await asyncio.sleep(0.01)
+    for _ in range(2):
+        if not (process := os.fork()):
+            status = 1
+            try:
+                child()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(process, 0)[1] == 0
+        await extension.case(extension.cases()[0])
+    print("parent")
+
+ferroloop.run(main())
+"""
+        assert start(program) == "parent\n"
+
+
+@pytest.fixture(scope="session", params=["ported", "original"])
 def ported(request, load_extension):
     """The module of tests/rust/ported, with the crate of compat/ and with pyo3-async-runtimes."""
-    skip_but_on_one_version()
-    features = ("--features", "original") if request.param == "original" else ()
-    module = load_extension("tests/rust/ported", "ferroloop_ported", *features)
-    module.is_ours = not features
+    module = load_extension(request.param, "ferroloop_ported")
+    module.is_ours = request.param == "ported"
     return module
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .. import extension_modules
+
 ROOT = Path(__file__).parent.parent.parent
 TARGET = ROOT / "target" / f"py{sys.version_info[0]}.{sys.version_info[1]}"
 # The same path as in the rest of the build: a different one would trigger a full rebuild.
@@ -37,3 +39,14 @@ def cargo(*arguments: str, directory: Path = ROOT) -> None:
     """Run cargo."""
     skip_without_cargo()
     subprocess.run(["cargo", *arguments], cwd=directory, env=ENVIRONMENT, check=True)
+
+
+def extension_module(module: str) -> Path:
+    """The path of one of `extension_modules.MODULES`, built if there is Rust."""
+    if shutil.which("cargo"):
+        return extension_modules.build(module)
+    # In a Debian root: run.py has built it.
+    built = extension_modules.path(module)
+    if not built.exists():
+        pytest.skip("no Rust to build it with")
+    return built
