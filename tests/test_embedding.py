@@ -693,6 +693,14 @@ class TestPorted:
         with contextlib.closing(loop):
             assert ported.run_on(loop, 4, double) == 12
 
+    @pytest.mark.only("asyncio")
+    @pytest.mark.mode("plain")
+    def test_a_rust_program(self, flavour, ported, capfd):
+        """It makes its own loop, of asyncio with the original and of ferroloop with our crate."""
+        ported.run_program()
+        kind = "ferroloop.loop" if ported.is_ours else "asyncio.unix_events"
+        assert capfd.readouterr().out == f"slept on {kind}\n"
+
     def test_local_futures(self, flavour, ported):
         if not ported.is_ours or flavour.name == "asyncio":
             pytest.skip("needs a LocalSet of Tokio")

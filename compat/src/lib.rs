@@ -18,8 +18,8 @@
 //! New code that needs no Tokio runtime should use `include/ferroloop.rs`, by which futures run in
 //! the loop's thread.
 //!
-//! Not provided: the module `async_std`, the traits of `generic`, and the attributes `main` and
-//! `test`. A Rust program that runs Python code should use the crate `ferroloop` with its feature
+//! Not provided: the module `async_std`, the traits of `generic`, and `testing` with the attribute
+//! `test`. A new Rust program that runs Python code should use the crate `ferroloop` with its feature
 //! `embed`.
 //!
 //! [pyo3-async-runtimes]: https://docs.rs/pyo3-async-runtimes

@@ -10,6 +10,21 @@ use pyo3::prelude::*;
 
 use crate::{TaskLocals, completion, get_running_loop, into_future_with_locals, streams};
 
+/// Makes the function `main()` of a Rust program of an async one: it starts Python, and runs the
+/// body by [`run`]. `flavor = "current_thread"` or `worker_threads = 4` set up the runtime.
+///
+/// The program must know this crate as `pyo3_async_runtimes`.
+#[cfg(feature = "attributes")]
+pub use pyo3_async_runtimes_macros::tokio_main as main;
+
+/// What [`main`](macro@main) uses.
+#[cfg(feature = "attributes")]
+pub mod re_exports {
+    pub use std::future::pending;
+
+    pub use ::tokio::runtime;
+}
+
 ::tokio::task_local! {
     static TASK_LOCALS: TaskLocals;
 }

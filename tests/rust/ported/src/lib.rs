@@ -1,7 +1,7 @@
 //! An extension module that is written for pyo3-async-runtimes: the same source is built with that
 //! crate (feature `original`) and with ferroloop's, and must behave the same.
 
-#![allow(clippy::unwrap_used, reason = "a test program")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,6 +36,26 @@ async fn sum(mut numbers: impl Stream<Item = PyResult<Py<PyAny>>> + Unpin) -> Py
         sum += Python::attach(|py| number.extract::<i64>(py))?;
     }
     Ok(sum)
+}
+
+/// A Rust program, which starts Python.
+mod program {
+    use super::*;
+
+    /// Names the loop that runs.
+    #[pyo3_async_runtimes::tokio::main(flavor = "multi_thread", worker_threads = 2)]
+    pub async fn main() -> PyResult<()> {
+        let slept = Python::attach(|py| {
+            into_future(py.import("asyncio")?.call_method1("sleep", (0.001, "slept"))?)
+        })?;
+        let slept = slept.await?;
+        Python::attach(|py| {
+            let event_loop = get_current_loop(py)?;
+            let module = event_loop.get_type().getattr("__module__")?;
+            println!("{slept} on {module}");
+            Ok(())
+        })
+    }
 }
 
 /// Functions for the tests.
@@ -91,7 +111,7 @@ mod ferroloop_ported {
         future_into_py_with_locals(py, locals, async move {
             Python::attach(|py| {
                 let current = get_current_locals(py)?;
-                assert!(current.context(py).is(&inner.context(py)));
+                assert!(current.context(py).is(inner.context(py)));
                 PyResult::Ok(())
             })?;
             let spawned = get_runtime().spawn(scope(inner, async move {
@@ -163,6 +183,12 @@ mod ferroloop_ported {
             tokio::time::sleep(Duration::from_secs_f64(*seconds)).await;
             Ok(*seconds)
         })
+    }
+
+    /// Run the program in a thread that does not hold the GIL, as any program begins.
+    #[pyfunction]
+    fn run_program(py: Python<'_>) {
+        py.detach(program::main);
     }
 
     /// Run a new loop; return the sum of what `function(n)` returns for each n below `count`.
