@@ -1,4 +1,4 @@
-//! The pool's queue and its workers without Python: `cargo bench --bench pool`.
+//! The pool's queue and its workers without Python: `cargo bench --bench pool` here.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};

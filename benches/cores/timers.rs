@@ -1,4 +1,4 @@
-//! The timers without a loop and without Python: `cargo bench --bench timers`.
+//! The timers without a loop and without Python: `cargo bench --bench timers` here.
 
 use std::hint::black_box;
 

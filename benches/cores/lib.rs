@@ -1,0 +1,1 @@
+//! Benchmarks of the parts of ferroloop without Python: see `benches/`.
