@@ -3,13 +3,13 @@
 //! the same names have the same meaning in both.
 
 use std::cell::Cell;
-use std::future::{pending, poll_fn, Future};
+use std::future::{Future, pending, poll_fn};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{mpsc, Arc};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -19,9 +19,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::ferroloop::{
-    coroutine, into_future, into_stream, run_on_executor, sleep, spawn_blocking, spawn_local,
-    spawn_local_with, timeout, yield_now, AsyncFd, Blocking, Closed, Direction, Elapsed,
-    ExecutorFuture, Handle, JoinError, JoinHandle, PythonFuture, PythonStream, Sleep, SpawnOptions,
+    AsyncFd, Blocking, Closed, Direction, Elapsed, ExecutorFuture, Handle, JoinError, JoinHandle,
+    PythonFuture, PythonStream, Sleep, SpawnOptions, coroutine, into_future, into_stream,
+    run_on_executor, sleep, spawn_blocking, spawn_local, spawn_local_with, timeout, yield_now,
 };
 
 /// Makes the coroutine of a case, which fails by an exception or a panic.
