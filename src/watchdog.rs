@@ -12,15 +12,19 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::ffi::exception::{Raised, write_unraisable};
+use crate::ffi::interpreter;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::thread_exit;
-use crate::metrics::{Finding, Metrics, StallDetector};
+use crate::metrics::{Finding, Metrics, Sampler, Spent, StallDetector};
 use crate::reactor::clock;
-use crate::scheduler::{LOOPS, Scheduler};
+use crate::scheduler::report::readings;
+use crate::scheduler::{LOOPS, Scheduler, current_thread};
 use crate::sys::fork::Generation;
+use crate::sys::thread_usage;
 
 /// Number of checks within a threshold.
 const CHECKS_PER_THRESHOLD: u32 = 4;
@@ -31,12 +35,12 @@ const MINIMUM_PAUSE: Duration = Duration::from_millis(1);
 /// The watchdogs that also watch loops started later.
 static WATCHDOGS: AttachedRefCell<Vec<Weak<Shared>>> = AttachedRefCell::new(Vec::new());
 
-/// Called whenever a loop begins to run.
+/// Called in the loop's thread whenever a loop begins to run.
 pub fn loop_runs(py: Python<'_>, metrics: &Arc<Metrics>) {
     WATCHDOGS.with(py, |watchdogs| {
         watchdogs.retain(|watchdog| watchdog.strong_count() > 0);
         for watchdog in watchdogs.iter().filter_map(Weak::upgrade) {
-            watchdog.watch(metrics);
+            watchdog.watch(metrics, thread_usage::current());
         }
     });
 }
@@ -58,12 +62,13 @@ struct State {
 struct Watched {
     metrics: Arc<Metrics>,
     detector: StallDetector,
+    sampler: Sampler,
 }
 
 /// What the thread must do.
 enum Action {
     Stop,
-    Report(Arc<Metrics>, Finding),
+    Report(Arc<Metrics>, Finding, Option<Spent>),
 }
 
 impl Shared {
@@ -71,15 +76,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watch(&self, metrics: &Arc<Metrics>) {
+    /// Watches a loop; `thread` is the kernel's number of its thread, 0 if unknown.
+    fn watch(&self, metrics: &Arc<Metrics>, thread: i32) {
         if !self.generation.is_current() {
             return;
         }
         let mut state = self.lock();
-        if !state.watched.iter().any(|watched| Arc::ptr_eq(&watched.metrics, metrics)) {
-            let detector = StallDetector::new(self.threshold.as_nanos() as u64);
-            state.watched.push(Watched { metrics: metrics.clone(), detector });
+        let same = |watched: &&mut Watched| Arc::ptr_eq(&watched.metrics, metrics);
+        if let Some(watched) = state.watched.iter_mut().find(same) {
+            watched.sampler.set_thread(thread);
+            return;
         }
+        let detector = StallDetector::new(self.threshold.as_nanos() as u64);
+        let mut sampler = Sampler::new(interpreter::runtime_state());
+        sampler.set_thread(thread);
+        state.watched.push(Watched { metrics: metrics.clone(), detector, sampler });
     }
 
     /// Blocks until there is something to report or `stop()` was called. Called without the GIL.
@@ -94,9 +105,15 @@ impl Shared {
             state.watched.retain(|watched| Arc::strong_count(&watched.metrics) > 1);
             let now = clock::nanoseconds();
             for watched in &mut state.watched {
-                match watched.detector.check(watched.metrics.progress(), now) {
-                    Finding::Nothing => {}
-                    finding => return Action::Report(watched.metrics.clone(), finding),
+                let progress = watched.metrics.progress();
+                let finding = watched.detector.check(progress, now);
+                let spent = match finding {
+                    Finding::Nothing => None,
+                    _ => watched.sampler.spent(),
+                };
+                watched.sampler.observe(progress);
+                if finding != Finding::Nothing {
+                    return Action::Report(watched.metrics.clone(), finding, spent);
                 }
             }
             let waited = self.changed.wait_timeout(state, pause);
@@ -104,13 +121,17 @@ impl Shared {
         }
     }
 
-    /// Checks again, to see whether the stall that the detector has just reported has ended.
-    fn check_again(&self, metrics: &Arc<Metrics>) -> Finding {
+    /// Checks again, to see whether the stall that the detector has just reported has ended, and
+    /// how it was spent until now.
+    fn check_again(&self, metrics: &Arc<Metrics>) -> (Finding, Option<Spent>) {
         let mut state = self.lock();
         let same = |watched: &&mut Watched| Arc::ptr_eq(&watched.metrics, metrics);
         match state.watched.iter_mut().find(same) {
-            Some(watched) => watched.detector.check(metrics.progress(), clock::nanoseconds()),
-            None => Finding::Nothing,
+            Some(watched) => {
+                let finding = watched.detector.check(metrics.progress(), clock::nanoseconds());
+                (finding, watched.sampler.spent())
+            }
+            None => (Finding::Nothing, None),
         }
     }
 }
@@ -119,10 +140,11 @@ impl Shared {
 ///
 /// Args:
 ///     threshold: seconds that a turn may last.
-///     report: called in the thread as `report(loop, seconds, sampled, ended)`. For a stall that is
-///         going on, `sampled` is true and `ended` is false, and the loop's thread is stopped; for
-///         its end, `ended` is true and `sampled` is false; for a stall that ended before the stack
-///         could be read, both are false.
+///     report: called in the thread as `report(loop, began, seconds, sampled, ended, readings)`;
+///         `began` is on the clock of `time.monotonic()`. For a stall that is going on, `sampled`
+///         is true and `ended` is false, and the loop's thread is stopped; for its end, `ended` is true and `sampled` is false; for a stall that ended
+///         before the stack could be read, both are false. For `readings` see
+///         `ferroloop.blocking.Readings`.
 ///     loop: the only loop to watch; by default all running loops.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "Watchdog")]
 pub struct Watchdog {
@@ -151,10 +173,10 @@ impl Watchdog {
             generation: Generation::current(),
         });
         match r#loop {
-            Some(scheduler) => shared.watch(scheduler.get().metrics()),
+            Some(scheduler) => watch_running(&shared, &scheduler)?,
             None => {
                 for found in LOOPS.snapshot(py) {
-                    shared.watch(found.cast::<Scheduler>()?.get().metrics());
+                    watch_running(&shared, found.cast::<Scheduler>()?)?;
                 }
                 let entry = Arc::downgrade(&shared);
                 WATCHDOGS.with(py, |watchdogs| watchdogs.push(entry));
@@ -166,8 +188,10 @@ impl Watchdog {
     /// Watch until `stop()` is called.
     fn __call__(&self, py: Python<'_>) {
         thread_exit::protect();
-        while let Action::Report(metrics, finding) = py.detach(|| self.shared.wait_for_action()) {
-            if let Err(error) = self.report_finding(py, &metrics, finding) {
+        while let Action::Report(metrics, finding, spent) =
+            py.detach(|| self.shared.wait_for_action())
+        {
+            if let Err(error) = self.report_finding(py, &metrics, finding, spent) {
                 let raised = Raised::of(py, error);
                 write_unraisable(raised, py.None().bind(py));
             }
@@ -201,15 +225,16 @@ impl Watchdog {
         py: Python<'_>,
         metrics: &Arc<Metrics>,
         finding: Finding,
+        spent: Option<Spent>,
     ) -> PyResult<()> {
         let Some(report) = self.report.get_bound(py) else { return Ok(()) };
-        let (since, until, sampled, ended) = match finding {
+        let (since, until, sampled, ended, spent) = match finding {
             Finding::Nothing => return Ok(()),
-            Finding::Ended { since, until } => (since, until, false, true),
+            Finding::Ended { since, until } => (since, until, false, true, spent),
             // The turn may have ended while this thread waited for the GIL.
             Finding::Stalled { since } => match self.shared.check_again(metrics) {
-                Finding::Ended { since, until } => (since, until, false, false),
-                _ => (since, clock::nanoseconds(), true, false),
+                (Finding::Ended { since, until }, spent) => (since, until, false, false, spent),
+                (_, spent) => (since, clock::nanoseconds(), true, false, spent),
             },
         };
         let Some(event_loop) = loop_of(py, metrics) else { return Ok(()) };
@@ -219,8 +244,25 @@ impl Watchdog {
         } else {
             tracing::warn!(target: "ferroloop::watchdog", seconds, "the loop does not turn");
         }
-        report.call1((event_loop, seconds, sampled, ended)).map(drop)
+        let readings = spent.map(|spent| readings(&spent));
+        let began = clock::seconds(since);
+        report.call1((event_loop, began, seconds, sampled, ended, readings)).map(drop)
     }
+}
+
+/// Watches a loop that may run already, in whichever thread.
+fn watch_running(shared: &Shared, scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
+    let py = scheduler.py();
+    let thread = match scheduler.get().thread(py) {
+        0 => 0,
+        this if this == current_thread(py)? => thread_usage::current(),
+        other => {
+            let blocking = py.import("ferroloop.blocking")?;
+            blocking.call_method1(intern!(py, "native_thread_id"), (other,))?.extract()?
+        }
+    };
+    shared.watch(scheduler.get().metrics(), thread);
+    Ok(())
 }
 
 /// The loop with these metrics, if it is not closed.

@@ -26,7 +26,7 @@ except ModuleNotFoundError as _error:
 import os
 
 from . import _ferroloop, _streams, _task_registry  # noqa: F401
-from .diagnostics import serve_introspection, watch
+from .diagnostics import name_blocking_calls, serve_introspection, watch
 from .loop import EventLoop, Loop, new_event_loop
 from .policy import EventLoopPolicy, install, uninstall
 from .runner import run
@@ -45,6 +45,7 @@ __all__ = [
     "TimerHandle",
     "__version__",
     "install",
+    "name_blocking_calls",
     "new_event_loop",
     "run",
     "serve_introspection",

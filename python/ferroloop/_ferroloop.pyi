@@ -174,7 +174,7 @@ class Watchdog:
     def __new__(
         cls,
         threshold: float,
-        report: Callable[[Any, float, bool, bool], object],
+        report: Callable[[Any, float, float, bool, bool, Any], object],
         loop: EventLoop | None = None,
     ) -> Self: ...
     def __call__(self) -> None: ...

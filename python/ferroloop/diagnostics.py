@@ -5,19 +5,27 @@ The modules that implement them are imported on first use: most programs never n
     FERROLOOP_WATCH=0.1        watch every loop; the threshold in seconds
     FERROLOOP_INTROSPECT=1     serve `python -m ferroloop top`, `ps`, `stack`; or the socket path
     FERROLOOP_SLOW_CALLBACKS=1 report slow callbacks outside of debug mode
+    FERROLOOP_BLOCKING_CALLS=1 name the calls that block in these reports
 """
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .blocking import BlockingCalls
     from .introspection import Introspection
     from .loop import EventLoop
     from .watchdog import Watch
 
 _asked = tuple(
     name
-    for name in ("FERROLOOP_WATCH", "FERROLOOP_INTROSPECT", "FERROLOOP_SLOW_CALLBACKS")
+    for name in (
+        "FERROLOOP_WATCH",
+        "FERROLOOP_INTROSPECT",
+        "FERROLOOP_SLOW_CALLBACKS",
+        "FERROLOOP_BLOCKING_CALLS",
+    )
     if os.environ.get(name, "0") not in ("", "0")
 )
 
@@ -49,6 +57,31 @@ def watch(
     from .watchdog import Watch
 
     return Watch(threshold, interval, loop)
+
+
+def name_blocking_calls(allow: "Iterable[str]" = ()) -> "BlockingCalls":
+    """Name the call that blocked in the reports of `watch()` and of slow callbacks, until `stop()`.
+
+    The calls are known from the audit events that the interpreter raises: files, `time.sleep()`
+    (from Python 3.13 on), DNS lookups, connections, child processes, sqlite3, imports. The audit
+    hook for them cannot be removed: after `stop()` it does nothing, but each audit event of the
+    process still calls it.
+
+    Args:
+        allow: names of audit events, such as "import", and functions as "FILE:FUNCTION", such as
+            "settings.py:load": no stall or slow callback is reported whose longest call is one of
+            these or was made inside of one. Debug mode reports it like asyncio.
+
+    Returns a `ferroloop.blocking.BlockingCalls`, which is also a context manager.
+
+    Raises:
+        ValueError: an entry of `allow` is neither a known event nor a function.
+
+    `FERROLOOP_BLOCKING_CALLS=1` in the environment does the same.
+    """
+    from .blocking import BlockingCalls
+
+    return BlockingCalls(allow)
 
 
 def serve_introspection(path: str | os.PathLike[str] | None = None) -> "Introspection":
@@ -84,6 +117,8 @@ def loop_made(loop: "EventLoop") -> None:
         # Set first, so that an invalid variable raises once and not for every loop.
         _running.clear()
         _running[os.getpid()] = started
+        if "FERROLOOP_BLOCKING_CALLS" in _asked:
+            started.append(name_blocking_calls())
         if "FERROLOOP_WATCH" in _asked:
             started.append(watch(_seconds(os.environ["FERROLOOP_WATCH"])))
         if "FERROLOOP_INTROSPECT" in _asked:

@@ -6,13 +6,15 @@
 A separate thread reads the loops' counters, without the GIL. If the callbacks of one turn take
 longer than the threshold, the logger `ferroloop.watchdog` gets a warning with the stack of the
 loop's thread, the task and the tasks that await it, and another warning when the loop turns again.
-A loop that sleeps because it has nothing to do is not reported. C code that holds the GIL is
-reported as soon as it releases the GIL.
+Both tell whether the thread computed, blocked, waited for the GIL or waited for a processor. A loop
+that sleeps because it has nothing to do is not reported. C code that holds the GIL is reported as
+soon as it releases the GIL.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import sys
@@ -20,10 +22,10 @@ import threading
 import time
 import traceback
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from . import _ferroloop, call_graph
+from . import _ferroloop, blocking, call_graph
 
 if TYPE_CHECKING:
     from .loop import EventLoop
@@ -53,6 +55,12 @@ class Stall:
     """The stack of the loop's thread, innermost last; empty if `over`, or if it runs no Python."""
     suppressed: int
     """Stalls since the last report that were not reported because of the interval."""
+    spent: blocking.TimeSpent | None = None
+    """How the loop's thread spent the time; None if the system does not tell."""
+    call: blocking.BlockingCall | None = None
+    """The call that took longest, while `ferroloop.name_blocking_calls()` is in effect."""
+    context: contextvars.Context | None = None
+    """A copy of the task's context."""
 
 
 class Watch:
@@ -63,14 +71,23 @@ class Watch:
         self._pid = os.getpid()
         self._next_report = 0.0
         self._suppressed = 0
-        # Task, coroutine and waiters of each reported stall that is not over.
-        self._reported: dict[int, tuple[str | None, str | None, tuple[str, ...]]] = {}
+        # Each stall that was reported and is not over.
+        self._reported: dict[int, Stall] = {}
         # The thread must not keep this object alive after its owner has dropped it.
         this = weakref.ref(self)
 
-        def report(loop: EventLoop, seconds: float, sampled: bool, over: bool) -> None:
+        def report(
+            loop: EventLoop,
+            began: float,
+            seconds: float,
+            sampled: bool,
+            over: bool,
+            readings: blocking.Readings | None,
+        ) -> None:
             if (watch := this()) is not None:
-                watch._report(loop, seconds, sampled, over)
+                spent = blocking.time_spent(seconds, readings, sampled=True)
+                call = blocking.longest_call(loop._thread_id, began, began + seconds)
+                watch._report(loop, seconds, sampled, over, spent, call)
 
         self._native = _ferroloop.Watchdog(threshold, report, loop)
         self._thread = threading.Thread(target=self._native, name="ferroloop-watchdog", daemon=True)
@@ -91,11 +108,30 @@ class Watch:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def _report(self, loop: EventLoop, seconds: float, sampled: bool, over: bool) -> None:
+    def _report(
+        self,
+        loop: EventLoop,
+        seconds: float,
+        sampled: bool,
+        over: bool,
+        spent: blocking.TimeSpent | None,
+        call: blocking.BlockingCall | None,
+    ) -> None:
         """Called in the watchdog's thread. If `sampled`, the turn has not ended."""
         if over:
-            if (reported := self._reported.pop(id(loop), None)) is not None:
-                self._log(Stall(seconds, True, repr(loop), *reported, (), 0), reported=True)
+            if (begun := self._reported.pop(id(loop), None)) is not None:
+                ended = replace(
+                    begun,
+                    seconds=seconds,
+                    over=True,
+                    stack=(),
+                    suppressed=0,
+                    spent=spent,
+                    call=call,
+                )
+                self._log(ended, reported=True)
+            return
+        if call is not None and call.allowed and 2 * call.seconds >= seconds:
             return
         now = time.monotonic()
         if now < self._next_report:
@@ -103,7 +139,7 @@ class Watch:
             return
         self._next_report = now + self._interval
         suppressed, self._suppressed = self._suppressed, 0
-        name = coroutine = None
+        name = coroutine = context = None
         awaited_by: tuple[str, ...] = ()
         stack: list[traceback.FrameSummary] = []
         if sampled:
@@ -115,13 +151,24 @@ class Watch:
             if task is not None:
                 name, coroutine = task.get_name(), call_graph.coroutine_name(task)
                 awaited_by = tuple(other.get_name() for other in call_graph.await_chain(task))
-            self._reported[id(loop)] = (name, coroutine, awaited_by)
+                context = blocking.context_of(task)
             stack = list(traceback.StackSummary.extract(frames))
             del frame, frames, task
-        shown = repr(loop)
         stall = Stall(
-            seconds, not sampled, shown, name, coroutine, awaited_by, tuple(stack), suppressed
+            seconds,
+            not sampled,
+            repr(loop),
+            name,
+            coroutine,
+            awaited_by,
+            tuple(stack),
+            suppressed,
+            spent,
+            call,
+            context,
         )
+        if sampled:
+            self._reported[id(loop)] = stall
         self._log(stall, reported=False)
 
     def _log(self, stall: Stall, reported: bool) -> None:
@@ -129,15 +176,19 @@ class Watch:
         who = "" if stall.task is None else f" in task {stall.task!r} ({stall.coroutine})"
         for name in stall.awaited_by:
             who += f", awaited by {name!r}"
+        details = [f"  {detail}" for detail in (stall.spent, stall.call) if detail is not None]
         if stall.over and not reported:
             lines.append(
                 f"{stall.loop} did not turn for {stall.seconds:.3f} seconds; the stall ended "
                 "before the watchdog got the GIL to read its stack"
             )
+            lines += details
         elif stall.over:
-            lines.append(f"{stall.loop} turns again, after {stall.seconds:.3f} seconds{who}")
+            how = "".join(f"; {detail.strip()}" for detail in details)
+            lines.append(f"{stall.loop} turns again, after {stall.seconds:.3f} seconds{who}{how}")
         else:
             lines.append(f"{stall.loop} has not turned for {stall.seconds:.3f} seconds{who}")
+            lines += details
             if stall.stack:
                 lines += [line.rstrip("\n") for line in traceback.format_list(list(stall.stack))]
             else:
@@ -146,7 +197,9 @@ class Watch:
                 )
         if stall.suppressed:
             lines.append(f"  {stall.suppressed} more since the last report")
-        logger.warning("%s", "\n".join(lines), extra={"stall": stall})
+        # In the task's context, for logging filters that read context variables.
+        run = contextvars.copy_context().run if stall.context is None else stall.context.run
+        run(logger.warning, "%s", "\n".join(lines), extra={"stall": stall})
 
 
 _exit_registered = False

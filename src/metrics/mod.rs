@@ -7,13 +7,15 @@
 //! * `counter.rs`: the words;
 //! * `histogram.rs`: the distribution of durations;
 //! * `open.rs`: open transports, counted by guards;
-//! * `stall.rs`: detects a loop that does not turn.
+//! * `stall.rs`: detects a loop that does not turn;
+//! * `sampler.rs`: what its thread does meanwhile.
 
 #![forbid(unsafe_code)]
 
 mod counter;
 mod histogram;
 mod open;
+mod sampler;
 mod stall;
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use counter::Counter;
 pub use histogram::Histogram;
 pub use open::{OpenGuard, TransportClass};
+pub use sampler::{Sampler, Spent};
 pub use stall::{Finding, StallDetector};
 
 /// A busy loop that neither polls nor has timers reads the clock once in this many turns, if none

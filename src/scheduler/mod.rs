@@ -51,6 +51,7 @@ use crate::ffi::objects::weak_registry::{RegistryEntry, WeakRegistry};
 use crate::interop::error::os_error;
 use crate::metrics::Metrics;
 use crate::reactor::{Poller, Timers, WakeSignal};
+use crate::sys::thread_usage::Usage;
 use contexts::Contexts;
 use deferred::Deferred;
 use inbox::{Inbox, Parked};
@@ -121,6 +122,8 @@ struct Mode {
     debug: AttachedCell<bool>,
     /// Whether slow callbacks are also reported outside debug mode.
     timed: AttachedCell<bool>,
+    /// What the thread had used at a time shortly before the callback that is timed now.
+    usage: AttachedCell<(f64, Option<Usage>)>,
     /// Whether callbacks run through [`turn`]'s slow path: in debug mode, timed, or with a replaced
     /// `asyncio.Handle._run`.
     instrumented: AttachedCell<bool>,
@@ -186,6 +189,7 @@ impl Scheduler {
             mode: Mode {
                 debug: AttachedCell::new(false),
                 timed: AttachedCell::new(false),
+                usage: AttachedCell::new((0.0, None)),
                 instrumented: AttachedCell::new(false),
                 foreign_clock: AttachedCell::new(false),
                 patches: Patches::new(py)?,

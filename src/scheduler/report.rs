@@ -3,12 +3,15 @@
 use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat};
+use pyo3::types::PyDict;
 
 use super::Scheduler;
 use crate::ffi::call;
 use crate::ffi::exception::{Raised, handling, write_unraisable};
 use crate::interop::imports;
+use crate::metrics::Spent;
+use crate::reactor::clock;
+use crate::sys::thread_usage;
 
 /// `loop.call_exception_handler({key: value, ...})`, in the order given.
 ///
@@ -71,10 +74,28 @@ pub fn is_slow(scheduler: &Bound<'_, Scheduler>, seconds: f64) -> PyResult<bool>
     Ok(seconds >= limit)
 }
 
-/// Logs a slow callback.
+/// How a thread has spent its time, as `ferroloop.blocking.Readings` in Python: CPU time and the
+/// wait for a processor, in seconds; how often it was found waiting for the GIL and for anything
+/// else; the last system call of the latter.
+pub fn readings(spent: &Spent) -> (f64, Option<f64>, u32, u32, Option<String>) {
+    let name = |call| {
+        let name = thread_usage::call_name(call).map(str::to_owned);
+        name.unwrap_or_else(|| format!("system call {call}"))
+    };
+    (
+        clock::seconds(spent.cpu),
+        spent.run_delay.map(clock::seconds),
+        spent.seen_at_gil,
+        spent.seen_waiting,
+        spent.call.filter(|call| *call >= 0).map(name),
+    )
+}
+
+/// Logs a slow callback, which started at a time on the loop's clock.
 pub fn slow_callback(
     scheduler: &Bound<'_, Scheduler>,
     described: &Bound<'_, PyAny>,
+    started: f64,
     seconds: f64,
 ) -> PyResult<()> {
     let py = scheduler.py();
@@ -86,9 +107,11 @@ pub fn slow_callback(
         described.repr()?.into_any()
     };
     let logger = imports::base_events(py)?.getattr(intern!(py, "logger"))?;
-    let format = intern!(py, "Executing %s took %.3f seconds");
-    let seconds = PyFloat::new(py, seconds);
-    let arguments = [format.as_any(), &shown, seconds.as_any()];
-    call::call_method(&logger, intern!(py, "warning"), arguments)?;
-    Ok(())
+    let this = scheduler.get();
+    let spent = match (this.mode.usage.get(py).1, thread_usage::usage(thread_usage::current())) {
+        (Some(before), Some(after)) => Some(readings(&Spent::between(before, after))),
+        _ => None,
+    };
+    let log = py.import("ferroloop.blocking")?.getattr("log_slow_callback")?;
+    log.call1((logger, described, shown, started, seconds, spent, this.is_debug(py))).map(drop)
 }

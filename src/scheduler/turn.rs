@@ -12,6 +12,12 @@ use super::wait::wait;
 use super::{Runnable, RunnableKind, Scheduler, inbox};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised, check_signals};
 use crate::reactor::clock;
+use crate::sys::thread_usage;
+
+/// How old the reading of the thread's usage at the beginning of a timed callback may be, in
+/// seconds: the reading costs some microseconds, and a callback that is reported takes much longer
+/// than this.
+const USAGE_INTERVAL: f64 = 0.001;
 
 /// Turns the loop until the end of the turn in which `stop()` was called.
 pub fn run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
@@ -207,12 +213,12 @@ fn run_instrumented<'py>(
         run_in_debug_mode(scheduler, runnable)
     } else if this.mode.timed.get(py) {
         let copy = runnable.clone_ref(py);
-        let started = clock::monotonic();
+        let started = begin_timed(scheduler);
         execute(scheduler, runnable)?;
         let seconds = clock::monotonic() - started;
         let reported = is_slow(scheduler, seconds).and_then(|slow| {
             if slow {
-                slow_callback(scheduler, &(copy.kind.describe)(py, &copy)?, seconds)
+                slow_callback(scheduler, &(copy.kind.describe)(py, &copy)?, started, seconds)
             } else {
                 Ok(())
             }
@@ -221,6 +227,17 @@ fn run_instrumented<'py>(
     } else {
         execute(scheduler, runnable)
     }
+}
+
+/// Reads the clock for a callback, and at intervals what the thread has used so far.
+fn begin_timed(scheduler: &Bound<'_, Scheduler>) -> f64 {
+    let started = clock::monotonic();
+    let mode = &scheduler.get().mode;
+    let py = scheduler.py();
+    if started - mode.usage.get(py).0 > USAGE_INTERVAL {
+        mode.usage.set(py, (started, thread_usage::usage(thread_usage::current())));
+    }
+    started
 }
 
 /// Runs one callback, through `asyncio.Handle._run` if a tool has replaced that.
@@ -240,13 +257,13 @@ fn run_in_debug_mode<'py>(
     let described = (runnable.kind.describe)(py, &runnable).or_raise(py)?;
     let current = intern!(py, "_current_handle");
     scheduler.setattr(current, &described).or_raise(py)?;
-    let started = clock::monotonic();
+    let started = begin_timed(scheduler);
     let result = execute(scheduler, runnable);
     let seconds = clock::monotonic() - started;
     scheduler.setattr(current, py.None()).or_raise(py)?;
     result?;
     if is_slow(scheduler, seconds).or_raise(py)? {
-        slow_callback(scheduler, &described, seconds).or_raise(py)?;
+        slow_callback(scheduler, &described, started, seconds).or_raise(py)?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! | `pipe.rs` | `read`, `write`, `writev` of non-blocking files | the same |
 //! | `resolve.rs` | `getaddrinfo` | the same |
 //! | `time.rs` | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
+//! | `thread_usage.rs` | a thread's CPU time, and `/proc/self/task` | nothing is known |
 //! | `fork.rs` | `pthread_atfork` | the same |
 //! | `process.rs` | `pidfd_open`, `waitid` on it or `waitpid` | `open` fails: a thread waits for each child |
 //! | `sync/` | locks that a forked child may take; no system call | the same |
@@ -27,6 +28,7 @@ pub(crate) mod process;
 pub(crate) mod resolve;
 pub(crate) mod socket;
 pub(crate) mod sync;
+pub(crate) mod thread_usage;
 pub(crate) mod time;
 
 /// Whether the call should be repeated once the descriptor is ready.

@@ -85,7 +85,7 @@ def by_policy() -> None:
 
 
 if __name__ == "__main__":
-    with ferroloop.watch(0.5):
+    with ferroloop.watch(0.5), ferroloop.name_blocking_calls(allow=["import"]):
         assert_type(ferroloop.run(main()), str)
         ferroloop.run(messages())
     by_hand()
