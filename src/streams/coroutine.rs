@@ -65,8 +65,8 @@ enum Phase {
 /// A coroutine, made by a method of a native reader or writer.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct StreamCoroutine {
-    /// The reader or writer.
-    stream: Py<PyAny>,
+    /// The reader or writer. Never `None`, except while the object is created.
+    stream: Option<Py<PyAny>>,
     /// That of the reader; of a writer, if its reader is a native one.
     state: Option<Py<StreamReaderState>>,
     operation: Operation,
@@ -93,7 +93,7 @@ impl StreamCoroutine {
         operation: Operation,
     ) -> Self {
         Self {
-            stream: stream.clone().unbind(),
+            stream: Some(stream.clone().unbind()),
             state: state.map(Bound::unbind),
             operation,
             phase: AttachedCell::new(Phase::New),
@@ -101,6 +101,10 @@ impl StreamCoroutine {
             waiter: AttachedCell::new(None),
             delegate: AttachedCell::new(None),
         }
+    }
+
+    fn stream<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.stream.as_ref().expect("set by new()").bind(py)
     }
 
     fn advance<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, CoroutineStep<'py>> {
@@ -176,7 +180,7 @@ impl StreamCoroutine {
         let taken = state.contents.take(py, wanted)?;
         if state.paused.get(py) {
             let resume = intern!(py, "_maybe_resume_transport");
-            call::call_method(self.stream.bind(py), resume, [])?;
+            call::call_method(self.stream(py), resume, [])?;
         }
         Ok(Attempt::Done(taken.into_any()))
     }
@@ -212,7 +216,7 @@ impl StreamCoroutine {
             return Ok(Attempt::Delegate);
         }
         let flows = || -> PyResult<bool> {
-            let writer = self.stream.bind(py);
+            let writer = self.stream(py);
             let transport = writer.getattr(intern!(py, "_transport"))?;
             if call::call_method(&transport, intern!(py, "is_closing"), [])?.is_truthy()? {
                 return Ok(false);
@@ -260,7 +264,7 @@ impl StreamCoroutine {
     /// Starts asyncio's coroutine.
     #[cold]
     fn delegate<'py>(&self, py: Python<'py>) -> PyOutcome<'py, CoroutineStep<'py>> {
-        let stream = self.stream.bind(py);
+        let stream = self.stream(py);
         let coroutine = match &self.operation {
             Operation::Read(wanted) => call_original(stream, "read", (*wanted,)),
             Operation::ReadExactly(wanted) => call_original(stream, "readexactly", (*wanted,)),

@@ -32,6 +32,10 @@ impl FreeList {
 }
 
 /// A class with a free list.
+///
+/// The collector tracks an instance before its value is moved in. `__traverse__` must therefore visit
+/// nothing if all fields are zeroed: what it visits is an `Option`, or in one. With debug assertions
+/// [`install`] checks that.
 pub trait Recycled: PyClass {
     /// The free list of the class.
     fn free_list() -> &'static FreeList;
@@ -43,9 +47,39 @@ pub fn install<T: Recycled>(py: Python<'_>) {
     // SAFETY: a live heap type that was neither subclassed nor instantiated yet.
     unsafe {
         let class = class.as_type_ptr();
+        #[cfg(debug_assertions)]
+        assert_empty_when_zeroed(class);
         (*class).tp_alloc = Some(alloc::<T>);
         (*class).tp_free = Some(free::<T>);
         ffi::PyType_Modified(class);
+    }
+}
+
+/// Panics if the collector would visit objects of an instance whose value is not there yet.
+///
+/// # Safety
+/// The thread must be attached; `class` is a live heap type with a collector header.
+#[cfg(debug_assertions)]
+unsafe fn assert_empty_when_zeroed(class: *mut ffi::PyTypeObject) {
+    use std::ffi::{c_int, c_void};
+
+    unsafe extern "C" fn is_class(object: *mut ffi::PyObject, class: *mut c_void) -> c_int {
+        c_int::from(object.cast() != class)
+    }
+    // SAFETY: the memory of an instance, zeroed, which only this function knows. It owns a reference
+    // to its class, as each instance of a heap type does.
+    unsafe {
+        let object = ffi::PyType_GenericAlloc(class, 0);
+        if object.is_null() {
+            return ffi::PyErr_Clear();
+        }
+        let visited_other = (*class)
+            .tp_traverse
+            .is_some_and(|traverse| traverse(object, is_class, class.cast()) != 0);
+        ffi::PyObject_GC_UnTrack(object.cast());
+        ffi::PyObject_GC_Del(object.cast());
+        ffi::Py_DECREF(class.cast());
+        assert!(!visited_other, "__traverse__ must visit nothing if all fields are zeroed");
     }
 }
 
