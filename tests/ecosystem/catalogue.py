@@ -38,6 +38,11 @@ PROGRAMS = (
         ("gunicorn", "uvicorn-worker", "uvicorn"),
     ),
     Program(
+        "servers_by_name",
+        "The commands of docs/SERVERS.md: gunicorn with three worker classes, granian ...",
+        ("gunicorn", "uvicorn-worker", "hypercorn", "granian", "aiohttp"),
+    ),
+    Program(
         "hypercorn_server",
         "hypercorn: HTTP/1.1, HTTP/2 over TLS, WebSockets",
         ("hypercorn", "h2", "wsproto", "httpx"),
