@@ -18,10 +18,14 @@ FINISHED = itertools.count(1)
 
 
 def pytest_configure():
-    # A shell starts background jobs with SIGINT ignored, and children inherit that; some tests send
-    # SIGINT to their children.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell starts background jobs with SIGINT ignored, and `nohup` does so with SIGHUP. Children
+    # inherit that, and some tests send them these signals.
+    for number, default in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 def pytest_addoption(parser):
