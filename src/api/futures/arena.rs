@@ -86,7 +86,7 @@ impl FutureSlot {
         })
     }
 
-    /// Takes the future out, to poll or to drop it. None if it is being polled or was dropped.
+    /// Takes the future out, to drop it. None if it is being polled or was dropped.
     ///
     /// # Errors
     /// If this is not the future's thread.
@@ -95,12 +95,31 @@ impl FutureSlot {
         self.with_slot(|future| future.take()).ok_or(WrongThread)
     }
 
-    /// Stores the future again that [`FutureSlot::take`] returned.
+    /// Calls `poll` with the future, which is not in the arena meanwhile. None if it is being polled
+    /// or was dropped. Looks for the arena of the thread once, which is not cheap.
+    ///
+    /// # Errors
+    /// If this is not the future's thread.
     #[inline]
-    pub fn restore(&self, future: LocalFuture) {
-        let mut future = Some(future);
-        self.with_slot(|stored| *stored = future.take());
-        debug_assert!(future.is_none(), "a future is restored in the thread that took it");
+    pub fn poll_with<R>(
+        &self,
+        poll: impl FnOnce(&mut LocalFuture) -> R,
+    ) -> Result<Option<R>, WrongThread> {
+        let here = |arena: &Arena| {
+            if !Arc::ptr_eq(&arena.shared, &self.shared) {
+                return Err(WrongThread);
+            }
+            let taken = arena.slots.borrow_mut().get_mut(self.key).and_then(Option::take);
+            Ok(taken.map(|mut future| {
+                let polled = poll(&mut future);
+                // The slot cannot be freed while `self` is used.
+                if let Some(stored) = arena.slots.borrow_mut().get_mut(self.key) {
+                    *stored = Some(future);
+                }
+                polled
+            }))
+        };
+        ARENA.try_with(here).unwrap_or(Err(WrongThread))
     }
 
     /// Drops the future if this is its thread; otherwise asks that thread to drop it.
@@ -242,9 +261,22 @@ mod tests {
     #[test]
     fn another_thread_cannot_take_it() {
         let (slot, _, _) = slot();
-        let taken = thread::spawn(move || (slot.take().is_err(), slot)).join().unwrap();
+        let refused = move || (slot.take().is_err() && slot.poll_with(|_| ()).is_err(), slot);
+        let taken = thread::spawn(refused).join().unwrap();
         assert!(taken.0);
         assert!(taken.1.take().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_future_that_is_polled_is_neither_polled_nor_dropped_again() {
+        let (slot, count, _) = slot();
+        let again = slot.poll_with(|_| {
+            assert!(matches!(slot.release(), Release::Done));
+            slot.poll_with(|_| ()).unwrap()
+        });
+        assert_eq!((again.unwrap(), count.load(Ordering::SeqCst)), (Some(None), 0));
+        slot.release();
+        assert_eq!((slot.poll_with(|_| ()).unwrap(), count.load(Ordering::SeqCst)), (None, 1));
     }
 
     #[test]

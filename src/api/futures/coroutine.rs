@@ -186,19 +186,19 @@ impl RustCoroutine {
                 Resumed::Return(_) => drop(self.waiter.take(py)),
             }
         }
-        let Ok(future) = self.slot.take() else {
+        // The future is kept even if it is done: `finish` drops it.
+        let polled = self.slot.poll_with(|future| {
+            binding.future_waker.state().begin_poll();
+            budget::renewed(|| {
+                panic::catch(|| future.as_mut().poll(&mut Context::from_waker(&binding.waker)))
+            })
+        });
+        let Ok(polled) = polled else {
             return Err(PyRuntimeError::new_err(
                 "the Rust future was made in another thread than the one that runs the loop",
             ));
         };
-        let mut future = future.ok_or_else(closed)?;
-        binding.future_waker.state().begin_poll();
-        let polled = budget::renewed(|| {
-            panic::catch(|| future.as_mut().poll(&mut Context::from_waker(&binding.waker)))
-        });
-        // Restored even if it is done: `finish` drops it.
-        self.slot.restore(future);
-        match polled {
+        match polled.ok_or_else(closed)? {
             Ok(Poll::Ready(result)) => Ok(Resumption::Done(result?.into_bound(py))),
             Ok(Poll::Pending) => self.wait(py, binding),
             Err(message) => Err(panicked(&message)),
