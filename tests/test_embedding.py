@@ -666,6 +666,24 @@ class TestPorted:
 
         flavour.run(main())
 
+    def test_a_class_that_is_iterated(self, flavour, ported):
+        async def main():
+            queue = ported.Queue()
+            received = anext(queue)
+            await asyncio.sleep(0)
+            queue.put(1)
+            assert await received == 1
+            if ported.is_ours:
+                # With the original a cancelled step may still receive, and lose, a number.
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(queue), 0.001)
+            for number in range(3):
+                queue.put(number)
+            queue.close()
+            assert [number async for number in queue] == [0, 1, 2]
+
+        flavour.run(main())
+
     def test_cancelling_drops_the_rust_future(self, flavour, ported):
         async def main():
             before = ported.dropped()

@@ -5,12 +5,13 @@
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[cfg(not(feature = "original"))]
 use ferroloop_async_runtimes as pyo3_async_runtimes;
 use futures_util::{Stream, StreamExt};
-use pyo3::exceptions::PyLookupError;
+use pyo3::exceptions::{PyLookupError, PyStopAsyncIteration};
 use pyo3::prelude::*;
 use pyo3_async_runtimes::TaskLocals;
 use pyo3_async_runtimes::tokio::{
@@ -18,6 +19,7 @@ use pyo3_async_runtimes::tokio::{
     into_future, into_stream_v1, into_stream_v2, into_stream_with_locals_v1, run,
     run_until_complete, scope,
 };
+use tokio::sync::mpsc;
 
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
@@ -183,6 +185,45 @@ mod ferroloop_ported {
             tokio::time::sleep(Duration::from_secs_f64(*seconds)).await;
             Ok(*seconds)
         })
+    }
+
+    /// A queue of numbers, which is an asynchronous iterator: a class as many extensions have.
+    #[pyclass(frozen)]
+    struct Queue {
+        sender: Mutex<Option<mpsc::UnboundedSender<u64>>>,
+        receiver: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<u64>>>,
+    }
+
+    #[pymethods]
+    impl Queue {
+        #[new]
+        fn new() -> Self {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
+            Self { sender: Mutex::new(Some(sender)), receiver }
+        }
+
+        fn put(&self, number: u64) -> PyResult<()> {
+            let sender = self.sender.lock().unwrap();
+            let closed = || PyLookupError::new_err("closed");
+            sender.as_ref().ok_or_else(closed)?.send(number).map_err(|_| closed())
+        }
+
+        fn close(&self) {
+            drop(self.sender.lock().unwrap().take());
+        }
+
+        fn __aiter__(slf: Py<Self>) -> Py<Self> {
+            slf
+        }
+
+        fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+            let receiver = self.receiver.clone();
+            future_into_py(py, async move {
+                let number = receiver.lock().await.recv().await;
+                number.ok_or_else(|| PyStopAsyncIteration::new_err(()))
+            })
+        }
     }
 
     /// Run the program in a thread that does not hold the GIL, as any program begins.
