@@ -4,8 +4,10 @@
 
 Each sample is the time of one `await` in a coroutine on an otherwise idle loop: the Rust
 future is made, polled, woken once and polled again, and its result is returned to Python. The same
-future runs on ferroloop's loop and, through pyo3-async-runtimes, on Tokio. Prints the medians
-in microseconds.
+future runs on ferroloop's loop and on Tokio: through pyo3-async-runtimes ("original"), and through
+ferroloop-async-runtimes (`compat/`, "ours"), which has its interface. "There and back" is a Python
+coroutine that a Rust future on Tokio awaits. Prints the medians in microseconds, and how many times
+as long the original takes.
 """
 
 import asyncio
@@ -40,15 +42,31 @@ async def python_coroutine() -> int:
     return 1
 
 
+def ported_await() -> Any:
+    """Through ferroloop-async-runtimes."""
+    return embed_bench.ported_await(python_coroutine())
+
+
+def tokio_await() -> Any:
+    """Through pyo3-async-runtimes."""
+    return embed_bench.tokio_await(python_coroutine())
+
+
 def main() -> int:
     """Print a table; return 1 if Rust futures are slower than the project promises."""
+    ours, asyncios = ferroloop.new_event_loop, asyncio.SelectorEventLoop
     cases: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "Python coroutine, ferroloop": (python_coroutine, ferroloop.new_event_loop),
-        "Rust coroutine, ferroloop": (embed_bench.coroutine, ferroloop.new_event_loop),
-        "Rust task, ferroloop": (embed_bench.task, ferroloop.new_event_loop),
-        "Tokio, ferroloop": (embed_bench.tokio_future, ferroloop.new_event_loop),
-        "Tokio, asyncio": (embed_bench.tokio_future, asyncio.SelectorEventLoop),
+        "Python coroutine, ferroloop": (python_coroutine, ours),
+        "Rust coroutine, ferroloop": (embed_bench.coroutine, ours),
+        "Rust task, ferroloop": (embed_bench.task, ours),
     }
+    for loop, factory in (("ferroloop", ours), ("asyncio", asyncios)):
+        cases |= {
+            f"Tokio, {loop}, ours": (embed_bench.ported_future, factory),
+            f"Tokio, {loop}, original": (embed_bench.tokio_future, factory),
+            f"there and back, {loop}, ours": (ported_await, factory),
+            f"there and back, {loop}, original": (tokio_await, factory),
+        }
     medians: dict[str, list[float]] = {name: [] for name in cases}
     # In turns, so that other load on the machine affects all cases equally.
     for _ in range(ROUNDS):
@@ -58,10 +76,12 @@ def main() -> int:
     results = {name: statistics.median(found) for name, found in medians.items()}
     for name, median in results.items():
         spread = f"{min(medians[name]):.2f} to {max(medians[name]):.2f}"
-        print(f"{name:30} {median:8.2f} us   ({spread})")
-    tokio = min(results["Tokio, ferroloop"], results["Tokio, asyncio"])
+        original = results.get(name.replace(", ours", ", original"), median)
+        ratio = f"   {original / median:.2f}x" if name.endswith(", ours") else ""
+        print(f"{name:35} {median:8.2f} us   ({spread}){ratio}")
+    tokio = min(results["Tokio, ferroloop, original"], results["Tokio, asyncio, original"])
     ratio = tokio / results["Rust task, ferroloop"]
-    print(f"Tokio takes at least {ratio:.1f} times as long as a task")
+    print(f"pyo3-async-runtimes takes at least {ratio:.1f} times as long as a task")
     # A coroutine is ready in the next turn; a task begins in the next turn and ends one turn later.
     return int(results["Rust coroutine, ferroloop"] >= 1 or ratio < 10)
 

@@ -1,5 +1,5 @@
 //! The same Rust futures on ferroloop's loop, through the C functions for extension modules, and on
-//! Tokio, through pyo3-async-runtimes.
+//! Tokio, through pyo3-async-runtimes and through ferroloop-async-runtimes, which has its interface.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -44,5 +44,27 @@ mod embed_bench {
     #[pyfunction]
     fn tokio_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         pyo3_async_runtimes::tokio::future_into_py(py, next_turn())
+    }
+
+    /// The same, through the crate with the same interface.
+    #[pyfunction]
+    fn ported_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        ferroloop_async_runtimes::tokio::future_into_py(py, next_turn())
+    }
+
+    /// Await a coroutine of Python on Tokio.
+    #[pyfunction]
+    fn tokio_await<'py>(coroutine: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = coroutine.py();
+        let awaited = pyo3_async_runtimes::tokio::into_future(coroutine)?;
+        pyo3_async_runtimes::tokio::future_into_py(py, awaited)
+    }
+
+    /// The same, through the crate with the same interface.
+    #[pyfunction]
+    fn ported_await<'py>(coroutine: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = coroutine.py();
+        let awaited = ferroloop_async_runtimes::tokio::into_future(coroutine)?;
+        ferroloop_async_runtimes::tokio::future_into_py(py, awaited)
     }
 }
