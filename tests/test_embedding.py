@@ -754,6 +754,48 @@ class TestPorted:
         with pytest.raises(RuntimeError, match="no running event loop"):
             ported.rust_sleep(0)
 
+    @pytest.mark.only("asyncio")
+    @pytest.mark.mode("plain")
+    def test_an_interpreter_that_exits_during_a_call(self, flavour, ported):
+        """Before 3.14 CPython unwinds the stack of a thread that waits for the GIL then, at which
+        Rust aborts the process.
+        """
+        if not ported.is_ours:
+            pytest.skip("aborts")
+        program = """
+import asyncio, sys, time
+import ferroloop_ported
+
+class SlowLoop(asyncio.SelectorEventLoop):
+    def call_soon_threadsafe(self, *args, **kwargs):
+        super().call_soon_threadsafe(*args, **kwargs)
+        # The interpreter exits while this thread waits.
+        time.sleep(0.3)
+
+class SlowExit:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.6)
+
+async def main():
+    return await ferroloop_ported.rust_sleep(0.001)
+
+# Not in this module: the frame of the waiting thread keeps that alive.
+sys.alive = SlowExit()
+
+with asyncio.Runner(loop_factory=SlowLoop) as runner:
+    print(runner.run(main()))
+"""
+        paths = [str(Path(ported.__file__).parent), *filter(None, sys.path)]
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "0.001\n", "")
+
 
 @pytest.mark.timeout(60)
 def test_sub_interpreters_are_refused():

@@ -27,6 +27,7 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
+mod at_exit;
 mod completion;
 pub mod err;
 #[allow(unsafe_code, reason = "calls C functions")]

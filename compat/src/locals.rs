@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
+use crate::at_exit;
 use crate::ferroloop::{Closed, Handle};
 
 /// Returns the loop that runs in this thread.
@@ -43,6 +46,10 @@ impl TaskLocals {
     pub fn new(event_loop: Bound<'_, PyAny>) -> Self {
         let context = event_loop.py().None();
         let handle = handle(&event_loop);
+        if handle.is_none() {
+            // Fails only while the interpreter exits, when it is too late.
+            let _ = at_exit::prepare(event_loop.py());
+        }
         let event_loop = Arc::new(EventLoop { object: event_loop.unbind(), handle });
         Self(Arc::new(Inner { event_loop, context }))
     }
@@ -104,10 +111,8 @@ impl TaskLocals {
             None => {
                 let locals = self.clone();
                 // This thread must not wait for the GIL: it runs other futures.
-                crate::tokio::get_runtime().spawn_blocking(move || {
-                    // While the interpreter shuts down no loop runs.
-                    Python::try_attach(|py| locals.call_soon(py, function));
-                });
+                crate::tokio::get_runtime()
+                    .spawn_blocking(move || at_exit::attach(|py| locals.call_soon(py, function)));
             }
         }
     }
@@ -164,9 +169,18 @@ impl TaskLocals {
 
 /// A handle of the loop if it is one of ferroloop.
 fn handle(event_loop: &Bound<'_, PyAny>) -> Option<Handle> {
-    // Without an import: a loop of ferroloop has been imported.
-    let modules = event_loop.py().import("sys").ok()?.getattr("modules").ok()?;
-    modules.contains("ferroloop._ferroloop").ok()?.then(|| Handle::of(event_loop).ok())?
+    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = event_loop.py();
+    if CLASS.get(py).is_none() {
+        // Without an import: a loop of ferroloop has been imported.
+        let modules = py.import(intern!(py, "sys")).ok()?.getattr(intern!(py, "modules")).ok()?;
+        let native = modules.get_item(intern!(py, "ferroloop._ferroloop")).ok()?;
+        let class = native.getattr("EventLoop").ok()?;
+        // Another thread may have been faster.
+        let _ = CLASS.set(py, class.unbind());
+    }
+    let is_ours = event_loop.is_instance(CLASS.get(py)?.bind(py)).unwrap_or(false);
+    is_ours.then(|| Handle::of(event_loop).ok())?
 }
 
 type Function = Box<dyn for<'py> FnOnce(&Bound<'py, PyAny>) -> PyResult<()> + Send>;
