@@ -124,8 +124,10 @@ mod protection {
         // SAFETY: both read variables of the interpreter, and need no attached thread.
         let is_ended_by_the_interpreter =
             unsafe { _Py_IsFinalizing() != 0 || pyo3::ffi::Py_IsInitialized() == 0 };
-        while is_ended_by_the_interpreter {
-            std::thread::sleep(Duration::from_secs(3600));
+        if is_ended_by_the_interpreter {
+            loop {
+                std::thread::sleep(Duration::from_secs(3600));
+            }
         }
     }
 
