@@ -72,7 +72,7 @@ const KINDS: &[(&str, Start)] = &[
     ("spawn_blocking", |py| {
         let task = spawn_local(py, async {
             let length = Python::attach(|py| spawn_blocking(py, || vec![1].len()))?;
-            Ok(length.await?)
+            length.await
         })?;
         Ok(task.unbind())
     }),
