@@ -25,7 +25,7 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::ffi::exception::{OrRaise, PyOutcome, check_signals};
-use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::process_state::Locked;
 use crate::interop::error::os_error;
 use crate::interop::imports;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler, current_thread};
@@ -33,7 +33,7 @@ use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler, cu
 /// The value of `signal.set_wakeup_fd()` that means "no descriptor".
 const NO_DESCRIPTOR: RawFd = -1;
 
-static PIPE: AttachedRefCell<Option<Pipe>> = AttachedRefCell::new(None);
+static PIPE: Locked<Option<Pipe>> = Locked::new(None);
 
 struct Pipe {
     writer: Sender,
@@ -41,15 +41,15 @@ struct Pipe {
 }
 
 /// `threading.get_ident()` of the thread whose running loop has installed the pipe; 0 for none.
-static INSTALLED_BY: AttachedCell<u64> = AttachedCell::new(0);
+static INSTALLED_BY: Locked<u64> = Locked::new(0);
 
 /// A weak reference to the loop that gets the signal numbers: the one that added a signal handler
 /// last.
-static RECEIVER: AttachedCell<Option<Py<PyWeakrefReference>>> = AttachedCell::new(None);
+static RECEIVER: Locked<Option<Py<PyWeakrefReference>>> = Locked::new(None);
 
 /// Whether CPython warns about a full pipe.
 #[cfg(Py_3_13)]
-static WARNS_ON_FULL_PIPE: AttachedCell<bool> = AttachedCell::new(true);
+static WARNS_ON_FULL_PIPE: Locked<bool> = Locked::new(true);
 
 /// Creates the pipe if it does not exist. Called for each new loop.
 ///
@@ -92,7 +92,7 @@ pub fn start_delivery(scheduler: &Bound<'_, Scheduler>) -> PyResult<RawFd> {
         // Signals so far belong to the previous listener, if any.
         deliver_numbers(py)?;
         let reference = PyWeakrefReference::new(scheduler)?;
-        RECEIVER.store(py, Some(reference));
+        set_receiver(py, Some(reference));
     }
     INSTALLED_BY.set(py, 0);
     #[cfg(Py_3_13)]
@@ -107,7 +107,7 @@ pub fn start_delivery(scheduler: &Bound<'_, Scheduler>) -> PyResult<RawFd> {
 pub fn stop_delivery(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
     let py = scheduler.py();
     if receiver(py).is_some_and(|receiver| receiver.is(scheduler)) {
-        RECEIVER.store(py, None);
+        set_receiver(py, None);
     }
     scheduler.get().set_has_signal_handlers(py, false);
     // Another loop may be running, and this one closed in one of its callbacks.
@@ -119,7 +119,13 @@ pub fn stop_delivery(scheduler: &Bound<'_, Scheduler>) -> PyResult<()> {
 }
 
 fn receiver(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
-    RECEIVER.get_bound(py)?.upgrade()
+    let reference = RECEIVER.with(py, |receiver| Some(receiver.as_ref()?.clone_ref(py)))?;
+    reference.into_bound(py).upgrade()
+}
+
+fn set_receiver<'py>(py: Python<'py>, reference: Option<Bound<'py, PyWeakrefReference>>) {
+    let before = RECEIVER.replace(py, reference.map(Bound::unbind));
+    drop(before.map(|before| before.into_bound(py)));
 }
 
 /// Does not touch a descriptor that the program has installed instead.
@@ -191,7 +197,7 @@ fn watch_pipe(scheduler: &Bound<'_, Scheduler>, reader: RawFd) {
 /// In a forked child, replaces the inherited pipe. Inherited loops keep watching the same
 /// descriptor numbers; as with asyncio, their signal handlers remain with the parent.
 pub fn after_fork(py: Python<'_>) -> PyResult<()> {
-    RECEIVER.store(py, None);
+    set_receiver(py, None);
     if PIPE.with(py, |pipe| pipe.is_none()) {
         return Ok(());
     }
@@ -256,10 +262,8 @@ fn pipe_ends(py: Python<'_>) -> PyResult<(RawFd, RawFd)> {
     }
     let made = mio::unix::pipe::new();
     let (writer, reader) = made.map_err(|error| os_error(py, &error))?;
-    let pipe = Pipe { writer, reader };
-    let found = numbers(&pipe);
-    PIPE.with(py, |slot| *slot = Some(pipe));
-    Ok(found)
+    // Another thread may have created it in the meantime.
+    Ok(PIPE.with(py, |slot| numbers(slot.get_or_insert(Pipe { writer, reader }))))
 }
 
 /// Handles readability of the pipe.

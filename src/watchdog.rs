@@ -17,7 +17,8 @@ use pyo3::prelude::*;
 
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::interpreter;
-use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::process_state::Locked;
 use crate::ffi::thread_exit;
 use crate::metrics::{Finding, Metrics, Sampler, Spent, StallDetector};
 use crate::reactor::clock;
@@ -33,7 +34,7 @@ const MAXIMUM_PAUSE: Duration = Duration::from_millis(50);
 const MINIMUM_PAUSE: Duration = Duration::from_millis(1);
 
 /// The watchdogs that also watch loops started later.
-static WATCHDOGS: AttachedRefCell<Vec<Weak<Shared>>> = AttachedRefCell::new(Vec::new());
+static WATCHDOGS: Locked<Vec<Weak<Shared>>> = Locked::new(Vec::new());
 
 /// Called in the loop's thread whenever a loop begins to run.
 pub fn loop_runs(py: Python<'_>, metrics: &Arc<Metrics>) {

@@ -12,7 +12,7 @@ use pyo3::types::{PyCFunction, PyDict, PySet};
 use crate::executor::job::{Job, QueuedJob};
 use crate::executor::queue::{NewWorker, Queue};
 use crate::executor::worker::Worker;
-use crate::ffi::objects::cell::AttachedRefCell;
+use crate::ffi::objects::process_state::Locked;
 use crate::sys::fork::Generation;
 
 /// A queue of jobs and its workers in one process. A forked child must create a new one.
@@ -25,8 +25,7 @@ pub struct WorkerThreads {
 static EXITING: AtomicBool = AtomicBool::new(false);
 
 /// Threads to join when the interpreter exits.
-static THREADS: AttachedRefCell<Vec<(Weak<WorkerThreads>, Py<PyAny>)>> =
-    AttachedRefCell::new(Vec::new());
+static THREADS: Locked<Vec<(Weak<WorkerThreads>, Py<PyAny>)>> = Locked::new(Vec::new());
 
 impl WorkerThreads {
     /// No threads yet; at most `limit` threads later.

@@ -1,8 +1,9 @@
 //! Receives into new bytes objects.
 //!
-//! Small messages are received into one buffer that all connections share and copied out of it,
-//! which is cheaper than shrinking an object that was allocated too large. A connection with large
-//! messages receives in place, into objects of the size that it received last.
+//! Small messages are received into one buffer that all connections share (on free-threaded builds,
+//! those of one thread) and copied out of it, which is cheaper than shrinking an object that was
+//! allocated too large. A connection with large messages receives in place, into objects of the size
+//! that it received last.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,7 +14,7 @@ use pyo3::types::{PyByteArray, PyBytes};
 
 use crate::ffi::buffer::{append_filled_by, bytes_filled_by};
 use crate::ffi::exception::PyOutcome;
-use crate::ffi::objects::cell::AttachedRefCell;
+use crate::ffi::objects::process_state::per_thread;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
 
@@ -22,7 +23,7 @@ const SHARED_SIZE: usize = 64 * 1024;
 /// The most bytes received by one call: asyncio's `max_size`.
 pub const MAX_SIZE: usize = 256 * 1024;
 
-static BUFFER: AttachedRefCell<Vec<MaybeUninit<u8>>> = AttachedRefCell::new(Vec::new());
+per_thread!(static BUFFER: Vec<MaybeUninit<u8>> = Vec::new());
 
 /// The number of bytes that a connection is expected to receive next; 0 as long as its messages fit
 /// into the shared buffer.

@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 
 use super::modules::Functions;
 use super::{Lookup, answer};
-use crate::ffi::objects::cell::AttachedRefCell;
+use crate::ffi::objects::process_state::Locked;
 use crate::sys::resolve::{AI_ALL, AI_NUMERICHOST, AI_NUMERICSERV, AI_PASSIVE, AI_V4MAPPED};
 
 /// The hints of `getaddrinfo()`, which determine the result together with address and port.
@@ -36,7 +36,7 @@ type PatternKey = (Hints, bool, bool);
 type Pattern = Option<Arc<Vec<[Py<PyAny>; 4]>>>;
 
 /// The patterns of libc's results so far. Entries are only added.
-static PATTERNS: AttachedRefCell<Vec<(PatternKey, Pattern)>> = AttachedRefCell::new(Vec::new());
+static PATTERNS: Locked<Vec<(PatternKey, Pattern)>> = Locked::new(Vec::new());
 
 /// The result for an address and a port in their usual form; None for anything else.
 #[inline]

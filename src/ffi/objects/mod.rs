@@ -1,6 +1,7 @@
 //! Objects that CPython and the crate share: their memory, slots and registries.
 //!
 //! * `cell.rs`: interior mutability under the GIL;
+//! * `process_state.rs`: state of all loops;
 //! * `object.rs`: type checks, dicts and garbage collector tracking of single objects;
 //! * `slots.rs`: finalizers and the awaiting protocol;
 //! * `instance_pool.rs`, `freelist.rs`: reuse of deallocated instances;
@@ -14,6 +15,7 @@ pub mod descriptor_owners;
 pub mod freelist;
 pub mod instance_pool;
 pub mod object;
+pub mod process_state;
 pub mod shared_buffer;
 pub mod slots;
 mod trashcan;

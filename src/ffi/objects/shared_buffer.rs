@@ -20,7 +20,7 @@ use pyo3::types::PyBytes;
 
 use crate::ffi::buffer::{self, UninitBytes, bytes_filled_by};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
-use crate::ffi::objects::cell::AttachedRefCell;
+use crate::ffi::objects::process_state::per_thread;
 use crate::ffi::ssl_class::{self, SslClass};
 
 /// Bytes in a buffer: the size of one receive, plus two TLS records left over from the previous
@@ -29,7 +29,7 @@ pub const CAPACITY: usize = 288 * 1024;
 /// Maximum number of pooled buffers.
 const POOL_CAPACITY: usize = 4;
 
-static POOL: AttachedRefCell<Vec<Py<SharedBuffer>>> = AttachedRefCell::new(Vec::new());
+per_thread!(static POOL: Vec<Py<SharedBuffer>> = Vec::new());
 
 /// The memory of a buffer.
 enum Memory {

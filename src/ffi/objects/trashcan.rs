@@ -11,8 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::ffi::objects::cell::AttachedCell;
-use crate::ffi::thread_pointer::thread_pointer;
+use crate::ffi::objects::process_state::per_thread;
 
 /// Maximum number of nested deallocators on one stack. A level takes a few hundred bytes of ours,
 /// and what CPython needs for the objects between two of ours.
@@ -22,83 +21,129 @@ const MAX_DEPTH: u32 = 50;
 /// deallocator.
 struct PendingDealloc(*mut ffi::PyObject, ffi::destructor);
 
-// SAFETY: only used with the GIL held.
+// SAFETY: only used by attached threads, of which one takes it.
 unsafe impl Send for PendingDealloc {}
 
-/// Deferred objects, for the outermost deallocator of any thread.
-static PENDING: AttachedCell<Vec<PendingDealloc>> = AttachedCell::new(Vec::new());
-
-/// Whether [`PENDING`] is not empty.
-static HAS_PENDING: AttachedCell<bool> = AttachedCell::new(false);
-
-/// The thread whose deallocators [`DEPTH`] counts. Another thread takes it over only while it is 0.
-/// As deallocators hold the GIL, this is nearly always the running thread, which saves a
-/// thread-local lookup.
-static COUNTED_THREAD: AttachedCell<usize> = AttachedCell::new(0);
-static DEPTH: AttachedCell<u32> = AttachedCell::new(0);
+per_thread!(
+    /// Deferred objects, for the outermost deallocator of any thread; on free-threaded builds, of
+    /// the same thread.
+    static PENDING: Vec<PendingDealloc> = Vec::new()
+);
 
 thread_local! {
-    /// The depth of this thread while [`DEPTH`] belongs to another one, which is inside a
-    /// deallocator that has released the GIL, or was when this process was forked.
+    /// The number of nested deallocators of this thread; with a GIL, only while `DEPTH` belongs to
+    /// another one, which is inside a deallocator that has released the GIL, or was when this
+    /// process was forked.
     static OWN_DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
-/// A running deallocator.
-enum Level {
-    /// Counted by [`DEPTH`].
-    Counted,
-    /// Counted by [`OWN_DEPTH`].
-    Local,
+/// Leaves a level that [`OWN_DEPTH`] counts. Returns the number of levels left.
+#[cfg_attr(not(Py_GIL_DISABLED), cold)]
+fn leave_local() -> u32 {
+    OWN_DEPTH.set(OWN_DEPTH.get() - 1);
+    OWN_DEPTH.get()
 }
 
-impl Level {
-    /// `None` if the maximum depth is reached.
-    #[inline(always)]
-    fn enter(py: Python<'_>) -> Option<Self> {
-        let depth = DEPTH.get(py);
-        if COUNTED_THREAD.get(py) == thread_pointer() && depth < MAX_DEPTH {
-            DEPTH.set(py, depth + 1);
-            return Some(Self::Counted);
-        }
-        Self::enter_slowly(py)
+#[cfg(not(Py_GIL_DISABLED))]
+mod level {
+    use pyo3::prelude::*;
+
+    use super::{MAX_DEPTH, OWN_DEPTH, dealloc_pending, leave_local};
+    use crate::ffi::objects::cell::AttachedCell;
+    use crate::ffi::thread_pointer::thread_pointer;
+
+    /// Whether there are deferred objects.
+    pub static HAS_PENDING: AttachedCell<bool> = AttachedCell::new(false);
+
+    /// The thread whose deallocators [`DEPTH`] counts. Another thread takes it over only while it
+    /// is 0. As deallocators hold the GIL, this is nearly always the running thread, which saves a
+    /// thread-local lookup.
+    static COUNTED_THREAD: AttachedCell<usize> = AttachedCell::new(0);
+    static DEPTH: AttachedCell<u32> = AttachedCell::new(0);
+
+    /// A running deallocator.
+    pub enum Level {
+        /// Counted by [`DEPTH`].
+        Counted,
+        /// Counted by [`OWN_DEPTH`].
+        Local,
     }
 
-    #[cold]
-    fn enter_slowly(py: Python<'_>) -> Option<Self> {
-        let this_thread = thread_pointer();
-        if DEPTH.get(py) == 0 {
-            COUNTED_THREAD.set(py, this_thread);
-            DEPTH.set(py, 1);
-            return Some(Self::Counted);
-        }
-        if COUNTED_THREAD.get(py) == this_thread || OWN_DEPTH.get() >= MAX_DEPTH {
-            return None;
-        }
-        OWN_DEPTH.set(OWN_DEPTH.get() + 1);
-        Some(Self::Local)
-    }
-
-    #[inline(always)]
-    fn leave(self, py: Python<'_>) {
-        let depth = match self {
-            Self::Counted => {
-                let depth = DEPTH.get(py) - 1;
-                DEPTH.set(py, depth);
-                depth
+    impl Level {
+        /// `None` if the maximum depth is reached.
+        #[inline(always)]
+        pub fn enter(py: Python<'_>) -> Option<Self> {
+            let depth = DEPTH.get(py);
+            if COUNTED_THREAD.get(py) == thread_pointer() && depth < MAX_DEPTH {
+                DEPTH.set(py, depth + 1);
+                return Some(Self::Counted);
             }
-            Self::Local => Self::leave_local(),
-        };
-        if depth == 0 && HAS_PENDING.get(py) {
-            dealloc_pending(py);
+            Self::enter_slowly(py)
+        }
+
+        #[cold]
+        fn enter_slowly(py: Python<'_>) -> Option<Self> {
+            let this_thread = thread_pointer();
+            if DEPTH.get(py) == 0 {
+                COUNTED_THREAD.set(py, this_thread);
+                DEPTH.set(py, 1);
+                return Some(Self::Counted);
+            }
+            if COUNTED_THREAD.get(py) == this_thread || OWN_DEPTH.get() >= MAX_DEPTH {
+                return None;
+            }
+            OWN_DEPTH.set(OWN_DEPTH.get() + 1);
+            Some(Self::Local)
+        }
+
+        #[inline(always)]
+        pub fn leave(self, py: Python<'_>) {
+            let depth = match self {
+                Self::Counted => {
+                    let depth = DEPTH.get(py) - 1;
+                    DEPTH.set(py, depth);
+                    depth
+                }
+                Self::Local => leave_local(),
+            };
+            if depth == 0 && HAS_PENDING.get(py) {
+                dealloc_pending(py);
+            }
         }
     }
+}
 
-    #[cold]
-    fn leave_local() -> u32 {
-        OWN_DEPTH.set(OWN_DEPTH.get() - 1);
-        OWN_DEPTH.get()
+#[cfg(Py_GIL_DISABLED)]
+mod level {
+    use pyo3::prelude::*;
+
+    use super::{MAX_DEPTH, OWN_DEPTH, PENDING, dealloc_pending, leave_local};
+
+    /// A running deallocator, counted by [`OWN_DEPTH`].
+    pub struct Level(());
+
+    impl Level {
+        /// `None` if the maximum depth is reached.
+        #[inline(always)]
+        pub fn enter(_py: Python<'_>) -> Option<Self> {
+            let depth = OWN_DEPTH.get();
+            if depth >= MAX_DEPTH {
+                return None;
+            }
+            OWN_DEPTH.set(depth + 1);
+            Some(Self(()))
+        }
+
+        #[inline(always)]
+        pub fn leave(self, py: Python<'_>) {
+            if leave_local() == 0 && PENDING.with(py, |list| !list.is_empty()) {
+                dealloc_pending(py);
+            }
+        }
     }
 }
+
+use level::Level;
 
 /// Runs `free`, the body of `dealloc`, at once; or, if nested too deeply, defers `object`, for
 /// which `dealloc` is called again later. The garbage collector does not track it meanwhile.
@@ -134,10 +179,9 @@ unsafe fn defer(py: Python<'_>, object: *mut ffi::PyObject, dealloc: ffi::destru
     // SAFETY: an object with a collector header that is being deallocated; untracking twice is
     // allowed.
     unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
-    let mut list = PENDING.take(py);
-    list.push(PendingDealloc(object, dealloc));
-    drop(PENDING.replace(py, list));
-    HAS_PENDING.set(py, true);
+    PENDING.with(py, |list| list.push(PendingDealloc(object, dealloc)));
+    #[cfg(not(Py_GIL_DISABLED))]
+    level::HAS_PENDING.set(py, true);
 }
 
 /// Frees the deferred objects, including those deferred meanwhile.
@@ -146,11 +190,15 @@ fn dealloc_pending(py: Python<'_>) {
     // Enter a level, so that deallocators called here do not call this function.
     let Some(level) = Level::enter(py) else { return };
     loop {
-        let mut list = PENDING.take(py);
-        let next = list.pop();
-        HAS_PENDING.set(py, !list.is_empty());
-        // The list's memory is freed with its last entry.
-        drop(if list.is_empty() { list } else { PENDING.replace(py, list) });
+        let next = PENDING.with(py, |list| {
+            let next = list.pop();
+            if list.is_empty() {
+                *list = Vec::new(); // frees its memory
+            }
+            #[cfg(not(Py_GIL_DISABLED))]
+            level::HAS_PENDING.set(py, !list.is_empty());
+            next
+        });
         let Some(PendingDealloc(object, dealloc)) = next else { break };
         // SAFETY: attached, as the calling deallocator is; `dealloc` has deferred the object, to
         // which nothing refers.
