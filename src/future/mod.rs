@@ -31,6 +31,7 @@ pub use methods::{
 use crate::ffi::call;
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
+use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::object;
 use crate::interop::imports;
 use crate::scheduler::{COMMON_LOOP_CLASS, Scheduler};
@@ -124,8 +125,7 @@ const FREE_FUTURES: usize = 1024;
 
 impl Recycled for Future {
     fn free_list() -> &'static FreeList {
-        static FREE_LIST: FreeList = FreeList::new(FREE_FUTURES);
-        &FREE_LIST
+        kept_memory!(FREE_FUTURES)
     }
 }
 

@@ -29,7 +29,9 @@ pub use timer::{TimerHandle, When};
 use crate::ffi::call;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::instance_pool::{self, InstancePool, Pooled};
+use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::object;
+use crate::ffi::objects::slots::original_dealloc;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::scheduler::contexts::{ChosenContext, ContextSlot, ContextState};
@@ -78,9 +80,10 @@ pub(super) const POOL_CAPACITY: usize = 64 * 1024;
 
 impl Pooled for Handle {
     fn pool() -> &'static InstancePool {
-        static POOL: InstancePool = InstancePool::new(POOL_CAPACITY);
-        &POOL
+        kept_memory!(POOL_CAPACITY)
     }
+
+    original_dealloc!();
 
     fn new_empty(py: Python<'_>) -> PyResult<Bound<'_, Self>> {
         Bound::new(py, Self::unscheduled())

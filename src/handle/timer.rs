@@ -12,7 +12,9 @@ use crate::ffi::call;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::instance_pool::{self, InstancePool, Pooled};
+use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::object::HasBase;
+use crate::ffi::objects::slots::original_dealloc;
 use crate::interop::imports;
 use crate::scheduler::contexts::ChosenContext;
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler, Timer};
@@ -73,9 +75,10 @@ pub struct TimerHandle {
 
 impl Pooled for TimerHandle {
     fn pool() -> &'static InstancePool {
-        static POOL: InstancePool = InstancePool::new(POOL_CAPACITY / 4);
-        &POOL
+        kept_memory!(POOL_CAPACITY / 4)
     }
+
+    original_dealloc!();
 
     fn new_empty(py: Python<'_>) -> PyResult<Bound<'_, Self>> {
         let timer = Self::unscheduled(When::default());

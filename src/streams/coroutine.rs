@@ -18,6 +18,7 @@ use crate::ffi::coroutine::{self, CoroutineStep};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::freelist::{FreeList, Recycled};
+use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting, original_dealloc};
 use crate::future::{Future, FutureIterator};
 use crate::scheduler::report::warn_never_awaited;
@@ -323,8 +324,7 @@ pub(super) fn call_original<'py>(
 impl Recycled for StreamCoroutine {
     fn free_list() -> &'static FreeList {
         // One or two exist at a time for each connection that a turn serves.
-        static FREE_LIST: FreeList = FreeList::new(64);
-        &FREE_LIST
+        kept_memory!(64)
     }
 }
 

@@ -30,6 +30,7 @@ pub use step::{StepCallback, step_as_callback};
 
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::freelist::{self, FreeList, Recycled};
+use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::object;
 use crate::ffi::objects::slots::{self, Resumed, SelfAwaiting};
 use crate::ffi::objects::weak_registry::RegistryEntry;
@@ -83,8 +84,7 @@ const FREE_TASKS: usize = 1024;
 
 impl Recycled for Task {
     fn free_list() -> &'static FreeList {
-        static FREE_LIST: FreeList = FreeList::new(FREE_TASKS);
-        &FREE_LIST
+        kept_memory!(FREE_TASKS)
     }
 }
 

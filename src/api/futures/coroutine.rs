@@ -26,6 +26,7 @@ use crate::api::futures::waker::FutureWaker;
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
+use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting, original_dealloc};
 use crate::ffi::panic;
 use crate::future::{Future, FutureIterator, new_object};
@@ -75,8 +76,7 @@ const FREE_COROUTINES: usize = 256;
 
 impl Recycled for RustCoroutine {
     fn free_list() -> &'static FreeList {
-        static FREE_LIST: FreeList = FreeList::new(FREE_COROUTINES);
-        &FREE_LIST
+        kept_memory!(FREE_COROUTINES)
     }
 }
 

@@ -9,27 +9,12 @@ use pyo3::PyClass;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::ffi::objects::cell::AttachedRefCell;
-use crate::ffi::objects::kept_instances;
+use crate::ffi::objects::kept_memory::KeptMemory;
+use crate::ffi::objects::process_state::PerThread;
 
-/// Memory of deallocated instances of exactly one class.
-pub struct FreeList {
-    blocks: AttachedRefCell<Vec<Block>>,
-    capacity: usize,
-}
-
-struct Block(NonNull<ffi::PyObject>);
-
-// SAFETY: memory of deallocated objects, accessed only with the GIL held.
-unsafe impl Send for Block {}
-
-impl FreeList {
-    /// A list that keeps at most `capacity` instances: those of a burst, which would otherwise start
-    /// collections. Their memory is not returned to the allocator.
-    pub const fn new(capacity: usize) -> Self {
-        Self { blocks: AttachedRefCell::new(Vec::new()), capacity: kept_instances(capacity) }
-    }
-}
+/// Memory of deallocated instances of exactly one class: those of a burst, which would otherwise
+/// start collections. It is not returned to the allocator.
+pub type FreeList = PerThread<KeptMemory>;
 
 /// A class with a free list.
 ///
@@ -37,7 +22,7 @@ impl FreeList {
 /// nothing if all fields are zeroed: what it visits is an `Option`, or in one. With debug assertions
 /// [`install`] checks that.
 pub trait Recycled: PyClass {
-    /// The free list of the class.
+    /// The free list of the class, made by [`kept_memory!`](super::kept_memory::kept_memory).
     fn free_list() -> &'static FreeList;
 }
 
@@ -93,8 +78,8 @@ unsafe extern "C" fn alloc<T: Recycled>(
     unsafe {
         let py = Python::assume_attached();
         if class == T::type_object_raw(py) {
-            if let Some(block) = T::free_list().blocks.with(py, Vec::pop) {
-                let object = block.0.as_ptr();
+            if let Some(block) = T::free_list().with(py, KeptMemory::take) {
+                let object = block.as_ptr();
                 let size = (*class).tp_basicsize.unsigned_abs();
                 object.cast::<u8>().write_bytes(0, size);
                 ffi::PyObject_Init(object, class);
@@ -115,23 +100,11 @@ unsafe extern "C" fn free<T: Recycled>(memory: *mut std::ffi::c_void) {
         // The header records that a finalizer ran: such memory cannot be reused.
         if ffi::Py_TYPE(object) == T::type_object_raw(py)
             && ffi::PyObject_GC_IsFinalized(object) == 0
-            && NonNull::new(object).is_some_and(|block| keep::<T>(py, Block(block)))
+            && NonNull::new(object)
+                .is_some_and(|block| T::free_list().with(py, |list| list.keep(block)))
         {
             return;
         }
         ffi::PyObject_GC_Del(memory);
     }
-}
-
-/// Adds `block` to the list unless the list is full.
-#[inline(always)]
-fn keep<T: Recycled>(py: Python<'_>, block: Block) -> bool {
-    let list = T::free_list();
-    list.blocks.with(py, |blocks| {
-        let has_capacity = blocks.len() < list.capacity;
-        if has_capacity {
-            blocks.push(block);
-        }
-        has_capacity
-    })
 }

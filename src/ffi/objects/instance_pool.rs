@@ -16,40 +16,22 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::{Borrowed, PyClass};
 
-use crate::ffi::objects::cell::AttachedRefCell;
-use crate::ffi::objects::kept_instances;
+use crate::ffi::objects::kept_memory::KeptMemory;
+use crate::ffi::objects::process_state::PerThread;
 use crate::ffi::objects::trashcan::with_bounded_depth;
 
-/// Pooled instances of exactly one class.
-pub struct InstancePool {
-    instances: AttachedRefCell<Vec<PooledInstance>>,
-    capacity: usize,
-    /// The deallocator that PyO3 made.
-    original_dealloc: AtomicPtr<()>,
-}
-
-/// An untracked instance with a valid, empty value and a reference count of zero.
-struct PooledInstance(NonNull<ffi::PyObject>);
-
-// SAFETY: touched only with the GIL held.
-unsafe impl Send for PooledInstance {}
-
-impl InstancePool {
-    /// A pool of at most `capacity` instances.
-    pub const fn new(capacity: usize) -> Self {
-        Self {
-            instances: AttachedRefCell::new(Vec::new()),
-            capacity: kept_instances(capacity),
-            original_dealloc: AtomicPtr::new(std::ptr::null_mut()),
-        }
-    }
-}
+/// Pooled instances of exactly one class: untracked, with a valid, empty value and a reference count
+/// of zero.
+pub type InstancePool = PerThread<KeptMemory>;
 
 /// A class whose exact instances are pooled. It must have weak references, no `__del__` and no
 /// `__dict__`.
 pub trait Pooled: PyClass {
-    /// The pool of its instances.
+    /// The pool of its instances, made by [`kept_memory!`](super::kept_memory::kept_memory).
     fn pool() -> &'static InstancePool;
+
+    /// Where the deallocator made by PyO3 is stored.
+    fn original_dealloc() -> &'static AtomicPtr<()>;
 
     /// A new object in the state in which [`Pooled::empty`] leaves one.
     fn new_empty(py: Python<'_>) -> PyResult<Bound<'_, Self>>;
@@ -64,14 +46,14 @@ pub trait Pooled: PyClass {
 /// Installs the deallocator of the class. A second call does nothing.
 pub fn install<T: Pooled>(py: Python<'_>) {
     let class = py.get_type::<T>();
-    if !T::pool().original_dealloc.load(Ordering::Relaxed).is_null() {
+    if !T::original_dealloc().load(Ordering::Relaxed).is_null() {
         return;
     }
     // SAFETY: a live heap type that was neither subclassed nor instantiated yet.
     unsafe {
         let class = class.as_type_ptr();
         let original = (*class).tp_dealloc.map_or(std::ptr::null_mut(), |f| f as *mut ());
-        T::pool().original_dealloc.store(original, Ordering::Relaxed);
+        T::original_dealloc().store(original, Ordering::Relaxed);
         (*class).tp_dealloc = Some(dealloc::<T>);
         ffi::PyType_Modified(class);
     }
@@ -80,11 +62,11 @@ pub fn install<T: Pooled>(py: Python<'_>) {
 /// An empty instance of exactly `T`, not tracked by the garbage collector.
 #[inline(always)]
 pub fn empty_object<T: Pooled>(py: Python<'_>) -> PyResult<Bound<'_, T>> {
-    if let Some(instances) = T::pool().instances.with(py, Vec::pop) {
+    if let Some(instance) = T::pool().with(py, KeptMemory::take) {
         // SAFETY: the memory of an instance of exactly `T`, untracked and with a valid value: it
         // lacks only its reference count and that to its type, which `PyObject_Init` sets.
         return unsafe {
-            let object = ffi::PyObject_Init(instances.0.as_ptr(), T::type_object_raw(py));
+            let object = ffi::PyObject_Init(instance.as_ptr(), T::type_object_raw(py));
             Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked())
         };
     }
@@ -119,20 +101,13 @@ unsafe fn pool_or_free<T: Pooled>(object: *mut ffi::PyObject) {
                 ffi::PyObject_ClearWeakRefs(object);
             }
             T::empty(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
-            let pool = T::pool();
-            let kept = pool.instances.with(py, |instances| {
-                let has_capacity = instances.len() < pool.capacity;
-                if has_capacity {
-                    instances.push(PooledInstance(NonNull::new_unchecked(object)));
-                }
-                has_capacity
-            });
-            if kept {
+            let instance = NonNull::new_unchecked(object);
+            if T::pool().with(py, |instances| instances.keep(instance)) {
                 ffi::Py_DECREF(class.cast());
                 return;
             }
         }
-        let original = T::pool().original_dealloc.load(Ordering::Relaxed);
+        let original = T::original_dealloc().load(Ordering::Relaxed);
         let original: ffi::destructor = std::mem::transmute(original);
         original(object);
     }

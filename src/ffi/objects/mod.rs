@@ -4,7 +4,7 @@
 //! * `process_state.rs`: state of all loops;
 //! * `object.rs`: type checks, dicts and garbage collector tracking of single objects;
 //! * `slots.rs`: finalizers and the awaiting protocol;
-//! * `instance_pool.rs`, `freelist.rs`: reuse of deallocated instances;
+//! * `instance_pool.rs`, `freelist.rs`, `kept_memory.rs`: reuse of deallocated instances;
 //! * `trashcan.rs`: bounds the nesting of deallocators;
 //! * `weak_registry.rs`: live objects, without weak references;
 //! * `descriptor_owners.rs`: which object owns a descriptor;
@@ -14,15 +14,10 @@ pub mod cell;
 pub mod descriptor_owners;
 pub mod freelist;
 pub mod instance_pool;
+pub mod kept_memory;
 pub mod object;
 pub mod process_state;
 pub mod shared_buffer;
 pub mod slots;
 mod trashcan;
 pub mod weak_registry;
-
-/// How many instances a pool or free list keeps that was made for `capacity` of them. None under a
-/// memory checker, to which the use of a kept instance would look valid.
-const fn kept_instances(capacity: usize) -> usize {
-    if cfg!(keep_no_instances) { 0 } else { capacity }
-}
