@@ -8,15 +8,17 @@ use pyo3::PyClass;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::object;
+use crate::ffi::objects::process_state::Locked;
 
 /// Descriptors and their owners.
-pub struct DescriptorOwners(AttachedRefCell<BTreeMap<RawFd, OwnerPointer>>);
+pub struct DescriptorOwners(Locked<BTreeMap<RawFd, OwnerPointer>>);
 
 #[derive(Clone, Copy, PartialEq)]
 struct OwnerPointer(NonNull<ffi::PyObject>);
 
-// SAFETY: the pointer is only dereferenced with the GIL held, while the object lives.
+// SAFETY: the pointer is only dereferenced while the owners are borrowed, while the object lives.
 unsafe impl Send for OwnerPointer {}
 
 /// Part of an object that owns a descriptor; dropping it removes the entry.
@@ -43,6 +45,7 @@ impl Ownership {
         let size = unsafe { (*ffi::Py_TYPE(owner.as_ptr())).tp_basicsize }.unsigned_abs();
         assert!((start..start + size).contains(&here), "an ownership claims for its own object");
         self.release(py);
+        object::enable_try_incref(owner);
         let object = NonNull::new(owner.as_ptr()).expect("a bound object is not null");
         self.entry.set(py, Some((fd, OwnerPointer(object))));
         self.owners.0.with(py, |owners| owners.insert(fd, OwnerPointer(object)));
@@ -69,17 +72,16 @@ impl Drop for Ownership {
 impl DescriptorOwners {
     /// No owners.
     pub const fn new() -> Self {
-        Self(AttachedRefCell::new(BTreeMap::new()))
+        Self(Locked::new(BTreeMap::new()))
     }
 
     /// The owner of `fd`, unless it is being deallocated right now.
     pub fn get<'py>(&self, py: Python<'py>, fd: RawFd) -> Option<Bound<'py, PyAny>> {
         self.0.with(py, |owners| {
-            let object = owners.get(&fd)?.0.as_ptr();
-            // SAFETY: owners are live, since they release their descriptor when they are dropped;
-            // one whose reference count is zero is being deallocated. An incref runs no Python
-            // code.
-            unsafe { (ffi::Py_REFCNT(object) > 0).then(|| Bound::from_borrowed_ptr(py, object)) }
+            let owner = owners.get(&fd)?;
+            // SAFETY: owners are live, since one that is dropped, for which it waits for the end of
+            // this borrow, releases its descriptor.
+            unsafe { object::try_incref(py, owner.0) }
         })
     }
 }

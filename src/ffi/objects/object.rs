@@ -1,6 +1,7 @@
 //! Functions on objects that need raw pointers.
 
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
@@ -237,8 +238,54 @@ fn is_collected<T>(object: &Bound<'_, T>) -> bool {
 }
 
 /// Whether there are references to the object besides the caller's.
+///
+/// On free-threaded builds also if another thread has created the object.
 #[inline(always)]
 pub fn is_shared<T>(object: &Bound<'_, T>) -> bool {
+    #[cfg(not(Py_GIL_DISABLED))]
     // SAFETY: a live object; only its reference count is read.
-    unsafe { ffi::Py_REFCNT(object.as_ptr()) > 1 }
+    unsafe {
+        ffi::Py_REFCNT(object.as_ptr()) > 1
+    }
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: a live object; the call only reads its reference counts.
+    unsafe {
+        ffi::PyUnstable_Object_IsUniquelyReferenced(object.as_ptr()) == 0
+    }
+}
+
+/// Prepares an object for [`try_incref`] by other threads.
+#[inline(always)]
+pub fn enable_try_incref<T>(object: &Bound<'_, T>) {
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: a live object, attached.
+    unsafe {
+        ffi::PyUnstable_EnableTryIncRef(object.as_ptr());
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    let _ = object;
+}
+
+/// A new reference to an object, unless it is being deallocated. Runs no Python code.
+///
+/// # Safety
+/// The memory must be that of an object on which [`enable_try_incref`] was called, and must not be
+/// freed during the call.
+#[inline(always)]
+pub unsafe fn try_incref(
+    py: Python<'_>,
+    object: NonNull<ffi::PyObject>,
+) -> Option<Bound<'_, PyAny>> {
+    let object = object.as_ptr();
+    #[cfg(not(Py_GIL_DISABLED))]
+    // SAFETY: the caller guarantees a valid object; one whose reference count is zero is being
+    // deallocated and must not be resurrected.
+    unsafe {
+        (ffi::Py_REFCNT(object) > 0).then(|| Bound::from_borrowed_ptr(py, object))
+    }
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: guaranteed by the caller; if it succeeds, the call makes a new reference.
+    unsafe {
+        (ffi::PyUnstable_TryIncRef(object) != 0).then(|| Bound::from_owned_ptr(py, object))
+    }
 }

@@ -4,39 +4,63 @@
 //! [`RegistryEntry`] which, dropped with the object, removes it from the registry.
 
 use std::ptr::NonNull;
+#[cfg(Py_GIL_DISABLED)]
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pyo3::PyClass;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::object;
+use crate::ffi::objects::process_state::{Locked, Published};
 
 const UNREGISTERED: u32 = u32::MAX;
 
+/// The number of parts of a registry. On free-threaded builds each thread registers objects in a
+/// part of its own, as long as there are not more threads, so that loops do not wait for each other.
+const PARTS: usize = if cfg!(Py_GIL_DISABLED) { 64 } else { 1 };
+
 /// Pointers to the registered objects, in no particular order.
-pub struct WeakRegistry(AttachedRefCell<Vec<Registered>>);
+pub struct WeakRegistry([Part; PARTS]);
+
+/// On a cache line of its own.
+#[cfg_attr(Py_GIL_DISABLED, repr(align(64)))]
+struct Part(Locked<Vec<Registered>>);
 
 /// A registered object, and the address of its index.
 #[derive(Clone, Copy)]
 struct Registered {
     object: NonNull<ffi::PyObject>,
-    index: NonNull<AttachedCell<u32>>,
+    index: NonNull<Index>,
 }
 
-// SAFETY: the pointers are only dereferenced with the GIL held, while the object lives.
+// SAFETY: the pointers are only dereferenced while the part is borrowed, while the object lives.
 unsafe impl Send for Registered {}
+
+/// The index of an object in its part. Read and written while the part is borrowed, except to see
+/// whether the object is registered.
+type Index = Published<u32>;
 
 /// Part of an object that can be registered in a [`WeakRegistry`]; dropping it unregisters the
 /// object.
 pub struct RegistryEntry {
-    index: AttachedCell<u32>,
+    index: Index,
+    /// The part of the registry that was chosen when the object was registered.
+    #[cfg(Py_GIL_DISABLED)]
+    part: AtomicU32,
     registry: &'static WeakRegistry,
 }
 
 impl RegistryEntry {
     /// An entry that is not registered yet.
-    pub const fn new(registry: &'static WeakRegistry) -> Self {
-        Self { index: AttachedCell::new(UNREGISTERED), registry }
+    #[inline(always)]
+    pub fn new(registry: &'static WeakRegistry) -> Self {
+        Self {
+            index: Index::new(UNREGISTERED),
+            #[cfg(Py_GIL_DISABLED)]
+            part: AtomicU32::new(0),
+            registry,
+        }
     }
 
     /// Registers `owner`, which must contain this entry.
@@ -51,20 +75,34 @@ impl RegistryEntry {
         // SAFETY: only the type's size is read.
         let size = unsafe { (*ffi::Py_TYPE(owner.as_ptr())).tp_basicsize }.unsigned_abs();
         assert!((start..start + size).contains(&here), "a registry entry registers its own object");
-        if self.index.get(py) != UNREGISTERED {
+        if self.is_registered(py) {
             return;
         }
+        object::enable_try_incref(owner);
+        #[cfg(Py_GIL_DISABLED)]
+        self.part.store(PART.with(|part| *part), Ordering::Relaxed);
         let entry = Registered {
             object: NonNull::new(owner.as_ptr()).expect("a bound object is not null"),
             index: NonNull::from(&self.index),
         };
-        self.registry.0.with(py, |entries| {
-            self.index.set(py, u32::try_from(entries.len()).unwrap_or(UNREGISTERED - 1));
+        self.part().0.with(py, |entries| {
+            let index = u32::try_from(entries.len()).unwrap_or(UNREGISTERED - 1);
+            self.index.set(py, index);
             entries.push(entry);
         });
     }
 
+    /// The part of the registry that contains the object.
+    #[inline(always)]
+    fn part(&self) -> &'static Part {
+        #[cfg(not(Py_GIL_DISABLED))]
+        return &self.registry.0[0];
+        #[cfg(Py_GIL_DISABLED)]
+        return &self.registry.0[self.part.load(Ordering::Relaxed) as usize];
+    }
+
     /// Whether the object is registered.
+    #[inline(always)]
     pub fn is_registered(&self, py: Python<'_>) -> bool {
         self.index.get(py) != UNREGISTERED
     }
@@ -76,8 +114,13 @@ impl RegistryEntry {
         if index == UNREGISTERED {
             return;
         }
-        self.index.set(py, UNREGISTERED);
-        self.registry.0.with(py, |entries| {
+        self.part().0.with(py, |entries| {
+            // Another object may have left in the meantime, in another thread.
+            let index = if cfg!(Py_GIL_DISABLED) { self.index.get(py) } else { index };
+            if cfg!(Py_GIL_DISABLED) && index == UNREGISTERED {
+                return;
+            }
+            self.index.set(py, UNREGISTERED);
             entries.swap_remove(index as usize);
             if let Some(moved) = entries.get(index as usize) {
                 // SAFETY: every entry is live, since dropping it unregisters it.
@@ -95,38 +138,46 @@ impl Drop for RegistryEntry {
     }
 }
 
+#[cfg(Py_GIL_DISABLED)]
+thread_local! {
+    /// The part in which this thread registers objects.
+    static PART: u32 = {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % PARTS as u32
+    };
+}
+
 impl WeakRegistry {
     /// An empty registry.
     pub const fn new() -> Self {
-        Self(AttachedRefCell::new(Vec::new()))
+        Self([const { Part(Locked::new(Vec::new())) }; PARTS])
     }
 
     /// Unregisters all objects.
     #[cfg(Py_3_14)]
     pub fn clear(&self, py: Python<'_>) {
-        self.0.with(py, |entries| {
-            for entry in entries.drain(..) {
-                // SAFETY: every entry is live, since dropping it unregisters it.
-                unsafe { entry.index.as_ref() }.set(py, UNREGISTERED);
-            }
-        });
+        for part in &self.0 {
+            part.0.with(py, |entries| {
+                for entry in entries.drain(..) {
+                    // SAFETY: every entry is live, since dropping it unregisters it.
+                    unsafe { entry.index.as_ref() }.set(py, UNREGISTERED);
+                }
+            });
+        }
     }
 
     /// New references to the objects that are not being deallocated right now.
     pub fn snapshot<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        self.0.with(py, |entries| {
-            entries
-                .iter()
-                .filter_map(|entry| {
-                    let object = entry.object.as_ptr();
-                    // SAFETY: entries are live; an object whose reference count is zero is being
-                    // deallocated and must not be resurrected. An incref runs no Python code.
-                    unsafe {
-                        (ffi::Py_REFCNT(object) > 0).then(|| Bound::from_borrowed_ptr(py, object))
-                    }
-                })
-                .collect()
-        })
+        let mut objects = Vec::new();
+        for part in &self.0 {
+            part.0.with(py, |entries| {
+                // SAFETY: entries are live, since dropping one, which waits for the end of this
+                // borrow, unregisters it.
+                let found = |entry: &Registered| unsafe { object::try_incref(py, entry.object) };
+                objects.extend(entries.iter().filter_map(found));
+            });
+        }
+        objects
     }
 }
 
