@@ -78,9 +78,9 @@ pub fn call1<'py>(
 fn call_slot(callable: &Bound<'_, PyAny>) -> Option<ffi::ternaryfunc> {
     // SAFETY: a live object has a live class, of which two fields are read.
     unsafe {
-        let class = &*ffi::Py_TYPE(callable.as_ptr());
-        let has_vectorcall = class.tp_flags & ffi::Py_TPFLAGS_HAVE_VECTORCALL != 0;
-        class.tp_call.filter(|_| !has_vectorcall)
+        let class = ffi::Py_TYPE(callable.as_ptr());
+        let has_vectorcall = ffi::PyType_HasFeature(class, ffi::Py_TPFLAGS_HAVE_VECTORCALL) != 0;
+        (*class).tp_call.filter(|_| !has_vectorcall)
     }
 }
 

@@ -17,6 +17,7 @@ use pyo3::{Borrowed, PyClass};
 
 use crate::ffi::guard::{self, Guard};
 use crate::ffi::method::VectorCall;
+use crate::ffi::objects::process_state::Pointer;
 
 // Not declared by PyO3.
 unsafe extern "C" {
@@ -39,7 +40,7 @@ pub struct FunctionLike {
     /// The class that `self` must be an instance of.
     class: *mut ffi::PyTypeObject,
     /// The first subclass of which an instance was seen, kept alive: most instances are of it.
-    common_class: *mut ffi::PyTypeObject,
+    common_class: Pointer<ffi::PyTypeObject>,
     /// The slot of the method's guard, below [`guard::SLOTS`], if `vectorcall` is the method's own
     /// entry.
     slot: usize,
@@ -94,7 +95,7 @@ pub fn install_in(
         (*this).method = method.into_ptr();
         (*this).model = model.into_ptr();
         (*this).class = class.clone().into_ptr().cast();
-        (*this).common_class = ptr::null_mut();
+        (&raw mut (*this).common_class).write(Pointer::null());
         object
     };
     class.setattr(name, object.clone())?;
@@ -179,7 +180,8 @@ unsafe extern "C" fn call<M: VectorCall, G: Guard<Class = M::Class>>(
         let positional = ffi::PyVectorcall_NARGS(count);
         if positional > 0 {
             let class = ffi::Py_TYPE(*arguments);
-            if (class == (*this).common_class || accepts_class(this, class))
+            if (class == (*this).common_class.get(Python::assume_attached())
+                || accepts_class(this, class))
                 && guard::may_run::<G>(*arguments, (*this).slot)
             {
                 let answer = M::vectorcall(*arguments, arguments.add(1), positional - 1, names);
@@ -200,9 +202,11 @@ unsafe fn accepts_class(this: *mut FunctionLike, class: *mut ffi::PyTypeObject) 
         if ffi::PyType_IsSubtype(class, (*this).class) == 0 {
             return false;
         }
-        if (*this).common_class.is_null() {
+        let py = Python::assume_attached();
+        if (*this).common_class.get(py).is_null() {
             ffi::Py_INCREF(class.cast());
-            (*this).common_class = class;
+            // Not null if two threads get here: then one class is kept alive for nothing.
+            (*this).common_class.replace(py, class);
         }
         true
     }

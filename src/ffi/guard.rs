@@ -6,6 +6,8 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
+#[cfg(Py_GIL_DISABLED)]
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyFunction, PyString};
@@ -13,6 +15,7 @@ use pyo3::{Borrowed, PyClass, ffi, intern};
 
 use crate::ffi::attach::with_attached;
 use crate::ffi::method::{hold, return_to_c};
+use crate::ffi::objects::process_state::Pointer;
 
 /// Maximum number of guarded methods.
 pub(in crate::ffi) const SLOTS: usize = 64;
@@ -33,22 +36,25 @@ pub trait Guard: 'static {
 }
 
 /// A guarded method.
-#[derive(Clone, Copy)]
 struct Slot {
     method: Option<ffi::PyMethodDefPointer>,
     /// The shadowed function and its code object; owned.
-    function: *mut ffi::PyFunctionObject,
-    code: *mut ffi::PyObject,
+    function: Pointer<ffi::PyFunctionObject>,
+    code: Pointer<ffi::PyObject>,
+}
+
+impl Slot {
+    const fn empty() -> Self {
+        Self { method: None, function: Pointer::null(), code: Pointer::null() }
+    }
 }
 
 struct Slots(UnsafeCell<[Slot; SLOTS]>);
 
-// SAFETY: only the holder of the GIL uses it.
+// SAFETY: the methods are written when the module is initialised, the rest is atomic.
 unsafe impl Sync for Slots {}
 
-static TABLE: Slots = Slots(UnsafeCell::new(
-    [Slot { method: None, function: std::ptr::null_mut(), code: std::ptr::null_mut() }; SLOTS],
-));
+static TABLE: Slots = Slots(UnsafeCell::new([const { Slot::empty() }; SLOTS]));
 
 #[inline(always)]
 fn slot(index: usize) -> *mut Slot {
@@ -94,17 +100,27 @@ pub fn install<G: Guard>(py: Python<'_>, names: &[&'static str]) -> PyResult<()>
 pub fn set_shadowed(index: usize, function: &Bound<'_, PyFunction>) {
     assert!(index < SLOTS);
     let py = function.py();
-    let function = function.clone().into_ptr().cast::<ffi::PyFunctionObject>();
-    // SAFETY: a live function, whose code is a live object; the slot is written with the GIL held,
-    // and what it owned is dropped after that.
-    unsafe {
-        let code = ffi::Py_NewRef((*function).func_code);
-        let slot = slot(index);
-        let old = *slot;
-        (*slot).function = function;
-        (*slot).code = code;
-        drop(Bound::from_owned_ptr_or_opt(py, old.function.cast()));
-        drop(Bound::from_owned_ptr_or_opt(py, old.code));
+    // SAFETY: a live function, which owns its code. Read as by `function.__code__`, which would
+    // also raise an audit event.
+    let code: Bound<'_, PyAny> = unsafe {
+        let function = function.as_ptr().cast::<ffi::PyFunctionObject>();
+        Bound::from_borrowed_ptr(py, (*function).func_code)
+    };
+    // SAFETY: `index` is below `SLOTS`.
+    let slot = unsafe { &*slot(index) };
+    if slot.function.get(py).cast() == function.as_ptr() && slot.code.get(py) == code.as_ptr() {
+        return;
+    }
+    // SAFETY: the slot owned both, or they are null.
+    let old = unsafe {
+        let old_code = slot.code.replace(py, code.into_ptr());
+        let function = function.clone().into_ptr().cast::<ffi::PyFunctionObject>();
+        let old_function = slot.function.replace(py, function);
+        [old_code, old_function.cast()].map(|old| Bound::from_owned_ptr_or_opt(py, old))
+    };
+    if cfg!(Py_GIL_DISABLED) {
+        // Another thread may be reading them. Few functions are ever replaced.
+        std::mem::forget(old);
     }
 }
 
@@ -115,25 +131,33 @@ pub fn has_all_code(py: Python<'_>) -> bool {
 
 /// As [`has_all_code`], for the slots from `first` on, up to the first one without a function.
 #[inline]
-pub fn has_code_from(_py: Python<'_>, first: usize) -> bool {
-    // SAFETY: the GIL is held, and nothing below writes.
+pub fn has_code_from(py: Python<'_>, first: usize) -> bool {
+    // SAFETY: no reference to a slot is mutable once the module is initialised.
     let slots = unsafe { &*TABLE.0.get() };
-    slots[first..].iter().take_while(|slot| !slot.function.is_null()).all(has_code)
+    let mut known = slots[first..].iter().take_while(|slot| !slot.function.get(py).is_null());
+    known.all(|slot| has_code(py, slot))
 }
 
 /// Whether the function in the slot still has its original code.
 #[inline(always)]
-pub fn has_code_of(_py: Python<'_>, index: usize) -> bool {
+pub fn has_code_of(py: Python<'_>, index: usize) -> bool {
     assert!(index < SLOTS);
     // SAFETY: `index` is below `SLOTS`.
     let slot = unsafe { &*slot(index) };
-    slot.function.is_null() || has_code(slot)
+    slot.function.get(py).is_null() || has_code(py, slot)
 }
 
 #[inline(always)]
-fn has_code(slot: &Slot) -> bool {
+fn has_code(py: Python<'_>, slot: &Slot) -> bool {
+    let function = slot.function.get(py);
+    #[cfg(not(Py_GIL_DISABLED))]
     // SAFETY: a function that the slot owns; the GIL is held.
-    unsafe { (*slot.function).func_code == slot.code }
+    let code = unsafe { (*function).func_code };
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: a function that was in the slot, which is never released; its code is an atomic.
+    let code =
+        unsafe { AtomicPtr::from_ptr(&raw mut (*function).func_code).load(Ordering::Relaxed) };
+    code == slot.code.get(py)
 }
 
 /// Whether the method in slot `N` may run itself, by the quick checks.
@@ -157,7 +181,7 @@ pub(in crate::ffi) unsafe fn may_run<G: Guard>(slf: *mut ffi::PyObject, index: u
     unsafe {
         let py = Python::assume_attached();
         G::is_current(&Borrowed::from_ptr(py, slf).cast_unchecked::<G::Class>())
-            && has_code(&*slot(index))
+            && has_code(py, &*slot(index))
     }
 }
 

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number. Only a thread that holds the GIL writes it, or the loop's thread just before and after
 /// a sleep: so no addition is lost although none is a locked instruction.
+///
+/// On free-threaded builds only the loop's thread writes it, except by the methods whose names say
+/// that any thread may call them.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -30,6 +33,26 @@ impl Counter {
     #[inline(always)]
     pub fn subtract(&self, amount: u64) {
         self.set(self.get().wrapping_sub(amount));
+    }
+
+    /// As [`Counter::add`], for a counter that other threads than the loop's change as well.
+    #[inline(always)]
+    pub fn add_by_any_thread(&self, amount: u64) {
+        if cfg!(Py_GIL_DISABLED) {
+            self.0.fetch_add(amount, Ordering::Relaxed);
+        } else {
+            self.add(amount);
+        }
+    }
+
+    /// As [`Counter::subtract`], for a counter that other threads than the loop's change as well.
+    #[inline(always)]
+    pub fn subtract_by_any_thread(&self, amount: u64) {
+        if cfg!(Py_GIL_DISABLED) {
+            self.0.fetch_sub(amount, Ordering::Relaxed);
+        } else {
+            self.subtract(amount);
+        }
     }
 
     /// Raises it to `value` if it is lower.

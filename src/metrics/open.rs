@@ -40,7 +40,7 @@ pub struct OpenGuard {
 
 impl OpenGuard {
     pub(super) fn new(metrics: Arc<Metrics>, class: TransportClass) -> Self {
-        metrics.transports[class as usize].add(1);
+        metrics.transports[class as usize].add_by_any_thread(1);
         Self { metrics, class }
     }
 
@@ -53,6 +53,6 @@ impl OpenGuard {
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        self.metrics.transports[self.class as usize].subtract(1);
+        self.metrics.transports[self.class as usize].subtract_by_any_thread(1);
     }
 }

@@ -21,8 +21,11 @@ static COUNTER: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const FALLBACK).cast
 #[inline(always)]
 pub fn next(_py: Python<'_>) -> u64 {
     // SAFETY: a static of this crate, or a word of the C module, which is never unloaded; only
-    // written with the GIL held, as here.
+    // written with the GIL held, as here, or on free-threaded builds as an atomic.
     let counter = unsafe { &*COUNTER.load(Ordering::Relaxed) };
+    if cfg!(Py_GIL_DISABLED) {
+        return counter.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    }
     let number = counter.load(Ordering::Relaxed).wrapping_add(1);
     counter.store(number, Ordering::Relaxed);
     number
