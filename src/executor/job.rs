@@ -12,7 +12,8 @@ use crate::executor::detached_job::{self, DetachedJob};
 use crate::executor::queue::Ticket;
 use crate::executor::worker_threads::WorkerThreads;
 use crate::ffi::exception::{OrRaise, PyOutcome};
-use crate::ffi::objects::cell::{AttachedCell, Traverse};
+use crate::ffi::objects::cell::Traverse;
+use crate::ffi::objects::process_state::Locked;
 use crate::future::{Callback, Future};
 use crate::handle::CallbackArguments;
 use crate::reactor::SlotKey;
@@ -91,13 +92,14 @@ impl Traverse for Option<Work> {
 /// cancellation.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Job")]
 pub struct Job {
-    work: AttachedCell<Option<Work>>,
-    queue_entry: AttachedCell<Option<(Weak<WorkerThreads>, Ticket)>>,
+    /// Taken by the worker, or by the loop's thread if the future is cancelled.
+    work: Locked<Option<Work>>,
+    queue_entry: Locked<Option<(Weak<WorkerThreads>, Ticket)>>,
 }
 
 impl Job {
     fn new(work: Work) -> Self {
-        Self { work: AttachedCell::new(Some(work)), queue_entry: AttachedCell::new(None) }
+        Self { work: Locked::new(Some(work)), queue_entry: Locked::new(None) }
     }
 
     /// Creates a job and the loop's future that receives its outcome.
@@ -155,9 +157,9 @@ impl Job {
     pub(in crate::executor) fn withdraw(&self, py: Python<'_>) {
         let queued = self
             .queue_entry
-            .take(py)
+            .replace(py, None)
             .and_then(|(workers, ticket)| workers.upgrade()?.queue().remove(ticket));
-        let work = self.work.take(py);
+        let work = self.work.replace(py, None);
         let released = match &work {
             Some(Work::DetachedJob(scheduler, key)) => scheduler.get().release_slot(py, *key),
             _ => None,
@@ -172,8 +174,8 @@ impl Job {
         py: Python<'_>,
         workers: &WorkerThreads,
     ) -> Option<Arc<WakeSignal>> {
-        drop(self.queue_entry.take(py));
-        let Some(Work::Call(call, receiver)) = self.work.take(py) else { return None };
+        drop(self.queue_entry.replace(py, None));
+        let Some(Work::Call(call, receiver)) = self.work.replace(py, None) else { return None };
         if let Receiver::Thread(future) = &receiver {
             match is_wanted(future.bind(py)) {
                 Ok(true) => {}
@@ -202,8 +204,8 @@ impl Job {
 
     /// Drops the call and cancels the future.
     fn cancel(&self, py: Python<'_>) -> PyResult<()> {
-        drop(self.queue_entry.take(py));
-        let Some(Work::Call(call, receiver)) = self.work.take(py) else { return Ok(()) };
+        drop(self.queue_entry.replace(py, None));
+        let Some(Work::Call(call, receiver)) = self.work.replace(py, None) else { return Ok(()) };
         drop(call);
         match receiver {
             Receiver::Loop(future) => completion::post_cancellation(future.into_bound(py)),
@@ -256,10 +258,10 @@ impl Job {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.work.visit_with(&visit)
+        self.work.traverse(|work| work.traverse(&visit))
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.work.take(py)));
+        Python::attach(|py| drop(self.work.replace(py, None)));
     }
 }

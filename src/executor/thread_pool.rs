@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PySet, PyTuple};
 use crate::executor::detached_job::DetachedWork;
 use crate::executor::job::{Call, Job, QueuedJob};
 use crate::executor::worker_threads::{self, WorkerThreads};
-use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::process_state::{Locked, Published};
 use crate::ffi::thread_exit;
 use crate::future::Future;
 use crate::handle::CallbackArguments;
@@ -21,12 +21,12 @@ use crate::scheduler::Scheduler;
 /// Native half of `ferroloop.thread_pool.ThreadPool`.
 #[pyclass(frozen, subclass, weakref, module = "ferroloop._ferroloop", name = "ThreadPool")]
 pub struct ThreadPool {
-    workers: AttachedRefCell<Arc<WorkerThreads>>,
+    workers: Locked<Arc<WorkerThreads>>,
     /// `threading.Thread` objects, as `ThreadPoolExecutor._threads`.
-    threads: AttachedCell<Option<Py<PySet>>>,
+    threads: Locked<Option<Py<PySet>>>,
     prefix: String,
     limit: usize,
-    stopped: AttachedCell<bool>,
+    stopped: Published<bool>,
 }
 
 impl ThreadPool {
@@ -55,13 +55,13 @@ impl ThreadPool {
         let orphaned = self.workers.with(py, |workers| std::mem::replace(workers, fresh.clone()));
         // Leaked: the lock may be held forever, and the jobs belong to the parent.
         std::mem::forget((workers, orphaned));
-        self.threads.store(py, Some(PySet::empty(py)?));
+        drop(self.threads.replace(py, Some(PySet::empty(py)?.unbind())));
         Ok(fresh)
     }
 
     fn threads<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PySet>> {
-        match self.threads.get_bound(py) {
-            Some(threads) => Ok(threads),
+        match self.threads.with(py, |threads| Some(threads.as_ref()?.clone_ref(py))) {
+            Some(threads) => Ok(threads.into_bound(py)),
             None => PySet::empty(py), // cleared by the collector
         }
     }
@@ -130,11 +130,11 @@ impl ThreadPool {
     #[new]
     fn new(py: Python<'_>, max_workers: usize, thread_name_prefix: String) -> PyResult<Self> {
         Ok(Self {
-            workers: AttachedRefCell::new(Arc::new(WorkerThreads::new(max_workers))),
-            threads: AttachedCell::new(Some(PySet::empty(py)?.unbind())),
+            workers: Locked::new(Arc::new(WorkerThreads::new(max_workers))),
+            threads: Locked::new(Some(PySet::empty(py)?.unbind())),
             prefix: thread_name_prefix,
             limit: max_workers,
-            stopped: AttachedCell::new(false),
+            stopped: Published::new(false),
         })
     }
 
@@ -208,10 +208,10 @@ impl ThreadPool {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.threads.visit(&visit)
+        self.threads.traverse(|threads| visit.call(threads))
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.threads.take(py)));
+        Python::attach(|py| drop(self.threads.replace(py, None)));
     }
 }

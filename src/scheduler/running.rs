@@ -4,22 +4,23 @@
 //! Python 3.14 guarantees for these handles: once `cancel()` has returned in another thread, the
 //! callback is not running and will not run.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+use crate::ffi::objects::process_state::Locked;
 
 /// How often a waiting thread checks for signals.
 const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The running callbacks, innermost last: code that turns the loop itself nests them.
-#[derive(Default)]
 pub struct Running {
     /// Addresses of handles, which stay alive while they run.
-    handles: AttachedRefCell<Vec<usize>>,
-    waiting: AttachedCell<usize>,
+    handles: Locked<Vec<usize>>,
+    /// Number of threads that wait.
+    waiting: AtomicUsize,
     /// Number of callbacks that ended while another thread waited.
     ended: Mutex<u64>,
     changed: Condvar,
@@ -35,10 +36,22 @@ pub struct RunningGuard<'a, 'py> {
 impl Drop for RunningGuard<'_, '_> {
     fn drop(&mut self) {
         self.running.handles.with(self.py, |handles| handles.pop());
-        if self.running.waiting.get(self.py) != 0 {
+        // A thread that has seen the handle before counts as waiting since then.
+        if self.running.waiting.load(Ordering::Relaxed) != 0 {
             // The lock is held only for an addition, and never by a thread that waits for the GIL.
             *self.running.ended.lock().unwrap_or_else(PoisonError::into_inner) += 1;
             self.running.changed.notify_all();
+        }
+    }
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Self {
+            handles: Locked::new(Vec::new()),
+            waiting: AtomicUsize::new(0),
+            ended: Mutex::default(),
+            changed: Condvar::new(),
         }
     }
 }
@@ -58,11 +71,20 @@ impl Running {
     /// # Errors
     /// What a signal handler raises during the wait.
     pub fn wait_for_end(&self, handle: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = handle.py();
-        let address = handle.as_ptr().addr();
-        while self.handles.with(py, |handles| handles.contains(&address)) {
-            self.waiting.set(py, self.waiting.get(py) + 1);
+        // Before the first look at the handles, or a callback that ends right after it would not
+        // wake this thread.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let result = self.wait(handle.py(), handle.as_ptr().addr());
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    fn wait(&self, py: Python<'_>, address: usize) -> PyResult<()> {
+        loop {
             let seen = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.handles.with(py, |handles| handles.contains(&address)) {
+                return Ok(());
+            }
             py.detach(|| {
                 let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
                 drop(
@@ -70,9 +92,7 @@ impl Running {
                         .wait_timeout_while(ended, SIGNAL_CHECK_INTERVAL, |ended| *ended == seen),
                 );
             });
-            self.waiting.set(py, self.waiting.get(py) - 1);
             py.check_signals()?;
         }
-        Ok(())
     }
 }
