@@ -61,10 +61,14 @@ impl FastMethod for CallSoonThreadsafe {
     ) -> PyResult<Bound<'py, PyAny>> {
         let callback = required(arguments, 0, "callback")?;
         slf.base().check_open(slf.py())?;
+        #[cfg(Py_GIL_DISABLED)]
+        if !slf.base().runs_here() {
+            return schedule_in_other_thread(slf.as_super(), callback, arguments);
+        }
         let handle = schedule(slf.as_super(), callback, arguments)?;
         #[cfg(Py_3_14)]
         handle.get().mark_threadsafe(slf.py());
-        slf.base().metrics().threadsafe_calls.add(1);
+        slf.base().metrics().threadsafe_calls.add_by_any_thread(1);
         slf.base().wake();
         Ok(handle.into_any())
     }
@@ -162,6 +166,43 @@ fn schedule<'py>(
     }
     this.push(py, Runnable::new(&HANDLE, handle.clone()));
     Ok(handle)
+}
+
+/// As [`schedule`], in a thread that does not run the loop. Touches no state of the loop that
+/// another thread may be using, so it never waits for a busy loop.
+#[cfg(Py_GIL_DISABLED)]
+fn schedule_in_other_thread<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    callback: Borrowed<'_, 'py, PyAny>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = scheduler.py();
+    let this = scheduler.get();
+    let debug = this.is_debug(py);
+    let _held = debug.then(|| arguments.hold());
+    if debug {
+        check_callback(&callback, arguments.method())?;
+    }
+    let context = find_context(arguments)?.filter(|context| !context.is_none());
+    let handle = Handle::untracked(
+        callback.to_owned(),
+        CallbackArguments::from_call(arguments, 1)?,
+        scheduler.clone().into_any(),
+        ChosenContext::given_or_copied(py, context)?,
+        debug,
+    )?;
+    Handle::track(&handle);
+    handle.get().mark_threadsafe(py);
+    this.metrics().threadsafe_calls.add_by_any_thread(1);
+    match this.push_in_any_thread(py, Runnable::new(&HANDLE, handle.clone())) {
+        Ok(wake_signal) => wake_signal.notify(),
+        Err(refused) => {
+            // As a `Bound`: see `FastMethod::COUNTED`.
+            drop(refused.object.into_bound(py));
+            this.check_open(py)?;
+        }
+    }
+    Ok(handle.into_any())
 }
 
 /// Arms a timer for the callback given to `call_at()` or `call_later()`.

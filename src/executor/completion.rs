@@ -46,18 +46,13 @@ fn push<'py>(
 ) -> Option<Arc<WakeSignal>> {
     let py = future.py();
     let scheduler = future.get().scheduler(py)?;
-    let this = scheduler.get();
-    if this.is_closed(py) {
-        return None;
-    }
     let runnable = Runnable {
         kind,
         object: future.into_any().unbind(),
         argument: argument.map(Bound::unbind),
         context: None,
     };
-    this.push(py, runnable);
-    Some(this.wake_signal().clone())
+    scheduler.get().push_in_any_thread(py, runnable).ok()
 }
 
 static RESULT: RunnableKind = RunnableKind::of::<JobOutcome<WithResult>>();

@@ -44,4 +44,4 @@ pub mod python_class;
 pub mod signals;
 pub mod ssl_class;
 pub mod thread_exit;
-mod thread_pointer;
+pub mod thread_pointer;

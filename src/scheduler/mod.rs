@@ -13,7 +13,8 @@
 //! - `contexts.rs`: the contexts of callbacks and tasks.
 //! - `watch.rs`, `watching.rs`: watched descriptors; `socket_waiters.rs`: `sock_recv()` and the like
 //!   that wait for a socket, which the program may close.
-//! - `inbox.rs`, `message_queue.rs`: messages from other threads; `running.rs`: callbacks that other
+//! - `inbox.rs`, `message_queue.rs`: messages from other threads; `other_threads.rs`: their callbacks;
+//!   `running.rs`: callbacks that other
 //!   threads may wait for.
 //! - `patches.rs`: replaced asyncio functions; `report.rs`: calls of the exception handler, slow
 //!   callbacks.
@@ -25,6 +26,7 @@ mod deferred;
 mod due_timers;
 pub mod inbox;
 mod message_queue;
+mod other_threads;
 pub mod patches;
 pub mod ready;
 pub mod report;
@@ -40,6 +42,8 @@ pub mod watch;
 mod watching;
 
 use std::sync::Arc;
+#[cfg(Py_GIL_DISABLED)]
+use std::sync::atomic::AtomicUsize;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -47,6 +51,7 @@ use pyo3::prelude::*;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::object::CommonSubclass;
+use crate::ffi::objects::process_state::Published;
 use crate::ffi::objects::weak_registry::{RegistryEntry, WeakRegistry};
 use crate::interop::error::os_error;
 use crate::metrics::Metrics;
@@ -55,6 +60,8 @@ use crate::sys::thread_usage::Usage;
 use contexts::Contexts;
 use deferred::Deferred;
 use inbox::{Inbox, Parked};
+#[cfg(Py_GIL_DISABLED)]
+use other_threads::QueueOfOtherThreads;
 use patches::Patches;
 use ready::ReadyQueue;
 pub use runnable::{QueueEntry, Queued, Runnable, RunnableKind, Timer};
@@ -111,6 +118,8 @@ struct Core {
 struct Shared {
     wake_signal: Arc<WakeSignal>,
     inbox: Arc<Inbox>,
+    #[cfg(Py_GIL_DISABLED)]
+    other_threads: QueueOfOtherThreads,
     metrics: Arc<Metrics>,
     /// Callbacks of `call_soon_threadsafe()` that are running.
     #[cfg(Py_3_14)]
@@ -119,7 +128,7 @@ struct Shared {
 
 /// What decides how callbacks run: read in each turn, rarely written.
 struct Mode {
-    debug: AttachedCell<bool>,
+    debug: Published<bool>,
     /// Whether slow callbacks are also reported outside debug mode.
     timed: AttachedCell<bool>,
     /// What the thread had used at a time shortly before the callback that is timed now.
@@ -137,10 +146,13 @@ struct Mode {
 struct Lifecycle {
     /// Its entry in [`LOOPS`].
     registry_entry: RegistryEntry,
-    closed: AttachedCell<bool>,
-    stopping: AttachedCell<bool>,
+    closed: Published<bool>,
+    stopping: Published<bool>,
     /// `threading.get_ident()` of the running thread; 0 when the loop does not run.
-    thread: AttachedCell<u64>,
+    thread: Published<u64>,
+    /// The same thread, by a number that costs less to compare.
+    #[cfg(Py_GIL_DISABLED)]
+    thread_pointer: AtomicUsize,
 }
 
 /// What upper layers have the turn do.
@@ -181,13 +193,15 @@ impl Scheduler {
             },
             shared: Shared {
                 inbox: Arc::new(Inbox::new(wake_signal.clone())),
+                #[cfg(Py_GIL_DISABLED)]
+                other_threads: QueueOfOtherThreads::new(wake_signal.clone()),
                 wake_signal,
                 metrics: Arc::default(),
                 #[cfg(Py_3_14)]
                 running: Running::default(),
             },
             mode: Mode {
-                debug: AttachedCell::new(false),
+                debug: Published::new(false),
                 timed: AttachedCell::new(false),
                 usage: AttachedCell::new((0.0, None)),
                 instrumented: AttachedCell::new(false),
@@ -196,17 +210,21 @@ impl Scheduler {
             },
             lifecycle: Lifecycle {
                 registry_entry: RegistryEntry::new(&LOOPS),
-                closed: AttachedCell::new(false),
-                stopping: AttachedCell::new(false),
-                thread: AttachedCell::new(0),
+                closed: Published::new(false),
+                stopping: Published::new(false),
+                thread: Published::new(0),
+                #[cfg(Py_GIL_DISABLED)]
+                thread_pointer: AtomicUsize::new(0),
             },
             turn_hooks: TurnHooks::default(),
         })
     }
 
-    /// Appends to the ready queue. Another thread must call [`Scheduler::wake`] afterwards.
+    /// Appends to the ready queue, in the loop's thread; with a GIL in any thread, which must call
+    /// [`Scheduler::wake`] afterwards if it is another one.
     #[inline(always)]
     pub fn push(&self, py: Python<'_>, runnable: Runnable) {
+        self.take_from_other_threads(py);
         self.core.ready.push(py, runnable);
     }
 
@@ -217,12 +235,14 @@ impl Scheduler {
 
     /// Removes and returns the oldest entry of the ready queue.
     pub fn pop_ready(&self, py: Python<'_>) -> Option<Runnable> {
+        self.take_from_other_threads(py);
         self.core.ready.pop(py)
     }
 
     /// Empties the ready queue; the caller drops the entries.
     #[must_use = "dropping a runnable may run Python: do it where that is safe"]
     pub fn take_ready(&self, py: Python<'_>) -> Vec<Runnable> {
+        self.take_from_other_threads(py);
         self.core.ready.take(py)
     }
 
@@ -278,6 +298,7 @@ impl Scheduler {
     /// Makes the garbage collector track what is queued again. Handles are untracked only while the
     /// loop runs: it is alive then, so they are not garbage.
     pub fn track_scheduled(&self, py: Python<'_>) {
+        self.take_from_other_threads(py);
         self.core.ready.for_each(py, |runnable| (runnable.kind.track)(runnable.object.bind(py)));
         self.core.timers.with(py, |timers| {
             timers.iter().for_each(|timer| (timer.kind.track)(timer.object.bind(py)));
@@ -287,6 +308,7 @@ impl Scheduler {
     /// Drops everything scheduled and the poller. The loop must not be running.
     pub fn dispose(&self, py: Python<'_>) {
         inbox::close(py, self);
+        let of_other_threads = self.refuse_other_threads();
         // Moved out before dropping: dropping callbacks runs Python code, which may look at the
         // loop.
         let ready = self.core.ready.take(py);
@@ -295,7 +317,7 @@ impl Scheduler {
         let waiters = self.core.socket_waiters.with(py, SocketWaiters::take_all);
         let poller = self.core.poller.take(py);
         self.shared.wake_signal.disconnect();
-        drop((ready, timers, watched, waiters, poller));
+        drop((ready, of_other_threads, timers, watched, waiters, poller));
         self.core.contexts.clear(py);
     }
 
@@ -322,11 +344,12 @@ impl Scheduler {
     fn __clear__(&self) {
         Python::attach(|py| {
             inbox::close(py, self);
+            let of_other_threads = self.refuse_other_threads();
             let ready = self.core.ready.take(py);
             let timers = self.core.timers.with(py, Timers::take_all);
             let watched = self.core.watches.with(py, Watches::clear);
             let waiters = self.core.socket_waiters.with(py, SocketWaiters::take_all);
-            drop((ready, timers, watched, waiters));
+            drop((ready, of_other_threads, timers, watched, waiters));
             self.core.contexts.clear(py);
         });
     }

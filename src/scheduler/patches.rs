@@ -19,6 +19,7 @@ use crate::ffi::exception::PyOutcome;
 use crate::ffi::guard;
 use crate::ffi::layout::class_version::{class_version, version_of_class};
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::process_state::{Published, Word};
 use crate::interop::imports;
 
 /// Runs a queued entry by calling the function with a handle for it; see `event_loop::handle_run`.
@@ -52,6 +53,16 @@ struct Versions {
     handle: u32,
 }
 
+impl Word for Versions {
+    fn to_bits(self) -> u64 {
+        u64::from(self.event_loop) << 32 | u64::from(self.handle)
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        Self { event_loop: (bits >> 32) as u32, handle: bits as u32 }
+    }
+}
+
 const NEVER_CHECKED: Versions = Versions { event_loop: UNKNOWN, handle: UNKNOWN };
 
 /// What a check found.
@@ -81,7 +92,7 @@ pub struct Patches {
     timer_class: Py<PyType>,
     /// The version tags of the last check if it found nothing; otherwise [`NEVER_CHECKED`], so that
     /// everything takes the slow path.
-    untouched: AttachedCell<Versions>,
+    untouched: Published<Versions>,
     /// The version tags of the last check.
     checked: AttachedCell<Versions>,
     diverted: AttachedCell<u64>,
@@ -102,7 +113,7 @@ impl Patches {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
         Ok(Self {
             timer_class: imports::asyncio_timer_handle(py)?.cast::<PyType>()?.clone().unbind(),
-            untouched: AttachedCell::new(NEVER_CHECKED),
+            untouched: Published::new(NEVER_CHECKED),
             checked: AttachedCell::new(NEVER_CHECKED),
             diverted: AttachedCell::new(0),
             flags: AttachedCell::new(0),

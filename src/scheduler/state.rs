@@ -2,12 +2,16 @@
 //! what upper layers have the turn do.
 
 use std::os::fd::RawFd;
+#[cfg(Py_GIL_DISABLED)]
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::{LeaveTask, Scheduler, TurnHook};
+#[cfg(Py_GIL_DISABLED)]
+use crate::ffi::thread_pointer::thread_pointer;
 use crate::interop::imports;
 
 impl Scheduler {
@@ -51,8 +55,13 @@ impl Scheduler {
         self.lifecycle.thread.get(py)
     }
 
-    /// Sets which thread runs the loop; 0 for none.
+    /// Notes that this thread, of which the number is given, runs the loop; 0 for no thread.
     pub fn set_thread(&self, py: Python<'_>, thread: u64) {
+        #[cfg(Py_GIL_DISABLED)]
+        {
+            let pointer = if thread == 0 { 0 } else { thread_pointer() };
+            self.lifecycle.thread_pointer.store(pointer, Ordering::Relaxed);
+        }
         self.lifecycle.thread.set(py, thread);
     }
 

@@ -271,6 +271,7 @@ fn run_in_debug_mode<'py>(
 /// Processes the messages of other threads and of the wakers of Rust futures.
 #[inline(always)]
 pub(super) fn read_inbox<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
+    scheduler.get().take_from_other_threads(scheduler.py());
     if !scheduler.get().shared.inbox.has_messages() {
         return Ok(());
     }

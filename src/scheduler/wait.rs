@@ -167,7 +167,7 @@ fn wait_by_given_selector<'py>(
     // Not reset: code that turns the loop itself calls the selector without going through this
     // function.
     this.shared.wake_signal.set_asleep(true);
-    if this.core.ready.len(py) != 0 || this.shared.inbox.has_messages() {
+    if this.has_work(py) {
         timeout = Some(Duration::ZERO);
     }
     let sleeps = timeout != Some(Duration::ZERO);
@@ -281,19 +281,22 @@ fn poll<'py>(scheduler: &Bound<'py, Scheduler>, timeout: Option<Duration>) -> Py
     } else {
         let began = clock::nanoseconds();
         metrics.sleep_begins(began);
-        let has_work = || this.core.ready.len(py) != 0 || this.shared.inbox.has_messages();
-        this.shared.wake_signal.sleep_unless(has_work, |may_sleep| {
-            if may_sleep {
-                return sleep(py, this, poller, timeout, began);
-            }
-            // Reading `loop.time()` has run Python code, during which other threads have queued
-            // something.
-            let polled = poller.poll(Some(Duration::ZERO));
-            let now = clock::nanoseconds();
-            metrics.sleep_ends(now);
-            (polled, now)
-        })
+        this.shared.wake_signal.sleep_unless(
+            || this.has_work(py),
+            |may_sleep| {
+                if may_sleep {
+                    return sleep(py, this, poller, timeout, began);
+                }
+                // Reading `loop.time()` has run Python code, during which other threads have queued
+                // something.
+                let polled = poller.poll(Some(Duration::ZERO));
+                let now = clock::nanoseconds();
+                metrics.sleep_ends(now);
+                (polled, now)
+            },
+        )
     };
+    this.take_from_other_threads(py);
     if polled.is_ok() {
         this.core.watches.with(py, |watches| {
             for (token, readiness) in poller.events() {

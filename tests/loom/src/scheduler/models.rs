@@ -194,3 +194,29 @@ fn closing_loses_no_message() {
         assert_eq!(found.is_empty(), refused.load(Ordering::Relaxed));
     });
 }
+
+/// On free-threaded builds: before the loop appends to its own queue, it takes what other threads
+/// have queued. So what was queued before something that the loop has seen comes first.
+#[test]
+fn a_callback_of_another_thread_runs_before_what_the_loop_queues_later() {
+    explore(Preemptions::Any, || {
+        let event_loop = Loop::new();
+        let has_returned = Arc::new(AtomicBool::new(false));
+        let sender = {
+            let (queue, has_returned) = (event_loop.inbox.clone(), has_returned.clone());
+            other(move || {
+                queue.post(1).expect("the loop is open");
+                has_returned.store(true, Ordering::Release);
+            })
+        };
+        let mut ready = Vec::new();
+        // An earlier turn takes what there is, perhaps while the thread enqueues.
+        event_loop.read_inbox(&mut ready);
+        let is_first = has_returned.load(Ordering::Acquire);
+        event_loop.read_inbox(&mut ready);
+        ready.push(2);
+        join([sender]);
+        event_loop.read_inbox(&mut ready);
+        assert!(ready == [1, 2] || !is_first && ready == [2, 1]);
+    });
+}
