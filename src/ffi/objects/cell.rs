@@ -8,14 +8,16 @@
 //! * [`AttachedRefCell`] lets a closure borrow its content mutably, and panics on a nested borrow;
 //!   such closures must not run Python code (a call, a decref, a Python allocation).
 //!
-//! Both rely on the GIL, so the crate refuses to build for free-threaded interpreters.
+//! Both rely on the GIL, so the crate refuses to build for free-threaded interpreters. A developer
+//! who sets `--cfg unfinished_free_threading` gets a build that is not sound: see
+//! docs/FREE-THREADING.md.
 
 use std::cell::{Cell, UnsafeCell};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-#[cfg(Py_GIL_DISABLED)]
+#[cfg(all(Py_GIL_DISABLED, not(unfinished_free_threading)))]
 compile_error!("ferroloop's cells rely on the GIL: free-threaded builds are not supported yet");
 
 /// A cell whose value is moved or copied, or borrowed for reading.
