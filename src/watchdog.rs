@@ -143,9 +143,9 @@ impl Shared {
 ///     threshold: seconds that a turn may last.
 ///     report: called in the thread as `report(loop, began, seconds, sampled, ended, readings)`;
 ///         `began` is on the clock of `time.monotonic()`. For a stall that is going on, `sampled`
-///         is true and `ended` is false, and the loop's thread is stopped; for its end, `ended` is true and `sampled` is false; for a stall that ended
-///         before the stack could be read, both are false. For `readings` see
-///         `ferroloop.blocking.Readings`.
+///         is true and `ended` is false, and the loop's thread is stopped; for its end, `ended` is
+///         true and `sampled` is false; for a stall that ended before the stack could be read, both
+///         are false. For `readings` see `ferroloop.blocking.Readings`.
 ///     loop: the only loop to watch; by default all running loops.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "Watchdog")]
 pub struct Watchdog {
