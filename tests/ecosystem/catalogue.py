@@ -43,6 +43,11 @@ PROGRAMS = (
         ("gunicorn", "uvicorn-worker", "hypercorn", "granian", "aiohttp"),
     ),
     Program(
+        "dask_cluster",
+        "Dask: scheduler, workers and client in processes on the loop; a worker is killed",
+        ("distributed", "dask"),
+    ),
+    Program(
         "hypercorn_server",
         "hypercorn: HTTP/1.1, HTTP/2 over TLS, WebSockets",
         ("hypercorn", "h2", "wsproto", "httpx"),
