@@ -62,11 +62,13 @@ def follow(directory, title):
         lambda found: f"{found[1]}{PYTHON}" if found[1] else sys.executable,
         commands,
     )
+    # As in this repository, so that what the crates depend on is built already.
+    profile = {"CARGO_PROFILE_DEV_DEBUG": "line-tables-only"}
     paths = [str(directory), *filter(None, sys.path)]
     done = subprocess.run(
         ["bash", "-euc", commands],
         cwd=directory,
-        env=ENVIRONMENT | {"FERROLOOP": str(ROOT), "PYTHONPATH": os.pathsep.join(paths)},
+        env=ENVIRONMENT | profile | {"FERROLOOP": str(ROOT), "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
