@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 }
 
-/// How many futures of each kind; a million takes a minute with a release build.
+/// How many futures of each kind; a million takes three minutes with a debug build.
 fn count() -> usize {
     std::env::var("FERROLOOP_TEST_FUTURES").map_or(5_000, |count| count.parse().unwrap())
 }
