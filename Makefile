@@ -248,5 +248,5 @@ test-debug: build/maturin/bin/maturin ## run the tests with debug assertions on 
 test: ## build and run all tests on the oldest and the newest CPython present; ARGS="--only pytest"
 	$(EXE) tests/run.py $(ARGS)
 
-test-all: ## test, plus test-314 and test-315 if this machine can create a Debian root
-	$(EXE) tests/run.py --debian-root 3.14 --debian-root 3.15 --may-skip $(ARGS)
+test-all: ## test, plus test-314 and test-315, there on ferroloop alone, if this machine can create a Debian root
+	$(EXE) tests/run.py --debian-root 3.14 --debian-root 3.15 --may-skip --loops-in-roots ferroloop $(ARGS)

@@ -141,9 +141,10 @@ class StepFailedError(Exception):
 class Run:
     """Runs the steps, continues after failures, and records what failed."""
 
-    def __init__(self, side_by_side: int) -> None:
+    def __init__(self, side_by_side: int, loops_in_roots: str) -> None:
         self.failed: list[str] = []
         self.side_by_side = side_by_side
+        self.loops_in_roots = loops_in_roots
         self.printing = threading.Lock()
 
     def step(self, title: str, *command: str | Path, needed: bool = False, **env: str) -> None:
@@ -217,7 +218,8 @@ class Run:
                 CARGO_TARGET_DIR=f"target/py{version}",
             )
         if "pytest" in steps:
-            python_step("pytest", python, "-m", "pytest", "-p", "no:cacheprovider")
+            loops = ("--loops", self.loops_in_roots) if target.root else ()
+            python_step("pytest", python, "-m", "pytest", "-p", "no:cacheprovider", *loops)
         if "stdlib" in steps:
             runner = (python, "tests/stdlib/run_cpython.py", "ferroloop", "--task-future")
             expected = ("--expected", "tests/stdlib/expected.txt")
@@ -292,6 +294,11 @@ def main() -> int:
     parser.add_argument("--debian-root", action="append", choices=sorted(DEBIAN_SUITES), default=[])
     parser.add_argument("--roots-alone", action="store_true", help="no interpreter but Debian's")
     parser.add_argument(
+        "--loops-in-roots",
+        default="asyncio,ferroloop",
+        help="where pytest runs in Debian's roots: on asyncio it checks the tests themselves",
+    )
+    parser.add_argument(
         "--may-skip", action="store_true", help="a machine that can have no such root is no failure"
     )
     parser.add_argument(
@@ -303,7 +310,7 @@ def main() -> int:
     for target in targets:
         if target.root and (unfit := set(args.only) - set(target.steps)):
             raise SystemExit(f"not in a root: {sorted(unfit)}")
-    run = Run(args.side_by_side)
+    run = Run(args.side_by_side, args.loops_in_roots)
     try:
         run.step("the tool that builds wheels", "make", "build/maturin/bin/maturin", needed=True)
         if not args.only or "pytest" in args.only:
