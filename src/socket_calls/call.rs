@@ -315,6 +315,17 @@ impl SocketCall {
         false
     }
 
+    /// The value of `inspect.getcoroutinestate()`.
+    #[cfg(Py_3_15)]
+    #[getter]
+    fn cr_state(&self, py: Python<'_>) -> &'static str {
+        match self.state.get(py) {
+            CallState::New => "CORO_CREATED",
+            CallState::Waiting => "CORO_SUSPENDED",
+            CallState::Done => "CORO_CLOSED",
+        }
+    }
+
     fn __await__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
         slf.clone()
     }

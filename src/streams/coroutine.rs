@@ -389,6 +389,17 @@ impl StreamCoroutine {
         false
     }
 
+    /// The value of `inspect.getcoroutinestate()`.
+    #[cfg(Py_3_15)]
+    #[getter]
+    fn cr_state(&self, py: Python<'_>) -> &'static str {
+        match self.phase.get(py) {
+            Phase::New => "CORO_CREATED",
+            Phase::Waiting | Phase::Delegated => "CORO_SUSPENDED",
+            Phase::Done => "CORO_CLOSED",
+        }
+    }
+
     fn __await__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
         slf.clone()
     }

@@ -6,6 +6,7 @@ import gc
 import inspect
 import random
 import socket
+import sys
 import unittest.mock
 import weakref
 
@@ -433,3 +434,26 @@ def test_a_connection_leaves_nothing_behind(run):
         return [reference() for reference in references]
 
     assert run(main()) == [None, None]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="earlier versions look at the frame")
+def test_states_of_coroutines(loop):
+    async def main():
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=near)
+        await loop.sock_sendall(far, b"x")
+        assert await reader.read(1) == b"x"
+        for coroutine in (loop.sock_recv(far, 1), reader.read(1)):
+            assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+            task = loop.create_task(coroutine)
+            await asyncio.sleep(0)
+            assert inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
+            task.cancel()
+            await asyncio.wait([task])
+            assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+        writer.close()
+        far.close()
+        await writer.wait_closed()
+
+    loop.run_until_complete(main())

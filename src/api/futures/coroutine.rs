@@ -371,6 +371,18 @@ impl RustCoroutine {
         self.state.get(py) == CoroutineState::Running
     }
 
+    /// The value of `inspect.getcoroutinestate()`.
+    #[cfg(Py_3_15)]
+    #[getter]
+    fn cr_state(&self, py: Python<'_>) -> &'static str {
+        match self.state.get(py) {
+            CoroutineState::New => "CORO_CREATED",
+            CoroutineState::Suspended => "CORO_SUSPENDED",
+            CoroutineState::Running => "CORO_RUNNING",
+            CoroutineState::Done => "CORO_CLOSED",
+        }
+    }
+
     fn __await__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
         slf.clone()
     }

@@ -480,7 +480,7 @@ async def main():
     assert 'File \"<rust>\", line 1, in state' in output.getvalue(), output.getvalue()
     assert 'coro=<module.state() running at <rust>:1>' in repr(task), task
     if hasattr(asyncio, 'format_call_graph'):
-        assert 'in state' in asyncio.format_call_graph(task)
+        assert 'in module.state()' in asyncio.format_call_graph(task), asyncio.format_call_graph(task)
     task.cancel()
     await asyncio.wait([task])
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
