@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ..support.turns import turns_with_polls
+
 TURNS = 8
 PARTS = ("protocol", "answers", "peer", "reports", "log")
 
@@ -163,8 +165,7 @@ async def play(operations, keep_open):
             answers.append(transport.is_closing())
         certain = not 50_000 < len(written) - len(at_peer) < 150_000
         answers.append(transport.get_write_buffer_size() > 0 if certain else None)
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        await turns_with_polls(TURNS)
         answers.append(transport.is_closing())
     # Run to the end: everything written arrives, and the connection is lost once.
     transport.close()

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from .registrations import Registrations
+from .turns import turns_with_polls
 
 TURNS = 8
 
@@ -306,8 +307,7 @@ class Scene:
                 self.faults.append(f"link {number}: after {step}: {fault}")
 
     async def turn(self, turns: int = TURNS) -> None:
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        await turns_with_polls(turns)
 
     async def step(self, which: int, name: str, size: int) -> None:
         link = self.links[which % len(self.links)]
