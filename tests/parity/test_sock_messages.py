@@ -330,7 +330,7 @@ def test_a_cancelled_send_has_sent_nothing(run, pair):
 
 
 def test_another_reader_is_faster(run, pair):
-    """A call that wakes up in vain waits again, and is forgotten when it ends."""
+    """A call that wakes up without data waits again, and is forgotten when it ends."""
     a, b = pair
 
     async def main():
