@@ -344,12 +344,12 @@ def log_slow_callback(
     spent = time_spent(seconds, readings, sampled=False)
     context = context_of(described)
     extra = {"slow_callback": SlowCallback(seconds, spent, call, context)}
+    text, arguments = "Executing %s took %.3f seconds", [shown, seconds]
     if debug:
-        logger.warning("Executing %s took %.3f seconds", shown, seconds, extra=extra)
+        logger.warning(text, *arguments, extra=extra)
         return
     if call is not None and call.allowed and 2 * call.seconds >= seconds:
         return
-    text, arguments = "Executing %s took %.3f seconds", [shown, seconds]
     for more in (spent, call):
         if more is not None:
             text, arguments = text + "; %s", [*arguments, str(more)]

@@ -14,8 +14,7 @@
 //! - `watch.rs`, `watching.rs`: watched descriptors; `socket_waiters.rs`: `sock_recv()` and the like
 //!   that wait for a socket, which the program may close.
 //! - `inbox.rs`, `message_queue.rs`: messages from other threads; `other_threads.rs`: their callbacks;
-//!   `running.rs`: callbacks that other
-//!   threads may wait for.
+//!   `running.rs`: callbacks that other threads may wait for.
 //! - `patches.rs`: replaced asyncio functions; `report.rs`: calls of the exception handler, slow
 //!   callbacks.
 

@@ -15,6 +15,7 @@ import weakref
 import pytest
 
 from ..support.leaks import open_descriptors
+from ..support.turns import until_waiting
 
 pytestmark = pytest.mark.only("ferroloop")
 
@@ -31,11 +32,6 @@ def pair(request):
     yield ends
     for end in ends:
         end.close()
-
-
-async def until_waiting():
-    for _ in range(3):
-        await asyncio.sleep(0)
 
 
 def passing(*descriptors):

@@ -8,6 +8,8 @@ import socket
 
 import pytest
 
+from ..support.turns import until_waiting
+
 
 @pytest.fixture
 def pair():
@@ -17,11 +19,6 @@ def pair():
     yield ends
     for end in ends:
         end.close()
-
-
-async def until_waiting():
-    for _ in range(3):
-        await asyncio.sleep(0)
 
 
 def test_data_already_available(run, pair):

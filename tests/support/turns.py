@@ -17,3 +17,9 @@ async def turns_with_polls(turns: int) -> None:
     loop.remove_reader(NEVER_READABLE)
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def until_waiting() -> None:
+    """Let the tasks that were made just now run until they wait."""
+    for _ in range(3):
+        await asyncio.sleep(0)
