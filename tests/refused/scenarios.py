@@ -5,14 +5,17 @@ invariants that must hold anyway are in `worker.py`. A scenario must not swallow
 registers with `stage` what it creates.
 """
 
+import array
 import asyncio
 import contextlib
 import errno
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -41,9 +44,9 @@ class Stage:
         self.peers.append(Peer(*arguments))
         return self.peers[-1]
 
-    def pair(self) -> tuple[socket.socket, socket.socket]:
+    def pair(self, kind: int = socket.SOCK_STREAM) -> tuple[socket.socket, socket.socket]:
         """Two connected sockets for `sock_*` calls, closed at the end."""
-        ends = socket.socketpair()
+        ends = socket.socketpair(type=kind)
         for end in ends:
             end.setblocking(False)
             self.cleanup.callback(end.close)
@@ -387,6 +390,68 @@ async def sock_datagrams(stage: Stage) -> None:
     await loop.sock_sendto(ends[0], DATA[:1000], ends[1].getsockname())
     data, address = await receiving
     if data != DATA[:1000] or address != ends[0].getsockname():
+        raise Corrupted
+
+
+@scenario
+async def sock_messages(stage: Stage) -> None:
+    """Descriptors in a stream of messages with several buffers, and with datagrams."""
+    passed, other = os.pipe()
+    stage.cleanup.callback(os.close, passed)
+    os.close(other)
+    await pass_descriptor(stage, passed, DATA, stage.pair())
+    await pass_descriptor(stage, passed, DATA[:1000], stage.pair(socket.SOCK_DGRAM))
+
+
+async def pass_descriptor(
+    stage: Stage, passed: int, content: bytes, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    """Send the content in messages that also pass a descriptor, and check what arrives."""
+    loop = asyncio.get_running_loop()
+    left, right = ends
+    descriptor = array.array("i", [passed])
+    space = socket.CMSG_SPACE(descriptor.itemsize)
+    counts = Counter[str]()
+
+    def adopt(ancillary: list[tuple[int, int, bytes]]) -> None:
+        for _, _, received in ancillary:
+            number = int.from_bytes(received, sys.byteorder)
+            stage.cleanup.callback(os.close, number)
+            counts["received"] += 1
+            if not os.path.sameopenfile(number, passed):
+                raise Corrupted
+
+    async def receive() -> None:
+        buffers = [bytearray(10_000), bytearray(40_000)]
+        received = bytearray()
+        while len(received) < len(content):
+            if len(received) % 2:
+                data, ancillary, *_ = await loop.sock_recvmsg(right, 50_000, space)  # type: ignore[attr-defined]
+            else:
+                into = loop.sock_recvmsg_into(right, buffers, space)  # type: ignore[attr-defined]
+                length, ancillary, *_ = await into
+                data = b"".join(buffers)[:length]
+            adopt(ancillary)
+            if not data:
+                raise Ended
+            received += data
+        if received != content:
+            raise Corrupted
+
+    async def send() -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)]
+        rest = memoryview(content)
+        while rest:
+            message = [rest[:900], rest[900:60_000]]
+            sent = await loop.sock_sendmsg(left, message, rights)  # type: ignore[attr-defined]
+            rest = rest[sent:]
+            counts["sent"] += 1
+
+    cancelled = asyncio.create_task(receive())
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.gather(send(), receive())
+    if counts["received"] != counts["sent"]:
         raise Corrupted
 
 

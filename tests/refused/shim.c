@@ -223,14 +223,22 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags)
     return real(fd, message, flags);
 }
 
+/* A datagram is sent whole. */
+static int is_stream(int fd)
+{
+    REAL(int, getsockopt, int, int, int, void *, socklen_t *);
+    int type = SOCK_STREAM;
+    socklen_t size = sizeof type;
+    real(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+    return type == SOCK_STREAM;
+}
+
 ssize_t send(int fd, const void *buffer, size_t length, int flags)
 {
     REAL(ssize_t, send, int, const void *, size_t, int);
     INJECT(send, fd)
-    int type = 0;
-    socklen_t size = sizeof type;
-    if (what == SHORT && !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) && type != SOCK_STREAM)
-        what = 0; /* a datagram is sent whole */
+    if (what == SHORT && !is_stream(fd))
+        what = 0;
     return real(fd, buffer, fewer(what, length), flags);
 }
 
@@ -246,7 +254,7 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     REAL(ssize_t, sendmsg, int, const struct msghdr *, int);
     INJECT(sendmsg, fd)
-    if (what == SHORT && message->msg_iovlen) {
+    if (what == SHORT && message->msg_iovlen && is_stream(fd)) {
         struct iovec first = message->msg_iov[0];
         struct msghdr part = *message;
         first.iov_len = fewer(what, first.iov_len);
