@@ -94,7 +94,7 @@ ecosystem: wheel ## run real programs on ferroloop and asyncio; ARGS="--only 'uv
 		--no-deps $(WHEELS)/*.whl
 	build/ecosystem-$(PY)/bin/python -m tests.ecosystem $(ARGS)
 
-upstream: wheel ## run the test suites of aiohttp, anyio, Tornado, uvicorn and websockets on both loops; ARGS="--only anyio"
+upstream: wheel ## run the test suites of seven other projects on both loops; ARGS="--only anyio"
 	$(EXE) -m tests.upstream --wheel $(WHEELS)/*.whl $(ARGS)
 
 bench-embed: wheel ## measure round trips to Rust futures, on the loop and on Tokio

@@ -1,10 +1,12 @@
 """Runs the test suites of other projects on asyncio and on ferroloop, and compares.
 
+A suite also runs on ferroloop by its pytest plugin if `suites.py` says so.
+
     python -m tests.upstream --wheel WHEEL [--only SUITES] [--files GLOBS] [--loops NAMES]
                              [--markdown FILE]
 
 Each suite has its own environment under build/upstream, with the wheel; each of its files runs in a
-separate process. Failed tests are run again on both loops, up to three times; only a test that
+separate process. Failed tests are run again on every loop, up to three times; only a test that
 fails every time counts as failed. The status is 1 if a test fails on ferroloop alone and
 expected.txt does not explain it. Standard library only.
 """
@@ -28,7 +30,8 @@ from .suites import SUITES, Suite
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "upstream"
-LOOPS = ("asyncio", "ferroloop")
+LOOPS = ("asyncio", "ferroloop", "plugin")
+BY_PLUGIN = ("-p", "ferroloop.pytest", "--ferroloop")
 FILE_LIMIT = 900
 """Seconds for one file of tests."""
 REPEATS = 3
@@ -68,13 +71,14 @@ class Runner:
         )
         return [file for file in found if any(fnmatch.fnmatch(file, glob) for glob in globs)]
 
-    def command(self, tests: list[str]) -> list[str | Path]:
+    def command(self, loop: str, tests: list[str]) -> list[str | Path]:
         """The command that runs these tests."""
         binaries = self.environment / "bin"
         if module := self.suite.module:
             names = [test for test in tests if test != module and "::" not in test]
             return [binaries / "python", "-m", "upstream_unittest", module, *names]
-        plugins = ("-p", "upstream_outcomes", "-p", "no:cacheprovider")
+        plugins = ["-p", "upstream_outcomes", "-p", "no:cacheprovider"]
+        plugins += BY_PLUGIN if loop == "plugin" else ()
         return [binaries / "pytest", *plugins, *self.suite.options, *tests]
 
     def run(self, file: str, loop: str, tests: list[str] | None = None) -> Outcomes:
@@ -91,7 +95,7 @@ class Runner:
         }
         with (BUILD / "output.txt").open("ab") as output:
             process = subprocess.Popen(
-                self.command(tests or [file]),
+                self.command(loop, tests or [file]),
                 cwd=self.tree,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -106,7 +110,7 @@ class Runner:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        return Outcomes.read(record, file, loop)
+        return Outcomes.read(record, file, "asyncio" if loop == "asyncio" else "ferroloop")
 
     def compare(self, file: str, loops: list[str]) -> tuple[dict[str, Outcomes], set[str]]:
         """Run a file on the loops, repeating on all of them what failed on one. Returns the
@@ -136,6 +140,9 @@ def run_suite(
 ) -> tuple[list[str], bool]:
     """Run the suite; returns its row of the table and whether there is no unexplained failure."""
     suite = runner.suite
+    loops, asked = [loop for loop in loops if loop in suite.loops], loops
+    if not loops:
+        return [str(suite), *("" for _ in asked)], True
     total = {loop: Outcomes() for loop in loops}
     for file in files:
         started = time.monotonic()
@@ -146,21 +153,23 @@ def run_suite(
         print(f"{suite.name} {file}: {counts} ({time.monotonic() - started:.0f} s)", flush=True)
         for test in sorted(flaky):
             print(f"    passed when repeated: {test}")
+    counts = (total[loop].count() if loop in loops else "" for loop in asked)
+    return [str(suite), *counts], report(suite, total, known)
+
+
+def report(suite: Suite, total: dict[str, Outcomes], known: list[Explanation]) -> bool:
+    """Print what failed, unless it failed on asyncio too; return whether all of it is explained."""
     good = True
-    if len(loops) == 1:
-        (outcomes,) = total.values()
-        for test in sorted(outcomes.failed()):
-            print(f"    failed: {test}: {outcomes.tests[test][1]}")
-        return [str(suite), outcomes.count()], not outcomes.failed()
-    ours, theirs = (total[loop].failed() for loop in ("ferroloop", "asyncio"))
-    for test in sorted(ours - theirs):
-        reason = explained(suite.name, test, known)
-        good = good and reason is not None
-        error = total["ferroloop"].tests[test][1]
-        print(f"    on ferroloop alone: {test}: {reason or 'NOT EXPLAINED: ' + error}")
-    for test in sorted(theirs - ours):
-        print(f"    on asyncio alone: {test}: {total['asyncio'].tests[test][1]}")
-    return [str(suite), *(total[loop].count() for loop in loops)], good
+    theirs = total["asyncio"].failed() if len(total) > 1 and "asyncio" in total else set()
+    for loop, outcomes in total.items():
+        for test in sorted(outcomes.failed() - theirs):
+            reason = explained(suite.name, test, known)
+            good = good and reason is not None
+            error = outcomes.tests[test][1]
+            print(f"    failed on {loop}: {test}: {reason or 'NOT EXPLAINED: ' + error}")
+        for test in sorted(theirs - outcomes.failed()):
+            print(f"    failed on asyncio, not on {loop}: {test}")
+    return good
 
 
 def main() -> int:

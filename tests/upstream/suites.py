@@ -17,6 +17,8 @@ class Suite:
         coverage.
         environment: additional environment variables.
         module: what runs all tests with `python -m`, for a suite that does not use pytest.
+        loops: what it runs on. "plugin" is ferroloop by its pytest plugin, which changes only
+        the loops of the tests; "ferroloop" replaces asyncio's loop in every interpreter.
     """
 
     name: str
@@ -26,13 +28,17 @@ class Suite:
     parts: tuple[str, ...] = ("tests", "pyproject.toml")
     environment: dict[str, str] = field(default_factory=dict)
     module: str = ""
+    loops: tuple[str, ...] = ("asyncio", "ferroloop")
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
 
 
+EVERY_WAY = ("asyncio", "ferroloop", "plugin")
+
 SUITES = (
-    Suite("uvicorn", "0.54.0", ("-n0", "--timeout=60")),
+    # The plugin of anyio, and asyncio.run().
+    Suite("uvicorn", "0.54.0", ("-n0", "--timeout=60"), loops=EVERY_WAY),
     Suite("anyio", "4.16.0", ()),
     Suite(
         "websockets",
@@ -42,6 +48,7 @@ SUITES = (
         sources="python-websockets",
         # Multiplies the suite's time limits, which suit its author's machine.
         environment={"WEBSOCKETS_TESTS_TIMEOUT_FACTOR": "10"},
+        loops=EVERY_WAY,  # IsolatedAsyncioTestCase
     ),
     Suite(
         "aiohttp",
@@ -50,4 +57,8 @@ SUITES = (
         parts=("tests", "pytest.ini", ".coveragerc.toml", ".mypy.ini", "examples"),
     ),
     Suite("tornado", "6.6.1", (), sources="package", module="tornado.test"),
+    # The sources have no settings for pytest-aiohttp, which needs this mode.
+    Suite("aiojobs", "1.4.0", ("-c", "pyproject.toml", "-o", "asyncio_mode=auto"), loops=EVERY_WAY),
+    # pytest-asyncio, and asyncio.run().
+    Suite("asgiref", "3.13.0", (), parts=("tests", "setup.cfg"), loops=EVERY_WAY),
 )
