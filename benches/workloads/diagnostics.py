@@ -1,6 +1,6 @@
-"""Workloads under a watchdog: compare each line with that of the workload without it.
+"""Workloads under diagnostics: compare each line with that of the workload without them.
 
-Only ferroloop has a watchdog; on other loops the workload runs without one.
+Only ferroloop has them; on other loops the workload runs without.
 """
 
 import asyncio
@@ -34,6 +34,43 @@ def watched():
 async def call_soon_watched(n):
     with watched():
         return await call_soon_chain(n)
+
+
+@contextlib.contextmanager
+def named():
+    """Blocking calls are named in the reports of the running loop."""
+    loop = asyncio.get_running_loop()
+    if not hasattr(loop, "metrics"):
+        yield
+        return
+    import ferroloop
+
+    with ferroloop.name_blocking_calls():
+        yield
+
+
+@timed(
+    "call-soon-reported",
+    GROUP,
+    "call_soon chain; slow callbacks reported with their cause and call (ferroloop only)",
+    50_000,
+)
+async def call_soon_reported(n):
+    loop = asyncio.get_running_loop()
+    with watched(), named():
+        if hasattr(loop, "metrics"):
+            loop.report_slow_callbacks()
+        return await call_soon_chain(n)
+
+
+@timed("open-named", GROUP, "open a file; blocking calls named (ferroloop only)", 20_000)
+async def open_named(n):
+    opened = 0
+    with named():
+        for _ in range(n):
+            with open("/dev/null", "rb", 0) as file:
+                opened += not file.closed
+    return opened
 
 
 async def _echo_once(reader, writer, message, n):
