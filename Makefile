@@ -4,8 +4,8 @@ SHELL := /bin/bash
 
 .PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint lint-rust \
 	lint-python msrv fuzz refused stress deny test test-314 test-315 test-all test-debug \
-	example-rust-function example-http-server example-plugin-host bench-embed loom loom-mutations \
-	memcheck test-asan test-asan-embed
+	example-rust-function example-http-server example-plugin-host bench-embed bench-cluster loom \
+	loom-mutations memcheck test-asan test-asan-embed
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -105,6 +105,14 @@ bench-embed: wheel ## measure round trips to Rust futures, on the loop and on To
 	mkdir -p build/benches/$(PY)
 	cp target/$(PY)/release/libembed_bench.so build/benches/$(PY)/embed_bench.so
 	PYTHONPATH=build/benches/$(PY) build/bench-$(PY)/bin/python -m benches.embed
+
+bench-cluster: wheel ## measure a Dask cluster on each loop: scheduler, workers and client; ARGS="--rounds 1"
+	test -x build/bench-$(PY)/bin/python || $(EXE) -m venv build/bench-$(PY)
+	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check \
+		-r benches/requirements.txt -r benches/cluster/requirements.txt
+	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+		--no-deps $(WHEELS)/*.whl
+	build/bench-$(PY)/bin/python -m benches.cluster $(ARGS)
 
 build/lint-$(PY)/ready: tests/requirements.txt
 	rm -rf build/lint-$(PY)

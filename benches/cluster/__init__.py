@@ -1,0 +1,1 @@
+"""A cluster of Dask: processes on one loop that compute together."""
