@@ -8,6 +8,8 @@ import ctypes
 import logging
 import os
 import re
+import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -216,27 +218,45 @@ def run_a_program():
     subprocess.run([sys.executable, "-S", "-c", "import time; time.sleep(0.05)"], check=True)
 
 
-@pytest.mark.parametrize("kind", ["open", "subprocess.Popen", "time.sleep"])
-def test_the_call_is_named(loop, tmp_path, kind):
+def take_long():
+    """Raises no audit event."""
+    end = time.monotonic() + 0.06
+    while time.monotonic() < end:
+        pass
+
+
+def look_up_a_name():
+    socket.getaddrinfo("127.0.0.1", 80)
+    take_long()
+
+
+def connect_to_a_database():
+    sqlite3.connect(":memory:").close()
+    take_long()
+
+
+@pytest.mark.parametrize(
+    ("event", "callback", "name"),
+    [
+        ("open", open_a_fifo, "open({fifo!r})"),
+        ("subprocess.Popen", run_a_program, "subprocess.Popen({sys.executable!r})"),
+        ("time.sleep", lambda: time.sleep(0.06), "time.sleep(0.06)"),
+        ("socket.getaddrinfo", look_up_a_name, "socket.getaddrinfo('127.0.0.1', 80)"),
+        ("sqlite3.connect", connect_to_a_database, "sqlite3.connect(':memory:')"),
+    ],
+)
+def test_the_call_is_named(loop, tmp_path, event, callback, name):
     fifo = str(tmp_path / "fifo")
     os.mkfifo(fifo)
-    callback, args, name, function = {
-        "open": (open_a_fifo, (fifo,), f"open({fifo!r})", "open_a_fifo"),
-        "subprocess.Popen": (
-            run_a_program,
-            (),
-            f"subprocess.Popen({sys.executable!r})",
-            "run_a_program",
-        ),
-        "time.sleep": (lambda: time.sleep(0.06), (), "time.sleep(0.06)", "<lambda>"),
-    }[kind]
-    if kind == "time.sleep" and sys.version_info < (3, 13):
+    args = (fifo,) if callback is open_a_fifo else ()
+    name = name.format(fifo=fifo, sys=sys)
+    if event == "time.sleep" and sys.version_info < (3, 13):
         pytest.skip("it raises no audit event")
     with ferroloop.name_blocking_calls():
         (record,) = slow(loop, callback, *args)
     call = record.slow_callback.call
-    assert (call.event, call.call) == (kind, name)
-    assert call.function.endswith(function)
+    assert (call.event, call.call) == (event, name)
+    assert call.function.endswith(callback.__name__)
     assert call.file == __file__
     assert 0.03 < call.seconds <= record.slow_callback.seconds
     assert not call.allowed

@@ -223,18 +223,27 @@ def test_buffers_are_held_during_the_wait_only(run, pair):
 
 
 @pytest.mark.parametrize("ancbufsize", [0, socket.CMSG_LEN(INT), socket.CMSG_SPACE(4 * INT)])
-def test_no_descriptor_is_lost_by_cancelling(run, pair, ancbufsize):
+@pytest.mark.parametrize("into", [False, True], ids=["recvmsg", "recvmsg_into"])
+def test_no_descriptor_is_lost_by_cancelling(run, pair, into, ancbufsize):
     """Cancelled at any point, a call either returns the message or leaves it in the socket; and a
     message that does not fit leaves no descriptor open."""
     a, b = pair
 
+    async def receive():
+        if not into:
+            return await loop.sock_recvmsg(b, 10, ancbufsize)
+        buffer = bytearray(10)
+        length, *rest = await loop.sock_recvmsg_into(b, [buffer], ancbufsize)
+        return bytes(buffer[:length]), *rest
+
     async def main():
+        nonlocal loop
         loop = asyncio.get_running_loop()
         own = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
         before = open_descriptors()
         outcomes = set()
         for turns in range(8):
-            task = loop.create_task(loop.sock_recvmsg(b, 10, ancbufsize))
+            task = loop.create_task(receive())
             for turn in range(8):
                 if turn == turns:
                     task.cancel()
@@ -246,7 +255,7 @@ def test_no_descriptor_is_lost_by_cancelling(run, pair, ancbufsize):
                 outcomes.add("received")
             except asyncio.CancelledError:
                 assert open_descriptors() == before
-                message = await asyncio.wait_for(loop.sock_recvmsg(b, 10, ancbufsize), 5)
+                message = await asyncio.wait_for(receive(), 5)
                 outcomes.add("left")
             data, ancdata, flags, _ = message
             assert data == b"data"
@@ -259,6 +268,7 @@ def test_no_descriptor_is_lost_by_cancelling(run, pair, ancbufsize):
         for descriptor in own:
             os.close(descriptor)
 
+    loop = None
     run(main())
 
 
