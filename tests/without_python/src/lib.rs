@@ -6,6 +6,7 @@
 
 mod api;
 mod executor;
+mod ffi;
 #[path = "../../../src/metrics/mod.rs"]
 mod metrics;
 #[path = "../../../src/reactor/mod.rs"]
