@@ -226,7 +226,13 @@ class TlsProtocol(asyncio.BufferedProtocol):
     def _incoming(self) -> ssl.MemoryBIO: ...
 
 @final
-class DatagramTransport(Transport, asyncio.DatagramTransport): ...
+class DatagramTransport(Transport, asyncio.DatagramTransport):
+    def send_segments(
+        self,
+        data: bytes | bytearray | memoryview,
+        size: int,
+        addr: tuple[object, ...] | str | None = None,
+    ) -> None: ...
 
 @final
 class ReadPipeTransport(asyncio.ReadTransport): ...

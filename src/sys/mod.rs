@@ -9,6 +9,7 @@
 //! | file | Linux, Android | other Unix |
 //! |---|---|---|
 //! | `socket.rs`, `address.rs` | `accept4`, or `accept` and `fcntl` where a sandbox refuses it; `MSG_DONTWAIT` | `accept`, `fcntl` |
+//! | `segmentation.rs` | `UDP_SEGMENT`, `UDP_GRO` | `ENOPROTOOPT`; datagrams are received singly |
 //! | `pipe.rs` | `read`, `write`, `writev` of non-blocking files | the same |
 //! | `resolve.rs` | `getaddrinfo` | the same |
 //! | `time.rs` | `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_COARSE` | the clock of Python's `time.monotonic()` |
@@ -26,6 +27,7 @@ pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod resolve;
+pub(crate) mod segmentation;
 pub(crate) mod socket;
 pub(crate) mod sync;
 pub(crate) mod thread_usage;

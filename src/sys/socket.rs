@@ -14,7 +14,7 @@ use super::pipe::set_non_blocking;
 pub(crate) const MAXIMUM_VECTOR: usize = 1024;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+pub(super) const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
 
@@ -136,7 +136,7 @@ pub(crate) fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
     Ok((error != 0).then(|| io::Error::from_raw_os_error(error)))
 }
 
-fn set_option(
+pub(super) fn set_option(
     fd: RawFd,
     level: libc::c_int,
     name: libc::c_int,

@@ -11,6 +11,7 @@ use crate::ffi::layout::context;
 use crate::future::Future;
 use crate::interop::error::os_error;
 use crate::interop::imports;
+use crate::metrics::TransportClass;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::streams;
@@ -200,9 +201,13 @@ impl Transport {
         let py = protocol.py();
         let native = protocol.is_instance_of::<NativeProtocol>();
         let buffered = !native && protocol.is_instance(imports::buffered_protocol(py)?)?;
+        // In the class: an object that has every attribute, as a mock, does not count.
+        let several = self.kind.counted_as == TransportClass::Datagram
+            && protocol.get_type().hasattr(intern!(py, "datagrams_received"))?;
         self.update_state(py, |state| {
             state.native_protocol = native;
             state.buffered_protocol = buffered;
+            state.several_datagrams = several;
             state.connected = true;
         });
         self.protocol.store(py, Some(protocol));

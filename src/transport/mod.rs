@@ -87,6 +87,8 @@ struct ProtocolState {
     buffered_protocol: bool,
     /// The protocol is a [`NativeProtocol`].
     native_protocol: bool,
+    /// The transport is one of datagrams, and the protocol has `datagrams_received()`.
+    several_datagrams: bool,
     /// A protocol was set.
     connected: bool,
 }

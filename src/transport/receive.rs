@@ -16,7 +16,7 @@ use crate::ffi::buffer::{append_filled_by, bytes_filled_by};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::process_state::per_thread;
 use crate::sys::address::SocketAddress;
-use crate::sys::socket;
+use crate::sys::{segmentation, socket};
 
 /// The size of the shared buffer, in bytes.
 const SHARED_SIZE: usize = 64 * 1024;
@@ -184,6 +184,37 @@ pub fn datagram<'py>(
         })?
     };
     Ok(received.map(|bytes| (bytes, sender.unwrap_or(SocketAddress::Other))))
+}
+
+/// Datagrams of one sender that arrived together, where the kernel joins them.
+pub fn datagrams<'py>(
+    py: Python<'py>,
+    fd: RawFd,
+) -> PyOutcome<'py, io::Result<(Vec<Bound<'py, PyBytes>>, SocketAddress)>> {
+    BUFFER.with(py, |buffer| {
+        let buffer = allocated(buffer);
+        let received = match segmentation::receive(fd, buffer) {
+            Ok(received) => received,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut datagrams = Vec::with_capacity(received.length.div_ceil(received.segment).max(1));
+        let mut rest = &buffer[..received.length];
+        loop {
+            let (datagram, next) = rest.split_at(received.segment.min(rest.len()));
+            let bytes = bytes_filled_by(py, datagram.len().max(2), |bytes| {
+                bytes[..datagram.len()].copy_from_slice(datagram);
+                Ok(datagram.len())
+            })?;
+            match bytes {
+                Ok(bytes) => datagrams.push(bytes),
+                Err(error) => return Ok(Err(error)),
+            }
+            if next.is_empty() {
+                return Ok(Ok((datagrams, received.sender)));
+            }
+            rest = next;
+        }
+    })
 }
 
 fn allocated(buffer: &mut Vec<MaybeUninit<u8>>) -> &mut [MaybeUninit<u8>] {

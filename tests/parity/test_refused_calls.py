@@ -399,3 +399,70 @@ def test_a_paused_server_resumes_when_descriptors_are_available(program):
     run(main())
     """
     assert program(source) == "b'hello'\nTrue\n"
+
+
+# --- datagrams ---------------------------------------------------------------------------------
+
+SEGMENTS = """
+class Protocol(asyncio.DatagramProtocol):
+    def datagrams_received(self, datagrams, address):
+        received.extend(datagrams)
+
+    def error_received(self, error):
+        print(errno.errorcode[error.errno])
+
+    def pause_writing(self):
+        print("paused")
+
+    def resume_writing(self):
+        print("resumed")
+
+async def main():
+    loop = asyncio.get_running_loop()
+    own = ("127.0.0.1", 0)
+    receiver, _ = await loop.create_datagram_endpoint(Protocol, local_addr=own)
+    name = receiver.get_extra_info("sockname")
+    sender, _ = await loop.create_datagram_endpoint(Protocol, remote_addr=name)
+    sender.set_write_buffer_limits(high=100)
+    faults = Faults()
+    if {queued}:
+        faults.arm("send", errno.EAGAIN, limit=1)
+        sender.sendto(b"first")
+    faults.arm("sendmsg", errno.{error}, limit=1)
+    for letters in (b"abc", b"def"):
+        data = b"".join(bytes([letter]) * 100 for letter in letters)
+        sender.send_segments(data[:250], 100)
+    await asyncio.sleep(0.1)
+    print(faults.seen()["sendmsg"], faults.disarm())
+    print(*(piece[:1].decode() + str(len(piece)) for piece in received))
+    assert sender.get_write_buffer_size() == 0
+    sender.close()
+    receiver.close()
+    await asyncio.sleep(0.01)
+
+received = []
+run(main())
+"""
+
+
+@pytest.mark.only("ferroloop")
+@pytest.mark.parametrize(
+    ("error", "queued", "printed"),
+    [
+        ("EIO", False, "1 1"),
+        ("EINVAL", False, "2 1"),
+        ("EAGAIN", False, "paused resumed 3 1"),
+        ("ENOBUFS", False, "ENOBUFS 2 1"),
+        ("EIO", True, "paused resumed 2 1"),
+        ("EINVAL", True, "paused resumed 2 1"),
+        ("EAGAIN", True, "paused resumed 3 1"),
+        ("ENOBUFS", True, "paused ENOBUFS resumed 2 1"),
+    ],
+)
+def test_segments_that_the_system_refuses(program, error, queued, printed):
+    """Where a device cannot segment, the datagrams are sent one by one; other errors concern all of
+    them."""
+    found = program(SEGMENTS.format(error=error, queued=queued)).split()
+    arrived = ["a100", "b100", "c50"] if error != "ENOBUFS" else []
+    first = ["f5"] if queued else []
+    assert found == [*printed.split(), *first, *arrived, "d100", "e100", "f50"]

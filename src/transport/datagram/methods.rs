@@ -15,6 +15,9 @@ use crate::transport::datagram::{Datagram, SendOutcome};
 use crate::transport::{DatagramTransport, Endpoint, Transport};
 use crate::write_side::{Write, WriteSide};
 
+/// Data, and the address to which it is sent.
+type Outgoing<'py> = (Bound<'py, PyBytes>, Option<Bound<'py, PyAny>>);
+
 impl DatagramTransport {
     /// The address to which a datagram is sent.
     fn destination<'py>(
@@ -31,6 +34,72 @@ impl DatagramTransport {
             }
             _ => Ok(Some(address)),
         }
+    }
+
+    /// The data as bytes, and the address to which they are sent; none if the transport is closed.
+    fn prepare<'py>(
+        slf: &Bound<'py, Self>,
+        data: &Bound<'py, PyAny>,
+        addr: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Outgoing<'py>>> {
+        let py = slf.py();
+        let this = slf.get();
+        let base = slf.base();
+        let to = this.destination(py, addr)?;
+        let is_lost = base.is_lost(py) && this.address.is_some(py);
+        if is_lost || base.endpoint.inspect(py, Endpoint::is_closed) {
+            let late = base.writing.with(py, WriteSide::note_late);
+            Transport::warn_of_late_write(py, late)?;
+            return Ok(None);
+        }
+        // Mutable data is copied: it may be queued, and Python code may change it meanwhile.
+        let copied = match data.cast::<PyBytes>() {
+            Ok(bytes) => Ok(bytes.clone()),
+            Err(_) => buffer::with_bytes(data, |content| PyBytes::new(py, content)),
+        };
+        match copied {
+            Ok(bytes) => Ok(Some((bytes, to))),
+            // Memory that is not contiguous cannot be sent, but can be queued, as in asyncio.
+            Err(_) if this.queue.with(py, |queue| !queue.is_empty()) => {
+                Ok(Some((py.get_type::<PyBytes>().call1((data,))?.cast_into()?, to)))
+            }
+            Err(raised) => {
+                Self::send_failed(slf, raised)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Sends or queues one datagram, or several of the size `segment`.
+    fn write<'py>(
+        slf: &Bound<'py, Self>,
+        data: Bound<'py, PyBytes>,
+        to: Option<Bound<'py, PyAny>>,
+        segment: Option<u16>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let base = slf.base();
+        // asyncio still sends while `connection_lost()` is scheduled.
+        let at_once =
+            base.is_lost(py) || base.writing.with(py, |side| side.write(None)) == Write::Send;
+        if at_once {
+            match Self::send(slf, data.as_any(), data.as_bytes(), to.as_ref(), segment) {
+                SendOutcome::Sent => return Ok(()),
+                SendOutcome::NotReady if base.is_lost(py) => return Ok(()),
+                SendOutcome::NotReady => {}
+                SendOutcome::Failed(raised) => {
+                    return Self::send_failed(slf, raised).map_err(PyErr::from);
+                }
+                SendOutcome::NotSegmented => {
+                    let size = segment.map_or(usize::MAX, usize::from);
+                    return data.as_bytes().chunks(size).try_for_each(|part| {
+                        Self::write(slf, PyBytes::new(py, part), to.clone(), None)
+                    });
+                }
+            }
+        }
+        Self::enqueue(slf, data, to.map(Bound::unbind), segment);
+        Self::note_queued(slf, at_once).map_err(PyErr::from)
     }
 }
 
@@ -52,46 +121,49 @@ impl DatagramTransport {
         data: &Bound<'py, PyAny>,
         addr: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let base = slf.base();
         check_data(data, "a bytes-like object")?;
         if cfg!(not(Py_3_13)) && !data.is_truthy()? {
             return Ok(());
         }
-        let to = this.destination(py, addr)?;
-        let lost = base.is_lost(py);
-        if (lost && this.address.is_some(py)) || base.endpoint.inspect(py, Endpoint::is_closed) {
-            let late = base.writing.with(py, WriteSide::note_late);
-            return Transport::warn_of_late_write(py, late).map_err(PyErr::from);
+        match Self::prepare(slf, data, addr)? {
+            Some((data, to)) => Self::write(slf, data, to, None),
+            None => Ok(()),
         }
-        // Mutable data is copied: it may be queued, and Python code may change it meanwhile.
-        let copied = match data.cast::<PyBytes>() {
-            Ok(bytes) => Ok(bytes.clone()),
-            Err(_) => buffer::with_bytes(data, |content| PyBytes::new(py, content)),
-        };
-        let data = match copied {
-            Ok(bytes) => bytes,
-            // Memory that is not contiguous cannot be sent, but can be queued, as in asyncio.
-            Err(_) if this.queue.with(py, |queue| !queue.is_empty()) => {
-                py.get_type::<PyBytes>().call1((data,))?.cast_into()?
-            }
-            Err(raised) => return Self::send_failed(slf, raised).map_err(PyErr::from),
-        };
-        // asyncio still sends while `connection_lost()` is scheduled.
-        let at_once = lost || base.writing.with(py, |side| side.write(None)) == Write::Send;
-        if at_once {
-            match Self::send(slf, data.as_any(), data.as_bytes(), to.as_ref()) {
-                SendOutcome::Sent => return Ok(()),
-                SendOutcome::NotReady if base.is_lost(py) => return Ok(()),
-                SendOutcome::NotReady => {}
-                SendOutcome::Failed(raised) => {
-                    return Self::send_failed(slf, raised).map_err(PyErr::from);
-                }
-            }
+    }
+
+    /// Send data as datagrams of size bytes each, of which the last one may be shorter, to addr, or
+    /// to the address that the socket is connected to. asyncio's transports don't have this method.
+    ///
+    /// Where the kernel can, one system call sends up to 64 of them (UDP_SEGMENT). An error then
+    /// concerns all of that call.
+    ///
+    /// Raises:
+    ///     TypeError: data is not bytes, a bytearray or a memoryview.
+    ///     ValueError: the socket is connected to another address, or size is not between 1 and 65535.
+    #[pyo3(signature = (data, size, addr=None))]
+    fn send_segments<'py>(
+        slf: &Bound<'py, Self>,
+        data: &Bound<'py, PyAny>,
+        size: i64,
+        addr: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        check_data(data, "a bytes-like object")?;
+        let size = u16::try_from(size).ok().filter(|size| *size > 0);
+        let size = size.ok_or_else(|| PyValueError::new_err("size must be between 1 and 65535"))?;
+        let Some((data, to)) = Self::prepare(slf, data, addr)? else { return Ok(()) };
+        let content = data.as_bytes();
+        let of_call = Self::bytes_of_call(slf, size);
+        let length = of_call.unwrap_or(size.into());
+        if content.len() <= length {
+            let segment = (content.len() > size.into()).then_some(size);
+            return if content.is_empty() { Ok(()) } else { Self::write(slf, data, to, segment) };
         }
-        Self::enqueue(slf, data, to.map(Bound::unbind));
-        Self::note_queued(slf, at_once).map_err(PyErr::from)
+        for part in content.chunks(length) {
+            let segment = (part.len() > size.into()).then_some(size);
+            Self::write(slf, PyBytes::new(py, part), to.clone(), segment)?;
+        }
+        Ok(())
     }
 
     #[pyo3(name = "_read_ready")]

@@ -5,10 +5,12 @@
 //! concerns one datagram and goes to `error_received()`; the transport stays open.
 //!
 //! * `methods.rs`: the Python methods;
+//! * `segments.rs`: several datagrams in one system call;
 //! * `address_cache.rs`: the addresses of peers.
 
 mod address_cache;
 mod methods;
+mod segments;
 
 use std::collections::VecDeque;
 
@@ -26,9 +28,9 @@ use crate::interop::error::os_error;
 use crate::interop::{address, imports};
 use crate::metrics::TransportClass;
 use crate::sys::address::SocketAddress;
-use crate::sys::is_not_ready;
-use crate::sys::socket;
+use crate::sys::{is_not_ready, segmentation, socket};
 use crate::transport::datagram::address_cache::AddressCache;
+use crate::transport::datagram::segments::Offload;
 use crate::transport::kind::ConcreteTransport;
 use crate::transport::{Transport, TransportKind, TransportParts, receive};
 
@@ -78,6 +80,8 @@ impl ConcreteTransport for DatagramTransport {
 pub struct Datagram {
     pub(in crate::transport) data: Py<PyBytes>,
     pub(in crate::transport) to: Option<Py<PyAny>>,
+    /// The data are several datagrams of this size, of which the last one may be shorter.
+    segment: Option<u16>,
 }
 
 /// How many datagrams to receive per event.
@@ -106,6 +110,7 @@ pub struct DatagramTransport {
     pub(in crate::transport) queued_bytes: AttachedCell<usize>,
     pub(in crate::transport) address_cache: AttachedRefCell<AddressCache>,
     batch_size: AttachedCell<BatchSize>,
+    offload: AttachedCell<Offload>,
 }
 
 /// The result of sending a datagram.
@@ -116,6 +121,8 @@ pub enum SendOutcome<'py> {
     NotReady,
     /// Sending it has failed.
     Failed(Raised<'py>),
+    /// Several datagrams must be sent singly.
+    NotSegmented,
 }
 
 impl DatagramTransport {
@@ -150,6 +157,7 @@ impl DatagramTransport {
             queued_bytes: AttachedCell::new(0),
             address_cache: AttachedRefCell::new(AddressCache::default()),
             batch_size: AttachedCell::new(BatchSize { expected: 1, full: 0 }),
+            offload: AttachedCell::new(Offload::default()),
         };
         let base = PyClassInitializer::from(Transport::new(&KIND, parts));
         let datagrams = Bound::new(py, base.add_subclass(datagrams))?;
@@ -163,12 +171,14 @@ impl DatagramTransport {
         let py = slf.py();
         let this = slf.get();
         let batch_size = this.batch_size.get(py);
+        let receive =
+            if Self::receives_several(slf) { Self::receive_several } else { Self::receive_one };
         let mut received = 0;
         while received < batch_size.expected {
             if !slf.base().wants_to_read(py) {
                 return Ok(());
             }
-            if !Self::receive_one(slf)? {
+            if !receive(slf)? {
                 break;
             }
             received += 1;
@@ -188,6 +198,10 @@ impl DatagramTransport {
             Ok((data, sender)) => {
                 base.count_received(py, data.as_bytes().len());
                 let sender = Self::sender_object(slf, sender).or_raise(py)?;
+                if base.state.get(py).several_datagrams {
+                    Self::deliver(slf, vec![data], &sender)?;
+                    return Ok(true);
+                }
                 let method = intern!(py, "datagram_received");
                 call::call_method(&protocol, method, [data.as_any(), &sender])?;
                 Ok(true)
@@ -225,19 +239,23 @@ impl DatagramTransport {
         call::call_method(&protocol, intern!(py, "error_received"), [exception]).map(drop)
     }
 
-    /// Sends one datagram.
+    /// Sends one datagram, or several of the size `segment`.
     pub(in crate::transport) fn send<'py>(
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
         content: &[u8],
         to: Option<&Bound<'py, PyAny>>,
+        segment: Option<u16>,
     ) -> SendOutcome<'py> {
         let py = slf.py();
         let this = slf.get();
         let base = slf.base();
         let fd = base.descriptor(py);
         let sent = if this.connected || (this.has_unnamed_peer && to.is_none()) {
-            socket::send(fd, content)
+            match segment {
+                Some(segment) => segmentation::send(fd, content, segment, None),
+                None => socket::send(fd, content),
+            }
         } else {
             let known = to.and_then(|to| {
                 this.address_cache
@@ -245,15 +263,21 @@ impl DatagramTransport {
                     .or_else(|| address::from_python(to, this.family))
             });
             match known {
-                Some(SocketAddress::V4 { .. } | SocketAddress::V6 { .. }) => {
-                    known.map_or(Ok(0), |to| socket::send_to(fd, content, &to))
-                }
+                Some(to @ (SocketAddress::V4 { .. } | SocketAddress::V6 { .. })) => match segment {
+                    Some(segment) => segmentation::send(fd, content, segment, Some(&to)),
+                    None => socket::send_to(fd, content, &to),
+                },
+                _ if segment.is_some() => return SendOutcome::NotSegmented,
                 _ => return Self::send_by_python(slf, data, to),
             }
         };
         match base.count_sent(py, sent) {
             Ok(_) => SendOutcome::Sent,
             Err(error) if is_not_ready(&error) => SendOutcome::NotReady,
+            Err(error) if segment.is_some() && segmentation::is_refusal(&error) => {
+                Self::segmentation_refused(slf, &error);
+                SendOutcome::NotSegmented
+            }
             Err(error) => SendOutcome::Failed(Raised::of(py, os_error(py, &error))),
         }
     }
@@ -304,11 +328,13 @@ impl DatagramTransport {
         slf: &Bound<'_, Self>,
         data: Bound<'_, PyBytes>,
         to: Option<Py<PyAny>>,
+        segment: Option<u16>,
     ) {
         let py = slf.py();
         let this = slf.get();
         this.queued_bytes.set(py, this.queued_bytes.get(py) + data.as_bytes().len() + HEADER_SIZE);
-        this.queue.with(py, |queue| queue.push_back(Datagram { data: data.unbind(), to }));
+        let datagram = Datagram { data: data.unbind(), to, segment };
+        this.queue.with(py, |queue| queue.push_back(datagram));
     }
 
     /// Reports a queued datagram to the write side. `at_once`: it was queued because sending it at
@@ -336,7 +362,11 @@ impl DatagramTransport {
             let content = data.as_bytes();
             let to = datagram.to.as_ref().map(|to| to.bind(py).clone());
             let size = content.len() + HEADER_SIZE;
-            match Self::send(slf, data.as_any(), content, to.as_ref()) {
+            match Self::send(slf, data.as_any(), content, to.as_ref(), datagram.segment) {
+                SendOutcome::NotSegmented => {
+                    let size = datagram.segment.unwrap_or(u16::MAX);
+                    Self::queue_singly(slf, content, size, datagram.to.as_ref());
+                }
                 // Python code that converted the address may have aborted the transport.
                 SendOutcome::NotReady if !slf.base().is_lost(py) => {
                     this.queue.with(py, |queue| queue.push_front(datagram));
@@ -358,7 +388,8 @@ impl DatagramTransport {
 impl BatchSize {
     fn after(self, received: u32) -> Self {
         if received < self.expected {
-            return Self { expected: received.max(1), full: 0 };
+            // Not less than half: after the last datagrams of many, many more may follow.
+            return Self { expected: received.max(self.expected / 2).max(1), full: 0 };
         }
         // Many sockets receive one datagram at a time: try a second one only after several events.
         let patience = if self.expected == 1 { 8 } else { 1 };
