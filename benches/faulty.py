@@ -110,6 +110,16 @@ class Mortal(asyncio.Protocol):
         self.transport.write(data)
 
 
+class Slow(asyncio.Protocol):
+    """Echoes a millisecond later."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        asyncio.get_running_loop().call_later(0.001, self.transport.write, data)
+
+
 class SlowToClose(asyncio.Protocol):
     """Echoes, and is busy for long when a connection ends."""
 
@@ -133,6 +143,10 @@ async def serve(protocol):
     server.close()
 
 
+def slow_server(endpoint):
+    return serve(Slow)
+
+
 def lying_server(endpoint):
     return serve(Liar)
 
@@ -154,3 +168,5 @@ served("faulty-echo", GROUP, "returns other bytes", lying_server, *LOAD)
 served("faulty-close", GROUP, "closes the connection", mute_server, *LOAD)
 served("faulty-mortal", GROUP, "dies in the third turn, except on asyncio", mortal_server, *LOAD)
 served("slow-to-close", GROUP, "records the end of connections", slow_to_close_server, *LOAD)
+SLOW = ("echo", "--size", "64", "--connections", "20", "--latency", "50")
+served("slow", "tcp", "answers a millisecond later", slow_server, *SLOW)

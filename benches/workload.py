@@ -76,6 +76,7 @@ GROUPS = (
     "processes",
     "names",
     "servers",
+    "latency",
     "memory",
     "startup",
 )

@@ -128,6 +128,14 @@ def test_processor_time_of_servers_and_others(loadgen, tmp_path, monkeypatch):
     assert run("tcp-protocol-1k-10", loadgen, clock="cpu").value > 0
 
 
+@pytest.mark.timeout(300)
+def test_times_of_replies_and_idle_connections(loadgen):
+    assert 1e6 < run("slow", loadgen).value < 1e9
+    # Most of what its process does is to open and to close the connections.
+    outcome = run("tcp-protocol-1k-idle-1000", loadgen)
+    assert 0 < outcome.value < 1e6, outcome
+
+
 def test_what_has_one_figure_to_give_gets_one_turn_alone():
     assert run("faulty-twice").ok
     alone = ("memory-task", "memory-idle-tls", "tls-protocol-1k-10-young", "process-spawn-2g")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 import ssl
 from functools import partial
@@ -241,6 +242,25 @@ for name, title, serve in (
         "--connections",
         "1000",
         unit="bytes",
+    )
+
+
+def raise_file_limit():
+    """Allow as many descriptors as the system does."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+for connections in (1_000, 10_000):
+    served(
+        f"tcp-protocol-1k-idle-{connections}",
+        "tcp",
+        f"TCP protocol echo, 1 KiB, {connections:,} connections, 1 % of which are active",
+        TCP_STYLES["protocol"],
+        *echo_load(1024, connections),
+        "--active",
+        str(connections // 100),
+        prepare=raise_file_limit,
     )
 
 

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import hashlib
+import itertools
+import ssl
 from functools import partial
 
 from benches.workload import served
-from benches.workloads.echo import port_of
+from benches.workloads.echo import CERTIFICATE, port_of
 
 BODY = bytes(i % 251 for i in range(1024))
 CONNECTIONS = 64
@@ -77,6 +80,37 @@ async def websockets(endpoint):
         yield f"tcp:127.0.0.1:{port_of(server)}"
 
 
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+async def answer_mixed(reader, writer):
+    """Requests on one connection. Some need a job in the thread pool, a few a child process."""
+    loop = asyncio.get_running_loop()
+    try:
+        for number in itertools.count(1):
+            async with asyncio.timeout(30):
+                await reader.readuntil(b"\r\n\r\n")
+            if number % 8 == 0:
+                await loop.run_in_executor(None, hashlib.sha256, BODY)
+            if number % 256 == 0:
+                process = await asyncio.create_subprocess_exec("/bin/true")
+                await asyncio.wait_for(process.wait(), 30)
+            async with asyncio.timeout(30):
+                writer.write(RESPONSE)
+                await writer.drain()
+    except (EOFError, OSError):
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def mixed(endpoint):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+    server = await asyncio.start_server(answer_mixed, "127.0.0.1", 0, ssl=context)
+    yield f"tls:127.0.0.1:{port_of(server)}"
+    server.close()
+
+
 HTTP = ("http", "--size", str(len(BODY)), "--connections", str(CONNECTIONS))
 TITLE = f"1 KiB response, {CONNECTIONS} connections"
 served(
@@ -107,4 +141,11 @@ served(
     "--connections",
     str(CONNECTIONS),
     modules=("websockets",),
+)
+served(
+    "mixed",
+    "servers",
+    f"HTTPS on streams, {TITLE}; time-outs, executor jobs, child processes",
+    mixed,
+    *HTTP,
 )

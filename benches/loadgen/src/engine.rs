@@ -12,11 +12,13 @@ use crate::process;
 use crate::stream::Stream;
 
 /// A server that completes nothing for this long counts as having stopped answering.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// A server that slept is slower for some tens of milliseconds, a Python server by 10 %.
 const WARM_UP: Duration = Duration::from_millis(50);
+/// How many connections are opened at a time if most of them stay idle: fewer than a backlog holds.
+const GROUP: usize = 64;
 
-struct Connection {
+pub struct Connection {
     stream: Stream,
     dialogue: Box<dyn Dialogue>,
     sent: usize,
@@ -39,13 +41,13 @@ impl Connection {
     }
 
     /// Send the next request.
-    fn begin(&mut self) -> Result<(), Failure> {
+    pub fn begin(&mut self) -> Result<(), Failure> {
         self.dialogue.next();
         self.sent = 0;
         self.send()
     }
 
-    fn send(&mut self) -> Result<(), Failure> {
+    pub fn send(&mut self) -> Result<(), Failure> {
         while self.sent < self.dialogue.request().len() {
             match self.stream.write(&self.dialogue.request()[self.sent..]) {
                 Ok(count) => self.sent += count,
@@ -57,7 +59,7 @@ impl Connection {
     }
 
     /// Read all available data; Some when the reply is complete.
-    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<f64>, Failure> {
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<f64>, Failure> {
         loop {
             let count = match self.stream.read(buffer) {
                 Ok(0) => return Err(Failure::Closed),
@@ -71,7 +73,7 @@ impl Connection {
         }
     }
 
-    fn update_interest(&mut self, index: usize, poller: &Poller) -> io::Result<()> {
+    pub fn update_interest(&mut self, index: usize, poller: &Poller) -> io::Result<()> {
         let write = self.sent < self.dialogue.request().len() || self.stream.has_unsent();
         let interest = Interest { write };
         if interest != self.interest {
@@ -83,18 +85,18 @@ impl Connection {
 }
 
 /// All connections and the operations that they have completed.
-struct Engine<'a> {
+pub struct Engine<'a> {
     options: &'a Options,
-    poller: Poller,
-    connections: Vec<Connection>,
-    buffer: Vec<u8>,
-    ready: Vec<usize>,
+    pub poller: Poller,
+    pub connections: Vec<Connection>,
+    pub buffer: Vec<u8>,
+    pub ready: Vec<usize>,
     operations: f64,
     last_completion: Instant,
 }
 
 impl<'a> Engine<'a> {
-    fn new(options: &'a Options) -> Result<Self, Failure> {
+    pub fn new(options: &'a Options) -> Result<Self, Failure> {
         Ok(Self {
             options,
             poller: Poller::new()?,
@@ -106,8 +108,26 @@ impl<'a> Engine<'a> {
         })
     }
 
-    fn open_all(&mut self) -> Result<(), Failure> {
-        for index in self.connections.len()..self.options.connections {
+    pub fn open_all(&mut self) -> Result<(), Failure> {
+        if self.options.active == self.options.connections {
+            return self.open(self.options.connections);
+        }
+        while self.connections.len() < self.options.connections {
+            let count = self.connections.len();
+            self.open(self.options.connections.min(count + GROUP))?;
+            self.operations = 0.0;
+            while self.operations < (self.connections.len() - count) as f64 {
+                self.turn(false)?;
+            }
+        }
+        for connection in &self.connections {
+            connection.stream.reset_at_end()?;
+        }
+        self.connections[..self.options.active].iter_mut().try_for_each(Connection::begin)
+    }
+
+    fn open(&mut self, count: usize) -> Result<(), Failure> {
+        for index in self.connections.len()..count {
             let mut connection = Connection::open(self.options, index, &self.poller)?;
             connection.begin()?;
             connection.update_interest(index, &self.poller)?;
@@ -118,7 +138,7 @@ impl<'a> Engine<'a> {
 
     /// Serve the ready connections; `again` decides whether the next exchange begins after a
     /// completed one. True if an operation was completed.
-    fn turn(&mut self, again: bool) -> Result<bool, Failure> {
+    pub fn turn(&mut self, again: bool) -> Result<bool, Failure> {
         let before = self.operations;
         self.ready.clear();
         self.poller.wait(100, &mut self.ready)?;
@@ -150,18 +170,42 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
+    /// Sends and receives what is ready on a connection; true if its reply is complete.
+    pub fn exchange(&mut self, index: usize) -> Result<bool, Failure> {
+        let connection = &mut self.connections[index];
+        connection.send()?;
+        let complete = connection.receive(&mut self.buffer)?.is_some();
+        connection.update_interest(index, &self.poller)?;
+        Ok(complete)
+    }
+
+    /// The operations completed since the last measurement began.
+    pub fn operations(&self) -> f64 {
+        self.operations
+    }
+
+    /// Waits until every request has its reply.
+    pub fn drain(&mut self) -> Result<(), Failure> {
+        self.operations = 0.0;
+        while self.operations < self.options.active as f64 {
+            self.turn(false)?;
+        }
+        Ok(())
+    }
+
     /// Runs until the warm-up time is over and every connection has finished its handshakes.
-    fn warm_up(&mut self) -> Result<(), Failure> {
+    pub fn warm_up(&mut self) -> Result<(), Failure> {
         loop {
             self.run_for(WARM_UP)?;
-            if self.connections.iter().all(|connection| connection.warm) {
+            let active = &self.connections[..self.options.active];
+            if active.iter().all(|connection| connection.warm) {
                 return Ok(());
             }
         }
     }
 
     /// Measures from one completion to another, so that no part of a long operation is counted.
-    fn run_for(&mut self, duration: Duration) -> Result<Duration, Failure> {
+    pub fn run_for(&mut self, duration: Duration) -> Result<Duration, Failure> {
         self.operations = 0.0;
         let begin = Instant::now();
         while !self.turn(true)? || begin.elapsed() < duration {}
@@ -191,7 +235,7 @@ pub fn drive(options: &Options) -> Result<f64, Failure> {
 
 /// Wait until the server has handled the end of its connections: that work must not be counted for
 /// the process measured next on the same core. The wait is limited, as a server may have other work.
-fn wait_until_asleep(pid: u32) -> Result<(), Failure> {
+pub fn wait_until_asleep(pid: u32) -> Result<(), Failure> {
     let begin = Instant::now();
     while process::is_awake(pid)? && begin.elapsed() < Duration::from_secs(2) {
         thread::sleep(Duration::from_millis(1));

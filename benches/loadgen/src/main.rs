@@ -10,6 +10,7 @@
 mod dialogue;
 mod engine;
 mod failure;
+mod latency;
 mod options;
 mod poller;
 mod process;
@@ -27,8 +28,9 @@ fn run() -> Result<f64, Failure> {
     if let Some(cpu) = options.cpu {
         process::pin(cpu)?;
     }
-    match options.mode {
-        Mode::Idle => engine::hold_idle(&options),
+    match (options.mode, options.latency) {
+        (Mode::Idle, _) => engine::hold_idle(&options),
+        (_, Some(percentage)) => latency::measure(&options, percentage),
         _ => engine::drive(&options),
     }
 }

@@ -32,6 +32,10 @@ pub struct Options {
     pub to: String,
     /// How many connections at a time.
     pub connections: usize,
+    /// How many of them exchange messages; the others are idle after one exchange.
+    pub active: usize,
+    /// Report the time within which this percentage of replies comes at half the highest rate.
+    pub latency: Option<f64>,
     /// Bytes per message.
     pub size: usize,
     /// How long to measure, after a warm-up.
@@ -61,6 +65,8 @@ impl Options {
             mode,
             to: String::new(),
             connections: 1,
+            active: 0,
+            latency: None,
             size: 1024,
             duration: Duration::from_secs(1),
             cpu: None,
@@ -73,6 +79,8 @@ impl Options {
             match name.as_str() {
                 "--to" => options.to = value,
                 "--connections" => options.connections = number(&name, &value)?,
+                "--active" => options.active = number(&name, &value)?,
+                "--latency" => options.latency = Some(number(&name, &value)?),
                 "--size" => options.size = number(&name, &value)?,
                 "--seconds" => options.duration = Duration::from_secs_f64(number(&name, &value)?),
                 "--cpu" => options.cpu = Some(number(&name, &value)?),
@@ -83,6 +91,9 @@ impl Options {
         }
         if options.to.is_empty() || options.connections == 0 || options.size == 0 {
             return Err(Failure::Usage("--to is missing, or a number is 0".into()));
+        }
+        if options.active == 0 || options.active > options.connections {
+            options.active = options.connections;
         }
         Ok(options)
     }
