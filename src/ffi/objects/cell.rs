@@ -3,7 +3,7 @@
 //! Access rule: a cell is accessed only by the thread that holds the GIL, which the `Python<'py>`
 //! argument proves, and never in conflict with a borrow of its content:
 //! * [`AttachedCell`] moves or copies values in and out. Its content can be borrowed for reading,
-//!   by closures that must not write to the cell; builds with debug assertions count these borrows
+//!   by closures that must not write to the cell; builds with debug assertions know these borrows
 //!   and panic before such a write;
 //! * [`AttachedRefCell`] lets a closure borrow its content mutably, and panics on a nested borrow;
 //!   such closures must not run Python code (a call, a decref, a Python allocation).
@@ -13,6 +13,8 @@
 //! docs/FREE-THREADING.md.
 
 use std::cell::{Cell, UnsafeCell};
+#[cfg(debug_assertions)]
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -22,76 +24,81 @@ compile_error!("ferroloop's cells rely on the GIL: free-threaded builds are not 
 
 /// A cell whose value is moved or copied, or borrowed for reading.
 #[derive(Default)]
+#[repr(transparent)]
 pub struct AttachedCell<T> {
     value: UnsafeCell<T>,
-    borrows: BorrowCount,
 }
 
 // SAFETY: every access needs `Python<'py>`, so the GIL, which serialises accesses; values may be
 // dropped on another thread, hence `T: Send`.
 unsafe impl<T: Send> Sync for AttachedCell<T> {}
 
-/// The number of closures that borrow a cell; counted with debug assertions only.
-#[derive(Default)]
-struct BorrowCount {
-    #[cfg(debug_assertions)]
-    count: Cell<u32>,
+/// The addresses of the cells that closures borrow; known with debug assertions only, and outside of
+/// the cells, which have the size of their value in all builds: tools read the memory of tasks.
+#[cfg(debug_assertions)]
+static BORROWED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+#[cfg(debug_assertions)]
+fn with_borrowed<R>(body: impl FnOnce(&mut Vec<usize>) -> R) -> R {
+    body(&mut BORROWED.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// One of these borrows.
-struct InspectionGuard<'a> {
+struct InspectionGuard {
     #[cfg(debug_assertions)]
-    count: &'a Cell<u32>,
-    #[cfg(not(debug_assertions))]
-    _borrows: std::marker::PhantomData<&'a BorrowCount>,
+    cell: usize,
 }
 
-impl BorrowCount {
-    const fn new() -> Self {
-        Self {
-            #[cfg(debug_assertions)]
-            count: Cell::new(0),
-        }
-    }
-
+impl InspectionGuard {
     #[inline(always)]
-    fn borrow(&self) -> InspectionGuard<'_> {
+    fn of<T>(cell: &UnsafeCell<T>) -> Self {
         #[cfg(debug_assertions)]
-        self.count.set(self.count.get() + 1);
-        InspectionGuard {
-            #[cfg(debug_assertions)]
-            count: &self.count,
-            #[cfg(not(debug_assertions))]
-            _borrows: std::marker::PhantomData,
+        {
+            let cell = cell.get().addr();
+            with_borrowed(|borrowed| borrowed.push(cell));
+            Self { cell }
         }
-    }
-
-    /// With debug assertions, panics if a closure borrows the cell.
-    #[inline(always)]
-    fn assert_not_borrowed(&self) {
-        #[cfg(debug_assertions)]
-        assert_eq!(self.count.get(), 0, "a cell is written while it is borrowed");
+        #[cfg(not(debug_assertions))]
+        {
+            let _ = cell;
+            Self {}
+        }
     }
 }
 
 #[cfg(debug_assertions)]
-impl Drop for InspectionGuard<'_> {
+impl Drop for InspectionGuard {
     fn drop(&mut self) {
-        self.count.set(self.count.get() - 1);
+        with_borrowed(|borrowed| {
+            if let Some(place) = borrowed.iter().rposition(|cell| *cell == self.cell) {
+                borrowed.swap_remove(place);
+            }
+        });
     }
 }
 
 impl<T> AttachedCell<T> {
     /// A cell that holds `value`.
     pub const fn new(value: T) -> Self {
-        Self { value: UnsafeCell::new(value), borrows: BorrowCount::new() }
+        Self { value: UnsafeCell::new(value) }
+    }
+
+    /// With debug assertions, panics if a closure borrows the cell.
+    #[inline(always)]
+    fn assert_not_borrowed(&self) {
+        #[cfg(debug_assertions)]
+        {
+            let cell = self.value.get().addr();
+            let is_borrowed = size_of::<T>() > 0 && with_borrowed(|all| all.contains(&cell));
+            assert!(!is_borrowed, "a cell is written while it is borrowed");
+        }
     }
 
     /// Stores `value` and returns the old one; the caller drops it (which may run Python code).
     #[inline(always)]
     #[must_use = "dropping the old value may run Python: do it where that is safe"]
     pub fn replace(&self, _py: Python<'_>, value: T) -> T {
-        self.borrows.assert_not_borrowed();
+        self.assert_not_borrowed();
         // SAFETY: the GIL is held and no reference into the cell exists (access rule above).
         unsafe { std::mem::replace(&mut *self.value.get(), value) }
     }
@@ -100,7 +107,7 @@ impl<T> AttachedCell<T> {
     /// write to the cell: callers compare and clone pointers, no more.
     #[inline(always)]
     pub fn inspect<R>(&self, _py: Python<'_>, inspect: impl FnOnce(&T) -> R) -> R {
-        let _borrow = self.borrows.borrow();
+        let _borrow = InspectionGuard::of(&self.value);
         // SAFETY: the GIL is held; the contract above excludes a nested write, on which builds with
         // debug assertions panic.
         unsafe { inspect(&*self.value.get()) }
@@ -127,7 +134,7 @@ impl<T: Copy> AttachedCell<T> {
     /// Overwrites the value.
     #[inline(always)]
     pub fn set(&self, _py: Python<'_>, value: T) {
-        self.borrows.assert_not_borrowed();
+        self.assert_not_borrowed();
         // SAFETY: as in `replace`; `Copy` types have no drop glue.
         unsafe { *self.value.get() = value }
     }
