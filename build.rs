@@ -12,11 +12,26 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     pyo3_build_config::use_pyo3_cfgs();
     pyo3_build_config::add_libpython_rpath_link_args();
+    choose_task_layout();
     align_segments();
     if env::var_os("CARGO_FEATURE_EMBED").is_some() {
         list_python_sources()?;
     }
     Ok(())
+}
+
+/// Sets the `cfg` under which tasks have the layout of asyncio's own, which CPython publishes from
+/// 3.14 on. On free-threaded builds the interpreter's lists of tasks have locks of their own.
+fn choose_task_layout() {
+    use pyo3_build_config::{BuildFlag, PythonVersion};
+
+    println!("cargo::rustc-check-cfg=cfg(published_tasks)");
+    let python = pyo3_build_config::get();
+    let publishes = python.version() >= PythonVersion { major: 3, minor: 14 };
+    let is_64_bit = env::var("CARGO_CFG_TARGET_POINTER_WIDTH").is_ok_and(|width| width == "64");
+    if publishes && is_64_bit && !python.build_flags().0.contains(&BuildFlag::Py_GIL_DISABLED) {
+        println!("cargo::rustc-cfg=published_tasks");
+    }
 }
 
 /// Makes LLD, Rust's linker on x86-64 Linux, give each segment a file offset equal to its address.

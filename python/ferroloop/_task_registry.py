@@ -1,5 +1,8 @@
 """Makes asyncio's registries include our tasks: ``all_tasks()``, and the counter of task names.
 
+From 3.14 on our tasks go to the lists in which the interpreter keeps asyncio's. What follows is for
+earlier versions, and if these lists are not found.
+
 asyncio keeps its tasks in a ``WeakSet`` that its C code reads too. Adding our tasks to it would
 cost more than everything else that a task does, so the set gets another class, whose data also
 include the tasks of the native weak registry. The object stays the same, so modules that have
@@ -181,17 +184,22 @@ class _InertLoop:
         pass
 
 
-def _number_of_a_new_task(module: ModuleType) -> int:
-    """Make an unnamed task of asyncio's C module; return the number in its automatic name."""
+def _new_task(module: ModuleType, name: str | None = None) -> Any:
+    """Make a task of asyncio's C module that never runs."""
 
     async def nothing() -> None:
         pass
 
     coroutine = nothing()
-    task = module.Task(coroutine, loop=_InertLoop())
+    task = module.Task(coroutine, loop=_InertLoop(), name=name)
     task._log_destroy_pending = False
     coroutine.close()
-    return int(task.get_name().removeprefix("Task-"))
+    return task
+
+
+def _number_of_a_new_task(module: ModuleType) -> int:
+    """Make an unnamed task of asyncio's C module; return the number in its automatic name."""
+    return int(_new_task(module).get_name().removeprefix("Task-"))
 
 
 def _removing(tasks: _TaskSet) -> Callable[[weakref.ref[Any]], None]:
@@ -223,12 +231,47 @@ def _share_task_counter(module: ModuleType) -> None:
     _ferroloop.share_task_counter(module, lambda: _number_of_a_new_task(module))
 
 
+def _registering(listed: bool, of_asyncio: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return `_register_task()` or `_unregister_task()` for all classes of tasks.
+
+    asyncio's functions have a set for tasks of other classes than theirs.
+    """
+
+    def register(task: Any) -> None:
+        # By the actual type: tasks of asyncio have no other `__class__`, ours have.
+        if issubclass(type(task), _ferroloop.Task):
+            _ferroloop.set_listed(task, listed)
+        else:
+            of_asyncio(task)
+
+    return register
+
+
+def _join_lists(module: Any) -> bool:
+    """Put our tasks into the interpreter's lists; return whether they are there."""
+    if asyncio.tasks.all_tasks is not module.all_tasks:
+        return False
+    if not _ferroloop.join_task_lists(module, lambda name: _new_task(module, name)):
+        return False
+    for name, listed in (("_register_task", True), ("_unregister_task", False)):
+        function = _registering(listed, getattr(module, name))
+        function.__name__ = name
+        for place in (asyncio.tasks, asyncio):
+            setattr(place, name, function)
+    return True
+
+
 def install() -> None:
     """Change asyncio's sets and its counter. The import does not: it may be lazy
     (`-X lazy_imports=all`).
     """
+    joined = (
+        sys.version_info >= (3, 14)
+        and "_asyncio" in sys.modules
+        and _join_lists(sys.modules["_asyncio"])
+    )
     for tasks in _sets_of_tasks():
-        if type(tasks) is weakref.WeakSet:
+        if not joined and type(tasks) is weakref.WeakSet:
             _include_ours(tasks)
     if "_asyncio" in sys.modules:
         _share_task_counter(sys.modules["_asyncio"])
@@ -241,4 +284,4 @@ def install() -> None:
         # asyncio's C code has no way to find the tasks that await a future of ours.
         from . import call_graph
 
-        call_graph.install()
+        call_graph.install(joined)

@@ -139,7 +139,10 @@ def awaiting_tasks(task: asyncio.Future[Any]) -> list[asyncio.Task[Any]]:
                     found[id(waiter)] = waiter
                 elif asyncio.isfuture(waiter):
                     pending.append(waiter)
-    for waiter in _recorded.get(task, ()):
+    waiters = list(_recorded.get(task, ()))
+    if sys.version_info >= (3, 14) and isinstance(task, _ferroloop.Task):
+        waiters += _ferroloop.recorded_waiters(task)
+    for waiter in waiters:
         found[id(waiter)] = waiter
     found.pop(id(task), None)
     return list(found.values())
@@ -208,7 +211,9 @@ if sys.version_info >= (3, 14):
 
     def future_add_to_awaited_by(fut: Any, waiter: Any, /) -> None:
         """Record that `fut` is awaited on by `waiter`."""
-        if _is_native(fut) or _is_native(waiter):
+        if isinstance(fut, _ferroloop.Task) and isinstance(waiter, asyncio.Task):
+            _ferroloop.add_to_awaited_by(fut, waiter)
+        elif _is_native(fut) or _is_native(waiter):
             if asyncio.isfuture(fut) and asyncio.isfuture(waiter):
                 _recorded.setdefault(fut, set()).add(waiter)
         else:
@@ -216,6 +221,8 @@ if sys.version_info >= (3, 14):
 
     def future_discard_from_awaited_by(fut: Any, waiter: Any, /) -> None:
         """Record that `fut` is no longer awaited on by `waiter`."""
+        if isinstance(fut, _ferroloop.Task):
+            _ferroloop.discard_from_awaited_by(fut, waiter)
         if _is_native(fut) or _is_native(waiter):
             if asyncio.isfuture(fut) and (waiters := _recorded.get(fut)) is not None:
                 waiters.discard(waiter)
@@ -232,8 +239,17 @@ if sys.version_info >= (3, 14):
         more = [_build_graph_for_future(other, limit=limit) for other in others]
         return replace(graph, awaited_by=(*graph.awaited_by, *more)) if more else graph
 
-    def install() -> None:
-        """Make asyncio's call graphs include our tasks and futures."""
+    def install(in_lists: bool) -> None:
+        """Make asyncio's call graphs include our tasks and futures.
+
+        Args:
+            in_lists: whether tools find our tasks in the interpreter's lists. Then they also show
+                which tasks wait by `gather()`, a task group and the like, which record it.
+        """
+        if in_lists:
+            futures: Any = asyncio.futures
+            futures.future_add_to_awaited_by = _ferroloop.add_to_awaited_by
+            futures.future_discard_from_awaited_by = _ferroloop.discard_from_awaited_by
         asyncio.future_add_to_awaited_by = future_add_to_awaited_by
         asyncio.future_discard_from_awaited_by = future_discard_from_awaited_by
         vars(asyncio.graph)["_build_graph_for_future"] = _build_graph_for_future

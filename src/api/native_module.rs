@@ -42,19 +42,20 @@ pub mod _ferroloop {
     #[pymodule_export]
     use crate::watchdog::Watchdog;
 
-    /// Return the tasks of this crate that are not done, of all loops.
+    /// Return the tasks of this crate that are not done, of all loops, unless asyncio itself lists
+    /// them.
     #[pyfunction]
     fn live_tasks(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
-        task::current::TASKS.snapshot(py)
+        task::current::unlisted_tasks(py)
     }
 
-    /// Return whether a task is one of `live_tasks()`.
+    /// Return whether a task is one of `live_tasks()`, or one that asyncio lists.
     #[pyfunction]
     fn is_listed(task: &Bound<'_, Task>) -> bool {
         task.get().is_listed(task.py())
     }
 
-    /// Add a task to `live_tasks()`, or remove it.
+    /// Add a task to those that `all_tasks()` shows, or remove it.
     #[pyfunction]
     fn set_listed(task: &Bound<'_, Task>, listed: bool) {
         Task::set_listed(task, listed);
@@ -67,6 +68,46 @@ pub mod _ferroloop {
         ffi::layout::task_number::probe(module, make)
     }
 
+    /// Put the tasks of this crate into the interpreter's lists, from which tools and asyncio's C
+    /// module read them. `make` makes a task of the module of the given name that never runs. Return
+    /// False if the lists, or the layout of the module's tasks, are not the expected ones.
+    #[pyfunction]
+    fn join_task_lists(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
+        #[cfg(published_tasks)]
+        return Task::join_lists(module, make);
+        #[cfg(not(published_tasks))]
+        {
+            let _ = (module, make);
+            Ok(false)
+        }
+    }
+
+    /// asyncio's `future_add_to_awaited_by()`, which also knows the tasks of this crate.
+    #[cfg(Py_3_14)]
+    #[pyfunction]
+    #[pyo3(signature = (fut, waiter, /))]
+    fn add_to_awaited_by<'py>(fut: &Bound<'py, PyAny>, waiter: &Bound<'py, PyAny>) -> PyResult<()> {
+        task::awaited_by::add(fut, waiter)
+    }
+
+    /// asyncio's `future_discard_from_awaited_by()`, which also knows the tasks of this crate.
+    #[cfg(Py_3_14)]
+    #[pyfunction]
+    #[pyo3(signature = (fut, waiter, /))]
+    fn discard_from_awaited_by<'py>(
+        fut: &Bound<'py, PyAny>,
+        waiter: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        task::awaited_by::discard(fut, waiter)
+    }
+
+    /// Return the tasks that are recorded as waiting for a task.
+    #[cfg(Py_3_14)]
+    #[pyfunction]
+    fn recorded_waiters<'py>(task: &Bound<'py, Task>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        task::awaited_by::recorded(task)
+    }
+
     /// Return what the probed offsets lead to in the interpreter's memory, and whether each offset
     /// was found. Without one the native code takes a slower path.
     #[pyfunction]
@@ -76,6 +117,8 @@ pub mod _ferroloop {
             ("the counter of tasks", ffi::layout::task_number::is_shared()),
             #[cfg(Py_3_14)]
             ("the running task", ffi::layout::running_task::is_known()),
+            #[cfg(Py_3_14)]
+            ("the lists of tasks", Task::is_in_lists_of_asyncio()),
         ]
     }
 
@@ -97,7 +140,7 @@ pub mod _ferroloop {
     fn after_fork(py: Python<'_>) -> PyResult<()> {
         // The parent's tasks do not exist in the child, as in asyncio from 3.14 on.
         #[cfg(Py_3_14)]
-        task::current::TASKS.clear(py);
+        task::current::clear_unlisted_tasks(py);
         signals::after_fork(py)
     }
 

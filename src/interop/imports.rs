@@ -102,6 +102,8 @@ imports! {
     enter_task = "asyncio.tasks": "_enter_task";
     swap_current_task = "asyncio.tasks": "_swap_current_task";
     current_task = "asyncio.tasks": "current_task";
+    add_to_awaited_by = "asyncio.futures": "future_add_to_awaited_by";
+    discard_from_awaited_by = "asyncio.futures": "future_discard_from_awaited_by";
     // The public name warns.
     iscoroutinefunction = "asyncio.coroutines": "_iscoroutinefunction";
 }

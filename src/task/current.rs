@@ -5,20 +5,42 @@
 //! overwrite it. The scheduler resets it before anything else runs, and at the end of a turn if the
 //! ready queue is empty.
 //!
-//! A `WeakSet` entry costs more than a task, so each task registers itself in [`TASKS`] when it
-//! starts (`start.rs`); `python/ferroloop/_task_registry.py` makes asyncio's own set iterate over
-//! it as well.
+//! A `WeakSet` entry costs more than a task, so each task registers itself when it starts
+//! (`start.rs`): from 3.14 on in the interpreter's list of tasks (`ffi/layout/task_list.rs`), and
+//! before, or if that is not found, in a registry of this crate, over which
+//! `python/ferroloop/_task_registry.py` makes asyncio's own set iterate as well.
 
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised, write_unraisable};
+#[cfg(published_tasks)]
+use crate::ffi::layout::task_list;
+#[cfg(not(published_tasks))]
 use crate::ffi::objects::weak_registry::WeakRegistry;
 use crate::scheduler::Scheduler;
 use crate::scheduler::report::report_raised;
 
 /// All tasks of this crate that are not done.
+#[cfg(not(published_tasks))]
 pub static TASKS: WeakRegistry = WeakRegistry::new();
+
+/// New references to the tasks of this crate that are not done and that asyncio itself does not list.
+pub fn unlisted_tasks(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
+    #[cfg(published_tasks)]
+    return task_list::snapshot(py);
+    #[cfg(not(published_tasks))]
+    TASKS.snapshot(py)
+}
+
+/// Forgets all tasks that asyncio itself does not list.
+#[cfg(Py_3_14)]
+pub fn clear_unlisted_tasks(py: Python<'_>) {
+    #[cfg(published_tasks)]
+    task_list::clear(py);
+    #[cfg(not(published_tasks))]
+    TASKS.clear(py);
+}
 
 #[cfg(not(Py_3_14))]
 mod storage {

@@ -38,7 +38,8 @@ impl Finalize for Task {
         let py = slf.py();
         let this = slf.get();
         this.registry_entry.unregister(py);
-        this.coroutine.store(py, None);
+        this.set_coroutine(py, None);
+        this.name.release(py);
         this.context.store(py, None);
         slf.base().release(py);
     }

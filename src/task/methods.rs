@@ -44,7 +44,7 @@ impl GetterFastPath for AsyncioClass {
 }
 
 impl Task {
-    fn new_object() -> PyClassInitializer<Self> {
+    pub(super) fn new_object() -> PyClassInitializer<Self> {
         PyClassInitializer::from(Future::uninitialised()).add_subclass(Self::uninitialised())
     }
 }
@@ -94,6 +94,8 @@ impl Task {
             return raise_for_keywords(imports::asyncio_task(slf.py())?, (coro,), others);
         }
         Future::initialise(slf.as_super(), r#loop)?;
+        #[cfg(Py_3_14)]
+        drop(slf.get().awaited_by.clear(slf.py()));
         let eager_start = eager_start.map_or(Ok(false), |eager| eager.is_truthy())?;
         Self::begin(slf, coro, TaskOptions { name, context, eager_start, is_coroutine: false })
     }
@@ -112,6 +114,8 @@ impl Task {
             return raise_for_keywords(imports::asyncio_task(slf.py())?, (coro,), others);
         }
         Future::initialise(slf.as_super(), r#loop)?;
+        #[cfg(Py_3_14)]
+        drop(slf.get().awaited_by.clear(slf.py()));
         Self::begin(slf, coro, TaskOptions { name, context, ..TaskOptions::default() })
     }
 
@@ -144,7 +148,7 @@ impl Task {
 
     /// Return the coroutine.
     fn get_coro<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.coroutine.get_bound(py)
+        self.coroutine(py)
     }
 
     /// Return the context that the coroutine runs in.
@@ -154,13 +158,13 @@ impl Task {
 
     /// Return the name.
     fn get_name<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        self.name_text(py)
+        self.name.text(py)
     }
 
     /// Set the name to `str(value)`.
     #[pyo3(signature = (value, /))]
-    fn set_name(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.set_name_text(py, value)
+    fn set_name(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.set_name_text(value)
     }
 
     /// Not supported: a task gets its result from its coroutine.
@@ -234,13 +238,13 @@ impl Task {
 
     #[getter(_coro)]
     fn coroutine_py<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.coroutine.get_bound(py)
+        self.coroutine(py)
     }
 
     /// greenback replaces the coroutine of the running task.
     #[setter(_coro)]
     fn set_coroutine_py(&self, py: Python<'_>, value: Bound<'_, PyAny>) {
-        self.coroutine.store(py, Some(value));
+        self.set_coroutine(py, Some(value));
     }
 
     #[getter(_context)]
@@ -281,6 +285,10 @@ impl Task {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.coroutine.visit(&visit)?;
+        #[cfg(published_tasks)]
+        self.other_coroutine.visit(&visit)?;
+        #[cfg(Py_3_14)]
+        self.awaited_by.visit(&visit)?;
         self.context.visit(&visit)?;
         self.fut_waiter.visit(&visit)
     }
@@ -288,6 +296,10 @@ impl Task {
     fn __clear__(&self) {
         Python::attach(|py| {
             let coroutine = self.coroutine.take(py);
+            #[cfg(published_tasks)]
+            let coroutine = (coroutine, self.other_coroutine.take(py));
+            #[cfg(Py_3_14)]
+            let coroutine = (coroutine, self.awaited_by.clear(py));
             let context = self.context.take(py);
             let fut_waiter = self.fut_waiter.take(py);
             self.log_destroy_pending.set(py, false);

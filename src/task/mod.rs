@@ -3,6 +3,7 @@
 //! * `mod.rs`: the state;
 //! * `step.rs`: the hot path: resumes the coroutine and handles what it awaits;
 //! * `foreign.rs`: awaits futures of other classes;
+//! * `name.rs`: names; `awaited_by.rs`: who awaits a task, for tools (3.14);
 //! * `start.rs`: creates a task, with or without eager start, and registers it for `all_tasks()`;
 //! * `cancel.rs`: cancellation requests;
 //! * `current.rs`: `current_task()` and `all_tasks()` of asyncio;
@@ -14,25 +15,36 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(Py_3_14)]
+pub mod awaited_by;
 mod cancel;
 pub mod current;
 mod finalizer;
 mod foreign;
 mod methods;
+mod name;
 mod start;
 mod step;
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+#[cfg(Py_3_14)]
+use awaited_by::AwaitedBy;
+use name::Name;
 pub use start::TaskOptions;
 pub use step::{StepCallback, step_as_callback};
 
+#[cfg(published_tasks)]
+use crate::ffi::layout::task_list::{self, TaskNode};
+#[cfg(published_tasks)]
+use crate::ffi::layout::task_object::{self, TaskOffsets};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::freelist::{self, FreeList, Recycled};
 use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::object;
 use crate::ffi::objects::slots::{self, Resumed, SelfAwaiting};
+#[cfg(not(published_tasks))]
 use crate::ffi::objects::weak_registry::RegistryEntry;
 use crate::future::{AwaiterAttributes, Future, is_its_own_awaiter, separate_awaiter};
 use crate::scheduler::contexts::{ContextSlot, ContextState};
@@ -46,14 +58,6 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     methods::install_fast_paths(py)
 }
 
-/// The name of a task. Most names are never read, so the text is created on demand.
-enum Name {
-    /// `Task-N`.
-    Number(u64),
-    /// Set by the program, a str.
-    Given(Py<PyAny>),
-}
-
 /// A coroutine wrapped in a Future.
 ///
 /// Args:
@@ -65,17 +69,30 @@ enum Name {
 ///
 /// See <https://docs.python.org/3/library/asyncio-task.html#task-object>.
 #[pyclass(frozen, extends = Future, subclass, module = "ferroloop", name = "Task")]
+#[cfg_attr(published_tasks, repr(C))]
 pub struct Task {
-    /// First, so that the task leaves the registry before its parts are dropped.
+    // The order is such that tools find what they look for where asyncio's tasks have it, in the
+    // memory of the whole object: `offsets()` tells where that is.
+    #[cfg(Py_3_14)]
+    awaited_by: AwaitedBy,
+    /// In builds without that order first, so that the task leaves the registry before its parts are
+    /// dropped.
+    #[cfg(not(published_tasks))]
     registry_entry: RegistryEntry,
     cancel_requests: AttachedCell<u32>,
-    coroutine: AttachedCell<Option<Py<PyAny>>>,
-    context: AttachedCell<Option<Py<PyAny>>>,
-    fut_waiter: AttachedCell<Option<Py<PyAny>>>,
-    name: AttachedCell<Option<Name>>,
     context_state: AttachedCell<ContextState>,
     must_cancel: AttachedCell<bool>,
     log_destroy_pending: AttachedCell<bool>,
+    fut_waiter: AttachedCell<Option<Py<PyAny>>>,
+    /// The coroutine, unless it is in `other_coroutine`.
+    coroutine: AttachedCell<Option<Py<PyAny>>>,
+    name: Name,
+    context: AttachedCell<Option<Py<PyAny>>>,
+    #[cfg(published_tasks)]
+    registry_entry: TaskNode,
+    /// A coroutine whose frames tools cannot read: one that is no object of the interpreter's own.
+    #[cfg(published_tasks)]
+    other_coroutine: AttachedCell<Option<Py<PyAny>>>,
 }
 
 /// Deallocated tasks that are kept: as many as a `gather()` of a thousand awaitables drops at once.
@@ -92,16 +109,65 @@ impl Task {
     /// A task without a coroutine, as `__new__` leaves it.
     fn uninitialised() -> Self {
         Self {
+            #[cfg(Py_3_14)]
+            awaited_by: AwaitedBy::new(),
+            #[cfg(not(published_tasks))]
             registry_entry: RegistryEntry::new(&current::TASKS),
+            #[cfg(published_tasks)]
+            registry_entry: TaskNode::new(),
+            #[cfg(published_tasks)]
+            other_coroutine: AttachedCell::new(None),
             cancel_requests: AttachedCell::new(0),
             coroutine: AttachedCell::new(None),
             context: AttachedCell::new(None),
             fut_waiter: AttachedCell::new(None),
-            name: AttachedCell::new(None),
+            name: Name::none(),
             context_state: AttachedCell::new(ContextState::Exposed),
             must_cancel: AttachedCell::new(false),
             log_destroy_pending: AttachedCell::new(false),
         }
+    }
+
+    /// Where tools find what they read, in the memory of a task.
+    #[cfg(published_tasks)]
+    fn offsets(slf: &Bound<'_, Self>) -> TaskOffsets {
+        let this = slf.get();
+        let start = slf.as_ptr().addr();
+        let offset = |address: usize| address.wrapping_sub(start);
+        TaskOffsets {
+            awaited_by: offset((&raw const this.awaited_by).addr()),
+            state: offset((&raw const this.awaited_by.state).addr()),
+            is_task: offset((&raw const this.awaited_by.is_task).addr()),
+            awaited_by_is_set: offset((&raw const this.awaited_by.is_set).addr()),
+            coroutine: offset((&raw const this.coroutine).addr()),
+            name: offset((&raw const this.name).addr()),
+            node: offset((&raw const this.registry_entry).addr()),
+        }
+    }
+
+    /// Looks for the interpreter's lists of tasks, so that later tasks are there. Returns whether the
+    /// lists, and the layout of a task, are as expected.
+    #[cfg(published_tasks)]
+    pub fn join_lists(module: &Bound<'_, PyModule>, make: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = module.py();
+        let sample = Bound::new(py, Self::new_object())?;
+        let joined = task_object::probe(module, make, &Self::offsets(&sample))?;
+        for task in current::unlisted_tasks(py).iter().filter(|_| joined) {
+            if let Ok(task) = task.cast::<Self>() {
+                task.get().registry_entry.unregister(py);
+                task.get().registry_entry.register(task);
+            }
+        }
+        Ok(joined)
+    }
+
+    /// Whether tasks are in the interpreter's lists.
+    #[cfg(Py_3_14)]
+    pub fn is_in_lists_of_asyncio() -> bool {
+        #[cfg(published_tasks)]
+        return task_list::is_known();
+        #[cfg(not(published_tasks))]
+        false
     }
 
     /// Whether `all_tasks()` lists it.
@@ -118,36 +184,42 @@ impl Task {
         }
     }
 
+    /// The coroutine.
+    #[inline(always)]
+    fn coroutine<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        #[cfg(published_tasks)]
+        return self.coroutine.get_bound(py).or_else(|| self.other_coroutine.get_bound(py));
+        #[cfg(not(published_tasks))]
+        self.coroutine.get_bound(py)
+    }
+
+    /// Stores or drops the coroutine.
+    #[inline(always)]
+    fn set_coroutine(&self, py: Python<'_>, coroutine: Option<Bound<'_, PyAny>>) {
+        #[cfg(published_tasks)]
+        let coroutine = {
+            let (coroutine, other) = match coroutine {
+                Some(other) if !task_object::has_readable_frames(&other) => (None, Some(other)),
+                coroutine => (coroutine, None),
+            };
+            self.other_coroutine.store(py, other);
+            coroutine
+        };
+        self.coroutine.store(py, coroutine);
+    }
+
     #[inline(always)]
     fn context_slot(&self) -> ContextSlot<'_> {
         ContextSlot { object: &self.context, state: &self.context_state }
     }
 
-    fn name_text<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        enum Snapshot<'py> {
-            Number(u64),
-            Given(Bound<'py, PyAny>),
-            None,
-        }
-        let snapshot = self.name.inspect(py, |name| match name {
-            Some(Name::Number(number)) => Snapshot::Number(*number),
-            Some(Name::Given(text)) => Snapshot::Given(text.bind(py).clone()),
-            None => Snapshot::None,
-        });
-        match snapshot {
-            Snapshot::Number(number) => PyString::new(py, &format!("Task-{number}")).into_any(),
-            Snapshot::Given(text) => text,
-            Snapshot::None => py.None().into_bound(py),
-        }
-    }
-
-    fn set_name_text(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn set_name_text(&self, name: &Bound<'_, PyAny>) -> PyResult<()> {
         let text = if name.is_exact_instance_of::<PyString>() {
             name.clone()
         } else {
             name.str()?.into_any()
         };
-        drop(self.name.replace(py, Some(Name::Given(text.unbind()))));
+        self.name.set_text(text);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{Name, Task, current, step};
+use super::{Task, current, step};
 use crate::ffi::layout::{context, task_number};
 use crate::ffi::objects::object::{self, HasBase};
 use crate::future::{Future, new_object};
@@ -81,13 +81,10 @@ impl Task {
         this.must_cancel.set(py, false);
         this.cancel_requests.set(py, 0);
         this.log_destroy_pending.set(py, true);
-        this.coroutine.store(py, Some(coroutine));
+        this.set_coroutine(py, Some(coroutine));
         match options.name.filter(|name| !name.is_none()) {
-            Some(name) => this.set_name_text(py, &name)?,
-            None => {
-                let number = task_number::next(py);
-                drop(this.name.replace(py, Some(Name::Number(number))));
-            }
+            Some(name) => this.set_name_text(&name)?,
+            None => this.name.set_number(py, task_number::next(py)),
         }
         if options.eager_start && slf.loop_is_running()? {
             return Self::start_eagerly(slf);
@@ -113,7 +110,7 @@ impl Task {
         }
         if slf.base().is_done(py) {
             this.registry_entry.unregister(py);
-            drop(this.coroutine.take(py));
+            this.set_coroutine(py, None);
         }
         result.map_err(PyErr::from)
     }

@@ -9,6 +9,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
+#[cfg(Py_3_14)]
+use super::awaited_by;
 use super::{Task, as_exact_future, current, foreign};
 use crate::ffi::bound_callback::{BoundCallback, CallbackDefinition, bind_callback};
 use crate::ffi::call;
@@ -63,7 +65,11 @@ impl Queued for QueuedWakeup {
         entry: QueueEntry<'py, Task>,
     ) -> PyOutcome<'py, ()> {
         let exception = match &entry.argument {
-            Some(future) => exception_of(future),
+            Some(future) => {
+                #[cfg(Py_3_14)]
+                awaited_by::forget(future, &entry.object).or_raise(scheduler.py())?;
+                exception_of(future)
+            }
             None => None,
         };
         drop(entry.argument);
@@ -95,6 +101,8 @@ impl BoundCallback for Wakeup {
     }
 
     fn call<'py>(slf: &Bound<'py, Task>, future: &Bound<'py, PyAny>) -> PyResult<()> {
+        #[cfg(Py_3_14)]
+        awaited_by::forget(future, slf)?;
         let exception = match as_exact_future(future) {
             Some(future) => retrieved_exception(future),
             None => foreign::exception_of(future)?,
@@ -248,7 +256,7 @@ pub(super) fn resume<'py>(
     exception: Option<Bound<'py, PyBaseException>>,
 ) -> PyOutcome<'py, ()> {
     let py = task.py();
-    let Some(coroutine) = task.get().coroutine.get_bound(py) else { return Ok(()) };
+    let Some(coroutine) = task.get().coroutine(py) else { return Ok(()) };
     let stepped = match exception {
         None => coroutine::send(&coroutine),
         Some(exception) => coroutine::throw(&coroutine, exception.as_any()),
@@ -311,6 +319,8 @@ fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResul
                 future,
                 Callback::Native(task.clone().into_any().unbind(), &WAKE_TASK),
             )?;
+            #[cfg(Py_3_14)]
+            awaited_by::record(&awaited, task)?;
             return record_awaited(task, awaited);
         }
         return throw_invalid_await(task, &awaited, same_loop, this.is_blocking(py));
@@ -454,7 +464,7 @@ impl TaskStep {
     /// The name of the coroutine.
     #[getter]
     fn __qualname__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let coroutine = self.task.get_bound(py).and_then(|task| task.get().coroutine.get_bound(py));
+        let coroutine = self.task.get_bound(py).and_then(|task| task.get().coroutine(py));
         coroutine.map(|coroutine| coroutine.getattr(intern!(py, "__qualname__"))).transpose()
     }
 

@@ -7,6 +7,7 @@
 //! * `thread_state.rs`: finds words of the thread state, for the next two;
 //! * `context.rs`: the current context, and comparing contexts;
 //! * `running_task.rs`: the current task (Python 3.14);
+//! * `task_object.rs`: what tools read of a task, and `task_list.rs`: the lists of tasks (3.14);
 //! * `task_number.rs`: the counter of automatic task names;
 //! * `instruction.rs`: the instruction that the innermost frame executes;
 //! * `class_version.rs`: version tags of classes;
@@ -20,5 +21,9 @@ pub mod instruction;
 #[cfg(Py_3_14)]
 pub mod running_task;
 pub mod socket;
+#[cfg(published_tasks)]
+pub mod task_list;
 pub mod task_number;
+#[cfg(published_tasks)]
+pub mod task_object;
 mod thread_state;

@@ -154,7 +154,7 @@ impl WeakRegistry {
     }
 
     /// Unregisters all objects.
-    #[cfg(Py_3_14)]
+    #[cfg(all(Py_3_14, not(published_tasks)))]
     pub fn clear(&self, py: Python<'_>) {
         for part in &self.0 {
             part.0.with(py, |entries| {
