@@ -12,6 +12,9 @@ from benches.outcome import Outcome
 from benches.process import Timeout, Worker
 from benches.workload import Workload
 
+#: seconds for which a server is fully loaded before the time of its replies is measured
+FULL_LOAD = 0.15
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -49,6 +52,7 @@ class Contender:
         self._workload = workload
         self._conditions = conditions
         self._address = ""
+        self._at_rate: tuple[str, ...] = ()
         self._directory = tempfile.TemporaryDirectory(prefix="bench-")
         cpu = -1 if workload.parallel else _core(0)
         self._worker = Worker(workload, loop, cpu, self._directory.name, conditions.clock)
@@ -61,6 +65,17 @@ class Contender:
     def start(self) -> None:
         """Wait until the process serves, or has warmed up."""
         self._attempt(self._start)
+
+    def cost_at_full_load(self) -> float:
+        """Nanoseconds per operation while all connections are busy; 0 if it fails."""
+        costs: list[float] = []
+        self._attempt(lambda: costs.append(self._load(FULL_LOAD)))
+        return costs[0] if costs else 0.0
+
+    def measure_latency(self, interval: float) -> None:
+        """From now on measure the time of replies, with a request every `interval` nanoseconds."""
+        percentage = self._workload.percentage
+        self._at_rate = ("--latency", percentage, "--interval", str(round(interval)))
 
     def take_turn(self, seconds: float) -> None:
         """Measure for `seconds`."""
@@ -101,12 +116,19 @@ class Contender:
         return self._answer()["cost"]
 
     def _load(self, seconds: float) -> float:
-        limit, clock = self._conditions.limit, self._conditions.clock
+        limit = self._conditions.limit
+        clock = "wall" if self._workload.percentage else self._conditions.clock
         loadgen = self._conditions.loadgen
         assert loadgen is not None, "the caller builds it when a server is selected"
         try:
             return loadgen.run(
-                self._workload.load, self._address, self.pid, seconds, _core(1), limit, clock
+                (*self._workload.load, *self._at_rate),
+                self._address,
+                self.pid,
+                seconds,
+                _core(1),
+                limit,
+                clock,
             )
         except LoadgenError as error:
             # The connections of a dying process break before it has ended completely.

@@ -42,6 +42,11 @@ def _compete(workload: Workload, loops: list[str], conditions: Conditions) -> di
             stack.callback(contender.close)
             contender.start()
             contenders.append(contender)
+        if workload.percentage:
+            # The same for all of them, so that the slowest one is half busy.
+            interval = 2 * max(contender.cost_at_full_load() for contender in contenders)
+            for contender in contenders:
+                contender.measure_latency(interval)
         for seconds in _turns(workload, conditions.seconds, len(loops)):
             for contender in contenders:
                 contender.take_turn(seconds)

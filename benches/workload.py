@@ -38,6 +38,8 @@ class Workload:
     modules: tuple[str, ...] = ()
     #: arguments of the load generator (``served``)
     load: tuple[str, ...] = ()
+    #: report the time within which this percentage of replies comes, at half load (``served``)
+    percentage: str = ""
     #: measure a fresh process: no warm-up sample, initial thresholds of the allocator
     young: bool = False
     #: may use more than one core (thread pools, child processes)

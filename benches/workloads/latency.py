@@ -1,8 +1,4 @@
-"""How long replies take at half the rate that the server can serve; requests come at random times.
-
-The load generator first finds the highest rate of the loop under test, in each turn, so that every
-loop is equally busy.
-"""
+"""How long replies take when requests come at random times, and the slowest loop is half busy."""
 
 import contextlib
 
@@ -44,7 +40,6 @@ for serve, title, load, modules in (
             f"{title}, {CONNECTIONS} connections at half load: {percentage} % of replies within",
             serve,
             *load,
-            "--latency",
-            percentage,
+            percentage=percentage,
             modules=modules,
         )

@@ -179,11 +179,6 @@ impl<'a> Engine<'a> {
         Ok(complete)
     }
 
-    /// The operations completed since the last measurement began.
-    pub fn operations(&self) -> f64 {
-        self.operations
-    }
-
     /// Waits until every request has its reply.
     pub fn drain(&mut self) -> Result<(), Failure> {
         self.operations = 0.0;
@@ -205,7 +200,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Measures from one completion to another, so that no part of a long operation is counted.
-    pub fn run_for(&mut self, duration: Duration) -> Result<Duration, Failure> {
+    fn run_for(&mut self, duration: Duration) -> Result<Duration, Failure> {
         self.operations = 0.0;
         let begin = Instant::now();
         while !self.turn(true)? || begin.elapsed() < duration {}

@@ -1,4 +1,4 @@
-//! How long replies take when requests come at random, at half the rate that the server can serve.
+//! How long replies take when requests come at random times.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,8 +7,6 @@ use crate::engine::{Engine, PATIENCE, wait_until_asleep};
 use crate::failure::Failure;
 use crate::options::Options;
 
-/// How long the highest rate is measured: the rate at which every connection has a request.
-const FULL_LOAD: Duration = Duration::from_millis(150);
 /// Replies, at least: four are slower than 99.9 %.
 const LEAST_REPLIES: usize = 4000;
 
@@ -18,9 +16,8 @@ pub fn measure(options: &Options, percentage: f64) -> Result<f64, Failure> {
     let mut engine = Engine::new(options)?;
     engine.open_all()?;
     engine.warm_up()?;
-    let taken = engine.run_for(FULL_LOAD)?;
-    let interval = 2.0 * taken.as_secs_f64() / engine.operations();
     engine.drain()?;
+    let interval = options.interval.as_secs_f64();
     let count = LEAST_REPLIES.max((options.duration.as_secs_f64() / interval) as usize);
     let mut latencies = at_rate(&mut engine, interval, count)?;
     drop(engine);

@@ -34,8 +34,10 @@ pub struct Options {
     pub connections: usize,
     /// How many of them exchange messages; the others are idle after one exchange.
     pub active: usize,
-    /// Report the time within which this percentage of replies comes at half the highest rate.
+    /// Report the time within which this percentage of replies comes.
     pub latency: Option<f64>,
+    /// The average time from one request to the next, for `latency`.
+    pub interval: Duration,
     /// Bytes per message.
     pub size: usize,
     /// How long to measure, after a warm-up.
@@ -67,6 +69,7 @@ impl Options {
             connections: 1,
             active: 0,
             latency: None,
+            interval: Duration::ZERO,
             size: 1024,
             duration: Duration::from_secs(1),
             cpu: None,
@@ -81,6 +84,9 @@ impl Options {
                 "--connections" => options.connections = number(&name, &value)?,
                 "--active" => options.active = number(&name, &value)?,
                 "--latency" => options.latency = Some(number(&name, &value)?),
+                "--interval" => {
+                    options.interval = Duration::from_nanos(number::<u64>(&name, &value)?);
+                }
                 "--size" => options.size = number(&name, &value)?,
                 "--seconds" => options.duration = Duration::from_secs_f64(number(&name, &value)?),
                 "--cpu" => options.cpu = Some(number(&name, &value)?),
