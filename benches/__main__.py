@@ -9,7 +9,7 @@ from pathlib import Path
 from benches import machine, process, report, rounds, store, workloads
 from benches.contender import Conditions
 from benches.load_generator import Loadgen
-from benches.loops import BASELINE, KNOWN, is_installed
+from benches.loops import BASELINE, KNOWN, LOOPS, is_installed
 from benches.outcome import Series
 from benches.workload import Workload, all_workloads
 
@@ -144,7 +144,7 @@ def main() -> int:
     if options.sources:
         facts, loops, table = store.load(options.sources)
     else:
-        loops = options.loops.split(",") if options.loops else [*filter(is_installed, KNOWN)]
+        loops = options.loops.split(",") if options.loops else [*filter(is_installed, LOOPS)]
         if unknown := [name for name in loops if not is_installed(name)]:
             sys.exit(f"not installed: {', '.join(unknown)}")
         selected = select(options.only, options.skip)

@@ -12,6 +12,8 @@ COLOURS = {
     "asyncio": "#2563eb",
     "rloop": "#16a34a",
     "zuvloop": "#9333ea",
+    "uvloop+aiofastnet": "#0891b2",
+    "asyncio+aiofastnet": "#db2777",
 }
 ROW = 18
 LEFT = 420

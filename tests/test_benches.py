@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from benches import faulty, rounds, store  # noqa: F401
+from benches import chart, faulty, loops, rounds, store  # noqa: F401
 from benches.contender import Conditions, Contender
 from benches.load_generator import Loadgen
 from benches.outcome import Outcome, Series
@@ -165,6 +165,15 @@ def test_ratios_pair_the_turns_of_a_round():
     assert ours.ratio(Outcome(value=2.0)) == 0.5
     assert ours.ratio(Outcome(failure="crash")) is None
     assert Outcome(value=0.0).ratio(theirs) is None
+
+
+def test_every_loop_has_a_name_a_colour_and_a_version():
+    assert set(chart.COLOURS) == set(loops.KNOWN)
+    assert loops.version_of("asyncio") == "standard library"
+    assert not loops.is_installed("asyncio+nothing")
+    assert loops.is_installed("asyncio+json")
+    with pytest.raises(ValueError, match="no such loop: asyncio\\+json"):
+        loops.new_event_loop_of("asyncio+json")
 
 
 def test_saved_runs_are_read_again(tmp_path):

@@ -24,11 +24,12 @@ from typing import Any
 
 from benches import machine, process
 from benches.cluster.work import PROGRAMS
-from benches.loops import BASELINE, KNOWN, is_installed
+from benches.loops import BASELINE, is_installed
+from benches.loops import LOOPS as ALL_LOOPS
 from benches.report import amount
 
 #: rloop does not run it: a time limit of `math.inf` ends at once there
-LOOPS = tuple(name for name in KNOWN if name != "rloop")
+LOOPS = tuple(name for name in ALL_LOOPS if name != "rloop")
 SECONDS = 60
 """Until a process must have started, or ended."""
 
