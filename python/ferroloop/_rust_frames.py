@@ -3,7 +3,8 @@
 `inspect.getcoroutinestate()` asks for them, and so do asyncio's and other tools that print stacks.
 """
 
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, CoroutineType, FrameType, FunctionType
+from typing import Any
 
 
 async def _template() -> None:
@@ -20,9 +21,17 @@ def make_code(name: str) -> CodeType:
     )
 
 
+def make_coroutine(name: str) -> CoroutineType[None, None, None]:
+    """Return a coroutine of that code, which must never be deallocated: it never runs, of which the
+    interpreter would warn. Tools read its frame from another process.
+    """
+    coroutine: CoroutineType[None, None, None] = FunctionType(make_code(name), {})()
+    return coroutine
+
+
 def make_frame(name: str) -> FrameType:
     """Return a frame of that code, which does not run."""
-    coroutine = FunctionType(make_code(name), {})()
+    coroutine: Any = make_coroutine(name)
     frame: FrameType = coroutine.cr_frame
     coroutine.close()
     return frame

@@ -26,6 +26,9 @@ mod name;
 mod start;
 mod step;
 
+#[cfg(published_tasks)]
+use std::sync::OnceLock;
+
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -84,7 +87,7 @@ pub struct Task {
     must_cancel: AttachedCell<bool>,
     log_destroy_pending: AttachedCell<bool>,
     fut_waiter: AttachedCell<Option<Py<PyAny>>>,
-    /// The coroutine, unless it is in `other_coroutine`.
+    /// The coroutine. If it is in `other_coroutine`, what tools read in its place.
     coroutine: AttachedCell<Option<Py<PyAny>>>,
     name: Name,
     context: AttachedCell<Option<Py<PyAny>>>,
@@ -93,6 +96,21 @@ pub struct Task {
     /// A coroutine whose frames tools cannot read: one that is no object of the interpreter's own.
     #[cfg(published_tasks)]
     other_coroutine: AttachedCell<Option<Py<PyAny>>>,
+}
+
+/// Finds what tools read in place of a coroutine that is no object of the interpreter's own: an object
+/// that is, whose frame has the name of the coroutine. Tools do not show a stack without it.
+#[cfg(published_tasks)]
+pub type StandIn = for<'py> fn(&Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>>;
+
+#[cfg(published_tasks)]
+static STAND_IN: OnceLock<StandIn> = OnceLock::new();
+
+/// Sets the function for coroutines of this crate.
+#[cfg(published_tasks)]
+pub fn set_stand_in(stand_in: StandIn) {
+    // A second import of the module sets the same one.
+    let _ = STAND_IN.set(stand_in);
 }
 
 /// Deallocated tasks that are kept: as many as a `gather()` of a thousand awaitables drops at once.
@@ -188,7 +206,7 @@ impl Task {
     #[inline(always)]
     fn coroutine<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         #[cfg(published_tasks)]
-        return self.coroutine.get_bound(py).or_else(|| self.other_coroutine.get_bound(py));
+        return self.other_coroutine.get_bound(py).or_else(|| self.coroutine.get_bound(py));
         #[cfg(not(published_tasks))]
         self.coroutine.get_bound(py)
     }
@@ -199,7 +217,9 @@ impl Task {
         #[cfg(published_tasks)]
         let coroutine = {
             let (coroutine, other) = match coroutine {
-                Some(other) if !task_object::has_readable_frames(&other) => (None, Some(other)),
+                Some(other) if !task_object::has_readable_frames(&other) => {
+                    (STAND_IN.get().and_then(|stand_in| stand_in(&other)), Some(other))
+                }
                 coroutine => (coroutine, None),
             };
             self.other_coroutine.store(py, other);

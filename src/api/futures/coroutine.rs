@@ -36,7 +36,7 @@ use crate::scheduler::report::warn_never_awaited;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 
 /// The module that makes code and frame objects.
-const FRAMES: &str = "ferroloop._rust_frames";
+pub(super) const FRAMES: &str = "ferroloop._rust_frames";
 
 /// The states of a coroutine.
 #[derive(Clone, Copy, PartialEq)]
@@ -134,6 +134,12 @@ impl RustCoroutine {
         };
         drop(self.binding.replace(py, Some(binding)));
         Ok(())
+    }
+
+    /// The name, for tools.
+    #[cfg(published_tasks)]
+    pub fn shown_name(&self) -> &str {
+        &self.name
     }
 
     /// Ends a coroutine that has not started, without the warning that it was never awaited.

@@ -3,6 +3,7 @@
 //! * `spawn.rs`: [`spawn_local`] and [`coroutine()`] give a Rust future to Python, as a task or as
 //!   a coroutine;
 //! * `coroutine.rs`: [`RustCoroutine`], the Python object for a Rust future;
+//! * `frames.rs`: what tools show of such a coroutine;
 //! * `awaitable.rs`: [`into_future`] gives a Python awaitable to Rust; `stream.rs`: [`into_stream`]
 //!   an asynchronous iterator;
 //! * `blocking.rs`: [`spawn_blocking`] calls a blocking function in the default executor;
@@ -27,6 +28,8 @@ mod blocking;
 pub mod budget;
 mod coroutine;
 mod failure;
+#[cfg(published_tasks)]
+mod frames;
 mod handle;
 mod join;
 mod poll_state;
@@ -60,4 +63,6 @@ pub fn install(py: Python<'_>) {
     freelist::install::<RustCoroutine>(py);
     slots::install_self_awaiting::<RustCoroutine>(py);
     slots::install_finalizer::<RustCoroutine>(py);
+    #[cfg(published_tasks)]
+    crate::task::set_stand_in(frames::stand_in);
 }

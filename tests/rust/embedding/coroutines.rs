@@ -25,6 +25,7 @@ pub const CASES: &[Case] = &[
     ("no output is None", no_output),
     ("errors of the system have their number", system_errors),
     ("a coroutine can be inspected", inspected),
+    ("tools that read memory find a frame with the name of a coroutine", seen_from_outside),
 ];
 
 const ANSWER: Factory = |py| {
@@ -501,4 +502,38 @@ warnings.simplefilter('ignore')
         })
     };
     run(source, &[("state", state), ("ended", ended)]).unwrap();
+}
+
+fn seen_from_outside() {
+    // Where tools find the coroutine of a task: see tests/parity/test_task_tools.py.
+    let source = "
+import ctypes, sys
+from ferroloop import _ferroloop
+
+def shown(task):
+    return ctypes.cast(ctypes.c_void_p.from_address(id(task) + 128).value, ctypes.py_object).value
+
+async def waits():
+    return await answer()
+
+async def main():
+    tasks = [asyncio.create_task(answer()) for _ in range(2)]
+    other = asyncio.create_task(waits())
+    await asyncio.sleep(0)
+    if sys.version_info >= (3, 14):
+        assert ('the lists of tasks', True) in _ferroloop.probed_offsets()
+        found = shown(tasks[0])
+        assert found is shown(tasks[1])
+        assert type(found) is type(other.get_coro()), found
+        assert found.cr_code.co_qualname == 'module.answer', found
+        assert found.cr_code.co_filename == '<rust>', found
+        assert shown(other) is other.get_coro()
+    assert [task.get_coro().__qualname__ for task in tasks] == ['module.answer'] * 2
+    for task in (*tasks, other):
+        task.cancel()
+    await asyncio.wait([*tasks, other])
+";
+    let pending: Factory =
+        |py| coroutine(py, "module.answer", std::future::pending::<PyResult<()>>());
+    run(source, &[("answer", pending)]).unwrap();
 }
