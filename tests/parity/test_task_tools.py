@@ -213,6 +213,39 @@ def test_tasks_of_several_threads():
         assert out.splitlines() == ["['of the thread']", "[]"] * 2
 
 
+@pytest.mark.parametrize("where", ["threading.local()", "contextvars.ContextVar('variable')"])
+def test_a_task_that_the_end_of_a_thread_makes(where):
+    """CPython clears a thread's state after it has moved the tasks from the thread's list. A task
+    that a finalizer makes then is not shown, and must not be in the list of a thread that is gone.
+    """
+    source = f"""
+    import _thread, contextvars
+
+    class Last:
+        def __del__(self):
+            tasks.append(loop.create_task(asyncio.sleep(3600)))
+
+    def thread():
+        if isinstance(place, contextvars.ContextVar):
+            place.set(Last())
+        else:
+            place.last = Last()
+
+    place, tasks, loop = {where}, [], new_event_loop()
+    for _ in range(20):
+        _thread.start_joinable_thread(thread).join()
+    other = [loop.create_task(asyncio.sleep(3600)) for _ in range(5)]
+    print(len(tasks), {{*other}} <= asyncio.all_tasks(loop))
+    for task in [*other, *tasks]:
+        task.cancel()
+    loop.run_until_complete(asyncio.wait(tasks + other))
+    print(len(asyncio.all_tasks(loop)))
+    """
+    status, out, errors = run_program(OURS, source)
+    assert (status, errors) == (0, "")
+    assert out.splitlines() == ["20 True", "0"]
+
+
 PROFILED = """
 async def leaf(event):
     await event.wait()

@@ -4,7 +4,8 @@
 //! Each thread state has the head of a circular doubly linked list, whose nodes are in the tasks. A
 //! list owns no reference: a task leaves it when it is done or deallocated. When CPython deletes a
 //! thread state it moves the nodes to a list of the interpreter, which needs no head to leave.
-//! `task_object.rs` finds the heads; as long as they are unknown, tasks are in a list of this crate.
+//! `task_object.rs` finds the heads; as long as they are unknown, tasks are in a list of this crate. So
+//! are tasks that finalizers make while a thread state is cleared: it has left its list already.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -101,11 +102,28 @@ impl Drop for TaskNode {
 /// The head of the list for the tasks of this thread.
 #[inline(always)]
 fn head(_py: Python<'_>) -> *const TaskNode {
-    match HEAD.load(Ordering::Relaxed) {
-        0 => own_head(),
-        // SAFETY: attached, so there is a thread state, in which the head is at this offset.
-        offset => unsafe { ffi::PyThreadState_Get().byte_add(offset).cast_const().cast() },
+    let offset = HEAD.load(Ordering::Relaxed);
+    if offset == 0 {
+        return own_head();
     }
+    // SAFETY: attached, so there is a thread state, in which the head is at this offset.
+    unsafe {
+        let thread = ffi::PyThreadState_Get();
+        if status(thread) & FINALIZING != 0 { own_head() } else { thread.byte_add(offset).cast() }
+    }
+}
+
+/// Bit of [`status`]: the thread state is being cleared.
+pub(super) const FINALIZING: u32 = 1 << 5;
+
+/// The bits that tell what a thread state is used for.
+///
+/// # Safety
+/// A live thread state, in an attached thread.
+#[inline(always)]
+pub(super) unsafe fn status(thread: *mut ffi::PyThreadState) -> u32 {
+    // SAFETY: `cpython/pystate.h` has four pointers before it, from 3.13 on.
+    unsafe { thread.byte_add(4 * size_of::<usize>()).cast::<u32>().read() }
 }
 
 #[cold]
@@ -125,8 +143,8 @@ pub fn is_known() -> bool {
 /// Sets where a thread state has its head.
 ///
 /// # Safety
-/// All thread states must have the head of a list of tasks at this offset, and CPython must expect the
-/// node of a task where [`NODE`] is.
+/// All thread states must have the head of a list of tasks at this offset and their [`status`] where it
+/// is expected, and CPython must expect the node of a task where [`NODE`] is.
 pub(super) unsafe fn set_head(offset: usize) {
     HEAD.store(offset, Ordering::Relaxed);
 }

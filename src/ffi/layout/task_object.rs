@@ -10,7 +10,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::ffi::layout::task_list::{self, TaskNode};
+use crate::ffi::layout::task_list::{self, FINALIZING, TaskNode};
 
 /// Byte offsets in a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,23 @@ fn find_head(_py: Python<'_>, [first, second, third]: &[CTask<'_>; 3]) -> Option
     (previous == last).then_some(offset)
 }
 
+/// Whether a thread state tells that it is being cleared.
+fn tells_its_end(_py: Python<'_>) -> bool {
+    // SAFETY: attached; a new thread state of this interpreter that no thread uses. Clearing it leaves
+    // it readable.
+    unsafe {
+        let thread = ffi::PyThreadState_New(ffi::PyInterpreterState_Get());
+        if thread.is_null() {
+            return false;
+        }
+        let before = task_list::status(thread);
+        ffi::PyThreadState_Clear(thread);
+        let after = task_list::status(thread);
+        ffi::PyThreadState_Delete(thread);
+        before & FINALIZING == 0 && after & FINALIZING != 0
+    }
+}
+
 /// Compares the layout of asyncio's tasks with [`TaskOffsets::EXPECTED`], which `ours` must equal, and
 /// looks for the lists of tasks. `make` makes a task of `module` of the given name that never runs.
 /// Returns whether the tasks of this crate will be in the interpreter's lists.
@@ -151,7 +168,7 @@ pub fn probe(
     };
     let tasks = [first, second, third];
     let head = find_head(py, &tasks);
-    let known = has_expected_fields(&tasks, &name, module)?;
+    let known = has_expected_fields(&tasks, &name, module)? && tells_its_end(py);
     if let Some(head) = head.filter(|_| known) {
         // SAFETY: found in this thread, and thread states are alike; the tasks of this crate have
         // the offsets of asyncio's.
