@@ -119,6 +119,14 @@ class Peer(asyncio.Protocol, asyncio.DatagramProtocol):
             raise Corrupted if how == "corrupted" else Ended
 
 
+class SegmentPeer(Peer):
+    """Takes several datagrams at a time."""
+
+    def datagrams_received(self, datagrams: list[bytes], address: Any) -> None:
+        for data in datagrams:
+            self.datagram_received(data, address)
+
+
 Scenario = Callable[[Stage], Awaitable[None]]
 SCENARIOS: dict[str, Scenario] = {}
 
@@ -231,6 +239,31 @@ async def udp(stage: Stage) -> None:
         if number % 5 == 4:
             await asyncio.sleep(0)
     # Datagrams may be lost, but not duplicated.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            while peer.count < 20:
+                await asyncio.sleep(0.001)
+    if peer.count > 20 or (peer.over.done() and peer.over.result() == "corrupted"):
+        raise Corrupted
+    for transport in (client, server):
+        transport.close()
+    await peer.lost
+
+
+@scenario
+async def udp_segments(stage: Stage) -> None:
+    """Several datagrams in a call: some may be lost, but none is altered or repeated."""
+    loop = asyncio.get_running_loop()
+    address = ("127.0.0.1", 0)
+    peer = SegmentPeer(DATA)
+    stage.peers.append(peer)
+    server, _ = await loop.create_datagram_endpoint(lambda: peer, local_addr=address)
+    client, _ = await loop.create_datagram_endpoint(
+        stage.peer, remote_addr=server.get_extra_info("sockname")
+    )
+    for number in range(5):
+        client.send_segments(DATA[number * 400 : number * 400 + 350], 100)  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.05):
             while peer.count < 20:
