@@ -17,6 +17,7 @@ use pyo3::types::{PyString, PyTuple};
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::section::attach_unshared;
 use crate::handle::{CallbackArguments, HANDLE, Handle};
 use crate::interop::error::os_error;
 use crate::scheduler::report::call_exception_handler;
@@ -171,7 +172,7 @@ impl ExitWatch {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let callback = self.callback.take(py);
             let argument = self.argument.take(py);
             let context = self.context.take(py);

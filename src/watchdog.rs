@@ -17,8 +17,8 @@ use pyo3::prelude::*;
 
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::interpreter;
-use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::process_state::Locked;
+use crate::ffi::section::attach_unshared;
 use crate::ffi::thread_exit;
 use crate::metrics::{Finding, Metrics, Sampler, Spent, StallDetector};
 use crate::reactor::clock;
@@ -150,7 +150,7 @@ impl Shared {
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "Watchdog")]
 pub struct Watchdog {
     shared: Arc<Shared>,
-    report: AttachedCell<Option<Py<PyAny>>>,
+    report: Locked<Option<Py<PyAny>>>,
 }
 
 #[pymethods]
@@ -183,7 +183,7 @@ impl Watchdog {
                 WATCHDOGS.with(py, |watchdogs| watchdogs.push(entry));
             }
         }
-        Ok(Self { shared, report: AttachedCell::new(Some(report.unbind())) })
+        Ok(Self { shared, report: Locked::new(Some(report.unbind())) })
     }
 
     /// Watch until `stop()` is called.
@@ -212,11 +212,11 @@ impl Watchdog {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.report.visit(&visit)
+        self.report.traverse(|report| visit.call(report))
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.report.take(py)));
+        attach_unshared(|py| drop(self.report.replace(py, None)));
     }
 }
 
@@ -228,7 +228,8 @@ impl Watchdog {
         finding: Finding,
         spent: Option<Spent>,
     ) -> PyResult<()> {
-        let Some(report) = self.report.get_bound(py) else { return Ok(()) };
+        let report = self.report.with(py, |report| report.as_ref().map(|it| it.clone_ref(py)));
+        let Some(report) = report.map(|report| report.into_bound(py)) else { return Ok(()) };
         let (since, until, sampled, ended, spent) = match finding {
             Finding::Nothing => return Ok(()),
             Finding::Ended { since, until } => (since, until, false, true, spent),

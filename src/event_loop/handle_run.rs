@@ -6,8 +6,10 @@ use pyo3::prelude::*;
 
 use super::foreign_handle::FOREIGN_HANDLE;
 use crate::ffi::call;
+use crate::ffi::entries::entered;
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::section::{Owned, attach_unshared};
 use crate::future::is_done_callback;
 use crate::handle::{CallbackArguments, Handle};
 use crate::scheduler::{Runnable, Scheduler};
@@ -65,11 +67,19 @@ pub(super) fn as_handle<'py>(
 /// A Python callable for something queued that is not one. It has the attributes of the method that
 /// asyncio would have queued.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_QueuedCall")]
-struct QueuedCall {
+pub struct QueuedCall {
     scheduler: AttachedCell<Option<Py<Scheduler>>>,
     runnable: AttachedCell<Option<Runnable>>,
     asyncio_method: AttachedCell<Option<Py<PyAny>>>,
 }
+
+impl Owned for QueuedCall {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().scheduler.owner(slf.py())
+    }
+}
+
+entered!(QueuedCall);
 
 #[pymethods]
 impl QueuedCall {
@@ -102,7 +112,7 @@ impl QueuedCall {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             drop((self.scheduler.take(py), self.runnable.take(py), self.asyncio_method.take(py)));
         });
     }

@@ -18,6 +18,7 @@ use super::handle_run::run_in_handle;
 use crate::ffi::guard::{self, Guard};
 use crate::ffi::layout::class_version::{class_version, version_of_class};
 use crate::ffi::objects::object::HasBase;
+use crate::ffi::section;
 use crate::scheduler::Scheduler;
 use crate::scheduler::patches::{HANDLE_RUN, LoopHooks, Replacements};
 use crate::scheduler::report::too_late_to_report;
@@ -87,8 +88,11 @@ impl Guard for Hooks {
         slot: usize,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
-        check_replacements(slf.as_super())?;
-        if !slf.base().patches().is_diverted(py, slot) {
+        let check = || {
+            check_replacements(slf.as_super())?;
+            Ok::<_, PyErr>(slf.base().patches().is_diverted(py, slot))
+        };
+        if !section::enter_of(slf, check)? {
             return Ok(None);
         }
         if GUARDED[slot] == "_write_to_self" {

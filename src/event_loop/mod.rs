@@ -44,9 +44,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
+use crate::ffi::entries;
 use crate::ffi::function_like;
 use crate::ffi::method::{self, FastEntry, NoArgumentsEntry, PredicateEntry, VectorCall};
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::section::{Owned, attach_unshared};
 use crate::ffi::thread_exit;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
@@ -65,6 +67,8 @@ pub use hooks::GUARDED;
 
 /// Adds the hand-written methods to the class.
 pub fn install(py: Python<'_>) -> PyResult<()> {
+    entries::install::<EventLoop>(py);
+    entries::install::<handle_run::QueuedCall>(py);
     method::install::<scheduling::CallSoon>(py)?;
     method::install::<scheduling::CallSoonThreadsafe>(py)?;
     method::install::<scheduling::CallLater>(py)?;
@@ -109,6 +113,19 @@ fn entry<M: VectorCall<Class = EventLoop>>() -> (&'static str, function_like::Ve
     (M::NAME.to_str().unwrap_or_default(), function_like::direct::<M, hooks::Hooks>())
 }
 
+impl Owned for EventLoop {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        Some(slf.as_any().as_borrowed())
+    }
+}
+
+impl entries::Entered for EventLoop {
+    const WITHOUT_SECTION: &'static [&'static std::ffi::CStr] =
+        &[c"stop", c"is_running", c"is_closed", c"time", c"_check_closed", c"_write_to_self"];
+
+    entries::own_entries!();
+}
+
 #[pymethods]
 impl EventLoop {
     #[new]
@@ -138,7 +155,7 @@ impl EventLoop {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             self.default_executor.clear(py);
             drop((self.task_factory.take(py), self.saved_asyncgen_hooks.take(py)));
         });

@@ -14,6 +14,7 @@ use crate::ffi::call;
 use crate::ffi::keyword::CONTEXT;
 use crate::ffi::method::{Arguments, FastMethod};
 use crate::ffi::objects::object::HasBase;
+use crate::ffi::section;
 use crate::handle::{CallbackArguments, HANDLE, Handle, TimerHandle, When};
 use crate::interop::imports;
 use crate::reactor::clock;
@@ -49,6 +50,7 @@ pub struct CallSoonThreadsafe;
 impl FastMethod for CallSoonThreadsafe {
     type Class = EventLoop;
     const COUNTED: bool = false;
+    const IN_SECTION: bool = cfg!(not(Py_GIL_DISABLED));
     const NAME: &'static CStr = c"call_soon_threadsafe";
     const DOC: &'static CStr =
         c"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n\
@@ -65,9 +67,12 @@ impl FastMethod for CallSoonThreadsafe {
         if !slf.base().runs_here() {
             return schedule_in_other_thread(slf.as_super(), callback, arguments);
         }
-        let handle = schedule(slf.as_super(), callback, arguments)?;
-        #[cfg(Py_3_14)]
-        handle.get().mark_threadsafe(slf.py());
+        let handle = section::enter(slf, || {
+            let handle = schedule(slf.as_super(), callback, arguments)?;
+            #[cfg(Py_3_14)]
+            handle.get().mark_threadsafe(slf.py());
+            Ok::<_, PyErr>(handle)
+        })?;
         slf.base().metrics().threadsafe_calls.add_by_any_thread(1);
         slf.base().wake();
         Ok(handle.into_any())
@@ -184,17 +189,17 @@ fn schedule_in_other_thread<'py>(
         check_callback(&callback, arguments.method())?;
     }
     let context = find_context(arguments)?.filter(|context| !context.is_none());
-    let handle = Handle::untracked(
-        callback.to_owned(),
-        CallbackArguments::from_call(arguments, 1)?,
-        scheduler.clone().into_any(),
-        ChosenContext::given_or_copied(py, context)?,
-        debug,
-    )?;
+    let context = ChosenContext::given_or_copied(py, context)?;
+    let arguments = CallbackArguments::from_call(arguments, 1)?;
+    let event_loop = scheduler.clone().into_any();
+    let handle = section::unshared(|| {
+        let handle = Handle::untracked(callback.to_owned(), arguments, event_loop, context, debug)?;
+        handle.get().mark_threadsafe(py);
+        Ok::<_, PyErr>(handle)
+    })?;
     Handle::track(&handle);
-    handle.get().mark_threadsafe(py);
     this.metrics().threadsafe_calls.add_by_any_thread(1);
-    match this.push_in_any_thread(py, Runnable::new(&HANDLE, handle.clone())) {
+    match Scheduler::push_in_any_thread(scheduler, Runnable::new(&HANDLE, handle.clone())) {
         Ok(wake_signal) => wake_signal.notify(),
         Err(refused) => {
             // As a `Bound`: see `FastMethod::COUNTED`.

@@ -19,6 +19,7 @@ pub struct GetDebug;
 
 impl Predicate for GetDebug {
     type Class = EventLoop;
+    const IN_SECTION: bool = false;
     const NAME: &'static CStr = c"get_debug";
     const DOC: &'static CStr = c"get_debug($self, /)\n--\n\nReturn True in debug mode.\n";
 

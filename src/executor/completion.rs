@@ -45,14 +45,14 @@ fn push<'py>(
     argument: Option<Bound<'py, PyAny>>,
 ) -> Option<Arc<WakeSignal>> {
     let py = future.py();
-    let scheduler = future.get().scheduler(py)?;
+    let scheduler = future.get().owning_scheduler(py)?;
     let runnable = Runnable {
         kind,
         object: future.into_any().unbind(),
         argument: argument.map(Bound::unbind),
         context: None,
     };
-    scheduler.get().push_in_any_thread(py, runnable).ok()
+    Scheduler::push_in_any_thread(&scheduler, runnable).ok()
 }
 
 static RESULT: RunnableKind = RunnableKind::of::<JobOutcome<WithResult>>();

@@ -14,6 +14,7 @@ use crate::executor::worker_threads::WorkerThreads;
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::Traverse;
 use crate::ffi::objects::process_state::Locked;
+use crate::ffi::section::attach_unshared;
 use crate::future::{Callback, Future};
 use crate::handle::CallbackArguments;
 use crate::reactor::SlotKey;
@@ -262,6 +263,6 @@ impl Job {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.work.replace(py, None)));
+        attach_unshared(|py| drop(self.work.replace(py, None)));
     }
 }

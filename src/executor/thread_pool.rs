@@ -12,6 +12,7 @@ use crate::executor::detached_job::DetachedWork;
 use crate::executor::job::{Call, Job, QueuedJob};
 use crate::executor::worker_threads::{self, WorkerThreads};
 use crate::ffi::objects::process_state::{Locked, Published};
+use crate::ffi::section::attach_unshared;
 use crate::ffi::thread_exit;
 use crate::future::Future;
 use crate::handle::CallbackArguments;
@@ -212,6 +213,6 @@ impl ThreadPool {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.threads.replace(py, None)));
+        attach_unshared(|py| drop(self.threads.replace(py, None)));
     }
 }

@@ -2,20 +2,21 @@
 
 use std::ffi::CStr;
 
+use pyo3::Borrowed;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::{Borrowed, PyClass};
 
 use crate::ffi::attach::with_attached;
 use crate::ffi::method::return_to_c;
+use crate::ffi::section::{self, Owned};
 
 /// A callable with one argument that is bound to an object but not listed in its class.
 ///
 /// Its `repr()` contains `Class.name`, as that of asyncio's C tasks in `future._callbacks`.
 pub trait BoundCallback {
     /// The class of the object.
-    type Class: PyClass;
+    type Class: Owned;
     /// The name in the `repr()`.
     const NAME: &'static CStr;
 
@@ -97,5 +98,7 @@ unsafe fn call_back<C: BoundCallback>(
     let (slf, argument) = unsafe {
         (Borrowed::from_ptr(py, slf).cast_unchecked::<C::Class>(), Borrowed::from_ptr(py, argument))
     };
-    return_to_c(py, || C::call(&slf, &argument).map(|()| py.None().into_bound(py)))
+    return_to_c(py, || {
+        section::enter_of(&slf, || C::call(&slf, &argument)).map(|()| py.None().into_bound(py))
+    })
 }

@@ -15,6 +15,7 @@ use pyo3::{Borrowed, PyClass};
 use crate::ffi::attach::with_attached;
 use crate::ffi::keyword::KeywordName;
 use crate::ffi::panic;
+use crate::ffi::section::{self, Owned};
 
 /// The arguments of one call, borrowed from the caller.
 pub struct Arguments<'a, 'py> {
@@ -163,7 +164,7 @@ pub(in crate::ffi) unsafe fn hold<'py>(
 /// A method that takes the interpreter's argument vector.
 pub trait FastMethod {
     /// The class of the method.
-    type Class: PyClass;
+    type Class: Owned;
     /// The method's name.
     const NAME: &'static CStr;
     /// The docstring, with the signature line that `inspect` reads.
@@ -171,6 +172,9 @@ pub trait FastMethod {
     /// Whether PyO3 counts the call as an entry. Without that, references that are dropped as `Py`
     /// in a thread unknown to PyO3 wait for its next entry; so only for methods that drop `Bound`s.
     const COUNTED: bool = true;
+
+    /// Whether it runs in the section of the loop. If not, it uses no cell of it.
+    const IN_SECTION: bool = true;
 
     /// The method itself.
     fn call<'py>(
@@ -237,7 +241,11 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
                 let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
                 (slf, Arguments::from_vectorcall(py, M::NAME, values, positional, names))
             };
-            M::call(&slf, &arguments)
+            if M::IN_SECTION {
+                section::enter_of(&slf, || M::call(&slf, &arguments))
+            } else {
+                M::call(&slf, &arguments)
+            }
         })
     };
     // SAFETY: CPython calls methods attached.
@@ -248,11 +256,14 @@ unsafe extern "C" fn trampoline<M: FastMethod>(
 /// loops over futures, that the cost of entering through PyO3 shows.
 pub trait Predicate {
     /// The class of the method.
-    type Class: PyClass;
+    type Class: Owned;
     /// The method's name.
     const NAME: &'static CStr;
     /// The docstring, with the signature line that `inspect` reads.
     const DOC: &'static CStr;
+
+    /// Whether it runs in the section of the loop. If not, it uses no cell of it.
+    const IN_SECTION: bool = true;
 
     /// The result. Runs no Python code and drops nothing.
     fn holds(slf: &Bound<'_, Self::Class>) -> bool;
@@ -273,7 +284,9 @@ unsafe extern "C" fn predicate<M: Predicate>(
     // of `M::Class`. A panic would abort; there is none.
     unsafe {
         let py = Python::assume_attached();
-        let holds = M::holds(&Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>());
+        let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
+        let holds =
+            if M::IN_SECTION { section::enter_of(&slf, || M::holds(&slf)) } else { M::holds(&slf) };
         ffi::Py_NewRef(if holds { ffi::Py_True() } else { ffi::Py_False() })
     }
 }
@@ -281,7 +294,7 @@ unsafe extern "C" fn predicate<M: Predicate>(
 /// A method without arguments. PyO3 does not count the call: see [`FastMethod::COUNTED`].
 pub trait NoArguments {
     /// The class of the method.
-    type Class: PyClass;
+    type Class: Owned;
     /// The method's name.
     const NAME: &'static CStr;
     /// The docstring, with the signature line that `inspect` reads.
@@ -307,7 +320,7 @@ unsafe extern "C" fn without_arguments<M: NoArguments>(
     unsafe {
         let py = Python::assume_attached();
         let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
-        return_to_c(py, || M::call(&slf))
+        return_to_c(py, || section::enter_of(&slf, || M::call(&slf)))
     }
 }
 
@@ -315,7 +328,7 @@ unsafe extern "C" fn without_arguments<M: NoArguments>(
 /// [`FastMethod::COUNTED`].
 pub trait OneArgument {
     /// The class of the method.
-    type Class: PyClass;
+    type Class: Owned;
     /// The method's name.
     const NAME: &'static CStr;
     /// The docstring, with the signature line that `inspect` reads.
@@ -342,7 +355,9 @@ unsafe extern "C" fn with_one_argument<M: OneArgument>(
         let py = Python::assume_attached();
         let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
         let argument = Borrowed::from_ptr(py, argument);
-        return_to_c(py, || M::call(&slf, &argument).map(|()| py.None().into_bound(py)))
+        return_to_c(py, || {
+            section::enter_of(&slf, || M::call(&slf, &argument)).map(|()| py.None().into_bound(py))
+        })
     }
 }
 
@@ -368,7 +383,7 @@ pub(in crate::ffi) fn return_to_c<'py>(
 /// A method's entry for a caller that has checked the type of `self`.
 pub trait VectorCall {
     /// The class of the method.
-    type Class: PyClass;
+    type Class: Owned;
     /// Its name.
     const NAME: &'static CStr;
 

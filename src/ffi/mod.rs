@@ -29,6 +29,7 @@ pub mod buffer;
 pub mod c_api;
 pub mod call;
 pub mod coroutine;
+pub mod entries;
 pub mod exception;
 pub mod fast_path;
 pub mod function_like;
@@ -40,6 +41,7 @@ pub mod method;
 pub mod objects;
 pub mod panic;
 pub mod python_class;
+pub mod section;
 #[cfg(Py_3_13)]
 pub mod signals;
 pub mod ssl_class;

@@ -18,10 +18,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTraceback, PyTuple};
 
 use super::Future;
+use crate::ffi::entries::entered;
 use crate::ffi::layout::instruction;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::object;
 use crate::ffi::objects::slots::{Resumed, SelfAwaiting, add_hidden_base};
+use crate::ffi::section::{Home, Owned, attach_unshared};
 
 impl SelfAwaiting for Future {
     const COUNTED: bool = false;
@@ -149,13 +151,17 @@ const THROW_SIGNATURE: &CStr = c"the (type, exc, tb) signature of throw() is dep
 /// The iterator that an explicit `future.__await__()` returns.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "FutureIter")]
 pub struct FutureIterator {
+    home: Home,
     future: AttachedCell<Option<Py<Future>>>,
 }
 
 impl FutureIterator {
     /// An iterator that has not started.
     pub fn new(future: &Bound<'_, Future>) -> Self {
-        Self { future: AttachedCell::new(Some(future.clone().unbind())) }
+        Self {
+            home: Home::same_as(Future::owner(future)),
+            future: AttachedCell::new(Some(future.clone().unbind())),
+        }
     }
 
     /// Raises as `throw(*arguments)` of an iterator does, which checks the arguments: the end of
@@ -165,7 +171,8 @@ impl FutureIterator {
     /// The exception that the arguments tell, or TypeError for wrong arguments.
     pub fn raise<'py>(arguments: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         let py = arguments.py();
-        let iterator = Bound::new(py, Self { future: AttachedCell::new(None) })?;
+        let iterator =
+            Bound::new(py, Self { home: Home::default(), future: AttachedCell::new(None) })?;
         iterator.call_method1(intern!(py, "throw"), arguments)
     }
 
@@ -173,6 +180,14 @@ impl FutureIterator {
         drop(self.future.take(py));
     }
 }
+
+impl Owned for FutureIterator {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().home.get(slf.py())
+    }
+}
+
+entered!(FutureIterator);
 
 #[pymethods]
 impl FutureIterator {
@@ -258,10 +273,11 @@ impl FutureIterator {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.home.visit(&visit)?;
         self.future.visit(&visit)
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| self.finish(py));
+        attach_unshared(|py| self.finish(py));
     }
 }

@@ -16,11 +16,13 @@ use pyo3::types::{IntoPyDict, PyDict, PyList, PyString, PyTuple, PyType};
 
 use super::{Callback, Callbacks, Future, FutureIterator, Outcome, fast_paths, invalid_state};
 use crate::ffi::call;
+use crate::ffi::entries;
 use crate::ffi::layout::{context, instruction};
 use crate::ffi::method::{OneArgument, Predicate, install_predicate, install_with_one_argument};
 use crate::ffi::objects::freelist;
 use crate::ffi::objects::object;
 use crate::ffi::objects::slots::{self, Finalize};
+use crate::ffi::section::{self, attach_unshared};
 use crate::future::AwaiterAttributes;
 use crate::interop::imports;
 
@@ -33,7 +35,10 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     install_predicate::<Done>(py)?;
     install_predicate::<Cancelled>(py)?;
     install_with_one_argument::<SetResult>(py)?;
-    fast_paths::install(py)
+    fast_paths::install(py)?;
+    entries::install::<Future>(py);
+    entries::install::<FutureIterator>(py);
+    Ok(())
 }
 
 /// `done()`.
@@ -214,7 +219,8 @@ impl Future {
     }
 
     fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, FutureIterator>> {
-        slf.get().event_loop(slf.py())?;
+        // The descriptor of the class is not that of the slot, which has its own entry.
+        section::enter_of(slf, || slf.get().event_loop(slf.py()))?;
         Bound::new(slf.py(), FutureIterator::new(slf))
     }
 
@@ -381,7 +387,7 @@ impl Future {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let event_loop = self.event_loop.take(py);
             // A cleared future must not look pending if it was done.
             let done = self.is_done(py);

@@ -29,10 +29,12 @@ pub use methods::{
 };
 
 use crate::ffi::call;
+use crate::ffi::entries::entered;
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
 use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::object;
+use crate::ffi::section::Owned;
 use crate::interop::imports;
 use crate::scheduler::{COMMON_LOOP_CLASS, Scheduler};
 
@@ -129,7 +131,21 @@ impl Recycled for Future {
     }
 }
 
+impl Owned for Future {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().owning_loop(slf.py())
+    }
+}
+
+entered!(Future);
+
 impl Future {
+    /// The loop in whose section its cells are used; `None` before `__init__`.
+    #[inline(always)]
+    pub fn owning_loop<'a, 'py>(&'a self, py: Python<'py>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        self.event_loop.owner(py)
+    }
+
     /// A future without a loop, as `__new__` leaves it.
     pub fn uninitialised() -> Self {
         Self {
@@ -160,14 +176,15 @@ impl Future {
     /// Does the work of `__init__`: binds the future to `event_loop` or the current loop.
     ///
     /// # Errors
-    /// RuntimeError from 3.15 on if it is bound already; exceptions of `get_event_loop()`.
+    /// RuntimeError from 3.15 on, and without a GIL, if it is bound already; exceptions of
+    /// `get_event_loop()`.
     pub fn initialise<'py>(
         slf: &Bound<'py, Self>,
         event_loop: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        if cfg!(Py_3_15) && this.event_loop.is_some(py) {
+        if cfg!(any(Py_3_15, Py_GIL_DISABLED)) && this.event_loop.is_some(py) {
             let name = slf.get_type().fully_qualified_name()?;
             let text = format!("{name} object is already initialized");
             return Err(pyo3::exceptions::PyRuntimeError::new_err(text));
@@ -184,7 +201,7 @@ impl Future {
             }
         };
         this.loop_kind.set(py, kind);
-        this.event_loop.store(py, Some(event_loop));
+        this.event_loop.store_owner(py, event_loop);
         // A second `__init__` resets the future, as in asyncio before 3.15.
         drop(this.outcome.replace(py, Outcome::Pending));
         drop(this.callbacks.replace(py, Callbacks::None));
@@ -216,6 +233,12 @@ impl Future {
                 .as_ref()
                 .and_then(|event_loop| COMMON_LOOP_CLASS.cast(event_loop.bind(py)).cloned())
         })
+    }
+
+    /// The loop's scheduler, if it is a loop of this crate. Uses no cell: for any thread.
+    #[inline(always)]
+    pub fn owning_scheduler<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Scheduler>> {
+        COMMON_LOOP_CLASS.cast(&*self.owning_loop(py)?).cloned()
     }
 
     /// Whether it belongs to a loop of this crate that is running.

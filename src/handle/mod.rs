@@ -27,11 +27,13 @@ pub use run::{HANDLE, report_exception};
 pub use timer::{TimerHandle, When};
 
 use crate::ffi::call;
+use crate::ffi::entries::{self, entered};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::instance_pool::{self, InstancePool, Pooled};
 use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::object;
 use crate::ffi::objects::slots::original_dealloc;
+use crate::ffi::section::{Owned, attach_unshared};
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::scheduler::contexts::{ChosenContext, ContextSlot, ContextState};
@@ -41,6 +43,8 @@ use crate::scheduler::report::too_late_to_report;
 pub fn install(py: Python<'_>) {
     instance_pool::install::<Handle>(py);
     instance_pool::install::<TimerHandle>(py);
+    entries::install::<Handle>(py);
+    entries::install::<TimerHandle>(py);
 }
 
 /// Fields that only debug mode sets.
@@ -249,6 +253,14 @@ impl Handle {
     }
 }
 
+impl Owned for Handle {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().event_loop.owner(slf.py())
+    }
+}
+
+entered!(Handle);
+
 impl DebugInfo {
     #[cold]
     fn of_caller(py: Python<'_>) -> PyResult<Box<Self>> {
@@ -386,7 +398,7 @@ impl Handle {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let callback = self.callback.take(py);
             let arguments = self.arguments.take(py);
             let context = self.context.take(py);

@@ -9,12 +9,14 @@ use pyo3::types::{PyFloat, PyNotImplemented, PyTuple};
 use super::run::run_owned;
 use super::{CallbackArguments, Handle, POOL_CAPACITY};
 use crate::ffi::call;
+use crate::ffi::entries::entered;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::instance_pool::{self, InstancePool, Pooled};
 use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::object::HasBase;
 use crate::ffi::objects::slots::original_dealloc;
+use crate::ffi::section::Owned;
 use crate::interop::imports;
 use crate::scheduler::contexts::ChosenContext;
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler, Timer};
@@ -136,6 +138,14 @@ impl TimerHandle {
         when.unwrap_or_else(|seconds| PyFloat::new(py, seconds).into_any())
     }
 }
+
+impl Owned for TimerHandle {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        Handle::owner(slf.as_super())
+    }
+}
+
+entered!(TimerHandle);
 
 #[pymethods]
 impl TimerHandle {

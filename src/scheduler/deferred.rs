@@ -143,6 +143,7 @@ impl Deferred {
 mod tests {
     use super::*;
     use crate::ffi::exception::PyOutcome;
+    use crate::ffi::section::attach_unshared;
     use crate::scheduler::runnable::{QueueEntry, Queued};
     use crate::scheduler::{RunnableKind, Scheduler};
 
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn work_waits_for_the_end_of_the_callback_or_of_a_busy_turn() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let deferred = Deferred::default();
             deferred.begin_turn(py, BUSY_TURN_CALLBACKS - 1);
             defer(py, &deferred);
@@ -194,7 +195,7 @@ mod tests {
     #[test]
     fn turns_that_defer_in_quick_succession_suspend_it() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let deferred = Deferred::default();
             // Many entries at once: on average less than the spacing apart, however slow this is.
             deferred.begin_turn(py, BUSY_TURN_CALLBACKS);
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn callbacks_are_told_apart() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let deferred = Deferred::default();
             let number = || {
                 deferred.begin_callback(py);

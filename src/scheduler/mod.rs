@@ -52,6 +52,7 @@ use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::object::CommonSubclass;
 use crate::ffi::objects::process_state::Published;
 use crate::ffi::objects::weak_registry::{RegistryEntry, WeakRegistry};
+use crate::ffi::section::{Owned, attach_unshared};
 use crate::interop::error::os_error;
 use crate::metrics::Metrics;
 use crate::reactor::{Poller, Timers, WakeSignal};
@@ -334,6 +335,12 @@ impl Scheduler {
     }
 }
 
+impl Owned for Scheduler {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        Some(slf.as_any().as_borrowed())
+    }
+}
+
 #[pymethods]
 impl Scheduler {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -341,7 +348,7 @@ impl Scheduler {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             inbox::close(py, self);
             let of_other_threads = self.refuse_other_threads();
             let ready = self.core.ready.take(py);

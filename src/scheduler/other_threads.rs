@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 #[cfg(Py_GIL_DISABLED)]
 use super::message_queue::MessageQueue;
 use super::{Runnable, Scheduler};
+use crate::ffi::section;
 #[cfg(Py_GIL_DISABLED)]
 use crate::ffi::thread_pointer::thread_pointer;
 use crate::reactor::WakeSignal;
@@ -27,19 +28,19 @@ impl Scheduler {
     /// # Errors
     /// Returns the runnable if the loop is closed.
     pub fn push_in_any_thread(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         runnable: Runnable,
     ) -> Result<Arc<WakeSignal>, Runnable> {
+        let (py, this) = (slf.py(), slf.get());
         #[cfg(Py_GIL_DISABLED)]
-        if !self.runs_here() {
-            return self.shared.other_threads.enqueue(runnable);
+        if !this.runs_here() {
+            return this.shared.other_threads.enqueue(runnable);
         }
-        if self.is_closed(py) {
+        if this.is_closed(py) {
             return Err(runnable);
         }
-        self.push(py, runnable);
-        Ok(self.wake_signal().clone())
+        section::enter(slf, || this.push(py, runnable));
+        Ok(this.wake_signal().clone())
     }
 
     /// Whether this thread runs the loop.

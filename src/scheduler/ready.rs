@@ -82,6 +82,7 @@ mod tests {
 
     use super::*;
     use crate::ffi::exception::PyOutcome;
+    use crate::ffi::section::attach_unshared;
     use crate::scheduler::runnable::{QueueEntry, Queued};
     use crate::scheduler::{RunnableKind, Scheduler};
 
@@ -111,7 +112,7 @@ mod tests {
     #[test]
     fn entries_leave_in_the_order_in_which_they_came() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let queue = ReadyQueue::default();
             let (mut pushed, mut popped) = (0, 0);
             // More come than go, so that the ring wraps and grows at different places.
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn a_queue_that_is_dropped_drops_its_entries() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let object = 1_000_000_007_usize.into_pyobject(py).expect("memory for an int");
             let count = || -> PyResult<usize> {
                 py.import("sys")?.getattr("getrefcount")?.call1((&object,))?.extract()

@@ -11,6 +11,7 @@ use super::socket_waiters::SocketWaiters;
 use super::wait::wait;
 use super::{Runnable, RunnableKind, Scheduler, inbox};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised, check_signals};
+use crate::ffi::section;
 use crate::reactor::clock;
 use crate::sys::thread_usage;
 
@@ -31,6 +32,7 @@ pub fn run<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         if scheduler.get().is_stopping(py) {
             return Ok(());
         }
+        section::let_others_in(scheduler);
     }
 }
 

@@ -14,10 +14,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::action::Action;
+use crate::ffi::entries::entered;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::socket::PythonSocket;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting, original_dealloc};
+use crate::ffi::section::{Owned, attach_unshared};
 use crate::future::{Future, FutureIterator};
 use crate::interop::error::os_error;
 use crate::reactor::SlotKey;
@@ -369,6 +371,14 @@ impl SocketCall {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop((self.future.take(py), self.reader.take(py))));
+        attach_unshared(|py| drop((self.future.take(py), self.reader.take(py))));
     }
 }
+
+impl Owned for SocketCall {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        Some(slf.get().scheduler.bind(slf.py()).as_any().as_borrowed())
+    }
+}
+
+entered!(SocketCall);

@@ -26,4 +26,5 @@ use crate::ffi::objects::slots;
 pub fn install(py: Python<'_>) {
     slots::install_self_awaiting::<SocketCall>(py);
     slots::install_finalizer::<SocketCall>(py);
+    crate::ffi::entries::install::<SocketCall>(py);
 }

@@ -11,6 +11,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
+use crate::ffi::section::attach_unshared;
 use crate::interop::error::os_error;
 use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
@@ -153,6 +154,6 @@ impl SocketReader {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.call.take(py)));
+        attach_unshared(|py| drop(self.call.take(py)));
     }
 }

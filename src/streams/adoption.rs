@@ -9,7 +9,8 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use super::originals::Originals;
 use super::state::StreamReaderState;
 use crate::ffi::exception::{OrRaise, PyOutcome};
-use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::process_state::Locked;
+use crate::ffi::section::attach_unshared;
 use crate::ffi::{attribute, call};
 use crate::scheduler::{COMMON_LOOP_CLASS, Scheduler};
 
@@ -136,7 +137,7 @@ pub fn connection_made<'py>(
 #[pyclass(frozen, module = "ferroloop._ferroloop")]
 struct ClientConnected {
     protocol: Py<PyAny>,
-    callback: AttachedCell<Option<Py<PyAny>>>,
+    callback: Locked<Option<Py<PyAny>>>,
 }
 
 impl ClientConnected {
@@ -165,7 +166,7 @@ impl ClientConnected {
         if callback.is_none() || !is_usual {
             return Ok(None);
         }
-        let callback = AttachedCell::new(Some(callback.unbind()));
+        let callback = Locked::new(Some(callback.unbind()));
         let this = Bound::new(py, Self { protocol: protocol.clone().unbind(), callback })?;
         protocol.setattr(Self::attribute(py), &this)?;
         Ok(Some(this))
@@ -173,7 +174,7 @@ impl ClientConnected {
 
     /// Puts the callback back; returns it the first time.
     fn restore<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(callback) = self.callback.take(py) else { return Ok(None) };
+        let Some(callback) = self.callback.replace(py, None) else { return Ok(None) };
         let callback = callback.into_bound(py);
         self.protocol.bind(py).setattr(Self::attribute(py), &callback)?;
         Ok(Some(callback))
@@ -199,10 +200,10 @@ impl ClientConnected {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.protocol)?;
-        self.callback.visit(&visit)
+        self.callback.traverse(|callback| visit.call(callback))
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.callback.take(py)));
+        attach_unshared(|py| drop(self.callback.replace(py, None)));
     }
 }

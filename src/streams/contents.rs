@@ -150,6 +150,7 @@ fn find(bytes: &[u8], separator: &[u8], start: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ffi::section::attach_unshared;
 
     fn ok<T>(outcome: PyOutcome<'_, T>) -> T {
         outcome.unwrap_or_else(|raised| panic!("{}", PyErr::from(raised)))
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn a_message_is_returned_as_it_is() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let contents = contents(py);
             assert!(contents.accepts_message(py));
             let message = PyBytes::new(py, b"message");
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn parts_are_taken_in_order_wherever_they_are() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let contents = contents(py);
             contents.set_message(PyBytes::new(py, b"one\ntwo\nth"));
             let newline = PyBytes::new(py, b"\n");
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn python_code_that_has_seen_the_buffer_sees_what_arrives_later() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let contents = contents(py);
             contents.set_message(PyBytes::new(py, b"abc"));
             let shared = ok(contents.share(py));

@@ -15,11 +15,13 @@ use super::originals::Originals;
 use super::state::StreamReaderState;
 use crate::ffi::call;
 use crate::ffi::coroutine::{self, CoroutineStep};
+use crate::ffi::entries::entered;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::freelist::{FreeList, Recycled};
 use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting, original_dealloc};
+use crate::ffi::section::{Home, Owned, attach_unshared};
 use crate::future::{Future, FutureIterator};
 use crate::scheduler::report::warn_never_awaited;
 
@@ -66,6 +68,7 @@ enum Phase {
 /// A coroutine, made by a method of a native reader or writer.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct StreamCoroutine {
+    home: Home,
     /// The reader or writer. Never `None`, except while the object is created.
     stream: Option<Py<PyAny>>,
     /// That of the reader; of a writer, if its reader is a native one.
@@ -94,6 +97,7 @@ impl StreamCoroutine {
         operation: Operation,
     ) -> Self {
         Self {
+            home: Home::same_as(state.as_ref().and_then(StreamReaderState::owner)),
             stream: Some(stream.clone().unbind()),
             state: state.map(Bound::unbind),
             operation,
@@ -457,6 +461,7 @@ impl StreamCoroutine {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.home.visit(&visit)?;
         visit.call(&self.stream)?;
         visit.call(&self.state)?;
         self.waiter.visit(&visit)?;
@@ -464,6 +469,14 @@ impl StreamCoroutine {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop((self.waiter.take(py), self.delegate.take(py))));
+        attach_unshared(|py| drop((self.waiter.take(py), self.delegate.take(py))));
     }
 }
+
+impl Owned for StreamCoroutine {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().home.get(slf.py())
+    }
+}
+
+entered!(StreamCoroutine);

@@ -31,6 +31,7 @@ pub use coroutine::StreamCoroutine;
 pub use feed::Feed;
 pub use state::StreamReaderState;
 
+use crate::ffi::entries;
 use crate::ffi::objects::{freelist, slots};
 
 /// Completes the classes. Called once, when the module is made.
@@ -38,6 +39,8 @@ pub fn install(py: Python<'_>) {
     freelist::install::<StreamCoroutine>(py);
     slots::install_self_awaiting::<StreamCoroutine>(py);
     slots::install_finalizer::<StreamCoroutine>(py);
+    entries::install::<StreamCoroutine>(py);
+    entries::install::<StreamReaderState>(py);
 }
 
 /// Adds the native methods to the subclasses of asyncio's classes, and gives these to what is

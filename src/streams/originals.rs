@@ -6,7 +6,7 @@ use pyo3::types::{PyString, PyType};
 
 use crate::ffi::attribute;
 use crate::ffi::layout::class_version::class_version;
-use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::process_state::Published;
 use crate::interop::imports;
 
 /// A class of `asyncio.streams`, and the methods of it whose code is bypassed.
@@ -15,7 +15,7 @@ pub(super) struct OriginalClass {
     /// What the lookup of a name finds.
     methods: Vec<(Py<PyString>, Option<Py<PyAny>>)>,
     /// The version of the class when it was checked last.
-    version: AttachedCell<u32>,
+    version: Published<u32>,
 }
 
 impl OriginalClass {
@@ -50,7 +50,7 @@ impl OriginalClass {
             ));
         }
         let class = class.clone().unbind();
-        Ok(Some(Self { class, methods, version: AttachedCell::new(0) }))
+        Ok(Some(Self { class, methods, version: Published::new(0) }))
     }
 
     /// Whether the methods are asyncio's. Runs no Python code.

@@ -8,8 +8,10 @@ use pyo3::types::{PyBool, PyByteArray, PyInt};
 
 use super::contents::Contents;
 use crate::ffi::call;
+use crate::ffi::entries::entered;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::section::{Home, Owned, attach_unshared};
 use crate::future::Future;
 
 /// The attributes that an `asyncio.StreamReader` keeps in its `__dict__`, of an adopted one.
@@ -17,6 +19,7 @@ use crate::future::Future;
 /// Python code reads and writes them as properties of the reader.
 #[pyclass(frozen, module = "ferroloop._ferroloop")]
 pub struct StreamReaderState {
+    home: Home,
     pub(super) contents: Contents,
     pub(super) limit: AttachedCell<usize>,
     pub(super) eof: AttachedCell<bool>,
@@ -49,6 +52,7 @@ impl StreamReaderState {
         let (Some(eof), Some(paused)) = (eof, paused) else { return Ok(None) };
         let object = |name| reader.getattr(name).map(|it| AttachedCell::new(some(it)));
         Ok(Some(Self {
+            home: Home::of(&reader.getattr(intern!(py, "_loop"))?),
             contents: Contents::new(buffer),
             limit: AttachedCell::new(limit),
             eof: AttachedCell::new(eof),
@@ -130,6 +134,14 @@ fn or_none<'py>(py: Python<'py>, cell: &AttachedCell<Option<Py<PyAny>>>) -> Boun
     cell.get_bound(py).unwrap_or_else(|| py.None().into_bound(py))
 }
 
+impl Owned for StreamReaderState {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().home.get(slf.py())
+    }
+}
+
+entered!(StreamReaderState);
+
 /// The values of the properties.
 #[pymethods]
 impl StreamReaderState {
@@ -137,6 +149,7 @@ impl StreamReaderState {
     #[new]
     fn new(py: Python<'_>) -> Self {
         Self {
+            home: Home::default(),
             contents: Contents::new(PyByteArray::new(py, b"")),
             limit: AttachedCell::new(usize::MAX),
             eof: AttachedCell::new(false),
@@ -236,10 +249,14 @@ impl StreamReaderState {
 
     #[setter(_loop)]
     fn set_event_loop(&self, py: Python<'_>, event_loop: Option<Bound<'_, PyAny>>) {
+        if let Some(event_loop) = &event_loop {
+            self.home.set(event_loop);
+        }
         self.event_loop.store(py, event_loop);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.home.visit(&visit)?;
         self.contents.traverse(&visit)?;
         self.waiter.visit(&visit)?;
         self.exception.visit(&visit)?;
@@ -248,7 +265,7 @@ impl StreamReaderState {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             self.contents.clear(py);
             let (waiter, exception) = (self.waiter.take(py), self.exception.take(py));
             let (transport, event_loop) = (self.transport.take(py), self.event_loop.take(py));

@@ -13,6 +13,7 @@ use super::{Task, TaskOptions};
 use crate::ffi::fast_path::{self, FastResult, GetterFastPath, Original};
 use crate::ffi::objects::object::HasBase;
 use crate::ffi::objects::slots::Finalize;
+use crate::ffi::section::attach_unshared;
 use crate::future::{
     Future, ModuleName, cannot_delete, class_of_exact, raise_for_keywords, reported_class,
     repr_with, set_class,
@@ -294,7 +295,7 @@ impl Task {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let coroutine = self.coroutine.take(py);
             #[cfg(published_tasks)]
             let coroutine = (coroutine, self.other_coroutine.take(py));

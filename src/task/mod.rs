@@ -38,6 +38,7 @@ use name::Name;
 pub use start::TaskOptions;
 pub use step::{StepCallback, step_as_callback};
 
+use crate::ffi::entries::{self, entered};
 #[cfg(published_tasks)]
 use crate::ffi::layout::task_list::{self, TaskNode};
 #[cfg(published_tasks)]
@@ -49,6 +50,7 @@ use crate::ffi::objects::object;
 use crate::ffi::objects::slots::{self, Resumed, SelfAwaiting};
 #[cfg(not(published_tasks))]
 use crate::ffi::objects::weak_registry::RegistryEntry;
+use crate::ffi::section::Owned;
 use crate::future::{AwaiterAttributes, Future, is_its_own_awaiter, separate_awaiter};
 use crate::scheduler::contexts::{ContextSlot, ContextState};
 
@@ -58,7 +60,10 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     slots::install_self_awaiting::<Task>(py);
     slots::install_finalizer::<Task>(py);
     AwaiterAttributes::install::<Task>(py)?;
-    methods::install_fast_paths(py)
+    methods::install_fast_paths(py)?;
+    entries::install::<Task>(py);
+    entries::install::<step::TaskStep>(py);
+    Ok(())
 }
 
 /// A coroutine wrapped in a Future.
@@ -122,6 +127,14 @@ impl Recycled for Task {
         kept_memory!(FREE_TASKS)
     }
 }
+
+impl Owned for Task {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        Future::owner(slf.as_super())
+    }
+}
+
+entered!(Task);
 
 impl Task {
     /// A task without a coroutine, as `__new__` leaves it.

@@ -15,10 +15,12 @@ use super::{Task, as_exact_future, current, foreign};
 use crate::ffi::bound_callback::{BoundCallback, CallbackDefinition, bind_callback};
 use crate::ffi::call;
 use crate::ffi::coroutine::{self, CoroutineStep};
+use crate::ffi::entries::entered;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::object::HasBase;
+use crate::ffi::section::{Owned, attach_unshared};
 use crate::future::{Callback, Future, NativeCallback, invalid_state};
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
@@ -448,6 +450,15 @@ impl TaskStep {
     }
 }
 
+impl Owned for TaskStep {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        let task = slf.get().task.owner(slf.py())?.cast::<Future>().ok()?;
+        task.get().owning_loop(slf.py())
+    }
+}
+
+entered!(TaskStep);
+
 #[pymethods]
 impl TaskStep {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
@@ -474,6 +485,6 @@ impl TaskStep {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop((self.task.take(py), self.exception.take(py))));
+        attach_unshared(|py| drop((self.task.take(py), self.exception.take(py))));
     }
 }

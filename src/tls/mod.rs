@@ -47,9 +47,11 @@ use flow_control::WaterMarks;
 use session::Session;
 pub use transport::TlsTransport;
 
+use crate::ffi::entries::{self, entered};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::slots;
+use crate::ffi::section::Owned;
 use crate::interop::imports;
 use crate::metrics::OpenGuard;
 use crate::scheduler::Scheduler;
@@ -59,6 +61,8 @@ use crate::transport::{NativeProtocol, NativeProtocolKind, StreamTransport, Tran
 /// Completes the classes. Called once, when the module is made.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     slots::install_finalizer::<TlsTransport>(py);
+    entries::install::<TlsProtocol>(py);
+    entries::install::<TlsTransport>(py);
     // asyncio's name for the callbacks, in reports and in the debug log.
     py.get_type::<TlsProtocol>().setattr("__qualname__", "SSLProtocol")
 }
@@ -159,6 +163,14 @@ pub struct TlsProtocol {
     /// The buffer of an underlying transport that is not ours and has called `get_buffer()`.
     receive_buffer: AttachedCell<Option<Py<PyAny>>>,
 }
+
+impl Owned for TlsProtocol {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        Some(slf.get().scheduler.bind(slf.py()).as_any().as_borrowed())
+    }
+}
+
+entered!(TlsProtocol, TlsTransport);
 
 static KIND: NativeProtocolKind = NativeProtocolKind {
     received: |protocol, lease, length| match protocol.cast::<TlsProtocol>() {

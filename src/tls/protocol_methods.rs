@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyMemoryView};
 use super::backlog::{self, Backlog};
 use super::{AppState, Phase, TlsParts, TlsProtocol, TlsTransport, modules};
 use crate::ffi::buffer;
+use crate::ffi::section::attach_unshared;
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 
@@ -308,7 +309,7 @@ impl TlsProtocol {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             drop((
                 self.underlying.take(py),
                 self.app_protocol.take(py),

@@ -11,6 +11,7 @@ use super::flow_control::WaterMarks;
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::slots::{Finalize, original_dealloc};
+use crate::ffi::section::{Home, Owned, attach_unshared};
 use crate::interop::imports;
 use crate::interop::warning::resource_warning;
 use crate::scheduler::Scheduler;
@@ -20,6 +21,7 @@ use crate::scheduler::Scheduler;
 /// See <https://docs.python.org/3/library/asyncio-protocol.html#transports>.
 #[pyclass(frozen, weakref, dict, module = "ferroloop._ferroloop")]
 pub struct TlsTransport {
+    home: Home,
     /// `None` once it was closed twice, as in asyncio, so that a protocol that keeps its transport
     /// is no longer a reference cycle.
     protocol: AttachedCell<Option<Py<TlsProtocol>>>,
@@ -31,6 +33,7 @@ impl TlsTransport {
     /// The transport of `protocol`.
     pub fn new(protocol: &Bound<'_, TlsProtocol>) -> Self {
         Self {
+            home: Home::same_as(TlsProtocol::owner(protocol)),
             protocol: AttachedCell::new(Some(protocol.clone().unbind())),
             open: AttachedCell::new(true),
         }
@@ -43,6 +46,12 @@ impl TlsTransport {
 
     fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, TlsProtocol>> {
         self.protocol.get_bound(py)
+    }
+}
+
+impl Owned for TlsTransport {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().home.get(slf.py())
     }
 }
 
@@ -304,11 +313,12 @@ impl TlsTransport {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.home.visit(&visit)?;
         self.protocol.visit(&visit)
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.protocol.take(py)));
+        attach_unshared(|py| drop(self.protocol.take(py)));
     }
 }
 

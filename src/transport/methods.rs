@@ -6,6 +6,7 @@ use pyo3::types::PyDict;
 
 use crate::ffi::exception::Raised;
 use crate::ffi::objects::slots::Finalize;
+use crate::ffi::section::attach_unshared;
 use crate::scheduler::watch::Direction;
 use crate::transport::flow_control;
 use crate::transport::{Endpoint, Transport};
@@ -268,7 +269,7 @@ impl Transport {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             drop((
                 self.protocol.take(py),
                 self.server.take(py),

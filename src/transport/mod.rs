@@ -57,10 +57,12 @@ pub use native_protocol::{NativeProtocol, NativeProtocolKind};
 pub use pipe::{ReadPipeTransport, WritePipeTransport};
 pub use stream::{ListenOptions, Listener, ServeMode, StreamTransport};
 
+use crate::ffi::entries::{self, entered};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::descriptor_owners::{DescriptorOwners, Ownership};
 use crate::ffi::objects::slots;
+use crate::ffi::section::{Home, Owned};
 use crate::metrics::OpenGuard;
 use crate::scheduler::Scheduler;
 use crate::sys::address::SocketAddress;
@@ -73,6 +75,13 @@ pub fn install(py: Python<'_>) {
     slots::install_finalizer::<DatagramTransport>(py);
     slots::install_finalizer::<ReadPipeTransport>(py);
     slots::install_finalizer::<WritePipeTransport>(py);
+    entries::install::<Transport>(py);
+    entries::install::<StreamTransport>(py);
+    entries::install::<DatagramTransport>(py);
+    entries::install::<ReadPipeTransport>(py);
+    entries::install::<WritePipeTransport>(py);
+    entries::install::<Listener>(py);
+    entries::install::<origin::DisplayedMethod>(py);
 }
 
 /// The open transports, by descriptor.
@@ -106,6 +115,7 @@ struct SocketNames {
 #[pyclass(frozen, subclass, weakref, dict, module = "ferroloop._ferroloop")]
 pub struct Transport {
     kind: &'static TransportKind,
+    home: Home,
     /// `None` once the connection is lost.
     scheduler: AttachedCell<Option<Py<Scheduler>>>,
     endpoint: AttachedCell<Endpoint>,
@@ -143,11 +153,31 @@ pub struct TransportParts<'py> {
     pub context: Option<Bound<'py, PyAny>>,
 }
 
+impl Owned for Transport {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().home.get(slf.py())
+    }
+}
+
+macro_rules! owned_as_transports {
+    ($($class:ident),*) => {$(
+        impl Owned for $class {
+            fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+                Transport::owner(slf.as_super())
+            }
+        }
+    )*};
+}
+
+owned_as_transports!(StreamTransport, DatagramTransport, ReadPipeTransport, WritePipeTransport);
+entered!(Transport, StreamTransport, DatagramTransport, ReadPipeTransport, WritePipeTransport);
+
 impl Transport {
     fn new(kind: &'static TransportKind, parts: TransportParts<'_>) -> Self {
         let fd = parts.endpoint.descriptor();
         Self {
             kind,
+            home: Home::of(&parts.scheduler),
             scheduler: AttachedCell::new(Some(parts.scheduler.unbind())),
             endpoint: AttachedCell::new(parts.endpoint),
             fd,
@@ -250,6 +280,7 @@ impl Transport {
     }
 
     fn traverse_parts(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.home.visit(visit)?;
         self.scheduler.visit(visit)?;
         self.endpoint.visit_with(visit)?;
         self.protocol.visit(visit)?;

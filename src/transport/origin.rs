@@ -6,7 +6,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
 use crate::ffi::call;
+use crate::ffi::entries::entered;
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::section::{Home, Owned, attach_unshared};
 use crate::interop::imports;
 use crate::scheduler::Scheduler;
 use crate::transport::Transport;
@@ -26,7 +28,7 @@ impl Origin {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop((self.argument.take(py), self.stack.take(py))));
+        attach_unshared(|py| drop((self.argument.take(py), self.stack.take(py))));
     }
 }
 
@@ -70,10 +72,19 @@ pub fn split<'py>(
 
 /// A method of a transport that is displayed as the method of asyncio's class.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_ShownMethod")]
-struct DisplayedMethod {
+pub struct DisplayedMethod {
+    home: Home,
     method: AttachedCell<Option<Py<PyAny>>>,
     displayed: AttachedCell<Option<Py<PyAny>>>,
 }
+
+impl Owned for DisplayedMethod {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().home.get(slf.py())
+    }
+}
+
+entered!(DisplayedMethod);
 
 #[pymethods]
 impl DisplayedMethod {
@@ -97,12 +108,13 @@ impl DisplayedMethod {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.home.visit(&visit)?;
         self.method.visit(&visit)?;
         self.displayed.visit(&visit)
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop((self.method.take(py), self.displayed.take(py))));
+        attach_unshared(|py| drop((self.method.take(py), self.displayed.take(py))));
     }
 }
 
@@ -125,6 +137,7 @@ pub fn displayed_method<'py>(
     // The bound method of a transport of asyncio's class.
     let displayed = function.call_method1(intern!(py, "__get__"), (object, class))?;
     let displayed = DisplayedMethod {
+        home: Home::same_as(Transport::owner(transport)),
         method: AttachedCell::new(Some(method.unbind())),
         displayed: AttachedCell::new(Some(displayed.unbind())),
     };

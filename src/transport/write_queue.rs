@@ -194,6 +194,7 @@ pub struct SentObjects(#[expect(dead_code, reason = "held for its drop")] Vec<Py
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ffi::section::attach_unshared;
 
     /// Takes `count` bytes at most, and appends them to `sent`.
     fn take(
@@ -214,7 +215,7 @@ mod tests {
     #[test]
     fn bytes_leave_in_order_whatever_the_pieces() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             // Sizes around those at which pieces are copied together and chunks are full.
             let sizes = [
                 1,
@@ -258,7 +259,7 @@ mod tests {
     #[test]
     fn an_error_changes_nothing() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let mut queue = WriteQueue::default();
             queue.push_object(&PyBytes::new(py, b"0123456789"), 4);
             let refused = queue.send_with(py, |_| Err(io::ErrorKind::WouldBlock.into()));
@@ -272,7 +273,7 @@ mod tests {
     #[test]
     fn what_is_not_sent_is_queued() {
         Python::initialize();
-        Python::attach(|py| {
+        attach_unshared(|py| {
             let queue = AttachedRefCell::new(WriteQueue::default());
             let data = PyBytes::new(py, b"abcdef").into_any();
             let push = |sent: io::Result<usize>| {

@@ -14,8 +14,9 @@ use crate::api::futures::coroutine::running_loop;
 use crate::api::futures::failure::{wake, wake_catching};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::layout::context;
-use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::objects::process_state::Locked;
 use crate::ffi::panic::drop_catching;
+use crate::ffi::section;
 use crate::future::{Callback, Future, NativeCallback};
 use crate::interop::imports;
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler};
@@ -55,7 +56,8 @@ pub fn into_future(awaitable: Bound<'_, PyAny>) -> PyResult<PythonFuture> {
     let py = awaitable.py();
     let event_loop = running_loop(py)?;
     let is_ours = as_exact_future(&awaitable)
-        .is_some_and(|future| future.get().belongs_to(py, event_loop.as_any()));
+        .and_then(|future| future.get().owning_loop(py))
+        .is_some_and(|owner| owner.is(&event_loop));
     let future = if is_ours {
         awaitable
     } else {
@@ -70,13 +72,15 @@ impl PythonFuture {
     fn outcome(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
         let future = self.future.bind(py);
         if let Some(future) = as_exact_future(future) {
-            if !future.get().is_done(py) {
-                return None;
-            }
-            return Some(future.get().retrieve_result(py).and_then(|found| match found {
-                Ok(value) => Ok(value.unbind()),
-                Err(exception) => Err(raise(&exception)),
-            }));
+            return section::enter_of(future, || {
+                if !future.get().is_done(py) {
+                    return None;
+                }
+                Some(future.get().retrieve_result(py).and_then(|found| match found {
+                    Ok(value) => Ok(value.unbind()),
+                    Err(exception) => Err(raise(&exception)),
+                }))
+            });
         }
         match future.call_method0(intern!(py, "done")).and_then(|done| done.is_truthy()) {
             Ok(false) => None,
@@ -91,20 +95,21 @@ impl PythonFuture {
             drop_catching(completion.get().waker.replace(py, Some(waker.clone())));
             return Ok(());
         }
-        if current::get(running_loop(py)?.as_any())?.is_some_and(|task| task.is(&self.future)) {
+        let event_loop = running_loop(py)?;
+        let current = section::enter(&event_loop, || current::get(event_loop.as_any()))?;
+        if current.is_some_and(|task| task.is(&self.future)) {
             // Not to be cancelled when this is dropped.
             self.done = true;
             let message = format!("Task cannot await on itself: {}", self.future.bind(py).repr()?);
             return Err(PyRuntimeError::new_err(message));
         }
-        let completion =
-            Bound::new(py, Completion { waker: AttachedCell::new(Some(waker.clone())) })?;
+        let completion = Bound::new(py, Completion { waker: Locked::new(Some(waker.clone())) })?;
         let future = self.future.bind(py);
         match as_exact_future(future) {
             Some(future) => {
                 let callback =
                     Callback::Native(completion.clone().into_any().unbind(), &COMPLETION);
-                Future::add_callback(future, callback)?;
+                section::enter_of(future, || Future::add_callback(future, callback))?;
             }
             None => {
                 future.call_method1(intern!(py, "add_done_callback"), (&completion,))?;
@@ -145,7 +150,7 @@ impl Drop for PythonFuture {
         // While the interpreter shuts down no task runs that could be cancelled.
         let _ = Python::try_attach(|py| {
             if let Some(completion) = &self.completion {
-                drop_catching(completion.get().waker.take(py));
+                drop_catching(completion.get().waker.replace(py, None));
             }
             let future = self.future.bind(py);
             if let Err(error) = cancel(future) {
@@ -159,7 +164,7 @@ impl Drop for PythonFuture {
 fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = future.py();
     let event_loop = match as_exact_future(future) {
-        Some(future) => future.get().event_loop(py)?,
+        Some(future) => section::enter_of(future, || future.get().event_loop(py))?,
         None => future.call_method0(intern!(py, "get_loop"))?,
     };
     if !event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
@@ -174,13 +179,13 @@ fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
 /// A done callback that wakes a Rust future.
 #[pyclass(frozen, module = "ferroloop._ferroloop", name = "_Completion")]
 struct Completion {
-    waker: AttachedCell<Option<Waker>>,
+    waker: Locked<Option<Waker>>,
 }
 
 #[pymethods]
 impl Completion {
     fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.waker.take(py).map_or(Ok(()), wake_catching)
+        self.waker.replace(py, None).map_or(Ok(()), wake_catching)
     }
 }
 
@@ -198,7 +203,7 @@ impl Queued for Completion {
         scheduler: &Bound<'py, Scheduler>,
         entry: QueueEntry<'py, Self>,
     ) -> PyOutcome<'py, ()> {
-        let waker = entry.object.get().waker.take(scheduler.py());
+        let waker = entry.object.get().waker.replace(scheduler.py(), None);
         waker.map_or(Ok(()), |waker| wake(scheduler, waker))
     }
 }

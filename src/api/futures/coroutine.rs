@@ -23,12 +23,14 @@ use crate::api::futures::arena::FutureSlot;
 use crate::api::futures::budget;
 use crate::api::futures::failure::panicked;
 use crate::api::futures::waker::FutureWaker;
+use crate::ffi::entries::entered;
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
 use crate::ffi::objects::kept_memory::kept_memory;
 use crate::ffi::objects::slots::{Finalize, Resumed, SelfAwaiting, original_dealloc};
 use crate::ffi::panic;
+use crate::ffi::section::{self, Home, Owned, attach_unshared};
 use crate::future::{Future, FutureIterator, new_object};
 use crate::interop::error::with_errno;
 use crate::interop::imports;
@@ -63,6 +65,7 @@ impl Traverse for Option<LoopBinding> {
 /// A coroutine that runs a Rust future.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct RustCoroutine {
+    home: Home,
     name: Cow<'static, str>,
     slot: Arc<FutureSlot>,
     binding: AttachedCell<Option<LoopBinding>>,
@@ -110,6 +113,7 @@ impl RustCoroutine {
         future: LocalFuture,
     ) -> PyResult<Bound<'py, Self>> {
         let coroutine = Self {
+            home: Home::default(),
             name,
             slot: Arc::new(FutureSlot::new(future)),
             binding: AttachedCell::new(None),
@@ -124,15 +128,15 @@ impl RustCoroutine {
         let py = scheduler.py();
         scheduler.get().check_open(py)?;
         let inbox = scheduler.get().inbox().clone();
-        let future_waker = scheduler
-            .get()
-            .reserve_slot(py, |key| Arc::new(FutureWaker::new(inbox, key, self.slot.clone())));
+        let make = |key| Arc::new(FutureWaker::new(inbox, key, self.slot.clone()));
+        let future_waker = section::enter(scheduler, || scheduler.get().reserve_slot(py, make));
         let binding = LoopBinding {
             scheduler: scheduler.clone().unbind(),
             waker: Waker::from(future_waker.clone()),
             future_waker,
         };
         drop(self.binding.replace(py, Some(binding)));
+        self.home.set(scheduler);
         Ok(())
     }
 
@@ -161,13 +165,21 @@ impl RustCoroutine {
     }
 
     /// Resumes the coroutine: returns the waiter if that is still pending, polls otherwise.
-    fn advance<'py>(&self, py: Python<'py>) -> PyResult<Resumption<'py>> {
+    fn advance<'py>(slf: &Bound<'py, Self>) -> PyResult<Resumption<'py>> {
+        let (py, this) = (slf.py(), slf.get());
+        let is_new = this.state.get(py) == CoroutineState::New;
+        if is_new && this.binding.inspect(py, Option::is_none) {
+            this.bind_to_loop(&running_loop(py)?)?;
+            // From here on its section is the loop's.
+            return section::enter_of(slf, || this.poll_if_suspended(py));
+        }
+        this.poll_if_suspended(py)
+    }
+
+    fn poll_if_suspended<'py>(&self, py: Python<'py>) -> PyResult<Resumption<'py>> {
         match self.state.get(py) {
             CoroutineState::Done => return Err(reused()),
             CoroutineState::Running => return Err(executing()),
-            CoroutineState::New if self.binding.inspect(py, Option::is_none) => {
-                self.bind_to_loop(&running_loop(py)?)?;
-            }
             CoroutineState::New | CoroutineState::Suspended => {}
         }
         // Moved out meanwhile, which is quicker than counting references.
@@ -289,7 +301,7 @@ fn raised(py: Python<'_>, error: PyErr) -> PyErr {
 impl SelfAwaiting for RustCoroutine {
     fn resume<'py>(slf: &Bound<'py, Self>) -> Resumed<'py> {
         let py = slf.py();
-        match slf.get().advance(py) {
+        match Self::advance(slf) {
             Ok(Resumption::Wait(awaited)) => Resumed::Yield(awaited),
             Ok(Resumption::Done(value)) => {
                 slf.get().finish(py);
@@ -443,11 +455,20 @@ impl RustCoroutine {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.home.visit(&visit)?;
         self.binding.visit_with(&visit)?;
         self.waiter.visit(&visit)
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| self.finish(py));
+        attach_unshared(|py| self.finish(py));
     }
 }
+
+impl Owned for RustCoroutine {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().home.get(slf.py())
+    }
+}
+
+entered!(RustCoroutine);

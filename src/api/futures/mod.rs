@@ -65,4 +65,5 @@ pub fn install(py: Python<'_>) {
     slots::install_finalizer::<RustCoroutine>(py);
     #[cfg(published_tasks)]
     crate::task::set_stand_in(frames::stand_in);
+    crate::ffi::entries::install::<RustCoroutine>(py);
 }

@@ -11,6 +11,7 @@ use pyo3::types::PyString;
 
 use crate::api::futures::LocalFuture;
 use crate::api::futures::coroutine::{RustCoroutine, running_loop};
+use crate::ffi::section;
 use crate::scheduler::Scheduler;
 use crate::task::{Task, TaskOptions};
 
@@ -130,6 +131,14 @@ where
 
 /// Runs `future` as a task of `scheduler`.
 pub fn start<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    options: SpawnOptions<'py>,
+    future: LocalFuture,
+) -> PyResult<Bound<'py, PyAny>> {
+    section::enter(scheduler, || start_in_section(scheduler, options, future))
+}
+
+fn start_in_section<'py>(
     scheduler: &Bound<'py, Scheduler>,
     options: SpawnOptions<'py>,
     future: LocalFuture,

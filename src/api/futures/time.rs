@@ -15,6 +15,7 @@ use crate::api::futures::failure::wake;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::panic::drop_catching;
+use crate::ffi::section;
 use crate::scheduler::{QueueEntry, Queued, RunnableKind, Scheduler, Timer, turn};
 
 /// Waits for a duration, made by [`sleep`].
@@ -51,7 +52,12 @@ pub fn sleep(duration: Duration) -> Sleep {
 impl ScheduledTimer {
     fn start(py: Python<'_>, duration: Duration) -> PyResult<Self> {
         let scheduler = running_loop(py)?;
-        let deadline = turn::now(&scheduler)? + duration.as_secs_f64();
+        section::enter(&scheduler, || Self::start_on(&scheduler, duration))
+    }
+
+    fn start_on(scheduler: &Bound<'_, Scheduler>, duration: Duration) -> PyResult<Self> {
+        let py = scheduler.py();
+        let deadline = turn::now(scheduler)? + duration.as_secs_f64();
         let timer = SleepTimer {
             waker: AttachedCell::new(None),
             state: AttachedCell::new(TimerState::Scheduled),
@@ -59,7 +65,22 @@ impl ScheduledTimer {
         let timer = Bound::new(py, timer)?;
         let entry = Timer { kind: &WAKE_SLEEPER, object: timer.clone().into_any().unbind() };
         scheduler.get().add_timer(py, deadline, entry);
-        Ok(Self { scheduler: scheduler.unbind(), timer: timer.unbind(), _local: PhantomData })
+        Ok(Self {
+            scheduler: scheduler.clone().unbind(),
+            timer: timer.unbind(),
+            _local: PhantomData,
+        })
+    }
+}
+
+impl ScheduledTimer {
+    fn cancel(&self, py: Python<'_>) {
+        let timer = self.timer.get();
+        drop_catching(timer.waker.take(py));
+        if timer.state.get(py) == TimerState::Scheduled {
+            timer.state.set(py, TimerState::Cancelled);
+            drop(self.scheduler.get().cancel_timer(py, &self.timer));
+        }
     }
 }
 
@@ -74,11 +95,13 @@ impl Future for Sleep {
                 ScheduledTimer::start(py, left).unwrap_or_else(|error| panic!("sleep: {error}"))
             });
             let timer = scheduled.timer.get();
-            if timer.state.get(py) == TimerState::Expired {
-                return Poll::Ready(());
-            }
-            drop_catching(timer.waker.replace(py, Some(context.waker().clone())));
-            Poll::Pending
+            section::enter(scheduled.scheduler.bind(py), || {
+                if timer.state.get(py) == TimerState::Expired {
+                    return Poll::Ready(());
+                }
+                drop_catching(timer.waker.replace(py, Some(context.waker().clone())));
+                Poll::Pending
+            })
         })
     }
 }
@@ -87,13 +110,7 @@ impl Drop for ScheduledTimer {
     fn drop(&mut self) {
         // While the interpreter shuts down no timer fires any more.
         let _ = Python::try_attach(|py| {
-            let timer = self.timer.get();
-            drop_catching(timer.waker.take(py));
-            if timer.state.get(py) != TimerState::Scheduled {
-                return;
-            }
-            timer.state.set(py, TimerState::Cancelled);
-            drop(self.scheduler.get().cancel_timer(py, &self.timer));
+            section::enter(self.scheduler.bind(py), || self.cancel(py));
         });
     }
 }

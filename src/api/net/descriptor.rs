@@ -18,6 +18,7 @@ use crate::api::futures::{budget, running_loop, wake, wake_catching};
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::panic::drop_catching;
+use crate::ffi::section;
 pub use crate::scheduler::watch::Direction;
 use crate::scheduler::{QueueEntry, Queued, Runnable, RunnableKind, Scheduler};
 use crate::socket_calls::is_idle_reader;
@@ -170,15 +171,26 @@ impl Registration {
         .map_err(|error: PyErr| io::Error::other(error))
     }
 
+    /// Calls `body` attached, in the section of the loop.
+    fn attach<R>(&self, body: impl FnOnce(Python<'_>) -> R) -> R {
+        Python::attach(|py| section::enter(self.scheduler.bind(py), || body(py)))
+    }
+
+    /// As [`Registration::attach`], for what is dropped: does nothing while the interpreter shuts
+    /// down.
+    fn try_attach(&self, body: impl FnOnce(Python<'_>)) {
+        let _ = Python::try_attach(|py| section::enter(self.scheduler.bind(py), || body(py)));
+    }
+
     /// How often the poller has reported the direction as ready.
     fn notifications(&self, direction: Direction) -> u64 {
-        Python::attach(|py| self.wakers.get().side(direction).notifications.get(py))
+        self.attach(|py| self.wakers.get().side(direction).notifications.get(py))
     }
 
     /// # Errors
     /// If a future waits for the direction.
     fn check_unclaimed(&self, direction: Direction) -> io::Result<()> {
-        let claimed = Python::attach(|py| self.wakers.get().side(direction).claimed.get(py));
+        let claimed = self.attach(|py| self.wakers.get().side(direction).claimed.get(py));
         if claimed { Err(used_by_another_task(self.fd)) } else { Ok(()) }
     }
 
@@ -189,16 +201,15 @@ impl Registration {
     fn claim<'a>(&'a self, direction: Direction, claim: &mut Option<Claim<'a>>) -> io::Result<()> {
         if claim.is_none() {
             self.check_unclaimed(direction)?;
-            let side = self.wakers.get().side(direction);
-            Python::attach(|py| side.claimed.set(py, true));
-            *claim = Some(Claim(side));
+            self.attach(|py| self.wakers.get().side(direction).claimed.set(py, true));
+            *claim = Some(Claim(self, direction));
         }
         Ok(())
     }
 
     /// Arranges for `waker` to be called when the direction is ready.
     fn watch(&self, direction: Direction, waker: &Waker) -> io::Result<()> {
-        Python::attach(|py| {
+        self.attach(|py| {
             let side = self.wakers.get().side(direction);
             if side.watched.get(py) {
                 drop_catching(side.waker.replace(py, Some(waker.clone())));
@@ -265,14 +276,15 @@ fn used_by_another_task(fd: RawFd) -> io::Error {
 }
 
 /// The right of one future to wait for a direction.
-struct Claim<'a>(&'a DirectionState);
+struct Claim<'a>(&'a Registration, Direction);
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         // While the interpreter shuts down no future waits any more.
-        let _ = Python::try_attach(|py| {
-            self.0.claimed.set(py, false);
-            drop_catching(self.0.waker.take(py));
+        self.0.try_attach(|py| {
+            let side = self.0.wakers.get().side(self.1);
+            side.claimed.set(py, false);
+            drop_catching(side.waker.take(py));
         });
     }
 }
@@ -280,7 +292,7 @@ impl Drop for Claim<'_> {
 impl Drop for Registration {
     fn drop(&mut self) {
         // While the interpreter shuts down no loop watches anything.
-        let _ = Python::try_attach(|py| {
+        self.try_attach(|py| {
             for direction in [Direction::Read, Direction::Write] {
                 let side = self.wakers.get().side(direction);
                 drop_catching(side.waker.take(py));

@@ -1,23 +1,26 @@
 //! Interior mutability for objects shared with Python, without locks.
 //!
-//! Access rule: a cell is accessed only by the thread that holds the GIL, which the `Python<'py>`
-//! argument proves, and never in conflict with a borrow of its content:
+//! Access rule: a cell is accessed only in the section of its object's loop, which is the GIL where
+//! there is one (see [`section`]), and never in conflict with a borrow of its content. The
+//! `Python<'py>` argument proves that the thread is attached; builds with debug assertions panic
+//! outside of a section:
 //! * [`AttachedCell`] moves or copies values in and out. Its content can be borrowed for reading,
 //!   by closures that must not write to the cell; builds with debug assertions know these borrows
 //!   and panic before such a write;
 //! * [`AttachedRefCell`] lets a closure borrow its content mutably, and panics on a nested borrow;
 //!   such closures must not run Python code (a call, a decref, a Python allocation).
 //!
-//! Both rely on the GIL, so the crate refuses to build for free-threaded interpreters. A developer
-//! who sets `--cfg unfinished_free_threading` gets a build that is not sound: see
-//! docs/FREE-THREADING.md.
 
 use std::cell::{Cell, UnsafeCell};
+use std::sync::atomic::{AtomicPtr, Ordering};
 #[cfg(debug_assertions)]
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::Borrowed;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+
+use crate::ffi::section;
 
 #[cfg(all(Py_GIL_DISABLED, not(unfinished_free_threading)))]
 compile_error!("ferroloop's cells rely on the GIL: free-threaded builds are not supported yet");
@@ -29,8 +32,8 @@ pub struct AttachedCell<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: every access needs `Python<'py>`, so the GIL, which serialises accesses; values may be
-// dropped on another thread, hence `T: Send`.
+// SAFETY: every access is made in a section, which serialises accesses; values may be dropped on
+// another thread, hence `T: Send`.
 unsafe impl<T: Send> Sync for AttachedCell<T> {}
 
 /// The addresses of the cells that closures borrow; known with debug assertions only, and outside of
@@ -98,8 +101,9 @@ impl<T> AttachedCell<T> {
     #[inline(always)]
     #[must_use = "dropping the old value may run Python: do it where that is safe"]
     pub fn replace(&self, _py: Python<'_>, value: T) -> T {
+        section::assert_active();
         self.assert_not_borrowed();
-        // SAFETY: the GIL is held and no reference into the cell exists (access rule above).
+        // SAFETY: the section is active and no reference into the cell exists (access rule above).
         unsafe { std::mem::replace(&mut *self.value.get(), value) }
     }
 
@@ -107,8 +111,9 @@ impl<T> AttachedCell<T> {
     /// write to the cell: callers compare and clone pointers, no more.
     #[inline(always)]
     pub fn inspect<R>(&self, _py: Python<'_>, inspect: impl FnOnce(&T) -> R) -> R {
+        section::assert_active();
         let _borrow = InspectionGuard::of(&self.value);
-        // SAFETY: the GIL is held; the contract above excludes a nested write, on which builds with
+        // SAFETY: the section is active; the contract above excludes a nested write, on which builds with
         // debug assertions panic.
         unsafe { inspect(&*self.value.get()) }
     }
@@ -127,6 +132,7 @@ impl<T: Copy> AttachedCell<T> {
     /// A copy of the value.
     #[inline(always)]
     pub fn get(&self, _py: Python<'_>) -> T {
+        section::assert_active();
         // SAFETY: as in `replace`.
         unsafe { *self.value.get() }
     }
@@ -134,6 +140,7 @@ impl<T: Copy> AttachedCell<T> {
     /// Overwrites the value.
     #[inline(always)]
     pub fn set(&self, _py: Python<'_>, value: T) {
+        section::assert_active();
         self.assert_not_borrowed();
         // SAFETY: as in `replace`; `Copy` types have no drop glue.
         unsafe { *self.value.get() = value }
@@ -144,6 +151,7 @@ impl<T> AttachedCell<Option<Py<T>>> {
     /// A new reference to the object, if there is one.
     #[inline(always)]
     pub fn get_bound<'py>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
+        section::assert_active();
         // SAFETY: as in `replace`; an incref runs no Python code.
         unsafe { (*self.value.get()).as_ref().map(|object| object.bind(py).clone()) }
     }
@@ -151,6 +159,7 @@ impl<T> AttachedCell<Option<Py<T>>> {
     /// Whether an object is held.
     #[inline(always)]
     pub fn is_some(&self, _py: Python<'_>) -> bool {
+        section::assert_active();
         // SAFETY: as in `replace`.
         unsafe { (*self.value.get()).is_some() }
     }
@@ -158,6 +167,7 @@ impl<T> AttachedCell<Option<Py<T>>> {
     /// Whether the cell holds `other`.
     #[inline(always)]
     pub fn holds<U>(&self, _py: Python<'_>, other: &Bound<'_, U>) -> bool {
+        section::assert_active();
         // SAFETY: as in `replace`.
         unsafe {
             (*self.value.get()).as_ref().is_some_and(|object| object.as_ptr() == other.as_ptr())
@@ -170,6 +180,33 @@ impl<T> AttachedCell<Option<Py<T>>> {
         let before = self.replace(py, value.map(Bound::unbind));
         // Dropped as a `Bound`: for a `Py`, PyO3 would check whether this thread is attached.
         drop(before.map(|before| before.into_bound(py)));
+    }
+
+    /// The loop of an object, for [`Owned::owner`](section::Owned::owner): the object is set before
+    /// other threads can use it, by [`AttachedCell::store_owner`], and stays.
+    #[inline(always)]
+    pub fn owner<'a, 'py>(&'a self, py: Python<'py>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        // SAFETY: a cell of an optional reference has the layout of a pointer. The reference is
+        // released only when the object is cleared or deallocated, which no other thread can use
+        // then.
+        unsafe {
+            let pointer = AtomicPtr::from_ptr(self.value.get().cast()).load(Ordering::Acquire);
+            Borrowed::from_ptr_or_opt(py, pointer)
+        }
+    }
+
+    /// Stores what [`AttachedCell::owner`] reads. The old value must be `None` unless only this
+    /// thread can use the object.
+    #[inline(always)]
+    pub fn store_owner(&self, py: Python<'_>, owner: Bound<'_, T>) {
+        section::assert_active();
+        // SAFETY: as in `owner`; the section is active.
+        let before = unsafe {
+            AtomicPtr::from_ptr(self.value.get().cast::<*mut pyo3::ffi::PyObject>())
+                .swap(owner.into_ptr(), Ordering::AcqRel)
+        };
+        // SAFETY: the reference that the cell owned.
+        drop(unsafe { Bound::from_owned_ptr_or_opt(py, before) });
     }
 
     /// Reports the object to the garbage collector; for `__traverse__` only.
@@ -200,7 +237,7 @@ pub struct AttachedRefCell<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: `borrowed` and `value` are only accessed with the GIL held; `borrowed` excludes aliasing.
+// SAFETY: `borrowed` and `value` are only accessed in a section; `borrowed` excludes aliasing.
 unsafe impl<T: Send> Sync for AttachedRefCell<T> {}
 
 impl<T: Default> Default for AttachedRefCell<T> {
@@ -227,9 +264,11 @@ impl<T> AttachedRefCell<T> {
                 self.0.set(false);
             }
         }
+        section::assert_active();
         assert!(!self.borrowed.replace(true), "cell borrowed twice: a closure ran Python code");
         let _borrow = Borrow(&self.borrowed);
-        // SAFETY: `borrowed` was false, so no other reference exists; the GIL is held.
+        // SAFETY: `borrowed` was false, so no other reference exists; the section is
+        // active.
         body(unsafe { &mut *self.value.get() })
     }
 
@@ -257,10 +296,11 @@ impl<T> AttachedRefCell<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ffi::section::attach_unshared;
 
     fn attached(test: impl FnOnce(Python<'_>)) {
         Python::initialize();
-        Python::attach(test);
+        attach_unshared(test);
     }
 
     #[test]

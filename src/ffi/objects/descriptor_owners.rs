@@ -8,7 +8,6 @@ use pyo3::PyClass;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::object;
 use crate::ffi::objects::process_state::Locked;
 
@@ -24,13 +23,13 @@ unsafe impl Send for OwnerPointer {}
 /// Part of an object that owns a descriptor; dropping it removes the entry.
 pub struct Ownership {
     owners: &'static DescriptorOwners,
-    entry: AttachedCell<Option<(RawFd, OwnerPointer)>>,
+    entry: Locked<Option<(RawFd, OwnerPointer)>>,
 }
 
 impl Ownership {
     /// Owns no descriptor yet.
     pub const fn new(owners: &'static DescriptorOwners) -> Self {
-        Self { owners, entry: AttachedCell::new(None) }
+        Self { owners, entry: Locked::new(None) }
     }
 
     /// Registers `owner`, which must contain this, as the owner of `fd`.
@@ -53,8 +52,7 @@ impl Ownership {
 
     /// Removes the entry, unless another object has become the owner of the number.
     pub fn release(&self, py: Python<'_>) {
-        let Some((fd, owner)) = self.entry.get(py) else { return };
-        self.entry.set(py, None);
+        let Some((fd, owner)) = self.entry.replace(py, None) else { return };
         self.owners.0.with(py, |owners| {
             if owners.get(&fd) == Some(&owner) {
                 owners.remove(&fd);

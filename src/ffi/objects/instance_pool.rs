@@ -19,6 +19,7 @@ use pyo3::{Borrowed, PyClass};
 use crate::ffi::objects::kept_memory::KeptMemory;
 use crate::ffi::objects::process_state::PerThread;
 use crate::ffi::objects::trashcan::with_bounded_depth;
+use crate::ffi::section::unshared;
 
 /// Pooled instances of exactly one class: untracked, with a valid, empty value and a reference count
 /// of zero.
@@ -100,7 +101,7 @@ unsafe fn pool_or_free<T: Pooled>(object: *mut ffi::PyObject) {
             if !weak_references.cast::<*mut ffi::PyObject>().read().is_null() {
                 ffi::PyObject_ClearWeakRefs(object);
             }
-            T::empty(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
+            unshared(|| T::empty(&Borrowed::from_ptr(py, object).cast_unchecked::<T>()));
             let instance = NonNull::new_unchecked(object);
             if T::pool().with(py, |instances| instances.keep(instance)) {
                 ffi::Py_DECREF(class.cast());

@@ -32,6 +32,8 @@ use pyo3::prelude::*;
 
 #[cfg(not(Py_GIL_DISABLED))]
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
+#[cfg(not(Py_GIL_DISABLED))]
+use crate::ffi::section::unshared;
 
 /// A value for each thread; one for all of them while there is a GIL. Declared by [`per_thread!`].
 #[cfg(not(Py_GIL_DISABLED))]
@@ -50,7 +52,7 @@ impl<T> PerThread<T> {
     /// If the value is already borrowed.
     #[inline(always)]
     pub fn with<R>(&self, py: Python<'_>, body: impl FnOnce(&mut T) -> R) -> R {
-        self.0.with(py, body)
+        unshared(|| self.0.with(py, body))
     }
 }
 
@@ -129,7 +131,7 @@ impl<T> Locked<T> {
     #[inline(always)]
     pub fn with<R>(&self, py: Python<'_>, body: impl FnOnce(&mut T) -> R) -> R {
         #[cfg(not(Py_GIL_DISABLED))]
-        return self.0.with(py, body);
+        return unshared(|| self.0.with(py, body));
         #[cfg(Py_GIL_DISABLED)]
         {
             let _ = py;
@@ -185,13 +187,13 @@ impl<T: Word> Published<T> {
     /// A copy of the value.
     #[inline(always)]
     pub fn get(&self, py: Python<'_>) -> T {
-        self.0.get(py)
+        unshared(|| self.0.get(py))
     }
 
     /// Overwrites the value.
     #[inline(always)]
     pub fn set(&self, py: Python<'_>, value: T) {
-        self.0.set(py, value);
+        unshared(|| self.0.set(py, value));
     }
 }
 
@@ -246,6 +248,16 @@ impl Word for u64 {
 
     fn from_bits(bits: u64) -> Self {
         bits
+    }
+}
+
+impl Word for usize {
+    fn to_bits(self) -> u64 {
+        self as u64
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        bits as Self
     }
 }
 

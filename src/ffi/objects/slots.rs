@@ -16,6 +16,7 @@ use crate::ffi::attach::with_attached;
 use crate::ffi::exception::{restore_raised, take_raised};
 use crate::ffi::objects::trashcan::with_bounded_depth;
 use crate::ffi::panic;
+use crate::ffi::section::{self, Owned, unshared};
 
 /// A class with a `__del__` that the interpreter calls for exact instances too (PEP 442).
 ///
@@ -82,7 +83,7 @@ unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
     // slot. Under this token only objects that CPython has returned are dropped.
     unsafe {
         let py = Python::assume_attached();
-        if !T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>()) {
+        if !needs_finalizing::<T>(py, object) {
             return;
         }
         let raised = take_raised(py);
@@ -95,6 +96,16 @@ unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
         }
         restore_raised(raised);
     }
+}
+
+/// # Safety
+/// The thread must be attached; no other code uses the live instance of `T`.
+#[inline(always)]
+unsafe fn needs_finalizing<T: Finalize>(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+    // SAFETY: guaranteed by the caller.
+    unshared(|| unsafe {
+        T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>())
+    })
 }
 
 unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {
@@ -111,9 +122,7 @@ unsafe fn finalize_and_free<T: Finalize>(object: *mut ffi::PyObject) {
     // which untracks the object once more, is a `destructor` stored by `install_finalizer`.
     unsafe {
         let py = Python::assume_attached();
-        if T::needs_finalizing(&Borrowed::from_ptr(py, object).cast_unchecked::<T>())
-            && ffi::PyObject_GC_IsFinalized(object) == 0
-        {
+        if needs_finalizing::<T>(py, object) && ffi::PyObject_GC_IsFinalized(object) == 0 {
             if ffi::PyObject_GC_IsTracked(object) == 0 {
                 // The trashcan has untracked it, and it may be resurrected now.
                 ffi::PyObject_GC_Track(object.cast());
@@ -123,7 +132,7 @@ unsafe fn finalize_and_free<T: Finalize>(object: *mut ffi::PyObject) {
             }
         }
         ffi::PyObject_GC_UnTrack(object.cast());
-        T::release(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
+        unshared(|| T::release(&Borrowed::from_ptr(py, object).cast_unchecked::<T>()));
         let original = T::original_dealloc().load(Ordering::Relaxed);
         let original: ffi::destructor = std::mem::transmute(original);
         original(object);
@@ -152,7 +161,7 @@ impl<'py> Resumed<'py> {
 }
 
 /// A class whose instances are their own awaiter: `await` allocates nothing.
-pub trait SelfAwaiting: PyClass {
+pub trait SelfAwaiting: Owned {
     /// Whether PyO3 counts a resumption: see
     /// [`FastMethod::COUNTED`](crate::ffi::method::FastMethod).
     const COUNTED: bool = true;
@@ -247,7 +256,7 @@ fn internal_error() -> PyErr {
 fn resume<'py, T: SelfAwaiting>(py: Python<'py>, object: *mut ffi::PyObject) -> Resumed<'py> {
     // SAFETY: CPython calls the slots with an instance of the class that has them.
     let slf = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
-    panic::catch(|| T::resume(&slf))
+    panic::catch(|| section::enter_of(&slf, || T::resume(&slf)))
         .unwrap_or_else(|_message| Resumed::Raise(internal_error().into_value(py).into_bound(py)))
 }
 

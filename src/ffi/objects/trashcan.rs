@@ -49,17 +49,17 @@ mod level {
     use pyo3::prelude::*;
 
     use super::{MAX_DEPTH, OWN_DEPTH, dealloc_pending, leave_local};
-    use crate::ffi::objects::cell::AttachedCell;
+    use crate::ffi::objects::process_state::Published;
     use crate::ffi::thread_pointer::thread_pointer;
 
     /// Whether there are deferred objects.
-    pub static HAS_PENDING: AttachedCell<bool> = AttachedCell::new(false);
+    pub static HAS_PENDING: Published<bool> = Published::new(false);
 
     /// The thread whose deallocators [`DEPTH`] counts. Another thread takes it over only while it
     /// is 0. As deallocators hold the GIL, this is nearly always the running thread, which saves a
     /// thread-local lookup.
-    static COUNTED_THREAD: AttachedCell<usize> = AttachedCell::new(0);
-    static DEPTH: AttachedCell<u32> = AttachedCell::new(0);
+    static COUNTED_THREAD: Published<usize> = Published::new(0);
+    static DEPTH: Published<u32> = Published::new(0);
 
     /// A running deallocator.
     pub enum Level {

@@ -9,6 +9,7 @@ use crate::ffi::buffer;
 use crate::ffi::objects::cell::Traverse;
 use crate::ffi::objects::object::HasBase;
 use crate::ffi::objects::slots::Finalize;
+use crate::ffi::section::attach_unshared;
 use crate::interop::imports;
 use crate::transport::data::check_data;
 use crate::transport::datagram::{Datagram, SendOutcome};
@@ -213,7 +214,7 @@ impl DatagramTransport {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             drop(self.address.take(py));
             drop(self.queue.with(py, std::mem::take));
             drop(self.address_cache.with(py, std::mem::take));

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use crate::ffi::objects::object::HasBase;
+use crate::ffi::section::attach_unshared;
 use crate::interop::imports;
 use crate::transport::data::check_data;
 use crate::transport::{StreamTransport, Transport};
@@ -177,6 +178,6 @@ impl StreamTransport {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| drop(self.empty_waiter.take(py)));
+        attach_unshared(|py| drop(self.empty_waiter.take(py)));
     }
 }

@@ -14,9 +14,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::ffi::call;
+use crate::ffi::entries::entered;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
+use crate::ffi::section::{Home, Owned, attach_unshared};
 use crate::handle::{CallbackArguments, Handle};
 use crate::interop::address;
 use crate::interop::error::os_error;
@@ -62,6 +64,7 @@ impl Queued for Listener {
 /// A listening socket, and how its connections are served.
 #[pyclass(frozen, weakref, module = "ferroloop._ferroloop")]
 pub struct Listener {
+    home: Home,
     event_loop: AttachedCell<Option<Py<Scheduler>>>,
     /// The socket object. Closing it stops the listener.
     socket: AttachedCell<Endpoint>,
@@ -77,6 +80,14 @@ pub struct Listener {
     kind: i32,
     protocol: i32,
 }
+
+impl Owned for Listener {
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        slf.get().home.get(slf.py())
+    }
+}
+
+entered!(Listener);
 
 /// How connections are served.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,6 +146,7 @@ impl Listener {
             let _not_tcp = socket::set_no_delay(fd);
         }
         let listener = Self {
+            home: Home::of(scheduler),
             event_loop: AttachedCell::new(Some(scheduler.clone().unbind())),
             socket: AttachedCell::new(endpoint),
             factory: AttachedCell::new(Some(options.factory.unbind())),
@@ -406,6 +418,7 @@ impl Listener {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.home.visit(&visit)?;
         self.event_loop.visit(&visit)?;
         self.socket.visit_with(&visit)?;
         self.factory.visit(&visit)?;
@@ -414,7 +427,7 @@ impl Listener {
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| {
+        attach_unshared(|py| {
             drop((self.event_loop.take(py), self.factory.take(py), self.server.take(py)));
             drop(self.context.take(py));
         });

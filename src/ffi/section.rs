@@ -1,0 +1,201 @@
+//! The section of a loop: what stands for the GIL on free-threaded builds.
+//!
+//! A cell of an object may be used only while the section of the object's loop is active: see
+//! docs/FREE-THREADING.md. With a GIL, entering a section does nothing, except that builds with
+//! debug assertions count entries, so that [`assert_active`] finds an entry that was forgotten.
+
+#[cfg(debug_assertions)]
+use std::cell::Cell;
+#[cfg(Py_GIL_DISABLED)]
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+
+#[cfg(Py_GIL_DISABLED)]
+use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::{Borrowed, PyClass};
+
+#[cfg(debug_assertions)]
+thread_local! {
+    /// The number of sections that this thread has entered.
+    static ENTERED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A class whose objects belong to a loop, in whose section their cells are used.
+pub trait Owned: PyClass {
+    /// The loop; `None` for an object that has none yet, whose own section is used instead.
+    ///
+    /// Called before the section is entered: reads only what never changes while other threads can
+    /// have the object.
+    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>>;
+}
+
+/// The loop of an object whose fields do not tell it for as long as the object lives. Takes no space
+/// while there is a GIL.
+#[derive(Default)]
+pub struct Home(#[cfg(Py_GIL_DISABLED)] AtomicPtr<ffi::PyObject>);
+
+impl Home {
+    /// The section of `event_loop`.
+    #[inline(always)]
+    pub fn of<T>(event_loop: &Bound<'_, T>) -> Self {
+        let home = Self::default();
+        home.set(event_loop);
+        home
+    }
+
+    /// The section of `owner`, which [`Owned::owner`] of another object has returned.
+    #[inline(always)]
+    pub fn same_as(owner: Option<Borrowed<'_, '_, PyAny>>) -> Self {
+        owner.map_or_else(Self::default, |owner| Self::of(&owner))
+    }
+
+    /// The section is from now on that of `event_loop`, unless it is that of a loop already. Called
+    /// in the section that the object has until then.
+    #[inline(always)]
+    pub fn set<T>(&self, event_loop: &Bound<'_, T>) {
+        #[cfg(Py_GIL_DISABLED)]
+        {
+            let (own, null) = (event_loop.clone().into_ptr(), std::ptr::null_mut());
+            if self.0.compare_exchange(null, own, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                // SAFETY: the reference that was made above.
+                drop(unsafe { Bound::from_owned_ptr(event_loop.py(), own) });
+            }
+        }
+        #[cfg(not(Py_GIL_DISABLED))]
+        let _ = event_loop;
+    }
+
+    /// For [`Owned::owner`].
+    #[inline(always)]
+    pub fn get<'a, 'py>(&'a self, py: Python<'py>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        #[cfg(Py_GIL_DISABLED)]
+        // SAFETY: it owns a reference until it is dropped.
+        return unsafe { Borrowed::from_ptr_or_opt(py, self.0.load(Ordering::Acquire)) };
+        #[cfg(not(Py_GIL_DISABLED))]
+        {
+            let _ = py;
+            None
+        }
+    }
+
+    /// For `__traverse__`.
+    #[inline(always)]
+    pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        #[cfg(Py_GIL_DISABLED)]
+        {
+            // SAFETY: the garbage collector calls it, in an attached thread.
+            let owner = self.get(unsafe { Python::assume_attached() });
+            visit.call(owner.as_deref().map(Bound::as_unbound))
+        }
+        #[cfg(not(Py_GIL_DISABLED))]
+        {
+            let _ = visit;
+            Ok(())
+        }
+    }
+}
+
+#[cfg(Py_GIL_DISABLED)]
+impl Drop for Home {
+    fn drop(&mut self) {
+        let pointer = std::mem::replace(self.0.get_mut(), std::ptr::null_mut());
+        // SAFETY: it owns the reference.
+        Python::attach(|py| drop(unsafe { Bound::from_owned_ptr_or_opt(py, pointer) }));
+    }
+}
+
+/// Calls `body` in the section of `event_loop`.
+#[inline(always)]
+pub fn enter<T, R>(event_loop: &Bound<'_, T>, body: impl FnOnce() -> R) -> R {
+    let _counted = Counted::new();
+    #[cfg(Py_GIL_DISABLED)]
+    return pyo3::sync::critical_section::with_critical_section(event_loop.as_any(), body);
+    #[cfg(not(Py_GIL_DISABLED))]
+    {
+        let _ = event_loop;
+        body()
+    }
+}
+
+/// Calls `body` in the section of the loop of `slf`; in its own while it has none.
+#[inline(always)]
+pub fn enter_of<T: Owned, R>(slf: &Bound<'_, T>, body: impl FnOnce() -> R) -> R {
+    #[cfg(Py_GIL_DISABLED)]
+    {
+        if let Some(owner) = T::owner(slf) {
+            return enter(&owner, body);
+        }
+        enter(slf, || match T::owner(slf) {
+            // It got its loop while this thread waited.
+            Some(owner) => enter(&owner, body),
+            None => body(),
+        })
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    {
+        let _ = T::owner;
+        enter(slf, body)
+    }
+}
+
+/// Calls `body`, which uses cells of objects that no other thread can use: they are not shared yet,
+/// or the last reference to them is gone, or the interpreter has paused all other threads.
+#[inline(always)]
+pub fn unshared<R>(body: impl FnOnce() -> R) -> R {
+    let _counted = Counted::new();
+    body()
+}
+
+/// As [`unshared`], attached: for `__clear__`, which the garbage collector calls for an object that no
+/// thread can reach any more.
+pub fn attach_unshared<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
+    unshared(|| Python::attach(body))
+}
+
+/// Lets the threads that wait for the section of `event_loop` enter it, if there are any. The caller
+/// is in the section and borrows no cell.
+#[inline(always)]
+pub fn let_others_in<T>(event_loop: &Bound<'_, T>) {
+    #[cfg(Py_GIL_DISABLED)]
+    {
+        /// Set in a mutex of CPython while threads wait for it.
+        const HAS_WAITERS: u8 = 2;
+        // SAFETY: a live object; its mutex is read as an atomic.
+        let bits = unsafe {
+            let mutex = &raw const (*event_loop.as_ptr()).ob_mutex;
+            (*mutex.cast::<AtomicU8>()).load(Ordering::Relaxed)
+        };
+        if bits & HAS_WAITERS != 0 {
+            event_loop.py().detach(|| {});
+        }
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    let _ = event_loop;
+}
+
+/// With debug assertions, panics outside of a section.
+#[inline(always)]
+pub fn assert_active() {
+    #[cfg(debug_assertions)]
+    assert_ne!(ENTERED.get(), 0, "a cell is used outside of the section of its loop");
+}
+
+/// An entered section.
+struct Counted;
+
+impl Counted {
+    #[inline(always)]
+    fn new() -> Self {
+        #[cfg(debug_assertions)]
+        ENTERED.set(ENTERED.get() + 1);
+        Self
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Counted {
+    fn drop(&mut self) {
+        ENTERED.set(ENTERED.get() - 1);
+    }
+}
