@@ -16,7 +16,14 @@ unsafe extern "C" {
         method: *mut *mut ffi::PyObject,
     ) -> std::ffi::c_int;
     // Likewise. The result is borrowed, or null without an exception.
+    #[cfg(not(Py_GIL_DISABLED))]
     fn _PyType_Lookup(
+        class: *mut ffi::PyTypeObject,
+        name: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+    // From 3.13 on. The result is owned, or null without an exception.
+    #[cfg(Py_GIL_DISABLED)]
+    fn _PyType_LookupRef(
         class: *mut ffi::PyTypeObject,
         name: *mut ffi::PyObject,
     ) -> *mut ffi::PyObject;
@@ -55,9 +62,14 @@ pub fn class_has<'py>(
     name: &Bound<'py, PyString>,
     expected: &Bound<'py, PyAny>,
 ) -> bool {
-    // SAFETY: live objects; the borrowed result is only compared.
-    let found = unsafe { _PyType_Lookup(ffi::Py_TYPE(object.as_ptr()), name.as_ptr()) };
-    found == expected.as_ptr()
+    #[cfg(Py_GIL_DISABLED)]
+    return lookup(&object.get_type(), name).is_some_and(|found| found.is(expected));
+    #[cfg(not(Py_GIL_DISABLED))]
+    {
+        // SAFETY: live objects; the borrowed result is only compared.
+        let found = unsafe { _PyType_Lookup(ffi::Py_TYPE(object.as_ptr()), name.as_ptr()) };
+        found == expected.as_ptr()
+    }
 }
 
 /// The value of `name` in the `__dict__` of an instance, which is made if the instance has none yet.
@@ -69,16 +81,24 @@ pub fn in_dict<'py>(
 ) -> Option<Bound<'py, PyAny>> {
     let py = object.py();
     // SAFETY: live objects, attached. The first call returns an owned dict or null with an
-    // exception set, the second one a borrowed object, or null without an exception for a string as
-    // the key.
+    // exception set, the second one an object, or none without an exception for a string as the key.
     unsafe {
         let dict = ffi::PyObject_GenericGetDict(object.as_ptr(), std::ptr::null_mut());
         let Some(dict) = Bound::from_owned_ptr_or_opt(py, dict) else {
             drop(take_raised(py));
             return None;
         };
-        let value = ffi::PyDict_GetItemWithError(dict.as_ptr(), name.as_ptr());
-        Bound::from_borrowed_ptr_or_opt(py, value)
+        #[cfg(not(Py_GIL_DISABLED))]
+        {
+            let value = ffi::PyDict_GetItemWithError(dict.as_ptr(), name.as_ptr());
+            Bound::from_borrowed_ptr_or_opt(py, value)
+        }
+        #[cfg(Py_GIL_DISABLED)]
+        {
+            let mut value = std::ptr::null_mut();
+            ffi::PyDict_GetItemRef(dict.as_ptr(), name.as_ptr(), &raw mut value);
+            Bound::from_owned_ptr_or_opt(py, value)
+        }
     }
 }
 
@@ -88,19 +108,24 @@ pub fn lookup<'py>(
     name: &Bound<'py, PyString>,
 ) -> Option<Bound<'py, PyAny>> {
     // SAFETY: live objects; the result is borrowed from a class, or null without an exception.
+    #[cfg(not(Py_GIL_DISABLED))]
     unsafe {
         let found = _PyType_Lookup(class.as_type_ptr(), name.as_ptr());
         Bound::from_borrowed_ptr_or_opt(class.py(), found)
+    }
+    // SAFETY: live objects; the result is owned, or null without an exception.
+    #[cfg(Py_GIL_DISABLED)]
+    unsafe {
+        let found = _PyType_LookupRef(class.as_type_ptr(), name.as_ptr());
+        Bound::from_owned_ptr_or_opt(class.py(), found)
     }
 }
 
 /// Whether an assignment to `object.name` sets a slot or a property of the class of `object`
 /// instead of an entry of its `__dict__`. Runs no Python code.
 pub fn is_data_of_class(object: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
-    // SAFETY: live objects; the borrowed result is read before any other code runs, and its class
-    // is alive.
-    unsafe {
-        let found = _PyType_Lookup(ffi::Py_TYPE(object.as_ptr()), name.as_ptr());
-        !found.is_null() && (*ffi::Py_TYPE(found)).tp_descr_set.is_some()
-    }
+    lookup(&object.get_type(), name).is_some_and(|found| {
+        // SAFETY: a live object, whose class is alive.
+        unsafe { (*ffi::Py_TYPE(found.as_ptr())).tp_descr_set.is_some() }
+    })
 }

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 
 use crate::ffi::exception::{PyOutcome, Raised};
+use crate::ffi::section::with_locked;
 
 unsafe extern "C" {
     // Exported by every CPython, but not declared by pyo3-ffi.
@@ -141,6 +142,14 @@ pub fn append_filled_by<'py>(
     capacity: usize,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
 ) -> PyOutcome<'py, io::Result<usize>> {
+    with_locked(array, || append_to_locked(array, capacity, fill))
+}
+
+fn append_to_locked<'py>(
+    array: &Bound<'py, PyByteArray>,
+    capacity: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+) -> PyOutcome<'py, io::Result<usize>> {
     let py = array.py();
     let start = array.len();
     let resize = |size: usize| {
@@ -152,7 +161,7 @@ pub fn append_filled_by<'py>(
     };
     resize(start.saturating_add(capacity))?;
     // SAFETY: the array has `start + capacity` bytes, and no other code accesses it while `fill`
-    // runs, since the GIL is held and `fill` runs no Python code.
+    // runs, since it is locked and `fill` runs no Python code.
     let target = unsafe {
         let content = ffi::PyByteArray_AsString(array.as_ptr()).cast::<MaybeUninit<u8>>();
         std::slice::from_raw_parts_mut(content.add(start), capacity)
@@ -187,6 +196,13 @@ pub fn append<'py>(array: &Bound<'py, PyByteArray>, bytes: &[u8]) -> PyOutcome<'
 /// # Errors
 /// BufferError if the array is exported. Runs no Python code.
 pub fn take_front<'py>(
+    array: &Bound<'py, PyByteArray>,
+    length: usize,
+) -> PyOutcome<'py, Bound<'py, PyBytes>> {
+    with_locked(array, || take_front_of_locked(array, length))
+}
+
+fn take_front_of_locked<'py>(
     array: &Bound<'py, PyByteArray>,
     length: usize,
 ) -> PyOutcome<'py, Bound<'py, PyBytes>> {

@@ -147,6 +147,20 @@ pub fn unshared<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
+/// Calls `body`, which accesses the memory of `object`, a container of CPython, so that no other thread
+/// accesses it meanwhile: with a GIL nothing is needed. `body` uses no cell. Other threads may be let
+/// into the section of the loop before `body` is called.
+#[inline(always)]
+pub fn with_locked<T, R>(object: &Bound<'_, T>, body: impl FnOnce() -> R) -> R {
+    #[cfg(Py_GIL_DISABLED)]
+    return pyo3::sync::critical_section::with_critical_section(object.as_any(), body);
+    #[cfg(not(Py_GIL_DISABLED))]
+    {
+        let _ = object;
+        body()
+    }
+}
+
 /// As [`unshared`], attached: for `__clear__`, which the garbage collector calls for an object that no
 /// thread can reach any more.
 pub fn attach_unshared<R>(body: impl FnOnce(Python<'_>) -> R) -> R {

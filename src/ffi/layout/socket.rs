@@ -1,6 +1,7 @@
 //! Reads the descriptor of Python's socket objects.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -33,7 +34,11 @@ impl PythonSocket {
     pub fn descriptor(&self) -> RawFd {
         // SAFETY: the object is a `_socket.socket`, whose structure begins with these fields; a
         // reference to `self` exists only in an attached thread.
-        unsafe { (*self.0.as_ptr().cast::<SocketObject>()).descriptor }
+        // Another thread may be closing the socket.
+        unsafe {
+            let place = &raw mut (*self.0.as_ptr().cast::<SocketObject>()).descriptor;
+            AtomicI32::from_ptr(place).load(Ordering::Relaxed)
+        }
     }
 
     /// The object.

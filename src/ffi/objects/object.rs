@@ -137,7 +137,26 @@ pub fn instance_dict<'py, T>(object: &Bound<'py, T>) -> Option<Bound<'py, pyo3::
         if offset <= 0 {
             return None;
         }
-        let dict = object.as_ptr().byte_offset(offset).cast::<*mut ffi::PyObject>().read();
+        let place = object.as_ptr().byte_offset(offset).cast::<*mut ffi::PyObject>();
+        #[cfg(not(Py_GIL_DISABLED))]
+        let dict = place.read();
+        #[cfg(Py_GIL_DISABLED)]
+        let dict = std::sync::atomic::AtomicPtr::from_ptr(place)
+            .load(std::sync::atomic::Ordering::Acquire);
+        #[cfg(Py_GIL_DISABLED)]
+        let dict = {
+            if dict.is_null() {
+                return None;
+            }
+            // Another thread may replace it: the call returns an owned reference, under a lock.
+            let owned = ffi::PyObject_GenericGetDict(object.as_ptr(), std::ptr::null_mut());
+            let Some(dict) = Bound::from_owned_ptr_or_opt(object.py(), owned) else {
+                drop(PyErr::take(object.py()));
+                return None;
+            };
+            dict
+        };
+        #[cfg(not(Py_GIL_DISABLED))]
         let dict = Bound::from_borrowed_ptr_or_opt(object.py(), dict)?;
         Some(dict.cast_into_unchecked())
     }

@@ -12,6 +12,7 @@ use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
@@ -22,6 +23,8 @@ use crate::ffi::buffer::{self, UninitBytes, bytes_filled_by};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::process_state::per_thread;
 use crate::ffi::ssl_class::{self, SslClass};
+#[cfg(Py_GIL_DISABLED)]
+use crate::ffi::thread_pointer::thread_pointer;
 
 /// Bytes in a buffer: the size of one receive, plus two TLS records left over from the previous
 /// one.
@@ -65,13 +68,36 @@ pub struct SharedBuffer {
     written: Cell<usize>,
     start: Cell<usize>,
     length: Cell<usize>,
+    /// The thread that has leased it, in which alone views can be made.
+    #[cfg(Py_GIL_DISABLED)]
+    thread: AtomicUsize,
     /// Number of views that are not released yet.
-    views: Cell<usize>,
+    views: ViewCount,
 }
 
-// SAFETY: every access needs the GIL; Rust borrows or replaces the memory only while no view
-// exists, so views stay valid for the life of the object that they refer to.
+// SAFETY: with a GIL every access needs it; without one, every access but the release of a view is
+// made by the thread that has leased the buffer. Rust borrows or replaces the memory only while no
+// view exists, so views stay valid for the life of the object that they refer to.
 unsafe impl Sync for SharedBuffer {}
+
+/// A number that one thread increases and any thread decreases.
+#[derive(Default)]
+struct ViewCount(AtomicUsize);
+
+impl ViewCount {
+    fn is_zero(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+
+    fn add(&self, change: isize) {
+        if cfg!(Py_GIL_DISABLED) {
+            self.0.fetch_add(change.cast_unsigned(), Ordering::AcqRel);
+        } else {
+            let count = self.0.load(Ordering::Relaxed).wrapping_add_signed(change);
+            self.0.store(count, Ordering::Relaxed);
+        }
+    }
+}
 
 /// The exclusive use of a buffer, which returns to the pool when this is dropped.
 pub struct BufferLease<'py>(Bound<'py, SharedBuffer>);
@@ -83,6 +109,8 @@ impl<'py> BufferLease<'py> {
     /// MemoryError.
     pub fn new(py: Python<'py>) -> PyOutcome<'py, Self> {
         if let Some(buffer) = POOL.with(py, Vec::pop) {
+            #[cfg(Py_GIL_DISABLED)]
+            buffer.get().thread.store(thread_pointer(), Ordering::Relaxed);
             return Ok(Self(buffer.into_bound(py)));
         }
         Self::make(py, Memory::Own(vec![0; CAPACITY].into_boxed_slice()))
@@ -110,7 +138,9 @@ impl<'py> BufferLease<'py> {
             written: Cell::new(written),
             start: Cell::new(0),
             length: Cell::new(0),
-            views: Cell::new(0),
+            #[cfg(Py_GIL_DISABLED)]
+            thread: AtomicUsize::new(thread_pointer()),
+            views: ViewCount::default(),
         };
         Bound::new(py, buffer).map(Self).or_raise(py)
     }
@@ -205,7 +235,7 @@ impl<'py> BufferLease<'py> {
     }
 
     fn check_no_views(&self) -> PyOutcome<'py, ()> {
-        if self.0.get().views.get() == 0 {
+        if self.0.get().views.is_zero() {
             return Ok(());
         }
         let error = PyBufferError::new_err("a view of the buffer was kept");
@@ -311,7 +341,7 @@ impl Drop for BufferLease<'_> {
         let buffer = self.0.get();
         buffer.length.set(0);
         let own = matches!(self.memory(), Memory::Own(block) if block.len() == CAPACITY);
-        if buffer.views.get() != 0 || !own {
+        if !buffer.views.is_zero() || !own {
             return;
         }
         let kept = self.0.clone().unbind();
@@ -336,6 +366,10 @@ impl SharedBuffer {
         flags: c_int,
     ) -> PyResult<()> {
         let buffer = slf.get();
+        #[cfg(Py_GIL_DISABLED)]
+        if buffer.thread.load(Ordering::Relaxed) != thread_pointer() {
+            return Err(PyBufferError::new_err("the buffer belongs to a loop in another thread"));
+        }
         // SAFETY: `view` is a valid pointer passed by the caller of the slot; the memory lives as
         // long as the object, to which the view takes a reference; start and length are inside it.
         let filled = unsafe {
@@ -346,15 +380,19 @@ impl SharedBuffer {
         if filled != 0 {
             return Err(PyErr::fetch(slf.py()));
         }
-        buffer.views.set(buffer.views.get() + 1);
+        buffer.views.add(1);
         Ok(())
     }
 
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {
-        self.views.set(self.views.get() - 1);
+        self.views.add(-1);
     }
 
     fn __len__(&self) -> usize {
+        #[cfg(Py_GIL_DISABLED)]
+        if self.thread.load(Ordering::Relaxed) != thread_pointer() {
+            return 0;
+        }
         self.length.get()
     }
 }
