@@ -52,13 +52,13 @@ pub mod _ferroloop {
     /// Return whether a task is one of `live_tasks()`, or one that asyncio lists.
     #[pyfunction]
     fn is_listed(task: &Bound<'_, Task>) -> bool {
-        task.get().is_listed(task.py())
+        ffi::section::enter_of(task, || task.get().is_listed(task.py()))
     }
 
     /// Add a task to those that `all_tasks()` shows, or remove it.
     #[pyfunction]
     fn set_listed(task: &Bound<'_, Task>, listed: bool) {
-        Task::set_listed(task, listed);
+        ffi::section::enter_of(task, || Task::set_listed(task, listed));
     }
 
     /// Share the counter by which asyncio's C module numbers tasks. `make` creates one of its tasks

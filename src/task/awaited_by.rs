@@ -7,6 +7,7 @@ use pyo3::types::{PySet, PyType};
 use super::Task;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::object;
+use crate::ffi::section;
 use crate::interop::imports;
 
 /// The tasks that await a task. Most have at most one.
@@ -109,7 +110,7 @@ impl AwaitedBy {
 #[inline(always)]
 pub fn record<'py>(awaited: &Bound<'py, PyAny>, task: &Bound<'py, Task>) -> PyResult<()> {
     match exact_task(awaited) {
-        Some(awaited) => awaited.get().awaited_by.add(task),
+        Some(awaited) => section::enter_of(awaited, || awaited.get().awaited_by.add(task)),
         None => Ok(()),
     }
 }
@@ -118,7 +119,7 @@ pub fn record<'py>(awaited: &Bound<'py, PyAny>, task: &Bound<'py, Task>) -> PyRe
 #[inline(always)]
 pub fn forget<'py>(awaited: &Bound<'py, PyAny>, task: &Bound<'py, Task>) -> PyResult<()> {
     match exact_task(awaited) {
-        Some(awaited) => awaited.get().awaited_by.discard(task),
+        Some(awaited) => section::enter_of(awaited, || awaited.get().awaited_by.discard(task)),
         None => Ok(()),
     }
 }
@@ -130,7 +131,9 @@ pub fn forget<'py>(awaited: &Bound<'py, PyAny>, task: &Bound<'py, Task>) -> PyRe
 /// As [`AwaitedBy::add`].
 pub fn add<'py>(future: &Bound<'py, PyAny>, waiter: &Bound<'py, PyAny>) -> PyResult<()> {
     match future.cast::<Task>() {
-        Ok(task) if is_readable(waiter)? => task.get().awaited_by.add(waiter),
+        Ok(task) if is_readable(waiter)? => {
+            section::enter_of(task, || task.get().awaited_by.add(waiter))
+        }
         Ok(_) => Ok(()),
         Err(_) => imports::add_to_awaited_by(future.py())?.call1((future, waiter)).map(drop),
     }
@@ -142,7 +145,7 @@ pub fn add<'py>(future: &Bound<'py, PyAny>, waiter: &Bound<'py, PyAny>) -> PyRes
 /// As [`AwaitedBy::add`].
 pub fn discard<'py>(future: &Bound<'py, PyAny>, waiter: &Bound<'py, PyAny>) -> PyResult<()> {
     match future.cast::<Task>() {
-        Ok(task) => task.get().awaited_by.discard(waiter),
+        Ok(task) => section::enter_of(task, || task.get().awaited_by.discard(waiter)),
         Err(_) => imports::discard_from_awaited_by(future.py())?.call1((future, waiter)).map(drop),
     }
 }
@@ -152,7 +155,7 @@ pub fn discard<'py>(future: &Bound<'py, PyAny>, waiter: &Bound<'py, PyAny>) -> P
 /// # Errors
 /// MemoryError.
 pub fn recorded<'py>(task: &Bound<'py, Task>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    task.get().awaited_by.list(task.py())
+    section::enter_of(task, || task.get().awaited_by.list(task.py()))
 }
 
 /// Whether tools can read the memory of `waiter` as that of a future or a task of asyncio.
