@@ -12,6 +12,7 @@ use super::originals::Originals;
 use super::state::StreamReaderState;
 use crate::ffi::method::Arguments;
 use crate::ffi::python_class::{PythonClassMethod, install_on};
+use crate::ffi::section;
 use crate::ffi::{call, function_like};
 
 /// Adds the methods to the classes.
@@ -175,13 +176,15 @@ impl PythonClassMethod for AtEof {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let state = usual_state(slf).filter(|_| arguments.is_empty() && !arguments.has_keywords());
-        let length = state.as_ref().and_then(|state| state.get().contents.len(py));
-        match (state, length) {
-            (Some(state), Some(length)) => {
-                let at_eof = state.get().eof.get(py) && length == 0;
-                Ok(pyo3::types::PyBool::new(py, at_eof).to_owned().into_any())
-            }
-            _ => forward(slf, arguments),
+        let at_eof = state.and_then(|state| {
+            section::enter_of(&state, || {
+                let length = state.get().contents.len(py)?;
+                Some(state.get().eof.get(py) && length == 0)
+            })
+        });
+        match at_eof {
+            Some(at_eof) => Ok(pyo3::types::PyBool::new(py, at_eof).to_owned().into_any()),
+            None => forward(slf, arguments),
         }
     }
 }
