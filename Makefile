@@ -132,6 +132,7 @@ lint: lint-rust lint-python msrv ## check format, lints and types of the Rust an
 
 lint-rust:
 	$(EXE) tests/check_layers.py --heads --sizes
+	$(EXE) tests/check_entries.py
 	cargo fmt --check
 	for crate in $(OTHER_CRATES); do \
 		cargo fmt --check --manifest-path $$crate/Cargo.toml || exit; done

@@ -14,6 +14,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
+use crate::ffi::entries::without_section;
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
@@ -158,6 +159,9 @@ impl ExitWatch {
         Ok(())
     }
 }
+
+// Its methods use only the number of the process.
+without_section!(ExitWatch);
 
 #[pymethods]
 impl ExitWatch {

@@ -15,6 +15,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::ffi::entries::without_section;
 use crate::ffi::exception::{Raised, write_unraisable};
 use crate::ffi::interpreter;
 use crate::ffi::objects::process_state::Locked;
@@ -152,6 +153,8 @@ pub struct Watchdog {
     shared: Arc<Shared>,
     report: Locked<Option<Py<PyAny>>>,
 }
+
+without_section!(Watchdog);
 
 #[pymethods]
 impl Watchdog {

@@ -11,10 +11,11 @@ use crate::executor::completion::{self, CANCEL_WATCH};
 use crate::executor::detached_job::{self, DetachedJob};
 use crate::executor::queue::Ticket;
 use crate::executor::worker_threads::WorkerThreads;
+use crate::ffi::entries::without_section;
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::cell::Traverse;
 use crate::ffi::objects::process_state::Locked;
-use crate::ffi::section::attach_unshared;
+use crate::ffi::section::{self, attach_unshared};
 use crate::future::{Callback, Future};
 use crate::handle::CallbackArguments;
 use crate::reactor::SlotKey;
@@ -162,7 +163,9 @@ impl Job {
             .and_then(|(workers, ticket)| workers.upgrade()?.queue().remove(ticket));
         let work = self.work.replace(py, None);
         let released = match &work {
-            Some(Work::DetachedJob(scheduler, key)) => scheduler.get().release_slot(py, *key),
+            Some(Work::DetachedJob(scheduler, key)) => {
+                section::enter(scheduler.bind(py), || scheduler.get().release_slot(py, *key))
+            }
             _ => None,
         };
         drop((queued, work, released));
@@ -250,6 +253,8 @@ fn set_outcome<'py>(
     };
     Ok(())
 }
+
+without_section!(Job);
 
 #[pymethods]
 impl Job {

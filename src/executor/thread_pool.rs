@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PySet, PyTuple};
 use crate::executor::detached_job::DetachedWork;
 use crate::executor::job::{Call, Job, QueuedJob};
 use crate::executor::worker_threads::{self, WorkerThreads};
+use crate::ffi::entries::without_section;
 use crate::ffi::objects::process_state::{Locked, Published};
 use crate::ffi::section::attach_unshared;
 use crate::ffi::thread_exit;
@@ -125,6 +126,8 @@ impl Drop for ThreadPool {
         });
     }
 }
+
+without_section!(ThreadPool);
 
 #[pymethods]
 impl ThreadPool {

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use crate::executor::job::QueuedJob;
 use crate::executor::queue::{DetachedRunner, IdleWait, JobRunner, work};
 use crate::executor::worker_threads::WorkerThreads;
+use crate::ffi::entries::without_section;
 use crate::ffi::thread_exit;
 use crate::reactor::WakeSignal;
 
@@ -39,6 +40,8 @@ impl Worker {
         self.state.compare_exchange(NEW, state, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
+
+without_section!(Worker);
 
 #[pymethods]
 impl Worker {

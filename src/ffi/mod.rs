@@ -12,6 +12,7 @@
 //!   interpreters;
 //! * `call.rs`, `coroutine.rs`, `exception.rs`, `signals.rs`: calls of Python code;
 //! * `panic.rs`: panics that must not unwind into C;
+//! * `section.rs`, `entries/`: the section of a loop, and how classes enter it;
 //! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
 //! * `method.rs`, `bound_callback.rs`, `keyword.rs`, `fast_path.rs`, `function_like.rs`,
 //!   `guard.rs`: methods of native classes; `ssl_class.rs`: methods of the classes of `_ssl`;

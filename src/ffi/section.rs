@@ -213,3 +213,34 @@ impl Drop for Counted {
         ENTERED.set(ENTERED.get() - 1);
     }
 }
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+    use crate::ffi::objects::cell::AttachedCell;
+
+    #[test]
+    #[should_panic(expected = "outside of the section")]
+    fn a_cell_is_refused_outside_of_a_section() {
+        Python::initialize();
+        Python::attach(|py| AttachedCell::new(1).get(py));
+    }
+
+    #[test]
+    fn sections_nest() {
+        Python::initialize();
+        Python::attach(|py| {
+            let (cell, event_loop) = (AttachedCell::new(1), py.None().into_bound(py));
+            let nested = || enter(&event_loop, || cell.get(py)) + cell.get(py);
+            assert_eq!(enter(&event_loop, nested), 2);
+        });
+    }
+
+    #[test]
+    fn a_panic_leaves_the_section() {
+        Python::initialize();
+        let entered = || unshared(|| panic!("inside"));
+        assert!(std::panic::catch_unwind(entered).is_err());
+        assert_eq!(ENTERED.get(), 0);
+    }
+}

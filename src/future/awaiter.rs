@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTraceback, PyTuple};
 
 use super::Future;
-use crate::ffi::entries::entered;
+use crate::ffi::entries::{entered, without_section};
 use crate::ffi::layout::instruction;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::object;
@@ -115,6 +115,8 @@ impl AwaiterAttributes {
         add_hidden_base(&py.get_type::<T>(), &class)
     }
 }
+
+without_section!(AwaiterAttribute);
 
 #[pymethods]
 impl AwaiterAttribute {

@@ -27,7 +27,7 @@ const MAXIMUM_SLEEP: f64 = 24.0 * 3600.0;
 /// Waits for something to do if no callback is ready and no timer is due. Otherwise polls, unless
 /// that could find nothing or the last poll was a moment ago. Returns the time afterwards in
 /// nanoseconds, if known.
-#[inline]
+#[inline(always)]
 pub(super) fn wait<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Option<u64>> {
     let py = scheduler.py();
     let this = scheduler.get();

@@ -8,6 +8,7 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use super::originals::Originals;
 use super::state::StreamReaderState;
+use crate::ffi::entries::without_section;
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::process_state::Locked;
 use crate::ffi::section::attach_unshared;
@@ -180,6 +181,8 @@ impl ClientConnected {
         Ok(Some(callback))
     }
 }
+
+without_section!(ClientConnected);
 
 #[pymethods]
 impl ClientConnected {

@@ -66,9 +66,10 @@ ARGUMENTS = {
 }
 # These run or end the loop, or replace parts of it that the program below needs.
 EXCLUDED = {
-    "run_forever", "run_until_complete", "stop", "close", "set_task_factory", "set_default_executor",
-    "set_exception_handler", "subprocess_shell", "subprocess_exec", "default_exception_handler",
-    "shutdown_default_executor", "print_stack", "connect_read_pipe", "connect_write_pipe", "sendfile",
+    "run_forever", "run_until_complete", "stop", "close", "set_task_factory",
+    "set_default_executor", "set_exception_handler", "default_exception_handler",
+    "shutdown_default_executor", "subprocess_shell", "subprocess_exec", "sendfile",
+    "connect_read_pipe", "connect_write_pipe",
 }
 PROTOCOL = ("__repr__", "__await__", "__iter__", "__hash__")
 
@@ -81,7 +82,7 @@ def attack(seed):
         target = choose.choice(used[kind] or [None])
         names = [name for name in dir(target) if not name.startswith("_")]
         name = choose.choice([*names, *PROTOCOL])
-        if name in EXCLUDED and kind == "loop":
+        if (name in EXCLUDED and kind == "loop") or name == "print_stack":
             continue
         try:
             value = getattr(target, name)

@@ -12,6 +12,7 @@ use pyo3::types::IntoPyDict;
 
 use crate::api::futures::coroutine::running_loop;
 use crate::api::futures::failure::{wake, wake_catching};
+use crate::ffi::entries::without_section;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::layout::context;
 use crate::ffi::objects::process_state::Locked;
@@ -181,6 +182,8 @@ fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
 struct Completion {
     waker: Locked<Option<Waker>>,
 }
+
+without_section!(Completion);
 
 #[pymethods]
 impl Completion {

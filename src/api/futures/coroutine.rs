@@ -158,7 +158,8 @@ impl RustCoroutine {
         match self.binding.take(py) {
             Some(binding) => {
                 binding.future_waker.release();
-                drop(binding.scheduler.get().release_slot(py, binding.future_waker.key()));
+                let (scheduler, key) = (binding.scheduler.bind(py), binding.future_waker.key());
+                drop(section::enter(scheduler, || scheduler.get().release_slot(py, key)));
             }
             None => drop(self.slot.release()),
         }
@@ -337,7 +338,7 @@ impl Finalize for RustCoroutine {
 impl Drop for RustCoroutine {
     fn drop(&mut self) {
         // While the interpreter shuts down the future stays until its thread ends.
-        let _ = Python::try_attach(|py| self.finish(py));
+        let _ = Python::try_attach(|py| section::unshared(|| self.finish(py)));
     }
 }
 

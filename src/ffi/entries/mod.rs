@@ -1,8 +1,9 @@
 //! Makes the methods, attributes and type slots that PyO3 generates enter the section of the loop of
 //! their object, see [`section`].
 //!
-//! The functions in the tables of a class are replaced when the class is completed. Builds with a
-//! GIL and without debug assertions need no entries and have none.
+//! The functions in the tables of a class are replaced when the class is completed: `methods.rs`,
+//! `attributes.rs` and `slots.rs`. Builds with a GIL and without debug assertions need no entries and
+//! have none.
 
 #[cfg(any(Py_GIL_DISABLED, debug_assertions))]
 mod attributes;
@@ -97,3 +98,15 @@ unsafe fn enter<T: Owned>(slf: *mut pyo3::ffi::PyObject, body: &mut dyn FnMut())
         enter_of(&pyo3::Borrowed::from_ptr(py, slf).cast_unchecked::<T>(), body);
     }
 }
+
+/// Declares that a class with methods has no cells: its fields are immutable, locked or atomic, or
+/// belong to one thread. `tests/check_entries.py` looks for it.
+macro_rules! without_section {
+    ($($class:ty),* $(,)?) => {$(
+        const _: () = {
+            const fn is_class<T: pyo3::PyClass>() {}
+            is_class::<$class>();
+        };
+    )*};
+}
+pub(crate) use without_section;

@@ -8,8 +8,9 @@
 //! * `trashcan.rs`: bounds the nesting of deallocators;
 //! * `weak_registry.rs`: live objects, without weak references;
 //! * `descriptor_owners.rs`: which object owns a descriptor;
-//! * `shared_buffer.rs`: reusable buffers with the buffer protocol.
+//! * `shared_buffer.rs`, `buffer_parts.rs`: reusable buffers with the buffer protocol.
 
+pub mod buffer_parts;
 pub mod cell;
 pub mod descriptor_owners;
 pub mod freelist;

@@ -12,6 +12,7 @@ use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+#[cfg(Py_GIL_DISABLED)]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::exceptions::PyBufferError;
@@ -20,7 +21,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::ffi::buffer::{self, UninitBytes, bytes_filled_by};
+use crate::ffi::entries::without_section;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
+use crate::ffi::objects::buffer_parts::{Memory, ViewCount};
 use crate::ffi::objects::process_state::per_thread;
 use crate::ffi::ssl_class::{self, SslClass};
 #[cfg(Py_GIL_DISABLED)]
@@ -33,32 +36,6 @@ pub const CAPACITY: usize = 288 * 1024;
 const POOL_CAPACITY: usize = 4;
 
 per_thread!(static POOL: Vec<Py<SharedBuffer>> = Vec::new());
-
-/// The memory of a buffer.
-enum Memory {
-    /// A block of its own.
-    Own(Box<[u8]>),
-    /// A bytes object to which no other code refers yet, and which may be uninitialised.
-    Bytes(Py<PyBytes>),
-}
-
-impl Memory {
-    fn len(&self) -> usize {
-        match self {
-            Self::Own(block) => block.len(),
-            // SAFETY: a live bytes object.
-            Self::Bytes(bytes) => unsafe { ffi::PyBytes_Size(bytes.as_ptr()) }.unsigned_abs(),
-        }
-    }
-
-    fn start(&mut self) -> *mut u8 {
-        match self {
-            Self::Own(block) => block.as_mut_ptr(),
-            // SAFETY: a live bytes object; nothing is read or written.
-            Self::Bytes(bytes) => unsafe { ffi::PyBytes_AsString(bytes.as_ptr()).cast() },
-        }
-    }
-}
 
 /// A buffer of fixed size; `memoryview()` shows the part that was chosen last.
 #[pyclass(frozen, module = "ferroloop._ferroloop")]
@@ -79,25 +56,6 @@ pub struct SharedBuffer {
 // made by the thread that has leased the buffer. Rust borrows or replaces the memory only while no
 // view exists, so views stay valid for the life of the object that they refer to.
 unsafe impl Sync for SharedBuffer {}
-
-/// A number that one thread increases and any thread decreases.
-#[derive(Default)]
-struct ViewCount(AtomicUsize);
-
-impl ViewCount {
-    fn is_zero(&self) -> bool {
-        self.0.load(Ordering::Acquire) == 0
-    }
-
-    fn add(&self, change: isize) {
-        if cfg!(Py_GIL_DISABLED) {
-            self.0.fetch_add(change.cast_unsigned(), Ordering::AcqRel);
-        } else {
-            let count = self.0.load(Ordering::Relaxed).wrapping_add_signed(change);
-            self.0.store(count, Ordering::Relaxed);
-        }
-    }
-}
 
 /// The exclusive use of a buffer, which returns to the pool when this is dropped.
 pub struct BufferLease<'py>(Bound<'py, SharedBuffer>);
@@ -357,6 +315,8 @@ impl Drop for BufferLease<'_> {
         drop(surplus);
     }
 }
+
+without_section!(SharedBuffer);
 
 #[pymethods]
 impl SharedBuffer {
