@@ -81,7 +81,11 @@ fn turn<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, ()> {
         leave_task(scheduler);
     }
     result?;
-    check_signals(py).inspect_err(|_| leave_task(scheduler))
+    let checked = check_signals(py);
+    if checked.is_err() {
+        leave_task(scheduler);
+    }
+    checked
 }
 
 /// Runs the entries that are in the queue now. Inline, since there are turns with a single entry.
