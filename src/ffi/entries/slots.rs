@@ -75,9 +75,8 @@ macro_rules! slots {
                     let function = slot.as_ref().copied().flatten();
                     let inherited = inherited.as_ref().copied().flatten();
                     let inherited = inherited.map(|function| function as *mut c_void);
-                    if let Some(function) = function.map(|function| function as *mut c_void)
-                        && inherited != Some(function)
-                    {
+                    let function = function.map(|function| function as *mut c_void);
+                    if let Some(function) = function.filter(|&it| inherited != Some(it)) {
                         T::entries().$name.store(function.cast(), Ordering::Relaxed);
                         let replacement: $type = $name::<T>;
                         *slot = Some(replacement);
@@ -140,7 +139,8 @@ where
 }
 
 /// For an object that no other thread has yet.
-fn without_section<T, S: FnMut()>(_object: *mut impl Sized, body: &mut S) {
+fn without_section<T: Entered, S: FnMut()>(_class: *mut ffi::PyTypeObject, body: &mut S) {
+    debug_assert!(!T::entries().create.load(Ordering::Relaxed).is_null(), "it was replaced");
     unshared(body);
 }
 

@@ -44,13 +44,22 @@ impl ViewCount {
         self.0.load(Ordering::Acquire) == 0
     }
 
-    /// Adds a view; -1 removes one.
-    pub fn add(&self, change: isize) {
+    /// Adds a view.
+    pub fn add(&self) {
+        self.change(|count| count.wrapping_add(1));
+    }
+
+    /// Removes a view.
+    pub fn remove(&self) {
+        self.change(|count| count.wrapping_sub(1));
+    }
+
+    fn change(&self, change: impl Fn(usize) -> usize) {
         if cfg!(Py_GIL_DISABLED) {
-            self.0.fetch_add(change.cast_unsigned(), Ordering::AcqRel);
+            let changed = |count| Some(change(count));
+            let _never_refused = self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, changed);
         } else {
-            let count = self.0.load(Ordering::Relaxed).wrapping_add_signed(change);
-            self.0.store(count, Ordering::Relaxed);
+            self.0.store(change(self.0.load(Ordering::Relaxed)), Ordering::Relaxed);
         }
     }
 }

@@ -340,12 +340,12 @@ impl SharedBuffer {
         if filled != 0 {
             return Err(PyErr::fetch(slf.py()));
         }
-        buffer.views.add(1);
+        buffer.views.add();
         Ok(())
     }
 
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {
-        self.views.add(-1);
+        self.views.remove();
     }
 
     fn __len__(&self) -> usize {
