@@ -1,5 +1,5 @@
 //! Makes the methods, attributes and type slots that PyO3 generates enter the section of the loop of
-//! their object, see [`section`].
+//! their object, see [`section`](crate::ffi::section).
 //!
 //! The functions in the tables of a class are replaced when the class is completed: `methods.rs`,
 //! `attributes.rs` and `slots.rs`. Builds with a GIL and without debug assertions need no entries and
