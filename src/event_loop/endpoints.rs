@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt};
 
 use super::{EventLoop, hooks};
+use crate::ffi::section;
 use crate::interop::imports;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
@@ -49,7 +50,7 @@ impl EventLoop {
     fn _claim_transport(_slf: &Bound<'_, Self>, transport: &Bound<'_, PyAny>) -> bool {
         match transport.cast::<Transport>() {
             Ok(transport) => {
-                Transport::claim_descriptor(transport);
+                section::enter_of(transport, || Transport::claim_descriptor(transport));
                 true
             }
             Err(_) => false,

@@ -15,6 +15,7 @@ use super::originals::Originals;
 use super::state::StreamReaderState;
 use crate::ffi::attribute::has_method;
 use crate::ffi::exception::{OrRaise, PyOutcome};
+use crate::ffi::section;
 
 /// A StreamReader that can be fed directly.
 pub struct Feed<'py> {
@@ -55,7 +56,10 @@ impl<'py> Feed<'py> {
                 None => return Ok(None),
             },
         };
-        let is_open = !state.get().is_patched.get(py) && !state.get().eof.get(py);
+        // The reader may be one of another loop than the caller's.
+        let is_open = section::enter_of(&state, || {
+            !state.get().is_patched.get(py) && !state.get().eof.get(py)
+        });
         Ok(is_open.then_some(Self { state, _reader: reader }))
     }
 
@@ -63,7 +67,9 @@ impl<'py> Feed<'py> {
     /// appends to [`Feed::buffer`].
     #[inline]
     pub fn accepts_message(&self) -> bool {
-        self.state.get().contents.accepts_message(self.state.py())
+        section::enter_of(&self.state, || {
+            self.state.get().contents.accepts_message(self.state.py())
+        })
     }
 
     /// Adds a message, which must not be empty, and notifies the reader.
@@ -72,7 +78,7 @@ impl<'py> Feed<'py> {
     /// As for [`Feed::notify_reader`].
     #[inline]
     pub fn add(self, message: Bound<'py, PyBytes>) -> PyOutcome<'py, ()> {
-        self.state.get().contents.set_message(message);
+        section::enter_of(&self.state, || self.state.get().contents.set_message(message));
         self.notify_reader()
     }
 
@@ -82,7 +88,7 @@ impl<'py> Feed<'py> {
     /// # Errors
     /// MemoryError.
     pub fn buffer(&self) -> PyOutcome<'py, Option<Bound<'py, PyByteArray>>> {
-        self.state.get().contents.array(self.state.py())
+        section::enter_of(&self.state, || self.state.get().contents.array(self.state.py()))
     }
 
     /// Wakes the task that waits for data, and pauses the transport if the buffer is over its
@@ -93,6 +99,6 @@ impl<'py> Feed<'py> {
     #[inline]
     pub fn notify_reader(&self) -> PyOutcome<'py, ()> {
         let py = self.state.py();
-        self.state.get().data_was_added(py).or_raise(py)
+        section::enter_of(&self.state, || self.state.get().data_was_added(py)).or_raise(py)
     }
 }

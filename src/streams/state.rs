@@ -11,7 +11,7 @@ use crate::ffi::call;
 use crate::ffi::entries::entered;
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::objects::cell::AttachedCell;
-use crate::ffi::section::{Home, Owned, attach_unshared};
+use crate::ffi::section::{self, Home, Owned, attach_unshared};
 use crate::future::Future;
 
 /// The attributes that an `asyncio.StreamReader` keeps in its `__dict__`, of an adopted one.
@@ -111,19 +111,27 @@ impl StreamReaderState {
 pub(super) fn wake(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = waiter.py();
     if let Ok(waiter) = waiter.cast_exact::<Future>() {
-        let future = waiter.get();
-        if future.is_cancelled(py) {
+        if section::enter_of(waiter, || wake_future(waiter))? {
             return Ok(());
-        }
-        if !future.is_done(py) {
-            future.event_loop(py)?;
-            return Future::finish_with_result(waiter, py.None().into_bound(py));
         }
     }
     if !waiter.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
         waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
     }
     Ok(())
+}
+
+/// Returns false if the future is done in another way than by a cancellation.
+fn wake_future(waiter: &Bound<'_, Future>) -> PyResult<bool> {
+    let (py, future) = (waiter.py(), waiter.get());
+    if future.is_cancelled(py) {
+        return Ok(true);
+    }
+    if future.is_done(py) {
+        return Ok(false);
+    }
+    future.event_loop(py)?;
+    Future::finish_with_result(waiter, py.None().into_bound(py)).map(|()| true)
 }
 
 fn some(object: Bound<'_, PyAny>) -> Option<Py<PyAny>> {

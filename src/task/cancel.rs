@@ -7,6 +7,7 @@ use pyo3::types::{PyCFunction, PyDict};
 
 use super::Task;
 use crate::ffi::objects::object::{self, HasBase};
+use crate::ffi::section;
 use crate::future::Future;
 
 /// The interpreter's message when the recursion of asyncio's `cancel()` is too deep.
@@ -97,10 +98,12 @@ pub(super) fn cancel_awaited<'py>(
 ) -> PyResult<bool> {
     let py = awaited.py();
     if object::is_exactly::<Future>(awaited) {
-        return Future::cancel(awaited.cast::<Future>()?, message);
+        let future = awaited.cast::<Future>()?;
+        return section::enter_of(future, || Future::cancel(future, message));
     }
     if object::is_exactly::<Task>(awaited) {
-        return Task::request_cancel(awaited.cast::<Task>()?, message);
+        let task = awaited.cast::<Task>()?;
+        return section::enter_of(task, || Task::request_cancel(task, message));
     }
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "msg"), message)?;

@@ -20,7 +20,7 @@ use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
 use crate::ffi::objects::cell::AttachedCell;
 use crate::ffi::objects::object::HasBase;
-use crate::ffi::section::{Owned, attach_unshared};
+use crate::ffi::section::{self, Owned, attach_unshared};
 use crate::future::{Callback, Future, NativeCallback, invalid_state};
 use crate::handle::CallbackArguments;
 use crate::interop::imports;
@@ -106,7 +106,7 @@ impl BoundCallback for Wakeup {
         #[cfg(Py_3_14)]
         awaited_by::forget(future, slf)?;
         let exception = match as_exact_future(future) {
-            Some(future) => retrieved_exception(future),
+            Some(future) => section::enter_of(future, || retrieved_exception(future)),
             None => foreign::exception_of(future)?,
         };
         called_step(slf, exception).map_err(PyErr::from)
@@ -122,11 +122,10 @@ pub(super) fn wakeup_callback<'py>(task: &Bound<'py, Task>) -> PyResult<Bound<'p
 #[inline(always)]
 fn exception_of<'py>(future: &Bound<'py, PyAny>) -> Option<Bound<'py, PyBaseException>> {
     let py = future.py();
-    match as_exact_future(future) {
-        Some(future) if future.get().has_result(py) => None,
-        Some(future) => retrieved_exception(future),
-        None => None,
-    }
+    let future = as_exact_future(future)?;
+    section::enter_of(future, || {
+        if future.get().has_result(py) { None } else { retrieved_exception(future) }
+    })
 }
 
 /// The exception of `future`, or that of `future.result()`, which raises if the future was
@@ -325,7 +324,8 @@ fn wait_for<'py>(task: &Bound<'py, Task>, awaited: Bound<'py, PyAny>) -> PyResul
             awaited_by::record(&awaited, task)?;
             return record_awaited(task, awaited);
         }
-        return throw_invalid_await(task, &awaited, same_loop, this.is_blocking(py));
+        let blocking = section::enter_of(future, || this.is_blocking(py));
+        return throw_invalid_await(task, &awaited, same_loop, blocking);
     }
     if awaited.is_none() {
         return schedule(task, None);

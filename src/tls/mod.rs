@@ -51,7 +51,7 @@ use crate::ffi::entries::{self, entered};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::slots;
-use crate::ffi::section::Owned;
+use crate::ffi::section::{self, Owned};
 use crate::interop::imports;
 use crate::metrics::OpenGuard;
 use crate::scheduler::Scheduler;
@@ -174,7 +174,9 @@ entered!(TlsProtocol, TlsTransport);
 
 static KIND: NativeProtocolKind = NativeProtocolKind {
     received: |protocol, lease, length| match protocol.cast::<TlsProtocol>() {
-        Ok(protocol) => TlsProtocol::received_lease(protocol, lease, length),
+        Ok(protocol) => {
+            section::enter_of(protocol, || TlsProtocol::received_lease(protocol, lease, length))
+        }
         Err(_) => Ok(()),
     },
 };
@@ -300,7 +302,7 @@ impl TlsProtocol {
         let py = data.py();
         let Some(underlying) = self.underlying.get_bound(py) else { return Ok(()) };
         if let Ok(stream) = underlying.cast_exact::<StreamTransport>() {
-            return StreamTransport::write_checked(stream, data);
+            return section::enter_of(stream, || StreamTransport::write_checked(stream, data));
         }
         crate::ffi::call::call_method(&underlying, intern!(py, "write"), [data]).map(drop)
     }
@@ -325,7 +327,8 @@ impl TlsProtocol {
     ) -> PyOutcome<'py, ()> {
         let Some(underlying) = self.underlying.get_bound(py) else { return Ok(()) };
         if let Ok(stream) = underlying.cast_exact::<StreamTransport>() {
-            return Transport::force_close(stream.as_super(), exception.cloned()).or_raise(py);
+            let close = || Transport::force_close(stream.as_super(), exception.cloned());
+            return section::enter_of(stream, close).or_raise(py);
         }
         let called = match exception {
             Some(exception) => underlying.call_method1(intern!(py, "_force_close"), (exception,)),

@@ -18,6 +18,7 @@ use super::{Phase, TlsProtocol, is_ordinary};
 use crate::ffi::exception::{OrRaise, PyOutcome};
 use crate::ffi::objects::object::{HasBase, is_exactly};
 use crate::ffi::objects::shared_buffer::BufferLease;
+use crate::ffi::section;
 use crate::ffi::{buffer, call};
 use crate::interop::imports;
 use crate::transport::StreamTransport;
@@ -290,7 +291,9 @@ impl TlsProtocol {
     fn is_underlying_lost(&self, py: Python<'_>) -> bool {
         let Some(underlying) = self.underlying.get_bound(py) else { return true };
         is_exactly::<StreamTransport>(&underlying)
-            && underlying.cast::<StreamTransport>().is_ok_and(|stream| stream.base().is_lost(py))
+            && underlying
+                .cast::<StreamTransport>()
+                .is_ok_and(|stream| section::enter_of(stream, || stream.base().is_lost(py)))
     }
 
     /// Passes the ciphertext to the underlying transport if that is `open`; keeps it otherwise.

@@ -8,6 +8,7 @@ use pyo3::types::{PyString, PyTuple};
 
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
+use crate::ffi::section;
 use crate::handle::{self, CallbackArguments, Handle};
 use crate::scheduler::{QueueEntry, Scheduler};
 use crate::transport::Transport;
@@ -86,7 +87,7 @@ pub fn as_handle<'py>(
     let arguments = CallbackArguments::from_tuple(PyTuple::new(py, arguments)?);
     // A transport without a loop represents itself.
     let event_loop = match event_loop.cast::<Transport>() {
-        Ok(transport) => match transport.get().scheduler(py) {
+        Ok(transport) => match section::enter_of(transport, || transport.get().scheduler(py)) {
             Some(scheduler) => scheduler.into_any(),
             None => return Ok(event_loop.clone()),
         },

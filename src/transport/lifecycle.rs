@@ -8,6 +8,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use crate::ffi::call;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::layout::context;
+use crate::ffi::section;
 use crate::future::Future;
 use crate::interop::error::os_error;
 use crate::interop::imports;
@@ -60,11 +61,16 @@ impl Queued for CreatorsWaiter {
         let waiter = entry.object;
         let none = py.None().into_bound(py);
         let waking = match waiter.cast::<Future>() {
-            Ok(waiter) if waiter.get().is_cancelled(py) => Ok(()),
-            Ok(waiter) if !waiter.get().is_done(py) => {
-                Future::finish_with_result(waiter, none.clone())
-            }
-            _ => set_foreign_waiter(&waiter),
+            Ok(future) => section::enter_of(future, || {
+                if future.get().is_cancelled(py) {
+                    return Ok(());
+                }
+                if future.get().is_done(py) {
+                    return set_foreign_waiter(&waiter);
+                }
+                Future::finish_with_result(future, none.clone())
+            }),
+            Err(_) => set_foreign_waiter(&waiter),
         };
         match waking.or_raise(py) {
             Err(raised) if !raised.stops_the_loop() => {
