@@ -50,8 +50,13 @@ impl Predicate for Done {
     const DOC: &'static CStr = c"done($self, /)\n--\n\n\
         Return True if the future has a result or an exception, or was cancelled.\n";
 
+    const IN_SECTION: bool = cfg!(not(Py_GIL_DISABLED));
+
     #[inline(always)]
     fn holds(slf: &Bound<'_, Future>) -> bool {
+        #[cfg(Py_GIL_DISABLED)]
+        return slf.get().phase.is_done();
+        #[cfg(not(Py_GIL_DISABLED))]
         slf.get().is_done(slf.py())
     }
 }
@@ -65,8 +70,13 @@ impl Predicate for Cancelled {
     const DOC: &'static CStr =
         c"cancelled($self, /)\n--\n\nReturn True if the future was cancelled.\n";
 
+    const IN_SECTION: bool = cfg!(not(Py_GIL_DISABLED));
+
     #[inline(always)]
     fn holds(slf: &Bound<'_, Future>) -> bool {
+        #[cfg(Py_GIL_DISABLED)]
+        return slf.get().phase.is_cancelled();
+        #[cfg(not(Py_GIL_DISABLED))]
         slf.get().is_cancelled(slf.py())
     }
 }

@@ -3,7 +3,7 @@
 //! * `mod.rs`: the state and its transitions;
 //! * `methods.rs`: the Python methods;
 //! * `fast_paths.rs`: fast paths of some of them;
-//! * `callbacks.rs`: done callbacks;
+//! * `callbacks.rs`: done callbacks; `phase.rs`: what other threads see without waiting;
 //! * `awaiter.rs`: `await`;
 //! * `finalizer.rs`: reports an exception that was never retrieved.
 
@@ -14,6 +14,7 @@ mod callbacks;
 mod fast_paths;
 mod finalizer;
 mod methods;
+mod phase;
 
 use pyo3::exceptions::PyBaseException;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -27,6 +28,7 @@ pub use fast_paths::{ModuleName, class_of_exact};
 pub use methods::{
     cannot_delete, install, raise_for_keywords, reported_class, repr_with, set_class,
 };
+use phase::PublishedPhase;
 
 use crate::ffi::call;
 use crate::ffi::entries::entered;
@@ -114,6 +116,7 @@ pub enum LoopKind {
 pub struct Future {
     event_loop: AttachedCell<Option<Py<PyAny>>>,
     outcome: AttachedCell<Outcome>,
+    phase: PublishedPhase,
     callbacks: AttachedCell<Callbacks>,
     rare_fields: AttachedCell<Option<Box<RareFields>>>,
     loop_kind: AttachedCell<LoopKind>,
@@ -151,6 +154,7 @@ impl Future {
         Self {
             event_loop: AttachedCell::new(None),
             outcome: AttachedCell::new(Outcome::Pending),
+            phase: PublishedPhase::default(),
             callbacks: AttachedCell::new(Callbacks::None),
             rare_fields: AttachedCell::new(None),
             loop_kind: AttachedCell::new(LoopKind::None),
@@ -203,6 +207,7 @@ impl Future {
         this.loop_kind.set(py, kind);
         this.event_loop.store_owner(py, event_loop);
         // A second `__init__` resets the future, as in asyncio before 3.15.
+        this.phase.publish(&Outcome::Pending);
         drop(this.outcome.replace(py, Outcome::Pending));
         drop(this.callbacks.replace(py, Callbacks::None));
         this.log_traceback.set(py, false);
@@ -341,6 +346,7 @@ impl Future {
 
     #[inline(always)]
     fn finish(&self, py: Python<'_>, outcome: Outcome) {
+        self.phase.publish(&outcome);
         let before = self.outcome.replace(py, outcome);
         debug_assert!(matches!(before, Outcome::Pending), "a future was finished twice");
         drop(before);
