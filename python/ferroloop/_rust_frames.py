@@ -3,6 +3,9 @@
 `inspect.getcoroutinestate()` asks for them, and so do asyncio's and other tools that print stacks.
 """
 
+# Before 3.13 the type of a coroutine cannot be subscripted at run time.
+from __future__ import annotations
+
 from types import CodeType, CoroutineType, FrameType, FunctionType
 from typing import Any
 

@@ -68,34 +68,53 @@ fn data_of(module: &Bound<'_, PyModule>) -> (*const AtomicU64, usize) {
     };
     match usize::try_from(size) {
         Ok(size) if !state.is_null() => (state.cast_const().cast(), size / 8),
-        _ => mapping_of(definition),
+        _ => segment_of(definition),
     }
 }
 
-/// The writable mapping that contains `address`, and the one right behind it: the initialised and
-/// the zero-initialised data of a library.
-fn mapping_of(address: usize) -> (*const AtomicU64, usize) {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let mut found: Option<(usize, usize)> = None;
-    for line in maps.lines() {
-        let mut fields = line.split_ascii_whitespace();
-        let (Some(range), Some(mode)) = (fields.next(), fields.next()) else { continue };
-        let Some((start, end)) = range.split_once('-') else { continue };
-        let parsed = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16));
-        let (Ok(start), Ok(end)) = parsed else { continue };
-        let is_named = fields.nth(3).is_some();
-        match found {
-            None if (start..end).contains(&address) && mode.starts_with("rw") => {
-                found = Some((start, end));
-            }
-            Some((first, last)) if start == last && mode.starts_with("rw") && !is_named => {
-                found = Some((first, end));
-                break;
-            }
-            Some(_) => break,
-            None => {}
-        }
+/// The writable segment of a library that contains `address`: its data, without the memory that
+/// happens to be mapped behind it, in which any number may stand.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn segment_of(address: usize) -> (*const AtomicU64, usize) {
+    struct Search {
+        address: usize,
+        found: (usize, usize),
     }
-    let (start, end) = found.unwrap_or_default();
-    (std::ptr::with_exposed_provenance(start), (end - start) / 8)
+
+    unsafe extern "C" fn look(
+        library: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        search: *mut std::ffi::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the linker passes a valid description with so many program headers, and the
+        // pointer from below.
+        let (base, headers, search) = unsafe {
+            let library = &*library;
+            let count = usize::from(library.dlpi_phnum);
+            let headers = std::slice::from_raw_parts(library.dlpi_phdr, count);
+            (library.dlpi_addr as usize, headers, &mut *search.cast::<Search>())
+        };
+        for header in headers {
+            let start = base.wrapping_add(header.p_vaddr as usize);
+            let end = start.wrapping_add(header.p_memsz as usize);
+            let is_data = header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W != 0;
+            if is_data && (start..end).contains(&search.address) {
+                search.found = (start.next_multiple_of(8), end);
+                return 1;
+            }
+        }
+        0
+    }
+
+    let mut search = Search { address, found: (0, 0) };
+    // SAFETY: the function is called with the pointer, before this returns.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
+    let (start, end) = search.found;
+    (std::ptr::with_exposed_provenance(start), end.saturating_sub(start) / 8)
+}
+
+/// Not known on this system.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+fn segment_of(_address: usize) -> (*const AtomicU64, usize) {
+    (std::ptr::null(), 0)
 }
