@@ -9,33 +9,15 @@ from unittest import mock
 
 import pytest
 
+from ..support.protocols import DatagramRecorder
+
 pytestmark = pytest.mark.only("ferroloop")
 
 HOSTS = ["127.0.0.1", "::1"]
 
 
-class Singly(asyncio.DatagramProtocol):
+class Singly(DatagramRecorder):
     """Takes one datagram at a time."""
-
-    def __init__(self):
-        self.received: list[tuple[bytes, object]] = []
-        self.calls: list[str] = []
-        self.errors: list[OSError] = []
-        self.changed = asyncio.Event()
-
-    def datagram_received(self, data, address):
-        self.received.append((data, address))
-        self.changed.set()
-
-    def error_received(self, error):
-        self.errors.append(error)
-        self.changed.set()
-
-    def pause_writing(self):
-        self.calls.append("pause")
-
-    def resume_writing(self):
-        self.calls.append("resume")
 
     def content(self):
         return [data for data, _ in self.received]

@@ -86,3 +86,40 @@ class BufferedRecorder(asyncio.BufferedProtocol):
         self.done.set_result(error)
 
     until = Recorder.until
+
+
+class DatagramRecorder(asyncio.DatagramProtocol):
+    """Keeps what a datagram transport has told it."""
+
+    def __init__(self):
+        self.received: list[tuple[bytes, object]] = []
+        self.errors: list[OSError] = []
+        self.calls: list[str] = []
+        self.changed = asyncio.Event()
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, address):
+        self.received.append((data, address))
+        self.changed.set()
+
+    def error_received(self, error):
+        self.errors.append(error)
+        self.changed.set()
+
+    def pause_writing(self):
+        self.calls.append("pause")
+
+    def resume_writing(self):
+        self.calls.append("resume")
+
+    def connection_lost(self, error):
+        self.lost.set_result(error)
+
+    async def until(self, condition):
+        async with asyncio.timeout(20):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
