@@ -224,6 +224,19 @@ async def streams(stage: Stage) -> None:
     await asyncio.gather(*served, return_exceptions=True)
 
 
+async def end_datagrams(peer: Peer, *transports: asyncio.DatagramTransport) -> None:
+    """Wait for 20 datagrams, of which some may be lost, but none is altered or repeated."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            while peer.count < 20:
+                await asyncio.sleep(0.001)
+    if peer.count > 20 or (peer.over.done() and peer.over.result() == "corrupted"):
+        raise Corrupted
+    for transport in transports:
+        transport.close()
+    await peer.lost
+
+
 @scenario
 async def udp(stage: Stage) -> None:
     loop = asyncio.get_running_loop()
@@ -238,16 +251,7 @@ async def udp(stage: Stage) -> None:
         client.sendto(DATA[number * 100 : number * 100 + 100])
         if number % 5 == 4:
             await asyncio.sleep(0)
-    # Datagrams may be lost, but not duplicated.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0.05):
-            while peer.count < 20:
-                await asyncio.sleep(0.001)
-    if peer.count > 20 or (peer.over.done() and peer.over.result() == "corrupted"):
-        raise Corrupted
-    for transport in (client, server):
-        transport.close()
-    await peer.lost
+    await end_datagrams(peer, client, server)
 
 
 @scenario
@@ -264,15 +268,7 @@ async def udp_segments(stage: Stage) -> None:
     for number in range(5):
         client.send_segments(DATA[number * 400 : number * 400 + 350], 100)  # type: ignore[attr-defined]
         await asyncio.sleep(0)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0.05):
-            while peer.count < 20:
-                await asyncio.sleep(0.001)
-    if peer.count > 20 or (peer.over.done() and peer.over.result() == "corrupted"):
-        raise Corrupted
-    for transport in (client, server):
-        transport.close()
-    await peer.lost
+    await end_datagrams(peer, client, server)
 
 
 @scenario
