@@ -54,10 +54,7 @@ impl Predicate for Done {
 
     #[inline(always)]
     fn holds(slf: &Bound<'_, Future>) -> bool {
-        #[cfg(Py_GIL_DISABLED)]
-        return slf.get().phase.is_done();
-        #[cfg(not(Py_GIL_DISABLED))]
-        slf.get().is_done(slf.py())
+        slf.get().is_done_for_any_thread(slf.py())
     }
 }
 
@@ -74,10 +71,7 @@ impl Predicate for Cancelled {
 
     #[inline(always)]
     fn holds(slf: &Bound<'_, Future>) -> bool {
-        #[cfg(Py_GIL_DISABLED)]
-        return slf.get().phase.is_cancelled();
-        #[cfg(not(Py_GIL_DISABLED))]
-        slf.get().is_cancelled(slf.py())
+        slf.get().is_cancelled_for_any_thread(slf.py())
     }
 }
 

@@ -240,12 +240,6 @@ impl Future {
         })
     }
 
-    /// The loop's scheduler, if it is a loop of this crate. Uses no cell: for any thread.
-    #[inline(always)]
-    pub fn owning_scheduler<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Scheduler>> {
-        COMMON_LOOP_CLASS.cast(&*self.owning_loop(py)?).cloned()
-    }
-
     /// Whether it belongs to a loop of this crate that is running.
     #[inline(always)]
     pub fn is_on_running_loop(&self, py: Python<'_>) -> bool {

@@ -4,7 +4,10 @@
 #[cfg(Py_GIL_DISABLED)]
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::Outcome;
+use pyo3::prelude::*;
+
+use super::{Future, Outcome};
+use crate::scheduler::{COMMON_LOOP_CLASS, Scheduler};
 
 /// What any thread may know of the outcome. All-zero bytes are that of a pending future.
 #[derive(Default)]
@@ -32,16 +35,37 @@ impl PublishedPhase {
         #[cfg(not(Py_GIL_DISABLED))]
         let _ = outcome;
     }
+}
+
+/// What any thread may call, in the section of the loop or outside.
+impl Future {
+    /// The loop's scheduler, if it is a loop of this crate. Uses no cell: for any thread.
+    #[inline(always)]
+    pub fn owning_scheduler<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Scheduler>> {
+        COMMON_LOOP_CLASS.cast(&*self.owning_loop(py)?).cloned()
+    }
 
     /// Whether it has an outcome.
-    #[cfg(Py_GIL_DISABLED)]
-    pub fn is_done(&self) -> bool {
-        self.0.load(Ordering::Acquire) != 0
+    #[inline(always)]
+    pub fn is_done_for_any_thread(&self, py: Python<'_>) -> bool {
+        #[cfg(not(Py_GIL_DISABLED))]
+        return self.is_done(py);
+        #[cfg(Py_GIL_DISABLED)]
+        {
+            let _ = py;
+            self.phase.0.load(Ordering::Acquire) != 0
+        }
     }
 
     /// Whether it was cancelled.
-    #[cfg(Py_GIL_DISABLED)]
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire) == CANCELLED
+    #[inline(always)]
+    pub fn is_cancelled_for_any_thread(&self, py: Python<'_>) -> bool {
+        #[cfg(not(Py_GIL_DISABLED))]
+        return self.is_cancelled(py);
+        #[cfg(Py_GIL_DISABLED)]
+        {
+            let _ = py;
+            self.phase.0.load(Ordering::Acquire) == CANCELLED
+        }
     }
 }
