@@ -52,7 +52,7 @@ use crate::ffi::objects::cell::{AttachedCell, AttachedRefCell};
 use crate::ffi::objects::object::CommonSubclass;
 use crate::ffi::objects::process_state::Published;
 use crate::ffi::objects::weak_registry::{RegistryEntry, WeakRegistry};
-use crate::ffi::section::{Owned, attach_unshared};
+use crate::ffi::section::attach_unshared;
 use crate::interop::error::os_error;
 use crate::metrics::Metrics;
 use crate::reactor::{Poller, Timers, WakeSignal};
@@ -332,12 +332,6 @@ impl Scheduler {
             .traverse(|timers| timers.iter().try_for_each(|timer| visit.call(&timer.object)))?;
         self.core.socket_waiters.traverse(|waiters| waiters.traverse(visit))?;
         self.core.watches.traverse(|watches| watches.traverse(visit))
-    }
-}
-
-impl Owned for Scheduler {
-    fn owner<'a, 'py>(slf: &'a Bound<'py, Self>) -> Option<Borrowed<'a, 'py, PyAny>> {
-        Some(slf.as_any().as_borrowed())
     }
 }
 

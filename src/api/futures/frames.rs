@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 
 use super::RustCoroutine;
 use super::coroutine::FRAMES;
-use crate::ffi::objects::cell::AttachedRefCell;
 use crate::ffi::objects::object;
+use crate::ffi::objects::process_state::Locked;
 
 /// The coroutines that are kept: as many names as a program has functions, unless it makes names up.
 const KEPT: usize = 256;
@@ -16,7 +16,7 @@ const KEPT: usize = 256;
 type Coroutines = BTreeMap<Box<str>, Py<PyAny>>;
 
 /// They are never dropped.
-static COROUTINES: AttachedRefCell<Coroutines> = AttachedRefCell::new(BTreeMap::new());
+static COROUTINES: Locked<Coroutines> = Locked::new(BTreeMap::new());
 
 /// The coroutine that stands for `coroutine`, if that is one of this crate.
 pub fn stand_in<'py>(coroutine: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {

@@ -21,6 +21,17 @@ macro_rules! slot {
     };
 }
 
+/// Calls the function of a slot in the section of the object, or without one for an object that no
+/// other thread has yet.
+macro_rules! around {
+    (in_section, $class:ty, $slf:ident, $body:expr) => {
+        enter::<$class>($slf, &mut $body)
+    };
+    (unshared, $class:ty, $slf:ident, $body:expr) => {
+        unshared($body)
+    };
+}
+
 /// Declares [`Entries`], the functions that stand for those of PyO3, and how they are installed.
 macro_rules! slots {
     ($($name:ident, $field:ident: $type:ty, $around:ident,
@@ -52,7 +63,7 @@ macro_rules! slots {
             unsafe {
                 let function: $type =
                     std::mem::transmute(T::entries().$name.load(Ordering::Relaxed));
-                $around::<T, _>($slf, &mut || result = function($slf, $($argument),*));
+                around!($around, T, $slf, || result = function($slf, $($argument),*));
             }
             result
         })*
@@ -116,7 +127,7 @@ slots! {
     set_attribute, tp_setattro: ffi::setattrofunc, in_section,
         (slf: *mut ffi::PyObject, name: *mut ffi::PyObject, value: *mut ffi::PyObject)
         -> c_int = -1;
-    create, tp_new: ffi::newfunc, without_section,
+    create, tp_new: ffi::newfunc, unshared,
         (class: *mut ffi::PyTypeObject, arguments: *mut ffi::PyObject, keywords: *mut ffi::PyObject)
         -> *mut ffi::PyObject = std::ptr::null_mut();
 }
@@ -126,22 +137,6 @@ impl Entries {
     pub(super) fn claim(&self) -> bool {
         !self.installed.swap(true, Ordering::Relaxed)
     }
-}
-
-/// # Safety
-/// As for [`enter`].
-unsafe fn in_section<T: Entered, S>(slf: *mut ffi::PyObject, body: &mut S)
-where
-    S: FnMut(),
-{
-    // SAFETY: guaranteed by the caller.
-    unsafe { enter::<T>(slf, body) }
-}
-
-/// For an object that no other thread has yet.
-fn without_section<T: Entered, S: FnMut()>(_class: *mut ffi::PyTypeObject, body: &mut S) {
-    debug_assert!(!T::entries().create.load(Ordering::Relaxed).is_null(), "it was replaced");
-    unshared(body);
 }
 
 /// Replaces the functions in the slots that the class does not inherit.

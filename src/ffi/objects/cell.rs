@@ -9,7 +9,6 @@
 //!   and panic before such a write;
 //! * [`AttachedRefCell`] lets a closure borrow its content mutably, and panics on a nested borrow;
 //!   such closures must not run Python code (a call, a decref, a Python allocation).
-//!
 
 use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -113,8 +112,8 @@ impl<T> AttachedCell<T> {
     pub fn inspect<R>(&self, _py: Python<'_>, inspect: impl FnOnce(&T) -> R) -> R {
         section::assert_active();
         let _borrow = InspectionGuard::of(&self.value);
-        // SAFETY: the section is active; the contract above excludes a nested write, on which builds with
-        // debug assertions panic.
+        // SAFETY: the section is active; the contract above excludes a nested write, on which
+        // builds with debug assertions panic.
         unsafe { inspect(&*self.value.get()) }
     }
 
@@ -267,8 +266,8 @@ impl<T> AttachedRefCell<T> {
         section::assert_active();
         assert!(!self.borrowed.replace(true), "cell borrowed twice: a closure ran Python code");
         let _borrow = Borrow(&self.borrowed);
-        // SAFETY: `borrowed` was false, so no other reference exists; the section is
-        // active.
+        // SAFETY: `borrowed` was false, so no other reference exists; the section
+        // is active.
         body(unsafe { &mut *self.value.get() })
     }
 
