@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import select
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ._screen import by_number, labelled, lag_histogram, printable, table, terminal_width
 from .introspection import peer_of, runtime_directories, socket_name
 
 TIMEOUT = 10.0
@@ -92,10 +94,10 @@ def _place(task: dict[str, Any]) -> str:
     return place if where == location else f"{place} > {where['function']}"
 
 
-def render_ps(answer: dict[str, Any]) -> Iterator[str]:
+def render_ps(answer: dict[str, Any], width: int | None = None) -> Iterator[str]:
     """The tasks as a table."""
     rows = [("NAME", "ID", "STATE", "COROUTINE", "AWAITS", "AT")]
-    for task in answer["tasks"]:
+    for task in sorted(answer["tasks"], key=lambda task: by_number(task["name"])):
         rows.append(
             (
                 task["name"],
@@ -106,14 +108,7 @@ def render_ps(answer: dict[str, Any]) -> Iterator[str]:
                 _place(task),
             )
         )
-    yield from _table(rows)
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
+    yield from table(rows, width, expendable=["ID"])
 
 
 def render_stack(answer: dict[str, Any]) -> Iterator[str]:
@@ -121,13 +116,14 @@ def render_stack(answer: dict[str, Any]) -> Iterator[str]:
     for number, task in enumerate(answer["tasks"]):
         if number:
             yield ""
-        yield f"task {task['name']} ({task['coroutine']}), {task['state']}, {task['id']}"
+        name, coroutine = printable(task["name"]), printable(task["coroutine"])
+        yield f"task {name} ({coroutine}), {task['state']}, {task['id']}"
         for location in task["stack"]:
             yield f'  File "{location["file"]}", line {location["line"]}, in {location["function"]}'
         if task["awaits"]:
-            yield f"  waits for {task['awaits']}"
+            yield f"  waits for {printable(task['awaits'])}"
         if task["await_chain"]:
-            yield "  awaited by " + ", awaited by ".join(task["await_chain"])
+            yield "  awaited by " + printable(", awaited by ".join(task["await_chain"]))
 
 
 def _milliseconds(seconds: float) -> str:
@@ -156,7 +152,9 @@ def _lag_buckets(metrics: dict[str, Any]) -> Counter[float]:
     return Counter({lag["max"] if bound is None else bound: n for bound, n in lag["buckets"]})
 
 
-def render_loop(before: dict[str, Any], now: dict[str, Any], seconds: float) -> Iterator[str]:
+def render_loop(
+    before: dict[str, Any], now: dict[str, Any], seconds: float, width: int | None = None
+) -> Iterator[str]:
     """One loop: what it did between two samples of its metrics."""
 
     def rate(name: str) -> float:
@@ -164,32 +162,31 @@ def render_loop(before: dict[str, Any], now: dict[str, Any], seconds: float) -> 
 
     ran = now["time_running"] - before["time_running"]
     busy = (now["time_busy"] - before["time_busy"]) / ran if ran > 0 else 0.0
-    yield (
-        f"  utilization {min(busy, 1.0):6.1%}   turns {rate('turns'):.0f}/s   "
-        f"callbacks {rate('callbacks'):.0f}/s   task steps {rate('task_steps'):.0f}/s   "
-        f"polls {rate('polls'):.0f}/s"
-    )
+    rates = [
+        f"{name.replace('_', ' ')} {rate(name):.0f}/s"
+        for name in ("turns", "callbacks", "task_steps", "polls")
+    ]
+    yield from labelled("utilization", [f"{min(busy, 1.0):6.1%}", *rates], width)
     lag = _lag_buckets(now) - _lag_buckets(before)
-    shown = "   ".join(
-        f"p{share} {_milliseconds(_quantile(lag, share / 100))}" for share in (50, 90, 99)
+    shares = [f"p{n} {_milliseconds(_quantile(lag, n / 100))}" for n in (50, 90, 99)]
+    yield from labelled("lag", [*shares, f"max ever {_milliseconds(now['lag']['max'])}"], width)
+    yield from lag_histogram(lag)
+    queue = (
+        f"ready {now['ready']} (max {now['ready_max']})",
+        f"timers {now['timers']} (+{now['timers_cancelled']} cancelled)",
+        f"slow callbacks {now['slow_callbacks']}",
     )
-    yield f"  lag         {shown}   max ever {_milliseconds(now['lag']['max'])}"
-    yield (
-        f"  queue       ready {now['ready']} (max {now['ready_max']})   timers {now['timers']} "
-        f"(+{now['timers_cancelled']} cancelled)   slow callbacks {now['slow_callbacks']}"
-    )
-    kinds = "   ".join(f"{kind} {count}" for kind, count in now["transports"].items())
-    yield (
-        f"  transports  {kinds}   accepts {rate('accepts'):.0f}/s   "
-        f"in {_size(rate('bytes_received'))}/s   out {_size(rate('bytes_sent'))}/s"
-    )
+    yield from labelled("queue", queue, width)
+    kinds = [f"{kind} {count}" for kind, count in now["transports"].items()]
+    traffic = (f"in {_size(rate('bytes_received'))}/s", f"out {_size(rate('bytes_sent'))}/s")
+    accepts = f"accepts {rate('accepts'):.0f}/s"
+    yield from labelled("transports", [*kinds, accepts, *traffic], width)
     pool = now["pool"]
     if pool is not None:
         jobs = pool["jobs"] - (before["pool"]["jobs"] if before["pool"] else 0)
-        yield (
-            f"  pool        threads {pool['threads']} of {pool['limit']} ({pool['idle']} idle)   "
-            f"queued {pool['queued']}   jobs {jobs / seconds:.0f}/s"
-        )
+        threads = f"threads {pool['threads']} of {pool['limit']} ({pool['idle']} idle)"
+        items = (threads, f"queued {pool['queued']}", f"jobs {jobs / seconds:.0f}/s")
+        yield from labelled("pool", items, width)
 
 
 def _kind(awaits: str | None) -> str:
@@ -200,20 +197,25 @@ def _kind(awaits: str | None) -> str:
 
 
 def render_top(
-    before: dict[str, Any], now: dict[str, Any], tasks: dict[str, Any], seconds: float
+    before: dict[str, Any],
+    now: dict[str, Any],
+    tasks: dict[str, Any],
+    seconds: float,
+    width: int | None = None,
 ) -> Iterator[str]:
     """The whole screen of `top`."""
     yield (
-        f"process {now['pid']}   {now['program']}   ferroloop {now['ferroloop']}   "
+        f"process {now['pid']}   {printable(now['program'])}   ferroloop {now['ferroloop']}   "
         f"Python {now['python']}"
     )
     earlier = {loop["id"]: loop["metrics"] for loop in before["loops"]}
     for loop in now["loops"]:
         yield ""
-        state = "running" if loop["running"] else "stopped"
-        yield f"loop {loop['id']}   {state}{', debug mode' if loop['debug'] else ''}"
         metrics = loop["metrics"]
-        yield from render_loop(earlier.get(loop["id"], metrics), metrics, seconds)
+        state = "running" if loop["running"] else "stopped"
+        debug = ", debug mode" if loop["debug"] else ""
+        yield f"loop {metrics['number']}   {state}{debug}   {loop['id']}"
+        yield from render_loop(earlier.get(loop["id"], metrics), metrics, seconds, width)
     groups = Counter(
         (task["coroutine"], task["state"], _kind(task["awaits"]), _place(task))
         for task in tasks["tasks"]
@@ -222,7 +224,7 @@ def render_top(
     yield f"{len(tasks['tasks'])} tasks"
     rows = [("COUNT", "COROUTINE", "STATE", "AWAITS", "AT")]
     rows += [(str(count), *group) for group, count in groups.most_common()]
-    yield from _table(rows)
+    yield from table(rows, width)
 
 
 class _Terminal:
@@ -257,7 +259,10 @@ class _Terminal:
             size = os.get_terminal_size(sys.stdout.fileno())
             # A terminal may not know its size.
             width, height = size.columns or None, max(1, size.lines - 1) if size.lines else None
-            lines = [line[:width] for line in lines[:height]]
+            if height is not None and len(lines) > height:
+                hidden = len(lines) - height + 1
+                lines = [*lines[: height - 1], f"... {hidden} more lines"]
+            lines = [line[:width] for line in lines]
             # Clear the rest of each line, then the lines below: this avoids flicker.
             sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
         else:
@@ -284,14 +289,17 @@ def top(target: str, interval: float, once: bool, as_json: bool) -> None:
         time.sleep(interval)
         now = ask(target, {"command": "metrics"})
         tasks = ask(target, {"command": "tasks"})
-        print("\n".join(render_top(before, now, tasks, time.monotonic() - sampled)))
+        seconds, width = time.monotonic() - sampled, terminal_width(sys.stdout)
+        print("\n".join(render_top(before, now, tasks, seconds, width)))
         return
     pause = min(interval, 0.25)  # show the first screen soon
     with _Terminal() as terminal, contextlib.suppress(KeyboardInterrupt):
         while not terminal.wait(pause):
             now, time_now = ask(target, {"command": "metrics"}), time.monotonic()
             tasks = ask(target, {"command": "tasks"})
-            terminal.show(list(render_top(before, now, tasks, time_now - sampled)))
+            width = terminal_width(sys.stdout)
+            lines = list(render_top(before, now, tasks, time_now - sampled, width))
+            terminal.show([f"{lines[0]}   q quits", *lines[1:]])
             before, sampled, pause = now, time_now, interval
 
 
@@ -316,7 +324,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("top", "a live view: load, lag, transports, pool, and tasks grouped by where they wait"),
-        ("ps", "all tasks, and where each waits"),
+        ("ps", "all tasks, and where each waits; cut to the width of a terminal"),
         ("stack", "the whole stack of a task, and the tasks that await it"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -330,6 +338,9 @@ def main(arguments: Sequence[str]) -> NoReturn:
             command.add_argument("--once", action="store_true", help="print once and exit")
         command.add_argument("--json", action="store_true", help="print one snapshot as JSON")
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal's character set may lack the bars, or characters in the names of tasks.
+        sys.stdout.reconfigure(errors="replace")
     try:
         if options.command == "top":
             top(options.target, options.interval, options.once, options.json)
@@ -341,8 +352,9 @@ def main(arguments: Sequence[str]) -> NoReturn:
             if options.json:
                 print(json.dumps(answer, indent=2))
             else:
-                render = render_stack if options.command == "stack" else render_ps
-                print("\n".join(render(answer)))
+                width = terminal_width(sys.stdout)
+                stack = options.command == "stack"
+                print("\n".join(render_stack(answer) if stack else render_ps(answer, width)))
     except UnreachableError as error:
         sys.exit(f"ferroloop: {error}")
     except BrokenPipeError:

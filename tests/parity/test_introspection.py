@@ -13,6 +13,7 @@ import socket
 import stat
 import subprocess
 import sys
+import termios
 import threading
 import time
 
@@ -279,6 +280,7 @@ def test_failing_commands(program, tmp_path):
 @pytest.mark.mode("plain")
 def test_top_in_a_terminal(program):
     parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (24, 80))
     top = subprocess.Popen(
         [sys.executable, "-m", "ferroloop", "top", str(program), "--interval", "0.1"],
         stdin=child,
@@ -302,6 +304,13 @@ def test_top_in_a_terminal(program):
     assert shown.rstrip().endswith(b"\x1b[?1049l")
     assert b"21 tasks" in shown
     assert b"utilization" in shown
+    first = shown.decode().partition("\x1b[H")[2].partition("\x1b[J")[0]
+    lines = first.replace("\x1b[K", "").splitlines()
+    assert lines[0].endswith("q quits")
+    assert "100µs   1ms" in first
+    assert any(line.startswith("20     handler") for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert len(lines) < 24
 
 
 @pytest.mark.mode("plain")
