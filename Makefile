@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel wheel-for wheels test-wheels demo bench ecosystem upstream lint lint-rust \
+.PHONY: help develop wheel wheel-for wheels test-wheels demo docs bench ecosystem upstream lint lint-rust \
 	lint-python msrv fuzz refused stress deny test test-314 test-315 test-all test-debug \
 	example-rust-function example-http-server example-plugin-host bench-embed bench-cluster loom \
 	loom-mutations memcheck test-asan test-asan-embed
@@ -64,6 +64,19 @@ demo: wheel ## fetch thousands of pages with aiohttp on ferroloop and on asyncio
 	$(EXE) -m venv build/demo
 	build/demo/bin/pip install --quiet --disable-pip-version-check $(WHEELS)/*.whl aiohttp
 	build/demo/bin/python examples/demo
+
+build/site-$(PY)/ready: docs/site/requirements.txt
+	rm -rf build/site-$(PY)
+	$(EXE) -m venv build/site-$(PY)
+	build/site-$(PY)/bin/pip install --quiet --disable-pip-version-check -r docs/site/requirements.txt
+	touch $@
+
+# rustdoc does not remove the pages that another run with other options has made.
+docs: develop build/site-$(PY)/ready ## build the documentation site into build/docs/html; needs Python 3.12
+	rm -rf target/$(PY)/doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --features embed
+	PYTHONPATH=python build/site-$(PY)/bin/python docs/site/build.py build/docs \
+		--rustdoc target/$(PY)/doc
 
 CARGO = PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo
 

@@ -41,7 +41,7 @@ def programs():
         for found in PROGRAM.finditer(text):
             line = text.count("\n", 0, found.start()) + 1
             # Elsewhere the output contains times and addresses.
-            exact = found[2] if page.name in ("GUIDE.md", "TUNING.md") else None
+            exact = found[2] if page.name in ("GUIDE.md", "MIGRATING.md", "TUNING.md") else None
             # One line shows how one of our classes is declared.
             if "_ferroloop.EventLoop, " not in found[1]:
                 yield pytest.param(found[1], exact, id=f"{page.name}:{line}")
