@@ -25,16 +25,21 @@ EXE = $(shell $(PYTHON) -c 'import sys; print(sys.executable)')
 PY = $(shell $(PYTHON) -c 'import sys; print("py%d.%d" % sys.version_info[:2])')
 WHEELS = build/wheels/$(PY)
 
+# cargo and pip show their progress on a terminal; in a file each crate would be a line.
+QUIET := $(shell test -t 2 || echo --quiet)
+
 build/maturin/bin/maturin:
+	@echo "installing the build tool maturin into build/maturin"
 	$(EXE) -m venv build/maturin
-	build/maturin/bin/pip install --quiet --disable-pip-version-check 'maturin[zig]>=1.9.4,<2'
+	build/maturin/bin/pip install $(QUIET) --disable-pip-version-check 'maturin[zig]>=1.9.4,<2'
 
 # `quick` builds without link-time optimisation, which takes minutes.
 WHEEL_PROFILE ?= release
 
 wheel: build/maturin/bin/maturin ## build the release wheel for PYTHON into build/wheels
+	@echo "compiling ferroloop for $(PY): minutes the first time, and after a change of its Rust code"
 	rm -rf $(WHEELS)
-	CARGO_TARGET_DIR=target/$(PY) build/maturin/bin/maturin build --quiet --profile $(WHEEL_PROFILE) \
+	CARGO_TARGET_DIR=target/$(PY) build/maturin/bin/maturin build $(QUIET) --profile $(WHEEL_PROFILE) \
 		--interpreter $(EXE) --out $(WHEELS)
 
 # Maturin knows the ABI of each CPython release, so the interpreter need not be installed; zig links
@@ -60,9 +65,11 @@ test-wheels: ## install each wheel of dist, and the sdist, in a clean environmen
 	$(EXE) tests/try_wheels.py dist
 
 demo: wheel ## fetch thousands of pages with aiohttp on ferroloop and on asyncio, from a fresh venv
+	@echo "installing the wheel and aiohttp into build/demo"
 	rm -rf build/demo
 	$(EXE) -m venv build/demo
-	build/demo/bin/pip install --quiet --disable-pip-version-check $(WHEELS)/*.whl aiohttp
+	build/demo/bin/pip install $(QUIET) --disable-pip-version-check $(WHEELS)/*.whl aiohttp
+	@echo "running the demo: four rounds, each a few seconds on each loop"
 	build/demo/bin/python examples/demo
 
 build/site-$(PY)/ready: docs/site/requirements.txt
