@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from benches import chart
+from benches import chart, results
 from benches.outcome import Series
 from benches.workload import WORKLOADS, Unit, Workload
 
@@ -84,7 +84,6 @@ def write(
 ) -> None:
     """Write RESULTS.md and results.svg to `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.svg").write_text(chart.draw(loops, table, baseline))
     text = ["# Results", ""]
     text += [f"- {name}: {value}" for name, value in facts.items()]
     text += ["", *([note, ""] if note else [])]
@@ -110,4 +109,6 @@ def write(
             text.append(f"| {workload.title} (`{workload.name}`) | " + " | ".join(cells) + " |")
     if words := failures(loops, table):
         text += ["", "## No figure", "", *[f"- {words_}" for words_ in words]]
-    (directory / "RESULTS.md").write_text("\n".join(text) + "\n")
+    page = "\n".join(text) + "\n"
+    (directory / "RESULTS.md").write_text(page)
+    (directory / "results.svg").write_text(chart.draw(results.read(page)))

@@ -17,7 +17,7 @@ import ferroloop
 import pytest
 from ferroloop import _ferroloop
 
-from benches import headlines
+from benches import headlines, results
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benches" / "README.md"])
@@ -108,11 +108,30 @@ def test_links_resolve(page):
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
-def test_figures_of_the_readme_are_those_of_the_results():
-    results = (ROOT / "benches" / "RESULTS.md").read_text()
-    readme = headlines.README.read_text()
-    assert headlines.with_figures(readme, results) == readme, "run python -m benches.headlines"
-    assert len(headlines.figures(results).splitlines()) > 10
+@pytest.mark.parametrize("path", headlines.files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_charts_and_figures_are_those_of_the_results(path):
+    assert path.read_text() == headlines.files()[path], "run python -m benches.headlines"
+
+
+def test_rows_of_the_results():
+    read = results.read((ROOT / "benches" / "RESULTS.md").read_text())
+    rows = {row.name: row for row in read.rows}
+    assert len(rows) > 100
+    assert set(headlines.WORKLOADS) <= set(rows)
+    assert read.baseline == "uvloop"
+    cells = rows["spawn"].cells
+    assert list(cells) == read.loops
+    assert cells["uvloop"].ratio == (1, 1, 1)
+    median, low, high = cells["ferroloop"].ratio
+    assert low <= median <= high
+    assert re.fullmatch(r"[\d.]+ ns", cells["ferroloop"].cost)
+    # A loop that failed has a word instead of a figure.
+    line = "| a (b) (`c`) | 1 µs · 2.00x (1.50-2.50) | 2 µs | crash | 1 ns · 9.00x (2.60-9.00) |"
+    head = "the cost on\nuvloop divided\n## G\n| workload | ferroloop | uvloop | rloop | zuvloop |"
+    (row,) = results.read(f"{head}\n{line}\n").rows
+    assert (row.group, row.title, row.name) == ("G", "a (b)", "c")
+    assert row.cells["rloop"] == results.Cell("crash", None)
+    assert row.faster() == ["zuvloop"]
 
 
 def origin(name):
