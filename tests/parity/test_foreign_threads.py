@@ -6,14 +6,14 @@ process, hang a thread or lose a callback of `call_soon_threadsafe()`.
 
 import pytest
 
-from ..support.programs import run_program
+from ..support.programs import Program
 
 PROGRAM = r"""
 import collections, inspect, random, socket, sys, warnings
 warnings.simplefilter("ignore")
 sys.setswitchinterval(1e-5)
 sys.unraisablehook = lambda unraisable: None
-SECONDS, THREADS = 2.5, 4
+SECONDS, CALLS, THREADS = 1, 5000, 4
 
 loop = new_event_loop()
 loop.set_exception_handler(lambda loop, context: None)
@@ -160,7 +160,7 @@ async def tasks():
 async def main():
     spare.setblocking(False)
     ends = loop.time() + SECONDS
-    while loop.time() < ends:
+    while loop.time() < ends or outcomes["returned"] < CALLS:
         for part in (tcp, udp, pipe, tasks):
             try:
                 await asyncio.wait_for(part(), 0.5)
@@ -183,7 +183,6 @@ running.start()
 for thread in threads:
     thread.start()
 running.join()
-assert outcomes["returned"] > 1000, outcomes
 print("ended", called == scheduled)
 os._exit(0)  # what the threads have made of the loop is not to be shut down in order
 """
@@ -192,6 +191,8 @@ os._exit(0)  # what the threads have made of the loop is not to be shut down in 
 @pytest.mark.only("ferroloop")  # asyncio may crash or hang
 @pytest.mark.mode("plain")
 def test_every_public_method(flavour):
-    status, out, errors = run_program(flavour, PROGRAM)
+    with Program(flavour, PROGRAM) as program:
+        # Most of the time the threads wait for each other, the longer the busier the machine is.
+        status, out, errors = program.finish(seconds=120)
     assert (status, out) == (0, "ended True\n"), errors
     assert "panic" not in errors, errors
