@@ -6,6 +6,7 @@ use pyo3::Borrowed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyInt};
 
 use super::EventLoop;
 use super::foreign_handle::{self, FOREIGN_HANDLE};
@@ -103,10 +104,11 @@ impl FastMethod for CallLater {
         if delay.is_none() {
             return Err(PyTypeError::new_err("delay must not be None"));
         }
-        let (deadline, when) = match delay.extract::<f64>() {
-            Ok(delay) if !slf.base().has_foreign_clock(py) => {
-                let deadline = clock::monotonic() + delay;
-                (deadline, When::Seconds(deadline))
+        let (deadline, when) = match seconds(&delay) {
+            Some(delay) if !slf.base().has_foreign_clock(py) => {
+                let now = clock::monotonic();
+                slf.base().note_time(py, now);
+                (now + delay, When::Seconds(now + delay))
             }
             _ => {
                 // asyncio accepts any number that can be added to a float.
@@ -117,6 +119,21 @@ impl FastMethod for CallLater {
         };
         schedule_at(slf.as_super(), deadline, when, callback, arguments)
     }
+}
+
+/// A delay as a float; `None` if it is not a number. The common types come first: the general way
+/// makes a float object of an int.
+#[inline]
+fn seconds(delay: &Bound<'_, PyAny>) -> Option<f64> {
+    if let Ok(delay) = delay.cast_exact::<PyFloat>() {
+        return Some(delay.value());
+    }
+    if let Ok(delay) = delay.cast_exact::<PyInt>() {
+        if let Ok(delay) = delay.extract::<i64>() {
+            return Some(delay as f64);
+        }
+    }
+    delay.extract().ok()
 }
 
 /// `call_at(when, callback, *args, context=None)`.

@@ -9,8 +9,8 @@
 //! - [`Slab`] stores values under keys that are never valid for another value (`slab.rs`).
 //! - [`AdaptiveSpin`] decides whether to poll for a moment before going to sleep
 //!   (`adaptive_spin.rs`); [`PollThrottle`] decides how often a busy loop polls (`poll_throttle.rs`).
-//! - [`Timers`] orders deadlines (`timers.rs`); [`clock`] reads the time against which they are
-//!   measured (`clock.rs`).
+//! - [`Timers`] orders deadlines (`timers.rs`, `timer_entry.rs`; `known_due.rs` tells whether the
+//!   clock must be read); [`clock`] reads the time against which they are measured (`clock.rs`).
 //!
 //! No function here drops a caller's value: what is removed is returned to the caller, since
 //! dropping it may run arbitrary code.
@@ -18,10 +18,12 @@
 
 mod adaptive_spin;
 pub mod clock;
+mod known_due;
 mod poll_throttle;
 mod poller;
 mod registrations;
 mod slab;
+mod timer_entry;
 mod timers;
 mod token;
 mod wake_signal;

@@ -10,7 +10,8 @@
 //! - Entries are moved out to the caller, never dropped here. Predicates must only read: they run
 //!   while the heap is borrowed.
 
-use std::cmp::Ordering;
+use super::known_due::KnownDue;
+use super::timer_entry::Entry;
 
 /// With at most this many cancelled entries, a [`Timers::purge`] is not worth it.
 const PURGE_MINIMUM: usize = 100;
@@ -27,27 +28,7 @@ pub struct Timers<T> {
     heap: Vec<Entry<T>>,
     next_sequence: u64,
     cancelled: usize,
-}
-
-#[derive(Debug)]
-struct Entry<T> {
-    deadline: f64,
-    sequence: u64,
-    item: T,
-}
-
-impl<T> Entry<T> {
-    /// By deadline, then in the order of scheduling.
-    #[inline]
-    fn order(&self, other: &Entry<T>) -> Ordering {
-        self.deadline.total_cmp(&other.deadline).then(self.sequence.cmp(&other.sequence))
-    }
-
-    /// Whether this entry comes out before `other`.
-    #[inline]
-    fn precedes(&self, other: &Entry<T>) -> bool {
-        self.order(other) == Ordering::Less
-    }
+    known: KnownDue,
 }
 
 impl<T> Default for Timers<T> {
@@ -59,7 +40,7 @@ impl<T> Default for Timers<T> {
 impl<T> Timers<T> {
     /// No timers; allocates nothing.
     pub const fn new() -> Self {
-        Timers { heap: Vec::new(), next_sequence: 0, cancelled: 0 }
+        Timers { heap: Vec::new(), next_sequence: 0, cancelled: 0, known: KnownDue::new() }
     }
 
     /// The number of entries, including cancelled ones.
@@ -88,6 +69,7 @@ impl<T> Timers<T> {
         let deadline = if deadline.is_nan() { f64::NEG_INFINITY } else { deadline + 0.0 };
         let sequence = self.next_sequence;
         self.next_sequence += 1;
+        self.known.note_deadline(deadline, self.heap.is_empty());
         self.heap.push(Entry { deadline, sequence, item });
         self.sift_up(self.heap.len() - 1);
     }
@@ -96,6 +78,19 @@ impl<T> Timers<T> {
     #[inline]
     pub fn next_deadline(&self) -> Option<f64> {
         self.heap.first().map(|entry| entry.deadline)
+    }
+
+    /// Notes that deadlines before `end_time` have passed.
+    #[inline]
+    pub fn note_passed(&mut self, end_time: f64) {
+        self.known.note_passed(end_time);
+    }
+
+    /// Whether there are entries and all of them are due by what [`Timers::note_passed`] has told,
+    /// so that the clock need not be read to know it.
+    #[inline]
+    pub fn are_known_due(&self) -> bool {
+        !self.heap.is_empty() && self.known.are_all_due()
     }
 
     /// Removes and returns the earliest item if its deadline is before `end_time`, which in asyncio
@@ -115,10 +110,15 @@ impl<T> Timers<T> {
     /// Removes and returns, in order, all items whose deadline is before `end_time`, if there are
     /// enough for this to be faster than one by one; otherwise returns none. Cancelled ones are
     /// subtracted from the count.
+    #[inline]
     pub fn take_due_in_bulk(&mut self, end_time: f64, is_cancelled: impl Fn(&T) -> bool) -> Vec<T> {
-        if !self.are_many_due(end_time) {
+        if self.heap.len() < BULK_MINIMUM || !self.are_many_due(end_time) {
             return Vec::new();
         }
+        self.take_sorted(end_time, is_cancelled)
+    }
+
+    fn take_sorted(&mut self, end_time: f64, is_cancelled: impl Fn(&T) -> bool) -> Vec<T> {
         let (mut due, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.heap).into_iter().partition(|e| e.deadline < end_time);
         self.heap = rest;

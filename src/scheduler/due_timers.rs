@@ -14,6 +14,19 @@ impl Scheduler {
         self.core.timers.with(py, |timers| timers.push(deadline, timer));
     }
 
+    /// Notes the time that the monotonic clock shows, in seconds: timers with a deadline before it
+    /// are due, without another reading of the clock.
+    #[inline]
+    pub fn note_time(&self, py: Python<'_>, now: f64) {
+        self.core.timers.with(py, |timers| timers.note_passed(now + clock::RESOLUTION));
+    }
+
+    /// Whether there are timers and all of them are known to be due.
+    #[inline]
+    pub(super) fn are_timers_known_due(&self, py: Python<'_>) -> bool {
+        self.core.timers.with(py, |timers| timers.are_known_due()) && !self.has_foreign_clock(py)
+    }
+
     /// Removes the timer of `object` if that is cheap, as it is for the last one in the heap;
     /// otherwise notes that it is cancelled. The caller drops the timer.
     #[inline]
@@ -59,14 +72,19 @@ pub(super) fn queue_due_timers<'py>(
     scheduler: &Bound<'py, Scheduler>,
     time: Option<u64>,
 ) -> PyOutcome<'py, ()> {
+    let py = scheduler.py();
     let this = scheduler.get();
-    if this.core.timers.with(scheduler.py(), |timers| timers.is_empty()) {
-        if time.is_none() && this.shared.metrics.wants_sample() {
-            sample_clock(this);
-        }
-        return Ok(());
+    let is_empty = this.core.timers.with(py, |timers| timers.is_empty());
+    if !is_empty && (time.is_some() || !this.are_timers_known_due(py)) {
+        return queue_timers(scheduler, time);
     }
-    queue_timers(scheduler, time)
+    if time.is_none() && this.shared.metrics.wants_sample() {
+        sample_clock(this);
+    }
+    if !is_empty {
+        queue_timers_until(py, this, f64::INFINITY);
+    }
+    Ok(())
 }
 
 /// Reads the clock for the metrics alone.
@@ -89,7 +107,13 @@ fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> Py
     } else {
         clock::seconds(time)
     };
-    let end_time = now + clock::RESOLUTION;
+    queue_timers_until(py, this, now + clock::RESOLUTION);
+    Ok(())
+}
+
+/// Moves the timers whose deadline is before `end_time`.
+#[inline]
+fn queue_timers_until(py: Python<'_>, this: &Scheduler, end_time: f64) {
     let is_cancelled = |timer: &Timer| timer.is_cancelled(py);
     let due = this.core.timers.with(py, |timers| timers.take_due_in_bulk(end_time, is_cancelled));
     due.into_iter().for_each(|timer| queue_timer(py, this, timer));
@@ -98,7 +122,6 @@ fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> Py
     {
         queue_timer(py, this, timer);
     }
-    Ok(())
 }
 
 #[inline(always)]

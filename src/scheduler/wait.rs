@@ -36,7 +36,7 @@ pub(super) fn wait<'py>(scheduler: &Bound<'py, Scheduler>) -> PyOutcome<'py, Opt
         return poll_or_sleep(scheduler, idle);
     }
     let mut time = None;
-    if idle {
+    if idle && !this.are_timers_known_due(py) {
         time = time_if_timer_is_due(py, this);
         if time.is_none() {
             return poll_or_sleep(scheduler, true);

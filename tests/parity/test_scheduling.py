@@ -284,6 +284,53 @@ def test_a_callback_may_cancel_the_next(loop):
     assert seen == ["first"]
 
 
+def test_a_timer_that_comes_due_beside_one_without_delay(loop):
+    seen = []
+
+    def schedule():
+        loop.call_later(0, call, "without delay")
+        loop.call_soon(seen.append, "soon")
+        time.sleep(0.05)
+
+    def call(name):
+        seen.append(name)
+        loop.call_soon(seen.append, f"after {name}")
+
+    loop.call_later(0.02, call, "with delay")
+    loop.call_soon(schedule)
+    drain(loop)
+    drain(loop)
+    assert seen == ["soon", "without delay", "with delay"]
+    drain(loop)
+    assert seen[3:] == ["after without delay", "after with delay"]
+
+
+def test_timers_without_delay_go_by_their_deadlines(loop):
+    seen = []
+    for delay in (0, 0.0, -0.0, False, -5, -1e9, -(10**30)):
+        loop.call_later(delay, seen.append, delay)
+    never = loop.call_later(10**30, seen.append, "never")
+    drain(loop)
+    assert seen[:3] == [-(10**30), -1e9, -5]
+    assert [*map(str, seen[3:])] == ["0", "0.0", "-0.0", "False"]
+    never.cancel()
+
+
+def test_a_clock_replaced_after_a_timer_without_delay(loop, monkeypatch):
+    seen = []
+    loop.call_later(0, seen.append, "first")
+    drain(loop)
+    now = 1.0
+    monkeypatch.setattr(loop, "time", lambda: now)
+    loop.call_at(2.0, seen.append, "second")
+    drain(loop)
+    drain(loop)
+    assert seen == ["first"]
+    now = 2.0
+    drain(loop)
+    assert seen == ["first", "second"]
+
+
 def test_cancelled_timers_release_their_arguments(loop):
     class Thing:
         pass
