@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel wheel-for wheels test-wheels demo docs bench ecosystem upstream lint lint-rust \
+.PHONY: help develop wheel wheel-for wheels test-wheels demo docs picture bench ecosystem upstream lint lint-rust \
 	lint-python msrv fuzz refused stress deny test test-314 test-315 test-all test-debug \
 	example-rust-function example-http-server example-plugin-host bench-embed bench-cluster loom \
 	loom-mutations memcheck test-asan test-asan-embed
@@ -84,6 +84,9 @@ docs: develop build/site-$(PY)/ready ## build the documentation site into build/
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --features embed
 	PYTHONPATH=python build/site-$(PY)/bin/python docs/site/build.py build/docs \
 		--rustdoc target/$(PY)/doc
+
+picture: develop ## draw what `top` shows, docs/top.svg; needs tmux
+	PYTHONPATH=$(CURDIR)/python $(EXE) docs/site/picture.py docs/top.svg
 
 CARGO = PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/$(PY) cargo
 

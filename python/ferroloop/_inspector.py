@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ._screen import by_number, labelled, lag_histogram, printable, table, terminal_width
+from ._screen import by_number, cut, labelled, lag_histogram, printable, table, terminal_width
 from .introspection import peer_of, runtime_directories, socket_name
 
 TIMEOUT = 10.0
@@ -204,9 +204,11 @@ def render_top(
     width: int | None = None,
 ) -> Iterator[str]:
     """The whole screen of `top`."""
+    program = printable(now["program"])
+    if width is not None:
+        program = cut(program, max(width - 64, 8))
     yield (
-        f"process {now['pid']}   {printable(now['program'])}   ferroloop {now['ferroloop']}   "
-        f"Python {now['python']}"
+        f"process {now['pid']}   {program}   ferroloop {now['ferroloop']}   Python {now['python']}"
     )
     earlier = {loop["id"]: loop["metrics"] for loop in before["loops"]}
     for loop in now["loops"]:
