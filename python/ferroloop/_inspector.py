@@ -205,11 +205,11 @@ def render_top(
 ) -> Iterator[str]:
     """The whole screen of `top`."""
     program = printable(now["program"])
+    versions = f"ferroloop {now['ferroloop']}   Python {now['python']}"
     if width is not None:
-        program = cut(program, max(width - 64, 8))
-    yield (
-        f"process {now['pid']}   {program}   ferroloop {now['ferroloop']}   Python {now['python']}"
-    )
+        others = f"process {now['pid']}      {versions}   q quits"
+        program = cut(program, max(width - len(others), 12))
+    yield f"process {now['pid']}   {program}   {versions}"
     earlier = {loop["id"]: loop["metrics"] for loop in before["loops"]}
     for loop in now["loops"]:
         yield ""
