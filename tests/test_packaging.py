@@ -8,13 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import ferroloop
 import pytest
 
-SOURCES = Path(__file__).parents[1] / "src"
+CHECKOUT = Path(__file__).parents[1]
+SOURCES = CHECKOUT / "src"
 SUFFIXES = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 PACKAGE = Path(ferroloop.__file__).parent
 
@@ -114,3 +116,19 @@ def test_a_clock_that_runs_faster():
         timeout=30,
     )
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_everything_names_the_version_of_the_manifest():
+    package = tomllib.loads((CHECKOUT / "Cargo.toml").read_text())["package"]
+    version = package["version"]
+    assert ferroloop.__version__ == version
+    for lock in (CHECKOUT / "Cargo.lock", CHECKOUT / "benches/cores/Cargo.lock"):
+        crates = tomllib.loads(lock.read_text())["package"]
+        assert [crate["version"] for crate in crates if crate["name"] == "ferroloop"] == [version]
+    changes = (CHECKOUT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## (.*)$", changes, re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(version)} - \d{{4}}-\d\d-\d\d", headings[1])
+    page = (CHECKOUT / "docs/EMBEDDING.md").read_text()
+    compatible = version.rpartition(".")[0]
+    assert f'ferroloop = {{ version = "{compatible}", features = ["embed"] }}' in page
