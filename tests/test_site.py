@@ -42,6 +42,13 @@ def test_staged_pages_have_their_links(tmp_path):
             assert target.startswith("http") or (page.parent / target).exists(), (page, target)
 
 
+def test_links_show_titles():
+    guide = build.with_titles(Path("docs/GUIDE.md"))
+    assert "[Coming from asyncio or uvloop](MIGRATING.md)" in guide
+    assert "[MIGRATING.md]" not in guide
+    assert "[Tests with pytest](#tests-with-pytest)" in guide
+
+
 def test_the_reference_has_everything_public():
     text = (SITE / "python.rst").read_text()
     documented = set(re.findall(r":: (ferroloop\.?[\w.]*)", text))

@@ -47,6 +47,8 @@ NAVIGATION = {
         "fuzz/README: Random input",
     ),
 }
+# A link whose text is the path of a page: the site shows the title instead.
+PATH_LINK = re.compile(r"\[[\w./-]+\.md\]\(([^)\s#]+\.md)([^)\s]*)\)")
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
 
 
@@ -67,6 +69,17 @@ def linked_files(page: Path) -> Iterator[Path]:
                 yield path.relative_to(ROOT)
 
 
+def with_titles(page: Path) -> str:
+    """The text of a page, with the titles of other pages in place of their paths."""
+
+    def titled(found: re.Match[str]) -> str:
+        target = ROOT / page.parent / found[1]
+        title = target.read_text().partition("\n")[0].removeprefix("# ")
+        return f"[{title}]({found[1]}{found[2]})"
+
+    return PATH_LINK.sub(titled, (ROOT / page).read_text())
+
+
 def contents() -> str:
     """The navigation as Sphinx reads it."""
     blocks = []
@@ -84,7 +97,10 @@ def stage(source: Path) -> None:
     for file in files:
         place = source / file
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / file, place)
+        if file.suffix == ".md":
+            place.write_text(with_titles(file))
+        else:
+            shutil.copyfile(ROOT / file, place)
     first = (source / "README.md").rename(source / "index.md")
     first.write_text(f"{first.read_text()}\n{contents()}")
     for page in SITE.glob("*.rst"):

@@ -4,6 +4,7 @@ At run time a native method has a docstring but no types; the stub has the types
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,5 +56,12 @@ def setup(app: Any) -> dict[str, bool]:
         # Python code has its types at run time.
         return None if hasattr(obj, "__code__") else signatures.get(name.removeprefix(PACKAGE))
 
+    def unquote_addresses(
+        app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+    ) -> None:
+        del app, what, name, obj, options
+        lines[:] = [re.sub(r"<(https?://[^>]+)>", r"\1", line) for line in lines]
+
     app.connect("autodoc-process-signature", process)
+    app.connect("autodoc-process-docstring", unquote_addresses)
     return {"parallel_read_safe": True}
