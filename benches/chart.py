@@ -169,7 +169,7 @@ def _bar(axis: _Axis, ratio: float, y: float, loop: str, height: int) -> str:
 
 
 def draw_bars(results: Results, names: tuple[str, ...], other: str = "asyncio") -> str:
-    """A few workloads: ferroloop and another loop as bars that begin at the baseline."""
+    """A few workloads: ferroloop and, if measured, another loop as bars from the baseline."""
     axis = _Axis(0.25, 16)
     by_name = {row.name: row for row in results.rows}
     body = _legend(results, ["ferroloop", results.baseline, other])
@@ -180,7 +180,7 @@ def draw_bars(results: Results, names: tuple[str, ...], other: str = "asyncio") 
         row = by_name[name]
         shapes.append(_text(MARGIN, y + 14, row.title, size=14))
         for loop, height, offset in (("ferroloop", 13, 20), (other, 7, 35)):
-            ratio = row.cells[loop].ratio
+            ratio = row.cells[loop].ratio if loop in row.cells else None
             if ratio is not None:
                 shapes.append(_bar(axis, ratio[0], y + offset, loop, height))
         ours = row.cells["ferroloop"].ratio

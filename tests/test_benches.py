@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from benches import chart, faulty, loops, rounds, store  # noqa: F401
+from benches import chart, faulty, loops, report, results, rounds, store  # noqa: F401
 from benches.contender import Conditions, Contender
 from benches.load_generator import Loadgen
 from benches.outcome import Outcome, Series
@@ -165,6 +165,35 @@ def test_ratios_pair_the_turns_of_a_round():
     assert ours.ratio(Outcome(value=2.0)) == 0.5
     assert ours.ratio(Outcome(failure="crash")) is None
     assert Outcome(value=0.0).ratio(theirs) is None
+
+
+def test_the_written_results_can_be_read_and_drawn(tmp_path):
+    series = Series("spawn")
+    for ours, theirs in ((500.0, 1000.0), (500.0, 1250.0), (500.0, 1500.0)):
+        series.add("ferroloop", Outcome(value=ours))
+        series.add("uvloop", Outcome(value=theirs))
+        series.add("rloop", Outcome(failure="crash", detail="SIGSEGV"))
+    names = ["ferroloop", "uvloop", "rloop"]
+    report.write(tmp_path, {"Python": "3.13.0 (cpython)"}, names, [series], "uvloop", "")
+    read = results.read((tmp_path / "RESULTS.md").read_text())
+    assert (read.baseline, read.loops, read.facts["Python"]) == (
+        "uvloop",
+        names,
+        "3.13.0 (cpython)",
+    )
+    (row,) = read.rows
+    assert (row.name, row.group) == ("spawn", WORKLOADS["spawn"].group.capitalize())
+    assert row.cells["ferroloop"] == results.Cell("500 ns", (2.5, 2.0, 3.0))
+    assert row.cells["rloop"] == results.Cell("crash", None)
+    drawn = (tmp_path / "results.svg").read_text()
+    assert drawn == chart.draw(read)
+    assert "ferroloop 2.50x" in drawn
+    assert chart.draw_bars(read, ("spawn",)).count("2.5x") == 1
+
+
+def test_labels_of_charts_are_not_cut_off():
+    for workload in WORKLOADS.values():
+        assert all(len(line) <= chart.LABEL for line in chart._lines_of(workload.title))
 
 
 def test_every_loop_has_a_name_a_colour_and_a_version():
