@@ -2,7 +2,8 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 
-.PHONY: help develop wheel wheel-for wheels test-wheels demo docs picture bench ecosystem upstream lint lint-rust \
+.PHONY: help develop wheel wheel-for wheels test-wheels check-dist release-check demo docs picture \
+	bench ecosystem upstream lint lint-rust \
 	lint-python msrv fuzz refused stress deny test test-314 test-315 test-all test-debug \
 	example-rust-function example-http-server example-plugin-host bench-embed bench-cluster loom \
 	loom-mutations memcheck test-asan test-asan-embed
@@ -58,11 +59,26 @@ wheels: build/maturin/bin/maturin ## build manylinux wheels for CPython 3.11 to 
 	rm -rf dist
 	build/maturin/bin/maturin sdist --out dist
 	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels \
-		build/maturin/bin/maturin build --release --zig --target $(TARGET) \
+		build/maturin/bin/maturin build --profile $(WHEEL_PROFILE) --zig --target $(TARGET) \
 		$(addprefix --interpreter python,3.11 3.12 3.13 3.14 3.15) --out dist
 
 test-wheels: ## install each wheel of dist, and the sdist, in a clean environment and run programs on it
 	$(EXE) tests/try_wheels.py dist
+
+build/release/ready: tests/requirements-release.txt
+	rm -rf build/release
+	$(EXE) -m venv build/release
+	build/release/bin/pip install --quiet --disable-pip-version-check -r tests/requirements-release.txt
+	touch $@
+
+check-dist: build/release/ready ## check names, metadata, platforms, SBOMs and contents of the files in dist
+	build/release/bin/python tests/check_dist.py dist
+
+# One after the other, also with --jobs.
+release-check: ## what must pass before a release: wheels, check-dist, test-wheels
+	$(MAKE) wheels
+	$(MAKE) check-dist
+	$(MAKE) test-wheels
 
 demo: wheel ## fetch thousands of pages with aiohttp on ferroloop and on asyncio, from a fresh venv
 	@echo "installing the wheel and aiohttp into build/demo"
