@@ -52,7 +52,7 @@ TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 wheel-for: build/maturin/bin/maturin ## build the manylinux wheel for CPython VERSION, which need not be installed
 	rm -rf build/wheels/py$(VERSION)
 	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels-py$(VERSION) \
-		build/maturin/bin/maturin build --quiet --profile $(WHEEL_PROFILE) --zig --target $(TARGET) \
+		build/maturin/bin/maturin build $(QUIET) --profile $(WHEEL_PROFILE) --zig --target $(TARGET) \
 		--interpreter python$(VERSION) --out build/wheels/py$(VERSION)
 
 wheels: build/maturin/bin/maturin ## build manylinux wheels for CPython 3.11 to 3.15, and the sdist, into dist
@@ -91,13 +91,13 @@ demo: wheel ## fetch thousands of pages with aiohttp on ferroloop and on asyncio
 build/site-$(PY)/ready: docs/site/requirements.txt
 	rm -rf build/site-$(PY)
 	$(EXE) -m venv build/site-$(PY)
-	build/site-$(PY)/bin/pip install --quiet --disable-pip-version-check -r docs/site/requirements.txt
+	build/site-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check -r docs/site/requirements.txt
 	touch $@
 
 # rustdoc does not remove the pages that another run with other options has made.
 docs: develop build/site-$(PY)/ready ## build the documentation site into build/docs/html; needs Python 3.12
 	rm -rf target/$(PY)/doc
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --features embed
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(QUIET) --no-deps --features embed
 	PYTHONPATH=python build/site-$(PY)/bin/python docs/site/build.py build/docs \
 		--rustdoc target/$(PY)/doc
 
@@ -120,16 +120,16 @@ example-plugin-host: ## run a Rust program that restarts and shuts down a plug-i
 
 bench: wheel ## compare with the other event loops; ARGS="--only tasks" for a part
 	test -x build/bench-$(PY)/bin/python || $(EXE) -m venv build/bench-$(PY)
-	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check -r benches/requirements.txt
-	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+	build/bench-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check -r benches/requirements.txt
+	build/bench-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check --force-reinstall \
 		--no-deps $(WHEELS)/*.whl
 	build/bench-$(PY)/bin/python -m benches $(if $(ARGS),$(ARGS),--results benches)
 
 ecosystem: wheel ## run real programs on ferroloop and asyncio; ARGS="--only 'uvicorn*'" for a part
 	test -x build/ecosystem-$(PY)/bin/python || $(EXE) -m venv build/ecosystem-$(PY)
-	build/ecosystem-$(PY)/bin/pip install --quiet --disable-pip-version-check \
+	build/ecosystem-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check \
 		-r tests/ecosystem/requirements.txt
-	build/ecosystem-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+	build/ecosystem-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check --force-reinstall \
 		--no-deps $(WHEELS)/*.whl
 	build/ecosystem-$(PY)/bin/python -m tests.ecosystem $(ARGS)
 
@@ -138,7 +138,7 @@ upstream: wheel ## run the test suites of seven other projects on both loops; AR
 
 bench-embed: wheel ## measure round trips to Rust futures, on the loop and on Tokio
 	test -x build/bench-$(PY)/bin/python || $(EXE) -m venv build/bench-$(PY)
-	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+	build/bench-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check --force-reinstall \
 		--no-deps $(WHEELS)/*.whl
 	cd benches/embed && PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=../../target/$(PY) cargo build --release
 	mkdir -p build/benches/$(PY)
@@ -147,20 +147,20 @@ bench-embed: wheel ## measure round trips to Rust futures, on the loop and on To
 
 bench-cluster: wheel ## measure a Dask cluster on each loop: scheduler, workers and client; ARGS="--rounds 1"
 	test -x build/bench-$(PY)/bin/python || $(EXE) -m venv build/bench-$(PY)
-	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check \
+	build/bench-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check \
 		-r benches/requirements.txt -r benches/cluster/requirements.txt
-	build/bench-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+	build/bench-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check --force-reinstall \
 		--no-deps $(WHEELS)/*.whl
 	build/bench-$(PY)/bin/python -m benches.cluster $(ARGS)
 
 build/lint-$(PY)/ready: tests/requirements.txt
 	rm -rf build/lint-$(PY)
 	$(EXE) -m venv build/lint-$(PY)
-	build/lint-$(PY)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	build/lint-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
 build/tools/bin/%:
-	CARGO_TARGET_DIR=target/tools cargo install --quiet --locked --root build/tools $*
+	CARGO_TARGET_DIR=target/tools cargo install $(QUIET) --locked --root build/tools $*
 
 # Crates that are no part of ferroloop's package. Those with the oldest PyO3 are not checked: what is
 # in them is also in others, or is kept as it was.
@@ -269,8 +269,8 @@ STRESS_SECONDS ?= 120
 
 stress: wheel ## open thousands of connections of each kind for STRESS_SECONDS, then check for leaks; ARGS="--kind tls --connections 500"
 	test -x build/stress-$(PY)/bin/python || $(EXE) -m venv build/stress-$(PY)
-	build/stress-$(PY)/bin/pip install --quiet --disable-pip-version-check trustme
-	build/stress-$(PY)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+	build/stress-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check trustme
+	build/stress-$(PY)/bin/pip install $(QUIET) --disable-pip-version-check --force-reinstall \
 		--no-deps $(WHEELS)/*.whl
 	build/stress-$(PY)/bin/python -m tests.stress --seconds $(STRESS_SECONDS) --seed $(SEED) $(ARGS)
 
@@ -286,11 +286,11 @@ RELEASE_WARNINGS = PYTHONWARNINGS=ignore::ResourceWarning,ignore::ImportWarning,
 test-debug: build/maturin/bin/maturin ## run the tests with debug assertions on a debug build of CPython; ARGS="-k cancel" for a part
 	rm -rf build/test-debug build/wheels/debug
 	$(DEBUG_PYTHON) -m venv build/test-debug
-	build/test-debug/bin/pip install --quiet --disable-pip-version-check -r tests/requirements-debug.txt
+	build/test-debug/bin/pip install $(QUIET) --disable-pip-version-check -r tests/requirements-debug.txt
 	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/debug-python \
-		build/maturin/bin/maturin build --quiet --profile checked \
+		build/maturin/bin/maturin build $(QUIET) --profile checked \
 		--interpreter build/test-debug/bin/python --out build/wheels/debug
-	build/test-debug/bin/pip install --quiet --disable-pip-version-check build/wheels/debug/*.whl
+	build/test-debug/bin/pip install $(QUIET) --disable-pip-version-check build/wheels/debug/*.whl
 	$(RELEASE_WARNINGS) build/test-debug/bin/python -m pytest -p no:cacheprovider $(ARGS)
 
 test: ## build and run all tests on the oldest and the newest CPython present; ARGS="--only pytest"
