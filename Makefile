@@ -32,7 +32,12 @@ QUIET := $(shell test -t 2 || echo --quiet)
 build/maturin/bin/maturin:
 	@echo "installing the build tool maturin into build/maturin"
 	$(EXE) -m venv build/maturin
+	build/maturin/bin/pip install $(QUIET) --disable-pip-version-check 'maturin>=1.9.4,<2'
+
+# A hundred megabytes, for wheels that run on systems older than this one.
+build/maturin/zig: build/maturin/bin/maturin
 	build/maturin/bin/pip install $(QUIET) --disable-pip-version-check 'maturin[zig]>=1.9.4,<2'
+	touch $@
 
 # `quick` builds without link-time optimisation, which takes minutes.
 WHEEL_PROFILE ?= release
@@ -49,13 +54,13 @@ wheel: build/maturin/bin/maturin ## build the release wheel for PYTHON into buil
 VERSION ?= 3.15
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 
-wheel-for: build/maturin/bin/maturin ## build the manylinux wheel for CPython VERSION, which need not be installed
+wheel-for: build/maturin/zig ## build the manylinux wheel for CPython VERSION, which need not be installed
 	rm -rf build/wheels/py$(VERSION)
 	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels-py$(VERSION) \
 		build/maturin/bin/maturin build $(QUIET) --profile $(WHEEL_PROFILE) --zig --target $(TARGET) \
 		--interpreter python$(VERSION) --out build/wheels/py$(VERSION)
 
-wheels: build/maturin/bin/maturin ## build manylinux wheels for CPython 3.11 to 3.15, and the sdist, into dist
+wheels: build/maturin/zig ## build manylinux wheels for CPython 3.11 to 3.15, and the sdist, into dist
 	rm -rf dist
 	build/maturin/bin/maturin sdist --out dist
 	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels \

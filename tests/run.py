@@ -312,7 +312,9 @@ def main() -> int:
             raise SystemExit(f"not in a root: {sorted(unfit)}")
     run = Run(args.side_by_side, args.loops_in_roots)
     try:
-        run.step("the tool that builds wheels", "make", "build/maturin/bin/maturin", needed=True)
+        # The wheel for a root is linked against an older system's libraries, which needs Zig.
+        tool = "zig" if any(target.root for target in targets) else "bin/maturin"
+        run.step("the tool that builds wheels", "make", f"build/maturin/{tool}", needed=True)
         if not args.only or "pytest" in args.only:
             # Before a test in a root looks for them.
             modules = (sys.executable, "tests/extension_modules.py")
