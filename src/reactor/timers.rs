@@ -107,18 +107,9 @@ impl<T> Timers<T> {
         Some(due)
     }
 
-    /// Removes and returns, in order, all items whose deadline is before `end_time`, if there are
-    /// enough for this to be faster than one by one; otherwise returns none. Cancelled ones are
-    /// subtracted from the count.
-    #[inline]
+    /// Removes and returns, in order, all items whose deadline is before `end_time`: faster than one
+    /// by one if [`Timers::are_many_due`]. Cancelled ones are subtracted from the count.
     pub fn take_due_in_bulk(&mut self, end_time: f64, is_cancelled: impl Fn(&T) -> bool) -> Vec<T> {
-        if self.heap.len() < BULK_MINIMUM || !self.are_many_due(end_time) {
-            return Vec::new();
-        }
-        self.take_sorted(end_time, is_cancelled)
-    }
-
-    fn take_sorted(&mut self, end_time: f64, is_cancelled: impl Fn(&T) -> bool) -> Vec<T> {
         let (mut due, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.heap).into_iter().partition(|e| e.deadline < end_time);
         self.heap = rest;
@@ -131,10 +122,16 @@ impl<T> Timers<T> {
         due
     }
 
+    /// Whether so many entries are due that they are to be taken in bulk.
+    #[inline]
+    pub fn are_many_due(&self, end_time: f64) -> bool {
+        self.heap.len() >= BULK_MINIMUM && self.has_many_due_entries(end_time)
+    }
+
     /// Whether enough entries are due. Due entries form a tree at the root of the heap.
-    fn are_many_due(&self, end_time: f64) -> bool {
+    fn has_many_due_entries(&self, end_time: f64) -> bool {
         let enough = (self.heap.len() / BULK_SHARE).max(BULK_MINIMUM);
-        if self.heap.len() < enough || self.heap[0].deadline >= end_time {
+        if self.heap[0].deadline >= end_time {
             return false;
         }
         let mut found = 0;
@@ -220,7 +217,9 @@ impl<T> Timers<T> {
             return None;
         }
         let head = self.heap.swap_remove(0);
-        self.sift_down(0);
+        if self.heap.len() > 1 {
+            self.sift_down(0);
+        }
         Some(head.item)
     }
 
@@ -408,15 +407,13 @@ mod tests {
 
     /// Returns how many were removed.
     fn check_bulk(timers: &mut Timers<Rc<Counted>>, model: &mut Model, end_time: u64) -> usize {
-        let due = timers.take_due_in_bulk(end_time as f64, is_cancelled);
+        let end = end_time as f64;
         let later = model.split_off(&(end_time, 0));
         let expected = std::mem::replace(model, later);
-        if due.is_empty() {
-            assert!(expected.len() < BULK_MINIMUM.max(timers.len() / BULK_SHARE));
-            model.extend(expected);
-        } else {
-            assert!(due.iter().map(|item| item.id).eq(expected.keys().map(|key| key.1)));
-        }
+        let enough = BULK_MINIMUM.max(timers.len() / BULK_SHARE);
+        assert_eq!(timers.are_many_due(end), expected.len() >= enough);
+        let due = timers.take_due_in_bulk(end, is_cancelled);
+        assert!(due.iter().map(|item| item.id).eq(expected.keys().map(|key| key.1)));
         due.len()
     }
 

@@ -114,14 +114,20 @@ fn queue_timers<'py>(scheduler: &Bound<'py, Scheduler>, time: Option<u64>) -> Py
 /// Moves the timers whose deadline is before `end_time`.
 #[inline]
 fn queue_timers_until(py: Python<'_>, this: &Scheduler, end_time: f64) {
+    let timers = &this.core.timers;
+    if timers.with(py, |timers| timers.are_many_due(end_time)) {
+        queue_in_bulk(py, this, end_time);
+    }
+    let is_cancelled = |timer: &Timer| timer.is_cancelled(py);
+    while let Some(timer) = timers.with(py, |timers| timers.pop_due(end_time, is_cancelled)) {
+        queue_timer(py, this, timer);
+    }
+}
+
+fn queue_in_bulk(py: Python<'_>, this: &Scheduler, end_time: f64) {
     let is_cancelled = |timer: &Timer| timer.is_cancelled(py);
     let due = this.core.timers.with(py, |timers| timers.take_due_in_bulk(end_time, is_cancelled));
     due.into_iter().for_each(|timer| queue_timer(py, this, timer));
-    while let Some(timer) =
-        this.core.timers.with(py, |timers| timers.pop_due(end_time, is_cancelled))
-    {
-        queue_timer(py, this, timer);
-    }
 }
 
 #[inline(always)]
