@@ -20,7 +20,8 @@ from ferroloop import _ferroloop
 from benches import headlines, results
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benches" / "README.md"])
+OTHER_PAGES = [ROOT / "benches" / "README.md", ROOT / "compat" / "README.md"]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *OTHER_PAGES])
 TESTS = ROOT / "tests"
 EVERY_PAGE = [*PAGES, *TESTS.glob("*.md"), *TESTS.glob("*/*.md"), *ROOT.glob("fuzz/*.md")]
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.M | re.S)

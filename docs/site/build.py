@@ -26,8 +26,8 @@ NAVIGATION = {
     "Use": ("docs/GUIDE", "docs/MIGRATING", "docs/COMPATIBILITY", "docs/ECOSYSTEM"),
     "Deploy": ("docs/SERVERS", "docs/CORES"),
     "Operate": ("docs/DIAGNOSTICS", "docs/TUNING"),
-    "Reference": ("python", "docs/FREE-THREADING: Free threading"),
-    "From Rust": ("docs/EMBEDDING", "rust", "compat/README: Instead of pyo3-async-runtimes"),
+    "Reference": ("docs/site/python", "docs/FREE-THREADING: Free threading"),
+    "From Rust": ("docs/EMBEDDING", "docs/site/rust", "compat/README: Instead of pyo3-async-runtimes"),
     "Benchmarks": (
         "benches/RESULTS: Results on CPython 3.13",
         "benches/cpython-3.14/RESULTS: Results on CPython 3.14",
@@ -56,7 +56,7 @@ def pages() -> list[Path]:
     """The Markdown files of the navigation, and the first page, relative to the repository."""
     entries = [entry for section in NAVIGATION.values() for entry in section]
     names = [entry.partition(":")[0] for entry in entries]
-    found = [Path(f"{name}.md") for name in names if not (SITE / f"{name}.rst").exists()]
+    found = [Path(f"{name}.md") for name in names if not (ROOT / f"{name}.rst").exists()]
     return [Path("README.md"), *found]
 
 
@@ -93,7 +93,8 @@ def contents() -> str:
 def stage(source: Path) -> None:
     """Copy everything that the site is made of to `source`."""
     shutil.rmtree(source, ignore_errors=True)
-    files = {*pages(), *(file for page in pages() for file in linked_files(page))}
+    files = {*pages(), *(page.relative_to(ROOT) for page in SITE.glob("*.rst"))}
+    files |= {file for page in pages() for file in linked_files(page)}
     for file in files:
         place = source / file
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -103,8 +104,6 @@ def stage(source: Path) -> None:
             shutil.copyfile(ROOT / file, place)
     first = (source / "README.md").rename(source / "index.md")
     first.write_text(f"{first.read_text()}\n{contents()}")
-    for page in SITE.glob("*.rst"):
-        shutil.copyfile(page, source / page.name)
 
 
 class _Links(HTMLParser):
