@@ -3,10 +3,10 @@ PYTHON ?= python3
 SHELL := /bin/bash
 
 .PHONY: help develop wheel wheel-for wheels test-wheels check-dist release-check demo docs picture \
-	bench ecosystem upstream lint lint-rust \
-	lint-python msrv fuzz refused stress deny test test-314 test-315 test-all test-debug \
-	example-rust-function example-http-server example-plugin-host bench-embed bench-cluster loom \
-	loom-mutations memcheck test-asan test-asan-embed
+	bench ecosystem upstream lint lint-rust lint-free-threading lint-python msrv fuzz refused stress \
+	deny test test-314 test-315 test-all test-debug bench-embed bench-cluster \
+	example-rust-function example-http-server example-plugin-host loom loom-mutations memcheck \
+	test-asan test-asan-embed
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -172,7 +172,7 @@ build/tools/bin/%:
 OTHER_CRATES = compat examples/rust_function tests/rust/extension tests/rust/ported benches/embed \
 	benches/cores
 
-lint: lint-rust lint-python msrv ## check format, lints and types of the Rust and the Python code
+lint: lint-rust lint-free-threading lint-python msrv ## check format, lints and types of the Rust and the Python code
 
 lint-rust:
 	$(EXE) tests/check_layers.py --heads --sizes
@@ -186,6 +186,13 @@ lint-rust:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --all-features --document-private-items
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --all-features \
 		--manifest-path compat/Cargo.toml
+
+# PyO3 needs the version of a free-threaded interpreter, but not the interpreter. Tests are not linted:
+# they are the same.
+lint-free-threading:
+	PYO3_NO_PYTHON=1 PYO3_CROSS_PYTHON_VERSION=3.14t RUSTFLAGS="--cfg unfinished_free_threading" \
+		CARGO_TARGET_DIR=target/free-threading cargo clippy --quiet --locked --all-features -- \
+		-D warnings
 
 lint-python: build/lint-$(PY)/ready
 	build/lint-$(PY)/bin/ruff check .
