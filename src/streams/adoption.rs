@@ -24,11 +24,23 @@ struct NativeClasses {
 static CLASSES: PyOnceLock<NativeClasses> = PyOnceLock::new();
 
 /// Sets the classes of what is adopted from now on. A second call does nothing.
+///
+/// Without a GIL nothing is adopted: CPython pauses all threads while an object gets another class, so
+/// each new connection would stop every loop of the process.
 pub(super) fn set_classes(reader: &Bound<'_, PyType>, writer: &Bound<'_, PyType>) {
+    if cfg!(Py_GIL_DISABLED) {
+        return;
+    }
     let classes =
         NativeClasses { reader: reader.clone().unbind(), writer: writer.clone().unbind() };
     // An error means that they are set.
     CLASSES.set(reader.py(), classes).unwrap_or_default();
+}
+
+/// Whether readers and writers are adopted.
+#[inline]
+pub(super) fn adopts(py: Python<'_>) -> bool {
+    cfg!(not(Py_GIL_DISABLED)) && CLASSES.get(py).is_some()
 }
 
 /// The attributes that an `asyncio.StreamReader` has in its `__dict__` and that are properties of an
@@ -150,8 +162,11 @@ impl ClientConnected {
     #[inline]
     fn substitute<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Self>>> {
         let py = protocol.py();
+        if !adopts(py) {
+            return Ok(None);
+        }
         let Some(originals) = Originals::get(py) else { return Ok(None) };
-        if !protocol.get_type().is(&originals.protocol.class) || CLASSES.get(py).is_none() {
+        if !protocol.get_type().is(&originals.protocol.class) {
             return Ok(None);
         }
         Self::substitute_in_server(protocol)

@@ -7,6 +7,9 @@
 //! unusual (an exception, the end of the stream, a limit, a replaced method, debug mode) is left to
 //! asyncio's own coroutine, which finds the reader's state through properties of the subclass.
 //!
+//! Builds without a GIL adopt nothing, and asyncio's Python code does the work: giving an object
+//! another class pauses all threads there.
+//!
 //! * `state.rs`: the state of a reader; `contents.rs`: the bytes that it holds;
 //! * `originals.rs`: asyncio's classes and methods, and whether a program has replaced one;
 //! * `adoption.rs`: makes readers and writers native;
