@@ -219,7 +219,7 @@ impl Future {
 
     /// Return the event loop of the future.
     fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.event_loop(py)
+        self.event_loop_for_any_thread(py)
     }
 
     fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, FutureIterator>> {

@@ -31,7 +31,7 @@ pub use methods::{
 use phase::PublishedPhase;
 
 use crate::ffi::call;
-use crate::ffi::entries::entered;
+use crate::ffi::entries;
 use crate::ffi::objects::cell::{AttachedCell, Traverse};
 use crate::ffi::objects::freelist::{FreeList, Recycled};
 use crate::ffi::objects::kept_memory::kept_memory;
@@ -140,7 +140,12 @@ impl Owned for Future {
     }
 }
 
-entered!(Future);
+impl entries::Entered for Future {
+    // `asyncio.all_tasks()` of another thread calls it for each task.
+    const WITHOUT_SECTION: &'static [&'static std::ffi::CStr] = &[c"get_loop"];
+
+    entries::own_entries!();
+}
 
 impl Future {
     /// The loop in whose section its cells are used; `None` before `__init__`.
@@ -222,9 +227,7 @@ impl Future {
     /// # Errors
     /// RuntimeError before `__init__`.
     pub fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.event_loop.get_bound(py).ok_or_else(|| {
-            pyo3::exceptions::PyRuntimeError::new_err("Future object is not initialized.")
-        })
+        self.event_loop.get_bound(py).ok_or_else(phase::not_initialised)
     }
 
     /// The loop's scheduler, if it is a loop of this crate.

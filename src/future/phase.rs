@@ -4,6 +4,7 @@
 #[cfg(Py_GIL_DISABLED)]
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::{Future, Outcome};
@@ -37,8 +38,22 @@ impl PublishedPhase {
     }
 }
 
+/// The error of a future without a loop.
+#[cold]
+pub(super) fn not_initialised() -> PyErr {
+    PyRuntimeError::new_err("Future object is not initialized.")
+}
+
 /// What any thread may call, in the section of the loop or outside.
 impl Future {
+    /// As [`Future::event_loop`].
+    ///
+    /// # Errors
+    /// RuntimeError before `__init__`.
+    pub fn event_loop_for_any_thread<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.owning_loop(py).map(|owner| owner.to_owned()).ok_or_else(not_initialised)
+    }
+
     /// The loop's scheduler, if it is a loop of this crate. Uses no cell: for any thread.
     #[inline(always)]
     pub fn owning_scheduler<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Scheduler>> {
