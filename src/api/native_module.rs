@@ -117,8 +117,10 @@ pub mod _ferroloop {
             ("the counter of tasks", ffi::layout::task_number::is_shared()),
             #[cfg(Py_3_14)]
             ("the running task", ffi::layout::running_task::is_known()),
-            #[cfg(Py_3_14)]
+            #[cfg(all(Py_3_14, not(Py_GIL_DISABLED)))]
             ("the lists of tasks", Task::is_in_lists_of_asyncio()),
+            #[cfg(Py_GIL_DISABLED)]
+            ("the innermost critical section", ffi::layout::critical_section::is_known()),
         ]
     }
 
@@ -148,6 +150,11 @@ pub mod _ferroloop {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         ffi::interpreter::claim(py)?;
+        #[cfg(Py_GIL_DISABLED)]
+        {
+            ffi::section_waiters::install(py)?;
+            ffi::layout::critical_section::probe_layout(py)?;
+        }
         ffi::layout::context::probe_layout(py)?;
         #[cfg(Py_3_14)]
         ffi::layout::running_task::probe_layout(py)?;

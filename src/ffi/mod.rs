@@ -12,7 +12,8 @@
 //!   interpreters;
 //! * `call.rs`, `coroutine.rs`, `exception.rs`, `signals.rs`: calls of Python code;
 //! * `panic.rs`: panics that must not unwind into C;
-//! * `section.rs`, `entries/`: the section of a loop, and how classes enter it;
+//! * `section.rs`, `section_waiters.rs`, `entries/`: the section of a loop, threads that wait for it,
+//!   and how classes enter it;
 //! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
 //! * `method.rs`, `bound_callback.rs`, `keyword.rs`, `fast_path.rs`, `function_like.rs`,
 //!   `guard.rs`: methods of native classes; `ssl_class.rs`: methods of the classes of `_ssl`;
@@ -43,6 +44,8 @@ pub mod objects;
 pub mod panic;
 pub mod python_class;
 pub mod section;
+#[cfg(Py_GIL_DISABLED)]
+pub mod section_waiters;
 #[cfg(Py_3_13)]
 pub mod signals;
 pub mod ssl_class;

@@ -13,7 +13,14 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+#[cfg(Py_GIL_DISABLED)]
+use pyo3::sync::critical_section::with_critical_section;
 use pyo3::{Borrowed, PyClass};
+
+#[cfg(Py_GIL_DISABLED)]
+use crate::ffi::layout::critical_section::{self, Place};
+#[cfg(Py_GIL_DISABLED)]
+use crate::ffi::section_waiters::Waiting;
 
 #[cfg(debug_assertions)]
 thread_local! {
@@ -110,11 +117,60 @@ impl Drop for Home {
 pub fn enter<T, R>(event_loop: &Bound<'_, T>, body: impl FnOnce() -> R) -> R {
     let _counted = Counted::new();
     #[cfg(Py_GIL_DISABLED)]
-    return pyo3::sync::critical_section::with_critical_section(event_loop.as_any(), body);
+    return enter_object(event_loop.as_any(), body);
     #[cfg(not(Py_GIL_DISABLED))]
     {
         let _ = event_loop;
         body()
+    }
+}
+
+/// Calls `body` in the critical section of `object`, which may be the thread's innermost one already.
+#[cfg(Py_GIL_DISABLED)]
+#[inline(always)]
+fn enter_object<R>(object: &Bound<'_, PyAny>, body: impl FnOnce() -> R) -> R {
+    let place = critical_section::place(object);
+    if place == Place::InIt {
+        return body();
+    }
+    let waiting =
+        if mutex_bits(object) & LOCKED == 0 { None } else { begin_waiting(object, place) };
+    with_critical_section(object, || {
+        drop(waiting);
+        body()
+    })
+}
+
+/// Prepares for entering a section that a thread has: this one or another one.
+#[cfg(Py_GIL_DISABLED)]
+#[cold]
+fn begin_waiting(object: &Bound<'_, PyAny>, place: Place) -> Option<Waiting> {
+    match place {
+        // If it is this thread, in an outer section, it would wait for itself until CPython suspends
+        // all its sections: this suspends them at once.
+        Place::InAnother => object.py().detach(|| {}),
+        // It may be this thread.
+        Place::Unknown => return None,
+        Place::InIt | Place::Outside => {}
+    }
+    (mutex_bits(object) & LOCKED != 0).then(Waiting::begin)
+}
+
+/// Set in a mutex of CPython while it is locked.
+#[cfg(Py_GIL_DISABLED)]
+const LOCKED: u8 = 1;
+/// Set in a mutex of CPython while threads wait for it.
+#[cfg(Py_GIL_DISABLED)]
+const HAS_WAITERS: u8 = 2;
+
+/// The state of the mutex of an object.
+#[cfg(Py_GIL_DISABLED)]
+#[inline(always)]
+fn mutex_bits<T>(object: &Bound<'_, T>) -> u8 {
+    // SAFETY: a live object; its mutex is read as an atomic.
+    unsafe {
+        let mutex = &raw const (*object.as_ptr()).ob_mutex;
+        (*mutex.cast::<AtomicU8>()).load(Ordering::Relaxed)
     }
 }
 
@@ -153,7 +209,7 @@ pub fn unshared<R>(body: impl FnOnce() -> R) -> R {
 #[inline(always)]
 pub fn with_locked<T, R>(object: &Bound<'_, T>, body: impl FnOnce() -> R) -> R {
     #[cfg(Py_GIL_DISABLED)]
-    return pyo3::sync::critical_section::with_critical_section(object.as_any(), body);
+    return with_critical_section(object.as_any(), body);
     #[cfg(not(Py_GIL_DISABLED))]
     {
         let _ = object;
@@ -173,14 +229,7 @@ pub fn attach_unshared<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
 pub fn let_others_in<T>(event_loop: &Bound<'_, T>) {
     #[cfg(Py_GIL_DISABLED)]
     {
-        /// Set in a mutex of CPython while threads wait for it.
-        const HAS_WAITERS: u8 = 2;
-        // SAFETY: a live object; its mutex is read as an atomic.
-        let bits = unsafe {
-            let mutex = &raw const (*event_loop.as_ptr()).ob_mutex;
-            (*mutex.cast::<AtomicU8>()).load(Ordering::Relaxed)
-        };
-        if bits & HAS_WAITERS != 0 {
+        if mutex_bits(event_loop) & HAS_WAITERS != 0 {
             event_loop.py().detach(|| {});
         }
     }

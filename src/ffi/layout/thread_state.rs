@@ -3,7 +3,8 @@
 //!
 //! Their offsets are found by experiment when the module is initialised; a word that is not found
 //! is not used. Each file that needs a word makes the experiment and has the number of words to
-//! search, which differs between releases: `context.rs` and `running_task.rs`.
+//! search, which differs between releases: `context.rs`, `running_task.rs` and
+//! `critical_section.rs`.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -13,13 +14,23 @@ use pyo3::prelude::*;
 /// # Safety
 /// A thread state of the running interpreter must have at least `words` words.
 pub unsafe fn words_referring_to(object: &Bound<'_, PyAny>, words: usize) -> Vec<bool> {
+    // SAFETY: attached; guaranteed by the caller.
+    unsafe { words_equal_to(object.as_ptr() as usize, words) }
+}
+
+/// For each of the first `words` words of this thread's state, whether it is `value`.
+///
+/// # Safety
+/// The thread must be attached, and a thread state of the running interpreter must have at least
+/// `words` words.
+pub unsafe fn words_equal_to(value: usize, words: usize) -> Vec<bool> {
     // SAFETY: attached; the caller guarantees that the words are part of the thread state, which
     // CPython zeroes when it creates it.
     let words = unsafe {
         let thread = ffi::PyThreadState_Get().cast::<usize>();
         std::slice::from_raw_parts(thread, words)
     };
-    words.iter().map(|&word| word == object.as_ptr() as usize).collect()
+    words.iter().map(|&word| word == value).collect()
 }
 
 /// The byte offset of the only word that referred to the first object and then to the second.
