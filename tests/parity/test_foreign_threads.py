@@ -6,7 +6,7 @@ process, hang a thread or lose a callback of `call_soon_threadsafe()`.
 
 import pytest
 
-from ..support.programs import Program
+from ..support.programs import Program, run_program
 
 PROGRAM = r"""
 import collections, inspect, random, socket, sys, warnings
@@ -196,3 +196,44 @@ def test_every_public_method(flavour):
         status, out, errors = program.finish(seconds=120)
     assert (status, out) == (0, "ended True\n"), errors
     assert "panic" not in errors, errors
+
+
+@pytest.mark.only("ferroloop")  # without a GIL, asyncio waits for the step of a task
+@pytest.mark.mode("plain")
+def test_while_a_callback_computes(flavour):
+    """The callback ends when another thread has looked at all that is the loop's."""
+    source = """
+    loop = new_event_loop()
+    computing = threading.Event()
+    answered = False
+    seen = []
+
+    async def main():
+        task, future = asyncio.current_task(), loop.create_future()
+        handle, timer = loop.call_soon(int), loop.call_later(100, int)
+        threading.Thread(target=look, args=(task, future, handle, timer)).start()
+        computing.set()
+        while not answered:
+            pass
+        timer.cancel()
+
+    def look(task, future, handle, timer):
+        global answered
+        computing.wait()
+        for each in (loop, task, future, handle, timer):
+            seen.append(type(each).__name__ in repr(each))
+        seen.append((loop.is_running(), loop.is_closed(), loop.get_debug(), task.done()))
+        seen.append((task.get_name(), future.cancelled(), handle.cancelled(), timer.when() > 0))
+        seen.append(task in asyncio.all_tasks(loop))
+        seen.append(future.cancel())
+        loop.metrics() if hasattr(loop, "metrics") else None
+        answered = True
+
+    loop.run_until_complete(main())
+    loop.close()
+    print(*seen, sep="\\n")
+    """
+    expected = [True, True, True, True, True]
+    expected += [(True, False, False, False), ("Task-1", False, False, True), True, True]
+    lines = "".join(f"{each}\n" for each in expected)
+    assert run_program(flavour, source) == (0, lines, "")

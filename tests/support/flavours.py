@@ -2,6 +2,8 @@
 
 import asyncio
 import importlib
+import sys
+import sysconfig
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import ModuleType
@@ -25,6 +27,13 @@ class Flavour:
     @property
     def module(self) -> ModuleType:
         return importlib.import_module(self.name)
+
+    @property
+    def initializes_once(self) -> bool:
+        """Whether a future whose `__init__` has run refuses another one: from 3.15 on, and without
+        a GIL, where its loop must not change."""
+        without_gil = self.name == "ferroloop" and sysconfig.get_config_var("Py_GIL_DISABLED")
+        return sys.version_info >= (3, 15) or bool(without_gil)
 
     @property
     def Future(self) -> type[asyncio.Future]:
