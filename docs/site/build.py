@@ -27,7 +27,7 @@ NAVIGATION = {
     "Deploy": ("docs/SERVERS", "docs/CORES"),
     "Operate": ("docs/DIAGNOSTICS", "docs/TUNING"),
     "Reference": ("docs/site/python", "docs/FREE-THREADING: Free threading"),
-    "From Rust": ("docs/EMBEDDING", "docs/site/rust", "compat/README: Instead of pyo3-async-runtimes"),
+    "From Rust": ("docs/EMBEDDING", "docs/site/rust", "compat/README: pyo3-async-runtimes"),
     "Benchmarks": (
         "benches/RESULTS: Results on CPython 3.13",
         "benches/cpython-3.14/RESULTS: Results on CPython 3.14",
