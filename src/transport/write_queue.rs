@@ -165,11 +165,23 @@ pub fn send_or_push<'py>(
         }
         return Ok(sent.map(|sent| sent == content.len()));
     }
-    buffer::with_bytes(data, |content| {
-        let sent = send(content)?;
-        queue.with(py, |queue| queue.push_copy(&content[sent..]));
-        Ok(sent == content.len())
-    })
+    buffer::with_bytes(data, |content| send_slice_or_push(queue, py, content, send))
+}
+
+/// As [`send_or_push`], for bytes that must be copied.
+#[inline(always)]
+pub fn send_slice_or_push(
+    queue: &AttachedRefCell<WriteQueue>,
+    py: Python<'_>,
+    content: &[u8],
+    send: impl FnOnce(&[u8]) -> io::Result<usize>,
+) -> io::Result<bool> {
+    let sent = match send(content) {
+        Err(error) if is_not_ready(&error) => 0,
+        other => other?,
+    };
+    queue.with(py, |queue| queue.push_copy(&content[sent..]));
+    Ok(sent == content.len())
 }
 
 /// Passes the head of the queue to `send`. It is not an error if the descriptor is not ready.

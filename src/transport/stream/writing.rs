@@ -68,10 +68,22 @@ impl StreamTransport {
     #[inline]
     pub fn write<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
         let py = slf.py();
+        let base = slf.base();
+        let callback = Self::callback(base, py);
+        let decided = base.writing.with(py, |side| side.write(callback));
+        Self::write_as(slf, data, decided)
+    }
+
+    #[inline]
+    fn write_as<'py>(
+        slf: &Bound<'py, Self>,
+        data: &Bound<'py, PyAny>,
+        decided: Write,
+    ) -> PyOutcome<'py, ()> {
+        let py = slf.py();
         let transport = slf.as_super();
         let base = transport.get();
-        let callback = Self::callback(base, py);
-        let queued = match base.writing.with(py, |side| side.write(callback)) {
+        let queued = match decided {
             Write::Send => return Self::send_now(slf, data),
             Write::Late(late) => return Transport::warn_of_late_write(py, late),
             Write::Hold(limit) => Self::push(slf, data).map(|()| Some(limit)),
@@ -91,25 +103,35 @@ impl StreamTransport {
     #[inline]
     fn send_now<'py>(slf: &Bound<'py, Self>, data: &Bound<'py, PyAny>) -> PyOutcome<'py, ()> {
         let py = slf.py();
-        let this = slf.get();
-        let transport = slf.as_super();
-        let base = transport.get();
+        let base = slf.base();
         let fd = base.descriptor(py);
-        let sent = write_queue::send_or_push(&this.queue, data, |content| {
+        let sent = write_queue::send_or_push(&slf.get().queue, data, |content| {
             base.count_sent(py, socket::send(fd, content))
         });
         match sent {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => {
+            Ok(sent) => Self::after_sending(slf, sent),
+            Err(raised) => Transport::fatal_error(slf.as_super(), raised, WRITE_FAILED),
+        }
+    }
+
+    /// Called with whether all of a write was sent.
+    #[inline]
+    fn after_sending<'py>(slf: &Bound<'py, Self>, sent: io::Result<bool>) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        let this = slf.get();
+        let transport = slf.as_super();
+        match sent {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let base = transport.get();
                 base.writing.with(py, |side| side.wait(this.queued(py)));
                 Transport::run_commands(transport)
             }
-            Ok(Err(error)) => Transport::fatal_error(
+            Err(error) => Transport::fatal_error(
                 transport,
                 Raised::of(py, os_error(py, &error)),
                 WRITE_FAILED,
             ),
-            Err(raised) => Transport::fatal_error(transport, raised, WRITE_FAILED),
         }
     }
 
@@ -133,6 +155,24 @@ impl StreamTransport {
     ) -> PyOutcome<'py, ()> {
         slf.get().check_writable(slf, "write").or_raise(slf.py())?;
         Self::write(slf, data)
+    }
+
+    /// As [`StreamTransport::write_checked`], for bytes that are copied where they cannot be sent
+    /// at once.
+    pub fn write_slice<'py>(slf: &Bound<'py, Self>, data: &[u8]) -> PyOutcome<'py, ()> {
+        let py = slf.py();
+        slf.get().check_writable(slf, "write").or_raise(py)?;
+        let base = slf.base();
+        let callback = Self::callback(base, py);
+        let decided = base.writing.with(py, |side| side.write(callback));
+        if decided != Write::Send {
+            return Self::write_as(slf, PyBytes::new(py, data).as_any(), decided);
+        }
+        let fd = base.descriptor(py);
+        let sent = write_queue::send_slice_or_push(&slf.get().queue, py, data, |content| {
+            base.count_sent(py, socket::send(fd, content))
+        });
+        Self::after_sending(slf, sent)
     }
 
     /// Sends several chunks with a vectored call.
