@@ -39,7 +39,8 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if "flavour" in metafunc.fixturenames:
         names = metafunc.config.getoption("--loops").split(",")
-        metafunc.parametrize("flavour", flavours(names), ids=str, indirect=True)
+        tls = metafunc.module.__name__.rpartition(".")[2].startswith("test_tls")
+        metafunc.parametrize("flavour", flavours(names, tls=tls), ids=str, indirect=True)
 
 
 def pytest_collection_modifyitems(items):
@@ -121,8 +122,10 @@ def log(leak_check) -> LogCatcher:
 
 
 @pytest.fixture
-def flavour(request) -> Flavour:
+def flavour(request, monkeypatch) -> Flavour:
     """The loop implementation and its mode."""
+    if request.param.tls_by_objects:
+        monkeypatch.setenv("FERROLOOP_TLS", "objects")
     return request.param
 
 

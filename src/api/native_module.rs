@@ -111,10 +111,11 @@ pub mod _ferroloop {
     /// Return what the probed offsets lead to in the interpreter's memory, and whether each offset
     /// was found. Without one the native code takes a slower path.
     #[pyfunction]
-    fn probed_offsets() -> Vec<(&'static str, bool)> {
+    fn probed_offsets(py: Python<'_>) -> Vec<(&'static str, bool)> {
         vec![
             ("the current context", ffi::layout::context::is_comparable()),
             ("the counter of tasks", ffi::layout::task_number::is_shared()),
+            ("the SSL of a connection", ffi::layout::ssl_socket::is_known(py)),
             #[cfg(Py_3_14)]
             ("the running task", ffi::layout::running_task::is_known()),
             #[cfg(all(Py_3_14, not(Py_GIL_DISABLED)))]

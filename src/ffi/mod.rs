@@ -17,6 +17,7 @@
 //! * `attribute.rs`, `buffer.rs`: attributes and memory of objects;
 //! * `method.rs`, `bound_callback.rs`, `keyword.rs`, `fast_path.rs`, `function_like.rs`,
 //!   `guard.rs`: methods of native classes; `ssl_class.rs`: methods of the classes of `_ssl`;
+//!   `openssl/`: the functions below them;
 //!   `python_class.rs`: methods in C of Python classes;
 //! * `c_api.rs`: C functions for other extension modules;
 //! * `objects/`: memory, slots and registries of objects;
@@ -41,6 +42,7 @@ pub mod keyword;
 pub mod layout;
 pub mod method;
 pub mod objects;
+pub mod openssl;
 pub mod panic;
 pub mod python_class;
 pub mod section;

@@ -77,6 +77,7 @@ impl TlsProtocol {
         cancel_timer(py, &this.handshake_timer)?;
         this.set_phase(py, Phase::Wrapped);
         this.session.forget_count(py).or_raise(py)?;
+        this.session.open_directly(py);
         let object = this.session.object(py);
         // An exception fails the handshake: Python may be unable to decode the certificate, or an
         // overridden method may reject it.

@@ -5,16 +5,16 @@
 //! `_SSLProtocolTransport`, with the same states and names. `ssl.SSLContext` decides everything
 //! about TLS.
 //!
-//! * `session.rs`: the SSL object and its memory BIOs; `records.rs`: counts whole records;
-//!   `modules.rs`: names of `ssl`;
+//! * `session.rs`: the SSL object and its memory BIOs; `direct.rs`: OpenSSL without them;
+//!   `records.rs`: counts whole records; `modules.rs`: names of `ssl`;
 //! * `handshake.rs`, `shutdown.rs`: the beginning and the end of the connection, each with its
 //!   timeout;
 //! * `reading.rs` decrypts and delivers, `writing.rs` encrypts and sends, `backlog.rs` keeps what
 //!   has to wait; `flow_control.rs`: water marks;
 //! * `protocol_methods.rs`, `transport.rs`: the Python methods of the protocol and the transport.
 //!
-//! Ciphertext is copied from the receive buffer, which all connections share, into the BIO. Records
-//! are decrypted into another shared buffer, from which the protocol gets one bytes object for all
+//! Ciphertext is read from the receive buffer, which all connections share. Records are decrypted
+//! into another shared buffer, from which the protocol gets one bytes object for all
 //! data of a turn; a large amount is decrypted into the bytes object directly. An idle connection
 //! owns no buffer but OpenSSL's.
 //!
@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod backlog;
+mod direct;
 mod flow_control;
 mod handshake;
 mod modules;
@@ -40,7 +41,7 @@ use pyo3::exceptions::{PyException, PyOSError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 
 use backlog::{Backlog, PendingCiphertext};
 use flow_control::WaterMarks;
@@ -305,6 +306,16 @@ impl TlsProtocol {
             return section::enter_of(stream, || StreamTransport::write_checked(stream, data));
         }
         crate::ffi::call::call_method(&underlying, intern!(py, "write"), [data]).map(drop)
+    }
+
+    /// Passes ciphertext in memory of ours to the underlying transport.
+    fn send_slice_to_underlying<'py>(&self, py: Python<'py>, data: &[u8]) -> PyOutcome<'py, ()> {
+        let Some(underlying) = self.underlying.get_bound(py) else { return Ok(()) };
+        if let Ok(stream) = underlying.cast_exact::<StreamTransport>() {
+            return section::enter_of(stream, || StreamTransport::write_slice(stream, data));
+        }
+        let data = PyBytes::new(py, data);
+        crate::ffi::call::call_method(&underlying, intern!(py, "write"), [data.as_any()]).map(drop)
     }
 
     /// Calls a method of the underlying transport, if there is one.

@@ -238,6 +238,12 @@ impl TlsProtocol {
         self.session.object(py)
     }
 
+    /// Whether OpenSSL's own functions may be used, for tests.
+    #[getter(_uses_openssl_directly)]
+    fn uses_openssl_directly(&self) -> bool {
+        self.session.direct().is_open()
+    }
+
     #[getter(_incoming)]
     fn incoming_py<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.session.incoming(py)

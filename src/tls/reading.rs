@@ -8,7 +8,7 @@ use super::session::{RECORD_SIZE, Read};
 use super::{AppState, Phase, TlsProtocol};
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::shared_buffer::{BufferLease, CAPACITY};
-use crate::ffi::{buffer, call};
+use crate::ffi::{buffer, call, openssl};
 use crate::interop::imports;
 use crate::streams::Feed;
 use crate::transport::NativeProtocol;
@@ -153,16 +153,14 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         loop {
-            let plaintext = match &input {
-                // Plaintext is shorter than its ciphertext, and room for less than a record is not
-                // used. For a smaller amount copying is cheaper than shrinking a large object.
-                Some(Input { next, end, .. }) if end - next >= LARGE_INPUT => {
-                    BufferLease::of_new_bytes(py, (end - next + 2 * RECORD_SIZE).min(CAPACITY))?
-                }
-                _ => BufferLease::new(py)?,
-            };
+            let plaintext = Self::buffer_for(py, input.as_deref())?;
             let mut filled = 0;
             let stopped = loop {
+                if let Some(stopped) =
+                    this.decrypt_directly(py, &mut input, &plaintext, &mut filled)?
+                {
+                    break stopped;
+                }
                 match this.decrypt(py, &plaintext, &mut filled) {
                     Stopped::Drained => {}
                     other => break other,
@@ -203,6 +201,44 @@ impl TlsProtocol {
                 return Ok(());
             }
         }
+    }
+
+    /// A buffer for the plaintext of the input.
+    #[inline]
+    fn buffer_for<'py>(
+        py: Python<'py>,
+        input: Option<&Input<'_, 'py>>,
+    ) -> PyOutcome<'py, BufferLease<'py>> {
+        match input {
+            // Plaintext is shorter than its ciphertext, and room for less than a record is not
+            // used. For a smaller amount copying is cheaper than shrinking a large object.
+            Some(Input { next, end, .. }) if end - next >= LARGE_INPUT => {
+                BufferLease::of_new_bytes(py, (end - next + 2 * RECORD_SIZE).min(CAPACITY))
+            }
+            _ => BufferLease::new(py),
+        }
+    }
+
+    /// Decrypts the input by OpenSSL's own functions, if that is possible now. Returns `None` if
+    /// the SSL object is to be asked.
+    #[inline]
+    fn decrypt_directly<'py>(
+        &self,
+        py: Python<'py>,
+        input: &mut Option<&mut Input<'_, 'py>>,
+        plaintext: &BufferLease<'py>,
+        filled: &mut usize,
+    ) -> PyOutcome<'py, Option<Stopped<'py>>> {
+        let Some(Input { lease, next, end }) = input.as_deref_mut().filter(|i| i.next < i.end)
+        else {
+            return Ok(None);
+        };
+        let stopped = self.session.decrypt(py, lease, next, *end, (plaintext, filled))?;
+        Ok(match stopped {
+            Some(openssl::Stopped::Drained) => Some(Stopped::Drained),
+            Some(openssl::Stopped::Full) => Some(Stopped::Full),
+            Some(openssl::Stopped::Other) | None => None,
+        })
     }
 
     /// Decrypts whole records into `lease`, from `filled` on.

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyString};
 
+use super::direct::Direct;
 use super::modules;
 use super::records::Records;
 use crate::ffi::attribute::{class_has, has_method};
@@ -18,6 +19,7 @@ use crate::ffi::call;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::ffi::objects::shared_buffer::BufferLease;
+use crate::ffi::openssl::Stopped;
 use crate::ffi::ssl_class::{self, SslClass};
 
 /// The maximum size of a record's plaintext, in bytes.
@@ -32,6 +34,7 @@ pub struct Session {
     incoming: Py<PyAny>,
     outgoing: Py<PyAny>,
     records: AttachedRefCell<Records>,
+    direct: Direct,
 }
 
 /// The result of a read.
@@ -73,6 +76,7 @@ impl Session {
             incoming: incoming.unbind(),
             outgoing: outgoing.unbind(),
             records: AttachedRefCell::default(),
+            direct: Direct::default(),
         })
     }
 
@@ -132,9 +136,59 @@ impl Session {
         self.incoming.bind(py).getattr(intern!(py, "pending"))?.extract()
     }
 
-    /// The number of bytes of ciphertext in the outgoing BIO.
+    /// The number of bytes of ciphertext to be sent.
     pub fn outgoing_size(&self, py: Python<'_>) -> PyResult<usize> {
-        self.outgoing.bind(py).getattr(intern!(py, "pending"))?.extract()
+        let waiting: usize = self.outgoing.bind(py).getattr(intern!(py, "pending"))?.extract()?;
+        Ok(waiting + self.direct.size(py))
+    }
+
+    /// Called when the handshake is complete: from then on OpenSSL's own functions may be used.
+    pub fn open_directly(&self, py: Python<'_>) {
+        if let Some(inner) = &self.inner {
+            let (incoming, outgoing) = (self.incoming.bind(py), self.outgoing.bind(py));
+            self.direct.open(inner.bind(py), incoming, outgoing);
+        }
+    }
+
+    /// OpenSSL's own functions.
+    #[inline]
+    pub fn direct(&self) -> &Direct {
+        &self.direct
+    }
+
+    /// Decrypts the bytes from `next` to `end` of a shared buffer into `target`, from `filled` on,
+    /// without the object. Does nothing, and returns `None`, if that is not possible now. Where the
+    /// object must decide, what is left of the input is in its BIO.
+    #[inline]
+    pub fn decrypt<'py>(
+        &self,
+        py: Python<'py>,
+        input: &BufferLease<'py>,
+        next: &mut usize,
+        end: usize,
+        (target, filled): (&BufferLease<'py>, &mut usize),
+    ) -> PyOutcome<'py, Option<Stopped>> {
+        let Some(decrypted) = self.direct.decrypt(py, input, *next..end, (target, *filled))? else {
+            return Ok(None);
+        };
+        *filled += decrypted.written;
+        let taken = *next + decrypted.taken;
+        let mut kept = decrypted.stopped != Stopped::Other;
+        input.with(*next..end, |bytes| {
+            // Nothing may call Python before the object is asked: the error queue must not change.
+            let left = &bytes[decrypted.taken..];
+            kept = kept || left.is_empty() || self.direct.keep(py, left);
+            let counted = if kept && decrypted.stopped == Stopped::Other { end } else { taken };
+            self.records.with(py, |records| {
+                records.feed(&bytes[..counted - *next]);
+                match decrypted.stopped {
+                    Stopped::Drained => records.note_drained(),
+                    Stopped::Full | Stopped::Other => records.forget_count(true),
+                }
+            });
+            *next = counted;
+        })?;
+        Ok(Some(decrypted.stopped))
     }
 
     /// Stops counting records, since other code has written to the BIO.
@@ -261,6 +315,12 @@ impl Session {
         }
     }
 
+    /// Whether the outgoing BIO may have ciphertext.
+    #[inline]
+    pub fn may_have_outgoing(&self, py: Python<'_>) -> bool {
+        self.direct.may_have_outgoing(py)
+    }
+
     /// Removes all ciphertext from the outgoing BIO and returns it.
     pub fn take_outgoing<'py>(&self, py: Python<'py>) -> PyOutcome<'py, Bound<'py, PyBytes>> {
         let data = ssl_class::read(SslClass::memory_bio(py), self.outgoing.bind(py), [])?;
@@ -272,7 +332,8 @@ impl Session {
         visit.call(&self.object)?;
         visit.call(&self.inner)?;
         visit.call(&self.incoming)?;
-        visit.call(&self.outgoing)
+        visit.call(&self.outgoing)?;
+        self.direct.traverse(visit)
     }
 }
 

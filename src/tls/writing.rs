@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::backlog::{self, Backlog, FirstPiece, PendingCiphertext};
+use super::direct::Direct;
 use super::session::RECORD_SIZE;
 use super::{Phase, TlsProtocol, is_ordinary};
 use crate::ffi::exception::{OrRaise, PyOutcome};
@@ -148,8 +149,12 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         Self::send_exclusively(slf, || {
-            let written = this.session.write(data, direct);
+            let open = !this.status.inspect(py, |status| status.writing_paused);
+            let encrypted = direct && open && this.encrypt_directly(py, data, ..)? > 0;
+            let written =
+                if encrypted { Ok(Some(usize::MAX)) } else { this.session.write(data, direct) };
             match &written {
+                Ok(Some(usize::MAX)) => {}
                 Ok(Some(count)) => {
                     let length = match data.cast_exact::<PyBytes>() {
                         Ok(bytes) => Some(bytes.as_bytes().len()),
@@ -161,7 +166,6 @@ impl TlsProtocol {
                 }
                 Ok(None) | Err(_) => backlog::prepend(&this.backlog, data, 0)?,
             }
-            let open = !this.status.inspect(py, |status| status.writing_paused);
             match written {
                 Ok(Some(0) | None) => this.flush_ciphertext(py, open),
                 Ok(Some(_)) => {
@@ -263,6 +267,12 @@ impl TlsProtocol {
             return Ok((remaining, self.session.write(&piece, false)?));
         }
         if remaining >= RECORD_SIZE || is_last || !open {
+            if open {
+                let count = self.encrypt_directly(py, data, start..start + remaining.min(BURST))?;
+                if count > 0 {
+                    return Ok((remaining, Some(count)));
+                }
+            }
             let given = remaining.min(RECORD_SIZE);
             let part = if start == 0 && given == remaining {
                 data.clone()
@@ -277,7 +287,35 @@ impl TlsProtocol {
         let given = lease.with(0..RECORD_SIZE, |room| {
             self.backlog.with(py, |backlog| backlog.copy_into(py, room))
         })?;
+        let count = match self.has_older_ciphertext(py) {
+            true => 0,
+            false => lease.with(0..given, |bytes| self.session.direct().encrypt(py, bytes))?,
+        };
+        if count > 0 {
+            return Ok((given, Some(count)));
+        }
         Ok((given, self.session.write(lease.view(0..given), true)?))
+    }
+
+    /// Encrypts `part` of `data`, which has at least one byte, by OpenSSL's own functions. Returns
+    /// the number of bytes: 0 if the SSL object is to be asked.
+    #[inline]
+    fn encrypt_directly<'py>(
+        &self,
+        py: Python<'py>,
+        data: &Bound<'py, PyAny>,
+        part: impl std::slice::SliceIndex<[u8], Output = [u8]>,
+    ) -> PyOutcome<'py, usize> {
+        if self.has_older_ciphertext(py) {
+            return Ok(0);
+        }
+        buffer::with_bytes(data, |bytes| self.session.direct().encrypt(py, &bytes[part]))
+    }
+
+    /// Whether ciphertext waits that is older than what OpenSSL's own functions make.
+    #[inline]
+    fn has_older_ciphertext(&self, py: Python<'_>) -> bool {
+        self.pending_ciphertext.with(py, |pending_ciphertext| pending_ciphertext.len() > 0)
     }
 
     /// Whether the underlying transport is a [`StreamTransport`].
@@ -298,7 +336,12 @@ impl TlsProtocol {
 
     /// Passes the ciphertext to the underlying transport if that is `open`; keeps it otherwise.
     fn flush_ciphertext<'py>(&self, py: Python<'py>, open: bool) -> PyOutcome<'py, ()> {
+        let ciphertext = self.session.direct().take(py);
         if !open {
+            if !ciphertext.is_empty() {
+                let piece = PyBytes::new(py, &ciphertext);
+                self.pending_ciphertext.with(py, |pending| pending.push(&piece));
+            }
             // A foreign transport gets it in one piece.
             if self.is_over_stream_transport(py)
                 && self.session.outgoing_size(py).or_raise(py)? >= BURST
@@ -316,6 +359,14 @@ impl TlsProtocol {
             if !self.is_underlying_lost(py) {
                 self.send_to_underlying(piece.as_any())?;
             }
+        }
+        if !ciphertext.is_empty() {
+            let sent = self.send_slice_to_underlying(py, &ciphertext);
+            Direct::reuse(py, ciphertext);
+            sent?;
+        }
+        if !self.session.may_have_outgoing(py) {
+            return Ok(());
         }
         let data = self.session.take_outgoing(py)?;
         if data.as_bytes().is_empty() { Ok(()) } else { self.send_to_underlying(data.as_any()) }
@@ -360,6 +411,7 @@ impl TlsProtocol {
         let dropped = (
             self.backlog.with(py, std::mem::take::<Backlog>),
             self.pending_ciphertext.with(py, std::mem::take::<PendingCiphertext>),
+            self.session.direct().take(py),
         );
         drop(dropped);
         let outgoing = self.session.outgoing(py);

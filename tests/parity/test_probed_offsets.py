@@ -8,7 +8,7 @@ import sysconfig
 
 from ferroloop import _ferroloop
 
-EXPECTED = ["the current context", "the counter of tasks"]
+EXPECTED = ["the current context", "the counter of tasks", "the SSL of a connection"]
 if sys.version_info >= (3, 14):
     EXPECTED += ["the running task"]
     if sysconfig.get_config_var("Py_GIL_DISABLED"):

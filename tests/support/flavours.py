@@ -16,9 +16,12 @@ class Flavour:
 
     name: str
     debug: bool
+    #: TLS by the methods of the SSL object alone, as where OpenSSL's functions are not found
+    tls_by_objects: bool = False
 
     def __str__(self) -> str:
-        return self.name + ("-debug" if self.debug else "")
+        name = self.name + ("-tls-objects" if self.tls_by_objects else "")
+        return name + ("-debug" if self.debug else "")
 
     @property
     def is_asyncio(self) -> bool:
@@ -75,6 +78,10 @@ class Flavour:
             return runner.run(limited())
 
 
-def flavours(names: list[str]) -> list[Flavour]:
-    """Plain and debug flavours of the named implementations."""
-    return [Flavour(name, debug) for name in names for debug in (False, True)]
+def flavours(names: list[str], *, tls: bool = False) -> list[Flavour]:
+    """Plain and debug flavours of the named implementations; with `tls`, for tests of TLS, also
+    ferroloop's other way to OpenSSL."""
+    found = [Flavour(name, debug) for name in names for debug in (False, True)]
+    if tls and "ferroloop" in names:
+        found.append(Flavour("ferroloop", debug=False, tls_by_objects=True))
+    return found

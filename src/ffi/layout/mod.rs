@@ -13,7 +13,8 @@
 //! * `instruction.rs`: the instruction that the innermost frame executes;
 //! * `class_version.rs`: version tags of classes;
 //! * `c_future.rs`: attributes and methods of asyncio's C futures;
-//! * `socket.rs`: the descriptor of a socket object.
+//! * `socket.rs`: the descriptor of a socket object;
+//! * `ssl_socket.rs`: the `SSL*` of `_ssl`'s objects.
 
 pub mod c_future;
 pub mod class_version;
@@ -24,6 +25,7 @@ pub mod instruction;
 #[cfg(Py_3_14)]
 pub mod running_task;
 pub mod socket;
+pub mod ssl_socket;
 #[cfg(published_tasks)]
 pub mod task_list;
 pub mod task_number;

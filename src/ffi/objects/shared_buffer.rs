@@ -1,5 +1,5 @@
-//! Memory that the interpreter's C code reads and writes: a reusable buffer with the buffer
-//! protocol, of which one part at a time is visible.
+//! Memory that C code reads and writes: a reusable buffer with the buffer protocol, of which one
+//! part at a time is visible.
 //!
 //! All loops share a pool of buffers, so no connection owns one. A [`BufferLease`] is the only user
 //! of its buffer, also while the interpreter releases the GIL. If other code keeps a view (a
@@ -224,13 +224,33 @@ impl<'py> BufferLease<'py> {
         }))
     }
 
-    /// Lets `fill` write to the first `length` bytes; it returns how many it wrote.
-    ///
-    /// # Errors
-    /// As [`BufferLease::with`].
-    ///
-    /// # Panics
-    /// As [`BufferLease::with`]: not for new bytes.
+    /// Lets `fill` write to `target`, another buffer, from `start` on, what it makes of `part` of
+    /// this one. It returns how many bytes it wrote, and runs no Python code. Errors and panics are
+    /// those of [`BufferLease::with`].
+    pub(in crate::ffi) fn with_target(
+        &self,
+        part: Range<usize>,
+        (target, start): (&Self, usize),
+        fill: impl FnOnce(&[u8], &mut [MaybeUninit<u8>]) -> usize,
+    ) -> PyOutcome<'py, ()> {
+        assert!(!self.0.is(&target.0), "another buffer");
+        target.check_written(&(start..start));
+        target.check_no_views()?;
+        let room = target.capacity() - start;
+        let count = self.with(part, |input| {
+            // SAFETY: as in `with`; the bytes need not be initialised.
+            let memory = unsafe { (&mut *target.0.get().memory.get()).start().add(start).cast() };
+            // SAFETY: as above.
+            fill(input, unsafe { std::slice::from_raw_parts_mut(memory, room) })
+        })?;
+        assert!(count <= room, "more bytes written than fit");
+        // SAFETY: up to `start` it was written before, and the rest by `fill`, which is ours.
+        unsafe { target.assume_written(start + count) };
+        Ok(())
+    }
+
+    /// Lets `fill` write to the first `length` bytes; it returns how many it wrote. Errors and panics
+    /// are those of [`BufferLease::with`].
     pub fn fill(
         &self,
         length: usize,
@@ -245,13 +265,10 @@ impl<'py> BufferLease<'py> {
     }
 
     /// The first `length` bytes as a bytes object: a copy, unless the buffer was made by
-    /// [`BufferLease::of_new_bytes`].
+    /// [`BufferLease::of_new_bytes`]. Errors and panics are those of [`BufferLease::with`].
     ///
     /// # Errors
-    /// As [`BufferLease::with`], and MemoryError.
-    ///
-    /// # Panics
-    /// As [`BufferLease::with`].
+    /// Also MemoryError.
     pub fn into_bytes(self, length: usize) -> PyOutcome<'py, Bound<'py, PyBytes>> {
         if matches!(self.memory(), Memory::Own(_)) {
             return self.to_bytes(0..length);
@@ -363,7 +380,6 @@ mod tests {
 
     use super::*;
 
-    /// Panics on an exception.
     fn ok<T>(outcome: PyOutcome<'_, T>) -> T {
         outcome.unwrap_or_else(|raised| panic!("{}", PyErr::from(raised)))
     }

@@ -1,0 +1,318 @@
+"""TLS by OpenSSL's own functions: when they are used; errors are those of the SSL object."""
+
+import _ssl
+import asyncio
+import contextlib
+import ctypes
+import socket
+import ssl
+import threading
+
+import pytest
+
+from ..support import peers
+from ..support.certificates import HOST, client_context, server_context
+from ..support.protocols import Recorder
+from ..support.tls import Echo, Server, closed, nothing_left
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+def uses_openssl(transport):
+    return transport._ssl_protocol._uses_openssl_directly
+
+
+@pytest.mark.only("ferroloop")
+def test_openssl_is_used_where_it_is_asked_for(run, flavour):
+    async def main():
+        async with Server() as server:
+            transport, client = await server.connect()
+            assert uses_openssl(transport) is not flavour.tls_by_objects
+            transport.write(b"x" * 100_000)
+            await client.until(lambda: len(client.received) == 100_000)
+            transport.close()
+            await closed(client, *server.protocols)
+
+    run(main())
+
+
+@pytest.mark.only("ferroloop")
+def test_a_callback_for_messages_sees_all_of_them(run):
+    """Its exceptions are raised by the methods of the SSL object."""
+    seen = []
+
+    async def main():
+        context = client_context()
+        context._msg_callback = lambda *message: seen.append(message[1:4])
+        async with Server() as server:
+            transport, client = await server.connect(context)
+            assert not uses_openssl(transport)
+            before = len(seen)
+            transport.write(b"x")
+            await client.until(lambda: client.received == b"x")
+            directions = {direction for direction, *_ in seen[before:]}
+            assert directions == {"read", "write"}
+            transport.close()
+            await closed(client, *server.protocols)
+
+    run(main())
+
+
+@pytest.mark.only("ferroloop")
+def test_a_context_with_bios_of_its_own(run):
+    """The context connects other BIOs with those that it is given."""
+
+    class Piped(ssl.SSLContext):
+        def wrap_bio(self, incoming, outgoing, **options):
+            inner = ssl.MemoryBIO(), ssl.MemoryBIO()
+            sslobject = super().wrap_bio(*inner, **options)
+
+            def piped(method):
+                def call(*arguments):
+                    inner[0].write(incoming.read())
+                    try:
+                        return method(*arguments)
+                    finally:
+                        outgoing.write(inner[1].read())
+
+                return call
+
+            for name in ("do_handshake", "read", "write", "unwrap"):
+                setattr(sslobject, name, piped(getattr(sslobject, name)))
+            return sslobject
+
+    async def main():
+        context = Piped(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        async with Server() as server:
+            transport, client = await server.connect(context)
+            assert not uses_openssl(transport)
+            transport.write(b"x" * 40_000)
+            await client.until(lambda: len(client.received) == 40_000)
+            transport.close()
+            await closed(client, *server.protocols)
+
+    run(main())
+
+
+def serve_with_bios(context, function):
+    """For peers.listening(): a handshake, then `function(connection, sslobject, *bios)`."""
+
+    def serve(connection):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        sslobject = context.wrap_bio(incoming, outgoing, server_side=True)
+
+        def retry(method, *arguments):
+            while True:
+                try:
+                    answer = method(*arguments)
+                except ssl.SSLWantReadError:
+                    connection.sendall(outgoing.read())
+                    incoming.write(connection.recv(65536))
+                else:
+                    connection.sendall(outgoing.read())
+                    return answer
+
+        retry(sslobject.do_handshake)
+        assert retry(sslobject.read, 5) == b"hello"
+        function(connection, sslobject, incoming, outgoing)
+        with contextlib.suppress(ConnectionError):
+            peers.receive_all(connection)
+
+    return serve
+
+
+def flipped(record):
+    return record[:-1] + bytes([record[-1] ^ 1])
+
+
+def bad_record(connection, sslobject, incoming, outgoing):
+    sslobject.write(b"good")
+    good = outgoing.read()
+    sslobject.write(b"bad")
+    connection.sendall(good + flipped(outgoing.read()) + good)
+
+
+def bad_type(connection, sslobject, incoming, outgoing):
+    sslobject.write(b"good")
+    connection.sendall(outgoing.read() + b"\x63\x03\x03\x00\x05abcdef")
+
+
+def too_long(connection, sslobject, incoming, outgoing):
+    sslobject.write(b"good")
+    connection.sendall(outgoing.read() + b"\x17\x03\x03\xff\xff" + b"x" * 70_000)
+
+
+def alert(connection, sslobject, incoming, outgoing):
+    """The peer cannot decrypt a record, and tells so."""
+    sslobject.write(b"good")
+    incoming.write(b"\x17\x03\x03\x00\x40" + b"x" * 64)
+    with pytest.raises(ssl.SSLError, match=r"(?i)mac|decrypt"):
+        sslobject.read(1)
+    connection.sendall(outgoing.read())
+
+
+def closing(connection, sslobject, incoming, outgoing):
+    sslobject.write(b"good")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        sslobject.unwrap()
+    connection.sendall(outgoing.read() + b"more that nothing reads")
+
+
+def end(connection, sslobject, incoming, outgoing):
+    sslobject.write(b"good")
+    record = outgoing.read()
+    sslobject.write(b"truncated")
+    connection.sendall(record + outgoing.read()[:-3])
+    connection.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.only("ferroloop")
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+@pytest.mark.parametrize("what", [bad_record, bad_type, too_long, alert, closing, end])
+def test_errors_are_those_of_the_ssl_object(flavour, monkeypatch, what, version):
+    def outcome():
+        context = server_context(version=version)
+        reports = []
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, report: reports.append(report))
+            transport, client = await loop.create_connection(
+                Recorder, *address, ssl=client_context(), server_hostname=HOST
+            )
+            transport.write(b"hello")
+            reason = await client.done
+            await nothing_left()
+            return client.calls, bytes(client.received), reason
+
+        with peers.listening(serve_with_bios(context, what)) as address:
+            calls, received, reason = flavour.run(main())
+        exceptions = [reason, *(report.get("exception") for report in reports)]
+        return (
+            calls,
+            received,
+            [
+                error and (type(error), error.args, str(error), getattr(error, "reason", None))
+                for error in exceptions
+            ],
+            [report["message"] for report in reports],
+        )
+
+    found = outcome()
+    assert found[1] == b"good"
+    monkeypatch.setenv("FERROLOOP_TLS", "objects")
+    assert found == outcome()
+
+
+def test_the_ssl_object_may_be_used_while_data_is_delivered(run):
+    class Curious(Echo):
+        def data_received(self, data):
+            sslobject = self.transport.get_extra_info("ssl_object")
+            assert sslobject.pending() == 0
+            assert sslobject.cipher() == self.transport.get_extra_info("cipher")
+            with pytest.raises(ssl.SSLWantReadError):
+                sslobject.read(10)
+            super().data_received(data)
+
+    async def main():
+        async with Server(protocol=Curious) as server:
+            transport, client = await server.connect()
+            data = bytes(range(256)) * 1000
+            for start in range(0, len(data), 10_000):
+                transport.write(data[start : start + 10_000])
+                await asyncio.sleep(0)
+            await client.until(lambda: len(client.received) == len(data))
+            assert client.received == data
+            transport.close()
+            await closed(client, *server.protocols)
+
+    run(main())
+
+
+def test_what_the_program_writes_by_the_ssl_object_keeps_its_place(run):
+    """It waits in the BIO until the transport sends again, before what is written later."""
+
+    async def main():
+        async with Server() as server:
+            transport, client = await server.connect()
+            transport.write(b"one")
+            assert transport.get_extra_info("ssl_object").write(b"two") == 3
+            transport.write(b"three")
+            await client.until(lambda: client.received == b"onetwothree")
+            transport.close()
+            await closed(client, *server.protocols)
+
+    run(main())
+
+
+def test_another_thread_asks_the_ssl_object(run):
+    async def main():
+        async with Server() as server:
+            transport, client = await server.connect()
+            sslobject = transport.get_extra_info("ssl_object")
+            stop = threading.Event()
+            errors = []
+
+            def ask():
+                try:
+                    while not stop.is_set():
+                        sslobject.cipher()
+                        sslobject.version()
+                except BaseException as error:
+                    errors.append(error)
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            for _ in range(100):
+                transport.write(b"x" * 1000)
+                await asyncio.sleep(0.001)
+            await client.until(lambda: len(client.received) == 100_000)
+            stop.set()
+            thread.join()
+            assert errors == []
+            transport.close()
+            await closed(client, *server.protocols)
+
+    run(main())
+
+
+def update_keys(sslobject, *, both):
+    """The next write begins with KeyUpdate, which asks the peer for the same if `both`."""
+    functions = ctypes.CDLL(_ssl.__file__)
+    functions.SSL_key_update.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    connection = ctypes.c_void_p.from_address(id(sslobject._sslobj) + 3 * tuple.__itemsize__)
+    assert functions.SSL_key_update(connection, int(both)) == 1
+
+
+def test_the_peer_updates_its_keys(run):
+    """Of TLS 1.3. The answer to an update for both is a record that only reading causes."""
+    sizes = [1, 20_000, 100_000, 5, 70_000, 3]
+
+    def serve(connection, sslobject, incoming, outgoing):
+        for number, size in enumerate(sizes):
+            update_keys(sslobject, both=number % 2 == 1)
+            sslobject.write(b"x" * size)
+            connection.sendall(outgoing.read())
+            left = size
+            while left:
+                try:
+                    left -= len(sslobject.read(left))
+                except ssl.SSLWantReadError:
+                    incoming.write(connection.recv(65536))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            sslobject.unwrap()
+        connection.sendall(outgoing.read())
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport, client = await loop.create_connection(
+            Echo, *address, ssl=client_context(), server_hostname=HOST
+        )
+        transport.write(b"hello")
+        assert await client.done is None
+        assert len(client.received) == sum(sizes)
+
+    context = server_context(version=ssl.TLSVersion.TLSv1_3)
+    with peers.listening(serve_with_bios(context, serve)) as address:
+        run(main())
