@@ -24,7 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
 
 # What an sdist that can be built contains, besides the sources.
-NEEDED_TO_BUILD = ("Cargo.toml", "Cargo.lock", "build.rs", "pyproject.toml", "PKG-INFO")
+NEEDED_TO_BUILD = (
+    *("Cargo.toml", "Cargo.lock", ".cargo/config.toml", "build.rs"),
+    *("pyproject.toml", "PKG-INFO"),
+)
+# What it contains besides.
+DIRECTORIES = ("src", "include", "python", "docs")
+DOCUMENTS = ("LICENSE", "README.md")
 
 
 def version() -> str:
@@ -84,12 +90,15 @@ def materials(wheel: Path) -> Iterator[str]:
 
 
 def contents(sdist: Path) -> Iterator[str]:
-    """What the sdist lacks."""
+    """What the sdist lacks, and what it should not have."""
     with tarfile.open(sdist) as archive:
         found = {name.partition("/")[2] for name in archive.getnames()}
     sources = {f"src/{path.relative_to(ROOT / 'src')}" for path in (ROOT / "src").rglob("*.rs")}
     if missing := ({*NEEDED_TO_BUILD} | sources) - found:
         yield f"{sdist.name} lacks {sorted(missing)}"
+    known = {line.partition("/")[0] for line in (*NEEDED_TO_BUILD, *DIRECTORIES, *DOCUMENTS)}
+    if foreign := {name.partition("/")[0] for name in found} - known:
+        yield f"{sdist.name} contains {sorted(foreign)}"
 
 
 def tool(*command: str | Path) -> tuple[int, str]:

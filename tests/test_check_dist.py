@@ -91,7 +91,10 @@ def test_the_contents_of_an_sdist(tmp_path):
     sdist = tmp_path / SDIST
     sources = [path.relative_to(check_dist.ROOT) for path in check_dist.ROOT.glob("src/**/*.rs")]
     with tarfile.open(sdist, "w:gz") as archive:
-        for name in (*check_dist.NEEDED_TO_BUILD, *sources):
+        for name in (*check_dist.NEEDED_TO_BUILD, *sources, "build/LICENSE"):
             if str(name) not in ("Cargo.lock", "src/lib.rs"):
                 archive.addfile(tarfile.TarInfo(f"ferroloop-{VERSION}/{name}"), io.BytesIO())
-    assert list(check_dist.contents(sdist)) == [f"{SDIST} lacks ['Cargo.lock', 'src/lib.rs']"]
+    assert list(check_dist.contents(sdist)) == [
+        f"{SDIST} lacks ['Cargo.lock', 'src/lib.rs']",
+        f"{SDIST} contains ['build']",
+    ]
