@@ -147,7 +147,7 @@ def alert(connection, sslobject, incoming, outgoing):
     """The peer cannot decrypt a record, and tells so."""
     sslobject.write(b"good")
     incoming.write(b"\x17\x03\x03\x00\x40" + b"x" * 64)
-    with pytest.raises(ssl.SSLError, match=r"(?i)mac|decrypt"):
+    with pytest.raises(ssl.SSLError):
         sslobject.read(1)
     connection.sendall(outgoing.read())
 
@@ -277,21 +277,21 @@ def test_another_thread_asks_the_ssl_object(run):
     run(main())
 
 
-def update_keys(sslobject, *, both):
-    """The next write begins with KeyUpdate, which asks the peer for the same if `both`."""
-    functions = ctypes.CDLL(_ssl.__file__)
-    functions.SSL_key_update.argtypes = (ctypes.c_void_p, ctypes.c_int)
-    connection = ctypes.c_void_p.from_address(id(sslobject._sslobj) + 3 * tuple.__itemsize__)
-    assert functions.SSL_key_update(connection, int(both)) == 1
+def openssl(name, sslobject, *arguments):
+    """Call a function of OpenSSL that Python has not, for a peer."""
+    function = ctypes.CDLL(_ssl.__file__)[name]
+    function.argtypes = (ctypes.c_void_p, *[ctypes.c_int] * len(arguments))
+    place = id(sslobject._sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
+    return function(ctypes.c_void_p.from_address(place), *arguments)
 
 
 def test_the_peer_updates_its_keys(run):
-    """Of TLS 1.3. The answer to an update for both is a record that only reading causes."""
+    """Of TLS 1.3: only its own, or both. The answer is a record that only reading causes."""
     sizes = [1, 20_000, 100_000, 5, 70_000, 3]
 
     def serve(connection, sslobject, incoming, outgoing):
         for number, size in enumerate(sizes):
-            update_keys(sslobject, both=number % 2 == 1)
+            assert openssl("SSL_key_update", sslobject, number % 2) == 1
             sslobject.write(b"x" * size)
             connection.sendall(outgoing.read())
             left = size
@@ -314,5 +314,39 @@ def test_the_peer_updates_its_keys(run):
         assert len(client.received) == sum(sizes)
 
     context = server_context(version=ssl.TLSVersion.TLSv1_3)
+    with peers.listening(serve_with_bios(context, serve)) as address:
+        run(main())
+
+
+def test_the_peer_begins_another_handshake(run):
+    """Of TLS 1.2. What is written meanwhile waits for its end."""
+    sizes = [1, 100_000, 30_000]
+
+    def serve(connection, sslobject, incoming, outgoing):
+        for size in sizes:
+            assert openssl("SSL_renegotiate", sslobject) == 1
+            assert openssl("SSL_do_handshake", sslobject) == 1
+            sslobject.write(b"x" * size)
+            left = size
+            while left:
+                try:
+                    left -= len(sslobject.read(left))
+                except ssl.SSLWantReadError:
+                    connection.sendall(outgoing.read())
+                    incoming.write(connection.recv(65536))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            sslobject.unwrap()
+        connection.sendall(outgoing.read())
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport, client = await loop.create_connection(
+            Echo, *address, ssl=client_context(), server_hostname=HOST
+        )
+        transport.write(b"hello")
+        assert await client.done is None
+        assert len(client.received) == sum(sizes)
+
+    context = server_context(version=ssl.TLSVersion.TLSv1_2)
     with peers.listening(serve_with_bios(context, serve)) as address:
         run(main())
