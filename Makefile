@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 .PHONY: help develop wheel wheel-for wheels test-wheels check-dist release-check demo docs picture \
 	bench ecosystem upstream lint lint-rust lint-free-threading lint-python msrv fuzz refused stress \
-	deny test test-314 test-315 test-all test-debug bench-embed bench-cluster \
+	deny test test-314 test-315 test-all test-debug test-aarch64 test-install bench-embed bench-cluster \
 	example-rust-function example-http-server example-plugin-host loom loom-mutations memcheck \
 	test-asan test-asan-embed
 
@@ -304,6 +304,12 @@ test-debug: build/maturin/bin/maturin ## run the tests with debug assertions on 
 		--interpreter build/test-debug/bin/python --out build/wheels/debug
 	build/test-debug/bin/pip install $(QUIET) --disable-pip-version-check build/wheels/debug/*.whl
 	$(RELEASE_WARNINGS) build/test-debug/bin/python -m pytest -p no:cacheprovider $(ARGS)
+
+test-aarch64: build/maturin/bin/maturin ## cross-build the wheel for aarch64 and test it under emulation; only as root; ARGS="--only programs"
+	$(EXE) tests/aarch64.py --profile $(PROFILE) $(ARGS)
+
+test-install: ## install from a checkout and from the sdist in fresh Debian roots; only as root; ARGS="--suite trixie"
+	$(EXE) tests/try_install.py $(ARGS)
 
 test: ## build and run all tests on the oldest and the newest CPython present; ARGS="--only pytest"
 	$(EXE) tests/run.py $(ARGS)

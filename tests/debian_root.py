@@ -179,11 +179,20 @@ class UnpackedRoot(DebianRoot):
         directory: where it is, or will be made.
         suite: Debian's name of the release.
         packages: what it contains, besides what those depend on.
+        architectures: Debian's names of them: that of its programs, then those whose packages it
+            may have too, as in ``libc6-dev:arm64``. By default that of the machine.
     """
 
-    def __init__(self, directory: Path, suite: str, packages: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        suite: str,
+        packages: Sequence[str],
+        architectures: Sequence[str] = (),
+    ) -> None:
         super().__init__(directory, suite, [])
         self.packages = ["base-files", "coreutils", "dash", *packages]
+        self.architectures = architectures
 
     def _install(self, mirror: str) -> None:
         archives = self._download(mirror)
@@ -210,7 +219,11 @@ class UnpackedRoot(DebianRoot):
             "APT::Install-Recommends": "false",
             "APT::Sandbox::User": "root",
         }
-        words = itertools.chain(*(("-o", f"{name}={value}") for name, value in options.items()))
+        settings = [f"{name}={value}" for name, value in options.items()]
+        if self.architectures:
+            settings.append(f"APT::Architecture={self.architectures[0]}")
+            settings += [f"APT::Architectures::={name}" for name in self.architectures]
+        words = itertools.chain(*(("-o", setting) for setting in settings))
         apt = ["apt-get", "--quiet", "--yes", *words]
         _run_apt(*apt, "update")
         _run_apt(*apt, "--download-only", "install", *self.packages)

@@ -11,6 +11,7 @@ import pytest
 # The tests are run as programs too: these modules find each other beside themselves.
 sys.path.append(str(Path(__file__).parent))
 
+import debian_root
 from debian_root import CHECKOUT, DebianRoot, UnpackedRoot
 
 
@@ -87,3 +88,18 @@ def test_archives_are_unpacked_and_removed(tmp_path, monkeypatch):
     root._install("a mirror")
     assert sorted(os.listdir(root.directory / "usr/bin")) == ["a", "b", "c"]
     assert not any(root.directory.rglob("*.deb"))
+
+
+def test_packages_of_other_architectures(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(debian_root, "_run_apt", lambda *command: commands.append(command))
+    root = UnpackedRoot(tmp_path / "root", "sid", ["a", "b:arm64"], ["amd64", "arm64"])
+    assert root._download("a mirror") == []
+    for command in commands:
+        settings = [word for word in command if word.startswith("APT::Architecture")]
+        assert settings == [
+            "APT::Architecture=amd64",
+            "APT::Architectures::=amd64",
+            "APT::Architectures::=arm64",
+        ]
+    assert commands[1][-5:] == ("base-files", "coreutils", "dash", "a", "b:arm64")

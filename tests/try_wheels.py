@@ -37,6 +37,7 @@ class Environment:
     def __init__(self, name: str, interpreter: str, root: DebianRoot | None) -> None:
         self.home = ROOT / "build" / f"wheels-{name}"
         self.root = root
+        self.python: tuple[str | Path, ...] = (self.home / "bin" / "python",)
         shutil.rmtree(self.home, ignore_errors=True)
         self.run(interpreter, "-m", "venv", self.home)
 
@@ -57,16 +58,19 @@ class Environment:
 
     def try_out(self, package: Path) -> None:
         """Install a wheel or an sdist and run programs on it."""
-        python = self.home / "bin" / "python"
-        pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        self.run(*pip, package, "aiohttp")
-        self.run(python, "-I", "-c", IDENTITY)
+        pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        self.run(*self.python, *pip, package, "aiohttp")
+        self.run(*self.python, "-I", "-c", IDENTITY)
+        self.run_programs(package.name)
+
+    def run_programs(self, name: str) -> None:
+        """Run the examples and the demo on what is installed."""
         examples = sorted((ROOT / "examples").glob("*.py"))
         for example in examples:
             status = 1 if example.stem == "errors" else 0
-            self.run(python, "-P", "-m", "ferroloop", example, status=status)
-        self.run(python, ROOT / "examples" / "demo", "--rounds", "1")
-        print(f"{package.name}: {len(examples)} examples and the demo ran", flush=True)
+            self.run(*self.python, "-P", "-m", "ferroloop", example, status=status)
+        self.run(*self.python, ROOT / "examples" / "demo", "--rounds", "1")
+        print(f"{name}: {len(examples)} examples and the demo ran", flush=True)
 
 
 def interpreters() -> dict[str, str]:

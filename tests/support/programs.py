@@ -14,6 +14,9 @@ PROLOGUE = {
     "ferroloop": "from ferroloop import new_event_loop",
 }
 
+# What a child has to end. Longer under an emulator.
+SECONDS = float(os.environ.get("PROGRAM_SECONDS", 30))
+
 
 class Program:
     """A running child whose script can call `new_event_loop()`."""
@@ -56,7 +59,7 @@ class Program:
     def send_signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def finish(self, seconds: float = 30) -> tuple[int, str, str]:
+    def finish(self, seconds: float = SECONDS) -> tuple[int, str, str]:
         """The exit status and everything printed since."""
         out, errors = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, errors
