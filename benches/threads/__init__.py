@@ -1,0 +1,1 @@
+"""Loops in several threads of a free-threaded Python."""
