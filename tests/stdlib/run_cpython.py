@@ -25,6 +25,7 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 
@@ -365,8 +366,10 @@ def run_with_retry(args, family, tests, cls):
 
 def read_expected(files):
     """One `<test id or fnmatch pattern>  <reason>` per line; # starts a comment.
-    `[py<3.12]`, `[py==3.13]`, ... before the id limits a line to versions."""
+    `[py<3.12]`, `[py==3.13]`, ... before the id limits a line to versions, `[without GIL]` to
+    free-threaded builds."""
     out = []
+    without_gil = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     here = sys.version_info[:2]
     for name in files:
         with open(name, encoding="utf-8") as f:
@@ -375,7 +378,9 @@ def read_expected(files):
                 if not line or line.startswith("#"):
                     continue
                 applies = True
-                if line.startswith("[py"):
+                if line.startswith("[without GIL]"):
+                    applies, line = without_gil, line.removeprefix("[without GIL]")
+                elif line.startswith("[py"):
                     cond, _, line = line[3:].partition("]")
                     for op in ("<=", ">=", "==", "<", ">"):
                         if cond.startswith(op):
