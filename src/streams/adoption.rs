@@ -37,12 +37,6 @@ pub(super) fn set_classes(reader: &Bound<'_, PyType>, writer: &Bound<'_, PyType>
     CLASSES.set(reader.py(), classes).unwrap_or_default();
 }
 
-/// Whether readers and writers are adopted.
-#[inline]
-pub(super) fn adopts(py: Python<'_>) -> bool {
-    cfg!(not(Py_GIL_DISABLED)) && CLASSES.get(py).is_some()
-}
-
 /// The attributes that an `asyncio.StreamReader` has in its `__dict__` and that are properties of an
 /// adopted one.
 const MOVED: [&str; 8] =
@@ -162,11 +156,11 @@ impl ClientConnected {
     #[inline]
     fn substitute<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Self>>> {
         let py = protocol.py();
-        if !adopts(py) {
+        if cfg!(Py_GIL_DISABLED) {
             return Ok(None);
         }
         let Some(originals) = Originals::get(py) else { return Ok(None) };
-        if !protocol.get_type().is(&originals.protocol.class) {
+        if !protocol.get_type().is(&originals.protocol.class) || CLASSES.get(py).is_none() {
             return Ok(None);
         }
         Self::substitute_in_server(protocol)

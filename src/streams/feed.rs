@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyWeakrefMethods, PyWeakrefReference};
 
-use super::adoption::{adopt_reader, adopts, state_of};
+use super::adoption::{adopt_reader, state_of};
 use super::originals::Originals;
 use super::state::StreamReaderState;
 use crate::ffi::attribute::has_method;
@@ -29,8 +29,8 @@ impl<'py> Feed<'py> {
     #[inline]
     pub fn of(protocol: &Bound<'py, PyAny>) -> Option<Self> {
         let py = protocol.py();
-        if !adopts(py) {
-            return None;
+        if cfg!(Py_GIL_DISABLED) {
+            return None; // nothing is adopted
         }
         let originals = Originals::get(py)?;
         if !protocol.get_type().is(&originals.protocol.class) {
