@@ -26,6 +26,8 @@ use crate::ffi::section_waiters::Waiting;
 thread_local! {
     /// The number of sections that this thread has entered.
     static ENTERED: Cell<u32> = const { Cell::new(0) };
+    /// The object of the last of them; null for one of [`unshared`].
+    static LAST: Cell<*mut pyo3::ffi::PyObject> = const { Cell::new(std::ptr::null_mut()) };
 }
 
 /// A class whose objects belong to a loop, in whose section their cells are used.
@@ -115,7 +117,7 @@ impl Drop for Home {
 /// Calls `body` in the section of `event_loop`.
 #[inline(always)]
 pub fn enter<T, R>(event_loop: &Bound<'_, T>, body: impl FnOnce() -> R) -> R {
-    let _counted = Counted::new();
+    let _counted = Counted::new(event_loop.as_ptr());
     #[cfg(Py_GIL_DISABLED)]
     return enter_object(event_loop.as_any(), body);
     #[cfg(not(Py_GIL_DISABLED))]
@@ -133,12 +135,8 @@ fn enter_object<R>(object: &Bound<'_, PyAny>, body: impl FnOnce() -> R) -> R {
     if place == Place::InIt {
         return body();
     }
-    let waiting =
-        if mutex_bits(object) & LOCKED == 0 { None } else { begin_waiting(object, place) };
-    with_critical_section(object, || {
-        drop(waiting);
-        body()
-    })
+    let _waiting = if is_locked(object) { begin_waiting(object, place) } else { None };
+    with_critical_section(object, body)
 }
 
 /// Prepares for entering a section that a thread has: this one or another one.
@@ -153,23 +151,32 @@ fn begin_waiting(object: &Bound<'_, PyAny>, place: Place) -> Option<Waiting> {
         Place::Unknown => return None,
         Place::InIt | Place::Outside => {}
     }
-    (mutex_bits(object) & LOCKED != 0).then(Waiting::begin)
+    is_locked(object).then(|| Waiting::begin(object))
 }
 
-/// Set in a mutex of CPython while it is locked.
-#[cfg(Py_GIL_DISABLED)]
-const LOCKED: u8 = 1;
 /// Set in a mutex of CPython while threads wait for it.
 #[cfg(Py_GIL_DISABLED)]
-const HAS_WAITERS: u8 = 2;
+pub const HAS_WAITERS: u8 = 2;
 
-/// The state of the mutex of an object.
+/// Whether a thread is in the critical section of `object`.
 #[cfg(Py_GIL_DISABLED)]
 #[inline(always)]
-fn mutex_bits<T>(object: &Bound<'_, T>) -> u8 {
-    // SAFETY: a live object; its mutex is read as an atomic.
+fn is_locked(object: &Bound<'_, PyAny>) -> bool {
+    const LOCKED: u8 = 1;
+    // SAFETY: a live object.
+    unsafe { mutex_bits(object.as_ptr()) & LOCKED != 0 }
+}
+
+/// The state of the mutex of an object.
+///
+/// # Safety
+/// `object` is live.
+#[cfg(Py_GIL_DISABLED)]
+#[inline(always)]
+pub unsafe fn mutex_bits(object: *mut ffi::PyObject) -> u8 {
+    // SAFETY: guaranteed by the caller; the mutex is read as an atomic.
     unsafe {
-        let mutex = &raw const (*object.as_ptr()).ob_mutex;
+        let mutex = &raw const (*object).ob_mutex;
         (*mutex.cast::<AtomicU8>()).load(Ordering::Relaxed)
     }
 }
@@ -199,7 +206,7 @@ pub fn enter_of<T: Owned, R>(slf: &Bound<'_, T>, body: impl FnOnce() -> R) -> R 
 /// or the last reference to them is gone, or the interpreter has paused all other threads.
 #[inline(always)]
 pub fn unshared<R>(body: impl FnOnce() -> R) -> R {
-    let _counted = Counted::new();
+    let _counted = Counted::new(std::ptr::null_mut());
     body()
 }
 
@@ -229,7 +236,8 @@ pub fn attach_unshared<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
 pub fn let_others_in<T>(event_loop: &Bound<'_, T>) {
     #[cfg(Py_GIL_DISABLED)]
     {
-        if mutex_bits(event_loop) & HAS_WAITERS != 0 {
+        // SAFETY: a live object.
+        if unsafe { mutex_bits(event_loop.as_ptr()) } & HAS_WAITERS != 0 {
             event_loop.py().detach(|| {});
         }
     }
@@ -242,17 +250,35 @@ pub fn let_others_in<T>(event_loop: &Bound<'_, T>) {
 pub fn assert_active() {
     #[cfg(debug_assertions)]
     assert_ne!(ENTERED.get(), 0, "a cell is used outside of the section of its loop");
+    #[cfg(all(debug_assertions, Py_GIL_DISABLED))]
+    {
+        let last = LAST.get();
+        // SAFETY: attached, since cells are used; what was entered is alive until it is left.
+        let is_another =
+            !last.is_null() && unsafe { critical_section::place_of(last) } == Place::InAnother;
+        assert!(!is_another, "a cell is used in a section that is not the innermost one");
+    }
 }
 
 /// An entered section.
-struct Counted;
+struct Counted {
+    #[cfg(debug_assertions)]
+    outer: *mut pyo3::ffi::PyObject,
+}
 
 impl Counted {
     #[inline(always)]
-    fn new() -> Self {
+    fn new(object: *mut pyo3::ffi::PyObject) -> Self {
         #[cfg(debug_assertions)]
-        ENTERED.set(ENTERED.get() + 1);
-        Self
+        {
+            ENTERED.set(ENTERED.get() + 1);
+            Self { outer: LAST.replace(object) }
+        }
+        #[cfg(not(debug_assertions))]
+        {
+            let _ = object;
+            Self {}
+        }
     }
 }
 
@@ -260,6 +286,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         ENTERED.set(ENTERED.get() - 1);
+        LAST.set(self.outer);
     }
 }
 

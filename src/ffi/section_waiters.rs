@@ -3,9 +3,10 @@
 //! A callback that runs Python code without ever blocking holds the section of its loop. With a GIL
 //! another thread gets its turn after 5 ms. Here a helper thread does that: when a thread has waited
 //! so long, it pauses all threads of the interpreter for a moment. CPython suspends the sections of
-//! a thread that it pauses, and hands a lock over to the thread that has waited for it.
+//! a thread that it pauses, and hands a lock over to the thread that has waited for it. A thread that
+//! was let in may run Python code, and be suspended in turn: it counts until it has left the section.
 //!
-//! The helper ends when no thread has waited for a while, and before the interpreter finalizes: then
+//! The helper ends when there has been no such thread for a while, and before the interpreter finalizes: then
 //! a thread that pauses others may be stopped while it holds the lock for that.
 
 use std::ffi::{c_int, c_void};
@@ -16,13 +17,19 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
+use crate::ffi::section::{HAS_WAITERS, mutex_bits};
+
 /// How long a thread waits before the others are paused; CPython's default for its GIL.
 const INTERVAL: Duration = Duration::from_millis(5);
-/// The pauses take at most one part in this many of the time, so that they do not slow the loops down
-/// when a pause takes long: it begins when each thread has come to a place where it can be paused.
-const PART: u32 = 20;
+/// On a busy machine a pause takes long: it begins when each thread has come to a place where it can be
+/// paused. The next one is this many times as long in coming, so that pauses do not slow the loops down,
+const PART: u32 = 10;
+/// but no longer than this.
+const MAXIMUM_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a thread counts for whose section no thread waits.
+const LONG: Duration = Duration::from_secs(1);
 /// How long the helper stays without work.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_millis(100);
 
 /// Locked only by attached threads, for a few instructions, so that `os.fork()` finds it unlocked.
 static HELPER: Mutex<Option<Arc<Helper>>> = Mutex::new(None);
@@ -36,8 +43,7 @@ struct Helper {
 
 #[derive(Default)]
 struct State {
-    /// The waiting threads, with the time from which their wait counts.
-    waiting: Vec<(u64, Instant)>,
+    waiting: Vec<Entry>,
     next_number: u64,
     /// Whether the helper thread exists.
     runs: bool,
@@ -47,21 +53,41 @@ struct State {
     ended: bool,
 }
 
-/// A thread that waits for a section, until this is dropped.
+/// A thread that waits for a section, or is in one for which it has waited.
+struct Entry {
+    number: u64,
+    object: *mut ffi::PyObject,
+    begun: Instant,
+    /// From when on its wait counts.
+    since: Instant,
+}
+
+// SAFETY: the object is alive as long as the entry is in the list, and its mutex is atomic.
+unsafe impl Send for Entry {}
+
+impl Entry {
+    fn is_waited_for(&self) -> bool {
+        // SAFETY: alive, see above.
+        unsafe { mutex_bits(self.object) & HAS_WAITERS != 0 }
+    }
+}
+
+/// A thread that waits for a section, until it has left that.
 pub struct Waiting {
     helper: Arc<Helper>,
     number: u64,
 }
 
 impl Waiting {
-    /// This thread begins to wait.
+    /// This thread begins to wait for the section of `object`, which it refers to until this is dropped.
     #[cold]
-    pub fn begin() -> Self {
+    pub fn begin(object: &Bound<'_, PyAny>) -> Self {
         let helper = Helper::of_this_process();
         let mut state = helper.lock();
         let number = state.next_number;
         state.next_number += 1;
-        state.waiting.push((number, Instant::now()));
+        let (object, begun) = (object.as_ptr(), Instant::now());
+        state.waiting.push(Entry { number, object, begun, since: begun });
         if state.waiting.len() == 1 && !state.ended {
             if state.runs {
                 helper.changed.notify_all();
@@ -76,7 +102,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.helper.lock().waiting.retain(|(number, _)| *number != self.number);
+        self.helper.lock().waiting.retain(|entry| entry.number != self.number);
     }
 }
 
@@ -110,7 +136,7 @@ impl Helper {
         let mut interval = INTERVAL;
         let mut state = self.lock();
         loop {
-            let oldest = state.waiting.iter().map(|(_, since)| *since).min();
+            let oldest = state.waiting.iter().map(|entry| entry.since).min();
             let pause = oldest.map_or(IDLE, |since| interval.saturating_sub(since.elapsed()));
             if !pause.is_zero() {
                 let waited = self.changed.wait_timeout(state, pause);
@@ -124,18 +150,28 @@ impl Helper {
                 }
                 continue;
             }
-            state.pauses = true;
-            drop(state);
-            let begin = Instant::now();
-            // Does nothing while the interpreter finalizes.
-            let _ = Python::try_attach(pause_all_threads);
+            if state.waiting.iter().any(Entry::is_waited_for) {
+                (state, interval) = self.pause(state);
+            }
             let now = Instant::now();
-            interval = INTERVAL.max((now - begin) * PART);
-            state = self.lock();
-            state.pauses = false;
-            self.changed.notify_all();
-            state.waiting.iter_mut().for_each(|(_, since)| *since = now);
+            // A thread that runs the loop stays in the section.
+            state.waiting.retain(|entry| now - entry.begun < LONG || entry.is_waited_for());
+            state.waiting.iter_mut().for_each(|entry| entry.since = now);
         }
+    }
+
+    /// Lets waiting threads in; returns how long the next ones have to wait.
+    fn pause<'a>(&'a self, mut state: MutexGuard<'a, State>) -> (MutexGuard<'a, State>, Duration) {
+        state.pauses = true;
+        drop(state);
+        let begin = Instant::now();
+        // Does nothing while the interpreter finalizes.
+        let _ = Python::try_attach(pause_all_threads);
+        let taken = begin.elapsed();
+        let mut state = self.lock();
+        state.pauses = false;
+        self.changed.notify_all();
+        (state, (taken * PART).clamp(INTERVAL, MAXIMUM_INTERVAL))
     }
 }
 

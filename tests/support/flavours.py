@@ -10,6 +10,14 @@ from types import ModuleType
 from typing import Any
 
 
+def initializes_once(future_class: type) -> bool:
+    """Whether a future whose `__init__` has run refuses another one: from 3.15 on, and of ferroloop
+    without a GIL, where its loop must not change."""
+    without_gil = sysconfig.get_config_var("Py_GIL_DISABLED")
+    is_ours = future_class.__module__.startswith("ferroloop")
+    return sys.version_info >= (3, 15) or bool(without_gil and is_ours)
+
+
 @dataclass(frozen=True)
 class Flavour:
     """One loop implementation in one mode."""
@@ -33,10 +41,7 @@ class Flavour:
 
     @property
     def initializes_once(self) -> bool:
-        """Whether a future whose `__init__` has run refuses another one: from 3.15 on, and without
-        a GIL, where its loop must not change."""
-        without_gil = self.name == "ferroloop" and sysconfig.get_config_var("Py_GIL_DISABLED")
-        return sys.version_info >= (3, 15) or bool(without_gil)
+        return initializes_once(self.Future)
 
     @property
     def Future(self) -> type[asyncio.Future]:

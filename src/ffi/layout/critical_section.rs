@@ -59,20 +59,25 @@ pub enum Place {
 /// Where this thread is in respect of the section of `object`.
 #[inline(always)]
 pub fn place(object: &Bound<'_, PyAny>) -> Place {
+    // SAFETY: attached, and a live object.
+    unsafe { place_of(object.as_ptr()) }
+}
+
+/// As [`place`].
+///
+/// # Safety
+/// The thread must be attached, and `object` live.
+#[inline(always)]
+pub unsafe fn place_of(object: *mut ffi::PyObject) -> Place {
     match last() {
         None => Place::Unknown,
         Some(None) => Place::Outside,
-        // SAFETY: the section is in a frame of this thread that has not ended.
-        Some(Some(section)) => match unsafe { (*section).mutex } == mutex_of(object) {
-            true => Place::InIt,
-            false => Place::InAnother,
+        // SAFETY: the section is in a frame of this thread that has not ended; a live object.
+        Some(Some(section)) => unsafe {
+            let mutex = (&raw mut (*object).ob_mutex).cast::<c_void>();
+            if (*section).mutex == mutex { Place::InIt } else { Place::InAnother }
         },
     }
-}
-
-fn mutex_of(object: &Bound<'_, PyAny>) -> *mut c_void {
-    // SAFETY: a live object.
-    unsafe { (&raw mut (*object.as_ptr()).ob_mutex).cast() }
 }
 
 /// Whether the offset is known.
