@@ -190,9 +190,8 @@ lint-rust:
 # PyO3 needs the version of a free-threaded interpreter, but not the interpreter. Tests are not linted:
 # they are the same.
 lint-free-threading:
-	PYO3_NO_PYTHON=1 PYO3_CROSS_PYTHON_VERSION=3.14t RUSTFLAGS="--cfg unfinished_free_threading" \
-		CARGO_TARGET_DIR=target/free-threading cargo clippy --quiet --locked --all-features -- \
-		-D warnings
+	PYO3_NO_PYTHON=1 PYO3_CROSS_PYTHON_VERSION=3.14t CARGO_TARGET_DIR=target/free-threading \
+		cargo clippy --quiet --locked --all-features -- -D warnings
 
 lint-python: build/lint-$(PY)/ready
 	build/lint-$(PY)/bin/ruff check .

@@ -9,7 +9,7 @@ pub fn object(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// The native half of the Python package `ferroloop`.
-#[pymodule(gil_used = true)]
+#[pymodule(gil_used = false)]
 pub mod _ferroloop {
     use pyo3::prelude::*;
     use pyo3::types::PyType;

@@ -21,8 +21,8 @@ use pyo3::prelude::*;
 
 use crate::ffi::section;
 
-#[cfg(all(Py_GIL_DISABLED, not(unfinished_free_threading)))]
-compile_error!("ferroloop's cells rely on the GIL: free-threaded builds are not supported yet");
+#[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+compile_error!("free-threaded builds of CPython before 3.14 are not supported");
 
 /// A cell whose value is moved or copied, or borrowed for reading.
 #[derive(Default)]
