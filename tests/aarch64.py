@@ -119,6 +119,9 @@ class EmulatedRoot(UnpackedRoot):
 class Emulated(Environment):
     """CPython of the emulated root with the packages that are unpacked for it."""
 
+    # No comparison: it takes minutes.
+    demo = ("--loop", "ferroloop")
+
     def __init__(self, root: EmulatedRoot) -> None:
         self.root = root
         settings = (f"PYTHONPATH={PACKAGES}", "PROGRAM_SECONDS=300")

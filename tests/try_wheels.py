@@ -34,6 +34,8 @@ print("ferroloop", ferroloop.__version__, "from", home.parent)
 class Environment:
     """A clean virtual environment of one interpreter, in a Debian root if necessary."""
 
+    demo: tuple[str, ...] = ("--rounds", "1")
+
     def __init__(self, name: str, interpreter: str, root: DebianRoot | None) -> None:
         self.home = ROOT / "build" / f"wheels-{name}"
         self.root = root
@@ -69,7 +71,7 @@ class Environment:
         for example in examples:
             status = 1 if example.stem == "errors" else 0
             self.run(*self.python, "-P", "-m", "ferroloop", example, status=status)
-        self.run(*self.python, ROOT / "examples" / "demo", "--rounds", "1")
+        self.run(*self.python, ROOT / "examples" / "demo", *self.demo)
         print(f"{name}: {len(examples)} examples and the demo ran", flush=True)
 
 
