@@ -9,14 +9,14 @@
 //!   `records.rs`: counts whole records; `modules.rs`: names of `ssl`;
 //! * `handshake.rs`, `shutdown.rs`: the beginning and the end of the connection, each with its
 //!   timeout;
-//! * `reading.rs` decrypts and delivers, `writing.rs` encrypts and sends, `backlog.rs` keeps what
-//!   has to wait; `flow_control.rs`: water marks;
+//! * `reading.rs` decrypts and delivers (`reading_by_object.rs`: by a replaced `read()`),
+//!   `writing.rs` encrypts and sends, `backlog.rs` keeps what waits; `flow_control.rs`: water marks;
 //! * `protocol_methods.rs`, `transport.rs`: the Python methods of the protocol and the transport.
 //!
 //! Ciphertext is read from the receive buffer, which all connections share. Records are decrypted
-//! into another shared buffer, from which the protocol gets one bytes object for all
-//! data of a turn; a large amount is decrypted into the bytes object directly. An idle connection
-//! owns no buffer but OpenSSL's.
+//! into another shared buffer, from which the protocol gets one bytes object for all data of a turn;
+//! a large amount is decrypted into the bytes object directly. An idle connection owns no buffer but
+//! OpenSSL's.
 //!
 //! Invariants, as in `transport/`: everything happens on the loop's thread; no cell is borrowed
 //! while Python code runs.
@@ -30,6 +30,7 @@ mod handshake;
 mod modules;
 mod protocol_methods;
 mod reading;
+mod reading_by_object;
 mod records;
 mod session;
 mod shutdown;

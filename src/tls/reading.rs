@@ -2,7 +2,7 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PySlice};
+use pyo3::types::PyByteArray;
 
 use super::session::{RECORD_SIZE, Read};
 use super::{AppState, Phase, TlsProtocol};
@@ -20,9 +20,6 @@ const MAX_FEED: usize = 64 * 1024;
 /// Ciphertext of this size, in bytes, or more is decrypted directly into new bytes objects.
 const LARGE_INPUT: usize = 32 * 1024;
 
-/// The size, in bytes, that asyncio passes to the SSL object's `read()`.
-const MAX_SIZE: usize = 256 * 1024;
-
 /// Ciphertext that is not fed yet: the bytes from `next` to `end` of the buffer.
 struct Input<'a, 'py> {
     lease: &'a BufferLease<'py>,
@@ -31,7 +28,7 @@ struct Input<'a, 'py> {
 }
 
 /// Why decrypting stopped.
-enum Stopped<'py> {
+pub(super) enum Stopped<'py> {
     /// No whole record is left.
     Drained,
     /// The buffer is full.
@@ -40,17 +37,6 @@ enum Stopped<'py> {
     Closed,
     /// The SSL object has raised.
     Failed(Raised<'py>),
-}
-
-/// Joins the chunks. A single one is returned unchanged, as in asyncio.
-fn joined<'py>(
-    py: Python<'py>,
-    mut chunks: Vec<Bound<'py, PyAny>>,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
-    if chunks.len() < 2 {
-        return Ok(chunks.pop());
-    }
-    PyBytes::new(py, b"").call_method1(intern!(py, "join"), (chunks,)).map(Some)
 }
 
 impl TlsProtocol {
@@ -153,13 +139,16 @@ impl TlsProtocol {
         let py = slf.py();
         let this = slf.get();
         loop {
-            let plaintext = Self::buffer_for(py, input.as_deref())?;
+            let mut plaintext = Self::buffer_for(py, input.as_deref())?;
             let mut filled = 0;
             let stopped = loop {
-                if let Some(stopped) =
-                    this.decrypt_directly(py, &mut input, &plaintext, &mut filled)?
-                {
-                    break stopped;
+                match this.decrypt_directly(py, &mut input, &plaintext, &mut filled)? {
+                    Some(openssl::Stopped::Drained) => break Stopped::Drained,
+                    Some(openssl::Stopped::Full) => break Stopped::Full,
+                    Some(openssl::Stopped::Other) => {
+                        break Self::decide_by_object(slf, (&mut plaintext, &mut filled))?;
+                    }
+                    None => {}
                 }
                 match this.decrypt(py, &plaintext, &mut filled) {
                     Stopped::Drained => {}
@@ -228,17 +217,29 @@ impl TlsProtocol {
         input: &mut Option<&mut Input<'_, 'py>>,
         plaintext: &BufferLease<'py>,
         filled: &mut usize,
-    ) -> PyOutcome<'py, Option<Stopped<'py>>> {
-        let Some(Input { lease, next, end }) = input.as_deref_mut().filter(|i| i.next < i.end)
-        else {
-            return Ok(None);
-        };
-        let stopped = self.session.decrypt(py, lease, next, *end, (plaintext, filled))?;
-        Ok(match stopped {
-            Some(openssl::Stopped::Drained) => Some(Stopped::Drained),
-            Some(openssl::Stopped::Full) => Some(Stopped::Full),
-            Some(openssl::Stopped::Other) | None => None,
-        })
+    ) -> PyOutcome<'py, Option<openssl::Stopped>> {
+        match input.as_deref_mut().filter(|input| input.next < input.end) {
+            Some(Input { lease, next, end }) => {
+                self.session.decrypt(py, lease, next, *end, (plaintext, filled))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Called when OpenSSL's own functions have not succeeded: lets the SSL object read before any
+    /// other code runs, and then delivers what was decrypted until then.
+    #[cold]
+    fn decide_by_object<'py>(
+        slf: &Bound<'py, Self>,
+        (plaintext, filled): (&mut BufferLease<'py>, &mut usize),
+    ) -> PyOutcome<'py, Stopped<'py>> {
+        let py = slf.py();
+        let rest = BufferLease::new(py)?;
+        let mut length = 0;
+        let stopped = slf.get().decrypt(py, &rest, &mut length);
+        let earlier = std::mem::replace(plaintext, rest);
+        Self::deliver(slf, earlier, std::mem::replace(filled, length))?;
+        Ok(stopped)
     }
 
     /// Decrypts whole records into `lease`, from `filled` on.
@@ -260,35 +261,6 @@ impl TlsProtocol {
             }
         }
         Stopped::Drained
-    }
-
-    /// Like [`Self::read_and_deliver`], if `read()` of the SSL object is replaced: it is called as
-    /// asyncio calls it.
-    fn read_by_object<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
-        let py = slf.py();
-        let this = slf.get();
-        let most = MAX_SIZE.into_pyobject(py).or_raise(py)?;
-        let mut chunks = Vec::new();
-        let stopped = loop {
-            match this.session.read_by_object(py, [most.as_any()]) {
-                Ok(None) => break Stopped::Drained,
-                Ok(Some(chunk)) => match chunk.is_truthy().or_raise(py)? {
-                    true => chunks.push(chunk),
-                    false => break Stopped::Closed,
-                },
-                Err(raised) => break Stopped::Failed(raised),
-            }
-        };
-        if let Some(data) = joined(py, chunks).or_raise(py)? {
-            if let Some(protocol) = this.app_protocol.get_bound(py) {
-                call::call_method(&protocol, intern!(py, "data_received"), [&data])?;
-            }
-        }
-        match stopped {
-            Stopped::Drained | Stopped::Full => Ok(()),
-            Stopped::Closed => Self::peer_closed(slf),
-            Stopped::Failed(raised) => Err(raised),
-        }
     }
 
     fn deliver<'py>(
@@ -391,54 +363,8 @@ impl TlsProtocol {
         }
     }
 
-    /// Like [`Self::fill_protocol`], if `read()` of the SSL object is replaced. The count that it
-    /// returns is passed on unchecked: the memory is the protocol's.
-    fn fill_protocol_by_object<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, bool> {
-        let py = slf.py();
-        let this = slf.get();
-        let Some(protocol) = this.app_protocol.get_bound(py) else { return Ok(false) };
-        let hint = this.session.incoming_size(py).or_raise(py)?;
-        let hint = hint.into_pyobject(py).or_raise(py)?;
-        let target = call::call_method(&protocol, intern!(py, "get_buffer"), [hint.as_any()])?;
-        let room = target.len().or_raise(py)?;
-        let mut filled = 0;
-        let stopped = loop {
-            let wanted = (room - filled).into_pyobject(py).or_raise(py)?;
-            let rest = match filled {
-                0 => target.clone(),
-                _ => target
-                    .get_item(PySlice::new(py, filled as isize, isize::MAX, 1))
-                    .or_raise(py)?,
-            };
-            let count = match this.session.read_by_object(py, [wanted.as_any(), &rest]) {
-                Ok(None) => break Stopped::Drained,
-                Ok(Some(count)) => count.extract::<isize>().or_raise(py)?,
-                Err(raised) => break Stopped::Failed(raised),
-            };
-            match usize::try_from(count) {
-                Ok(0) => break Stopped::Closed,
-                Ok(count) => filled = filled.saturating_add(count),
-                Err(_) => break Stopped::Drained,
-            }
-            if filled >= room {
-                break Stopped::Full;
-            }
-        };
-        drop(target);
-        if filled > 0 {
-            let filled = filled.into_pyobject(py).or_raise(py)?;
-            call::call_method(&protocol, intern!(py, "buffer_updated"), [filled.as_any()])?;
-        }
-        match stopped {
-            Stopped::Drained => Ok(false),
-            Stopped::Full => Ok(true),
-            Stopped::Closed => Self::peer_closed(slf).map(|()| false),
-            Stopped::Failed(raised) => Err(raised),
-        }
-    }
-
     /// Called when the peer has sent close_notify.
-    fn peer_closed<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
+    pub(super) fn peer_closed<'py>(slf: &Bound<'py, Self>) -> PyOutcome<'py, ()> {
         Self::call_eof_received(slf)?;
         Self::start_shutdown(slf)
     }
