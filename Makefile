@@ -60,12 +60,12 @@ wheel-for: build/maturin/zig ## build the manylinux wheel for CPython VERSION, w
 		build/maturin/bin/maturin build $(QUIET) --profile $(WHEEL_PROFILE) --zig --target $(TARGET) \
 		--interpreter python$(VERSION) --out build/wheels/py$(VERSION)
 
-wheels: build/maturin/zig ## build manylinux wheels for CPython 3.11 to 3.15, and the sdist, into dist
+wheels: build/maturin/zig ## build manylinux wheels for CPython 3.11 to 3.15, free-threaded from 3.14 on, and the sdist, into dist
 	rm -rf dist
 	build/maturin/bin/maturin sdist --out dist
 	PATH=$(CURDIR)/build/maturin/bin:$$PATH CARGO_TARGET_DIR=target/wheels \
 		build/maturin/bin/maturin build --profile $(WHEEL_PROFILE) --zig --target $(TARGET) \
-		$(addprefix --interpreter python,3.11 3.12 3.13 3.14 3.15) --out dist
+		$(addprefix --interpreter python,3.11 3.12 3.13 3.14 3.14t 3.15 3.15t) --out dist
 
 test-wheels: ## install each wheel of dist, and the sdist, in a clean environment and run programs on it
 	$(EXE) tests/try_wheels.py dist

@@ -23,6 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
 
+# Builds of CPython without a GIL, for which there are wheels too.
+FREE_THREADED = ("3.14t", "3.15t")
+
 # What an sdist that can be built contains, besides the sources.
 NEEDED_TO_BUILD = (
     *("Cargo.toml", "Cargo.lock", ".cargo/config.toml", "build.rs"),
@@ -39,11 +42,11 @@ def version() -> str:
 
 
 def supported() -> list[str]:
-    """The versions of CPython among the classifiers."""
+    """The versions of CPython among the classifiers, and the builds without a GIL."""
     text = (ROOT / "pyproject.toml").read_text()
     classifiers = tomllib.loads(text)["project"]["classifiers"]
     found = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", it) for it in classifiers]
-    return [match[1] for match in found if match]
+    return [match[1] for match in found if match] + list(FREE_THREADED)
 
 
 def locked() -> set[tuple[str, str]]:
@@ -64,7 +67,7 @@ def names(wheels: Sequence[str], sdists: Sequence[str]) -> Iterator[str]:
     tags = {f"cp{python.replace('.', '')}" for python in supported()}
     found: dict[str, set[str]] = {}
     for name in wheels:
-        _, _, python, _, platform = name.removesuffix(".whl").split("-")
+        _, _, _, python, platform = name.removesuffix(".whl").split("-")
         found.setdefault(platform, set()).add(python)
     for platform, pythons in found.items():
         if missing := tags - pythons:

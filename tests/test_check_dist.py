@@ -22,7 +22,11 @@ PLATFORM = "manylinux_2_17_x86_64"
 def wheels(*left_out, version=VERSION, platform=PLATFORM):
     """The names of the wheels of a release."""
     tags = [f"cp{python.replace('.', '')}" for python in check_dist.supported()]
-    return [f"ferroloop-{version}-{it}-{it}-{platform}.whl" for it in tags if it not in left_out]
+    return [
+        f"ferroloop-{version}-{it.rstrip('t')}-{it}-{platform}.whl"
+        for it in tags
+        if it not in left_out
+    ]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,7 @@ def wheels(*left_out, version=VERSION, platform=PLATFORM):
         (wheels(), [], [f"the sdists are [], not {SDIST}"]),
         ([], [SDIST], ["no wheel"]),
         (wheels("cp312"), [SDIST], [f"no wheel of {PLATFORM} for ['cp312']"]),
+        (wheels("cp314t"), [SDIST], [f"no wheel of {PLATFORM} for ['cp314t']"]),
         (
             [*wheels(), *wheels("cp311", platform="macosx_11_0_arm64")],
             [SDIST],

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from check_dist import FREE_THREADED
 from debian_root import DebianRoot, UnavailableError
 from run import DEBIAN_SUITES, ROOT, candidates, debian_root, probe
 
@@ -80,6 +81,9 @@ def interpreters() -> dict[str, str]:
     usable: dict[str, str] = {}
     for version, path in filter(None, map(probe, candidates())):
         usable.setdefault(version, path)
+    for version in FREE_THREADED:
+        if path := shutil.which(f"python{version}"):
+            usable[version] = path
     return usable
 
 
@@ -106,19 +110,21 @@ def main() -> int:
     if not wheels or not sdists:
         raise SystemExit(f"{directory} lacks wheels or the sdist: `make wheels` first")
     for wheel in wheels:
-        found = re.search(r"-cp3(\d+)-cp3\1-", wheel.name)
+        found = re.search(r"-cp3(\d+)-cp3(\1t?)-", wheel.name)
         if found is None:
             raise SystemExit(f"{wheel.name} is for no CPython that we know")
-        version = f"3.{found[1]}"
+        version = f"3.{found[2]}"
         try:
             python, root = (here[version], None) if version in here else in_root(version)()
         except UnavailableError as error:
             print(f"{wheel.name}: NOT TRIED, {error}", flush=True)
-            untried += 1
+            # No Debian release has an interpreter without a GIL.
+            untried += not version.endswith("t")
             continue
         Environment(version, python, root).try_out(wheel)
     for sdist in sdists:
-        version, python = max(here.items(), key=lambda item: int(item[0][2:]))
+        with_gil = (item for item in here.items() if item[0] not in FREE_THREADED)
+        version, python = max(with_gil, key=lambda item: int(item[0][2:]))
         Environment(f"sdist-{version}", python, None).try_out(sdist)
     return int(untried > 0)
 
