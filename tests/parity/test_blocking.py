@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.only("ferroloop")
 linux = pytest.mark.skipif(
     not os.access("/proc/self/syscall", os.R_OK), reason="the kernel does not tell"
 )
+WITHOUT_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 THRESHOLD = 0.1
 LONG = 0.35
@@ -89,7 +91,15 @@ async def wait_for_the_gil():
 @pytest.mark.mode("plain")
 @pytest.mark.parametrize(
     ("main", "cause"),
-    [(compute, "computing"), (block, "blocked"), (wait_for_the_gil, "waiting for the GIL")],
+    [
+        (compute, "computing"),
+        (block, "blocked"),
+        pytest.param(
+            wait_for_the_gil,
+            "waiting for the GIL",
+            marks=pytest.mark.skipif(WITHOUT_GIL, reason="there is no GIL"),
+        ),
+    ],
     ids=["computing", "blocked", "GIL"],
 )
 def test_the_watchdog_tells_the_cause(loop, main, cause):

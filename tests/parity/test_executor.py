@@ -6,6 +6,7 @@ import contextvars
 import functools
 import gc
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -239,6 +240,9 @@ def test_from_another_thread_than_the_loops(run):
 # ---------------------------------------------------------------- contexts
 
 
+@pytest.mark.skipif(
+    getattr(sys.flags, "thread_inherit_context", False), reason="a worker inherits a context"
+)
 def test_run_in_executor_does_not_copy_the_context(run):
     async def main():
         VAR.set("task")
@@ -378,6 +382,10 @@ def test_trace_hook(run):
     assert calls == ["call", "line", "return"]
 
 
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="without a GIL asyncio keeps some as well",
+)
 def test_threads_keep_no_references_to_finished_jobs(run):
     class Thing:
         pass
