@@ -128,6 +128,8 @@ impl Library {
         let version = unsafe { (library.OpenSSL_version_num)() };
         let expected: std::ffi::c_ulong = module.getattr("OPENSSL_VERSION_NUMBER")?.extract()?;
         let name: String = module.getattr("OPENSSL_VERSION")?.extract()?;
-        Ok((version == expected && name.starts_with("OpenSSL ")).then_some(library))
+        // AWS-LC and BoringSSL call themselves "OpenSSL 1.1.1 (compatible; ...)".
+        let is_openssl = name.starts_with("OpenSSL ") && !name.contains("compatible");
+        Ok((version == expected && is_openssl).then_some(library))
     }
 }
