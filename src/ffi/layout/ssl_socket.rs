@@ -16,7 +16,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyCFunction, PyDict, PyTuple};
+use pyo3::types::{PyCFunction, PyDict, PyTuple, PyType};
 
 use crate::ffi::openssl::library::{Bio, Library, Ssl};
 
@@ -36,8 +36,9 @@ pub fn ssl_of(object: &Bound<'_, PyAny>) -> Option<NonNull<Ssl>> {
     if !is_without_lock(py) {
         return None;
     }
-    let class = py.import("_ssl").and_then(|module| module.getattr("_SSLSocket")).ok()?;
-    if !object.get_type().is(&class) {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "_ssl", "_SSLSocket").ok()?;
+    if !object.get_type().is(class) {
         return None;
     }
     let size: usize = class.getattr(intern!(py, "__basicsize__")).ok()?.extract().ok()?;
@@ -68,9 +69,10 @@ struct MemoryBio {
 
 /// The BIO of an object of exactly `_ssl.MemoryBIO`, to be compared, not to be used.
 pub fn bio_of(object: &Bound<'_, PyAny>) -> Option<NonNull<Bio>> {
-    let class = object.py().import("_ssl").and_then(|module| module.getattr("MemoryBIO")).ok()?;
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(object.py(), "_ssl", "MemoryBIO").ok()?;
     let size: usize = class.getattr(intern!(object.py(), "__basicsize__")).ok()?.extract().ok()?;
-    if !object.get_type().is(&class) || size < size_of::<MemoryBio>() {
+    if !object.get_type().is(class) || size < size_of::<MemoryBio>() {
         return None;
     }
     // SAFETY: a live object with at least these bytes.

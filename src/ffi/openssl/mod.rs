@@ -23,6 +23,8 @@ use std::ptr::NonNull;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
 
 use crate::ffi::exception::PyOutcome;
 use crate::ffi::layout::ssl_socket;
@@ -85,9 +87,9 @@ impl Connection {
         }
         // An exception of this callback is raised by the method in which it happened.
         let context = object.getattr(intern!(py, "context")).ok()?;
-        let report = py
-            .import("_ssl")
-            .and_then(|module| module.getattr("_SSLContext"))
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let report = CLASS
+            .import(py, "_ssl", "_SSLContext")
             .and_then(|class| class.getattr(intern!(py, "_msg_callback")))
             .and_then(|getter| getter.call_method1(intern!(py, "__get__"), (context,)))
             .ok()?;
