@@ -39,8 +39,8 @@ STEPS = ("wheel", "rust", "programs", "parity")
 
 # What the emulator may do differently from a kernel: memory, threads, signals, system calls. And
 # what the module learns about the interpreter at import: offsets, the thread's structure. Not
-# test_subprocess.py: the emulator's vfork() shares no memory, by which a child reports that it cannot
-# execute a program, and the namespace has one user.
+# test_subprocess.py: under the emulator posix_spawn() does not fail if the program does not exist,
+# on asyncio neither, and the namespace has one user.
 PARITY = (
     *("probed_offsets", "task_tools", "python_314", "types"),
     *("futures", "tasks", "eager_tasks", "contexts", "scheduling", "handles"),
