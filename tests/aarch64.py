@@ -172,9 +172,11 @@ def main() -> int:
     tests = rest or [f"tests/parity/test_{name}.py" for name in PARITY]
     pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--loops", "ferroloop")
     crate = ("--manifest-path", "tests/without_python/Cargo.toml")
+    # The kernel reports the system calls of the emulator, which have other numbers.
+    unlike = ("--", "--skip", "a_thread_that_waits_is_seen_in_its_call")
     steps: dict[str, Callable[[], None]] = {
         "wheel": lambda: build_wheel(cross, args.profile),
-        "rust": lambda: run(*cross.build("cargo", "test", "--quiet", "--locked", *crate)),
+        "rust": lambda: run(*cross.build("cargo", "test", "--quiet", "--locked", *crate, *unlike)),
         "programs": lambda: there.run_programs("aarch64"),
         "parity": lambda: run(
             *emulated.command(*there.python, *pytest, "--timeout", "600", *tests)
