@@ -6,6 +6,7 @@ import itertools
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -122,11 +123,13 @@ def log(leak_check) -> LogCatcher:
 
 
 @pytest.fixture
-def flavour(request, monkeypatch) -> Flavour:
+def flavour(request) -> Iterator[Flavour]:
     """The loop implementation and its mode."""
-    if request.param.tls_by_objects:
-        monkeypatch.setenv("FERROLOOP_TLS", "objects")
-    return request.param
+    # Not the fixture: what a test changes by that is undone before its loop is closed.
+    with pytest.MonkeyPatch.context() as environment:
+        if request.param.tls_by_objects:
+            environment.setenv("FERROLOOP_TLS", "objects")
+        yield request.param
 
 
 @pytest.fixture
