@@ -288,6 +288,17 @@ def openssl(name, sslobject, *arguments):
     return function(ctypes.c_void_p.from_address(place), *arguments)
 
 
+async def echo_until_closed(address, size):
+    """Echo `size` bytes of a server, until it ends the connection in order."""
+    loop = asyncio.get_running_loop()
+    transport, client = await loop.create_connection(
+        Echo, *address, ssl=client_context(), server_hostname=HOST
+    )
+    transport.write(b"hello")
+    assert await client.done is None
+    assert len(client.received) == size
+
+
 def test_the_peer_updates_its_keys(run):
     """Of TLS 1.3: only its own, or both. The answer is a record that only reading causes."""
     sizes = [1, 20_000, 100_000, 5, 70_000, 3]
@@ -307,18 +318,9 @@ def test_the_peer_updates_its_keys(run):
             sslobject.unwrap()
         connection.sendall(outgoing.read())
 
-    async def main():
-        loop = asyncio.get_running_loop()
-        transport, client = await loop.create_connection(
-            Echo, *address, ssl=client_context(), server_hostname=HOST
-        )
-        transport.write(b"hello")
-        assert await client.done is None
-        assert len(client.received) == sum(sizes)
-
     context = server_context(version=ssl.TLSVersion.TLSv1_3)
     with peers.listening(serve_with_bios(context, serve)) as address:
-        run(main())
+        run(echo_until_closed(address, sum(sizes)))
 
 
 def test_the_peer_begins_another_handshake(run):
@@ -341,15 +343,6 @@ def test_the_peer_begins_another_handshake(run):
             sslobject.unwrap()
         connection.sendall(outgoing.read())
 
-    async def main():
-        loop = asyncio.get_running_loop()
-        transport, client = await loop.create_connection(
-            Echo, *address, ssl=client_context(), server_hostname=HOST
-        )
-        transport.write(b"hello")
-        assert await client.done is None
-        assert len(client.received) == sum(sizes)
-
     context = server_context(version=ssl.TLSVersion.TLSv1_2)
     with peers.listening(serve_with_bios(context, serve)) as address:
-        run(main())
+        run(echo_until_closed(address, sum(sizes)))
