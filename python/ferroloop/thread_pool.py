@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -98,19 +99,30 @@ class _StandardPool(_ferroloop.ThreadPool, concurrent.futures.ThreadPoolExecutor
     _shutdown: Any = _InstanceAttribute()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        with _changing:  # another thread may be changing the pool
+            pass
         return super(_ferroloop.ThreadPool, self).submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with _changing:
+            pass
         native: Any = _ferroloop.ThreadPool
         native.shutdown(self, wait, cancel_futures=cancel_futures)
         super(_ferroloop.ThreadPool, self).shutdown(wait, cancel_futures=cancel_futures)
 
 
+# Held while a pool changes. A replaced `ThreadPoolExecutor.__init__` may use the pool.
+_changing = threading.RLock()
+
+
 def _become_standard(pool: Any) -> Any:
-    limit, prefix, was_shut = pool._max_workers, pool._thread_name_prefix, pool._shutdown
-    native: Any = _ferroloop.ThreadPool
-    native.shutdown(pool, False)
-    pool.__class__ = _StandardPool
-    concurrent.futures.ThreadPoolExecutor.__init__(pool, limit, prefix)
-    pool._shutdown = was_shut
-    return pool
+    with _changing:
+        if type(pool) is _StandardPool:  # another thread was faster
+            return pool
+        limit, prefix, was_shut = pool._max_workers, pool._thread_name_prefix, pool._shutdown
+        native: Any = _ferroloop.ThreadPool
+        native.shutdown(pool, False)
+        pool.__class__ = _StandardPool
+        concurrent.futures.ThreadPoolExecutor.__init__(pool, limit, prefix)
+        pool._shutdown = was_shut
+        return pool

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import functools
 import gc
@@ -947,6 +948,38 @@ def test_interrupted_while_a_thread_starts(run, monkeypatch):
 
     run(main())
     assert "interrupted" in ran
+
+
+def test_threads_submit_once_a_tool_has_replaced_a_method(flavour, monkeypatch):
+    """The first call changes ferroloop's pool, while the others begin."""
+    original = concurrent.futures.ThreadPoolExecutor.submit
+    interval = sys.getswitchinterval()
+
+    def submit(self, function):
+        return original(self, function)
+
+    def use(pool):
+        barrier.wait()
+        jobs.append(pool.submit(int))
+
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            jobs, barrier = [], threading.Barrier(4)
+            with contextlib.closing(flavour.new_loop()) as loop:
+                loop.run_until_complete(loop.run_in_executor(None, int))
+                with monkeypatch.context() as patch:
+                    patch.setattr(concurrent.futures.ThreadPoolExecutor, "submit", submit)
+                    arguments = [loop._default_executor]
+                    threads = [threading.Thread(target=use, args=arguments) for _ in range(4)]
+                    for thread in threads:
+                        thread.start()
+                    for thread in threads:
+                        thread.join()
+                    assert [job.result(10) for job in jobs] == [0] * 4
+                loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        sys.setswitchinterval(interval)
 
 
 # ---------------------------------------------------------------- the interpreter's exit
