@@ -111,6 +111,8 @@ _CLASSES: dict[str, tuple[type, ...]] = {
     "<read pipe transport>": (_unix._UnixReadPipeTransport,),
     "<write pipe transport>": (_unix._UnixWritePipeTransport,),
     "<ssl protocol>": (sslproto.SSLProtocol, sslproto._SSLProtocolTransport),
+    # Set by `_note_executor()`. Here already, since other threads may iterate over the dict.
+    "<executor>": (),
 }
 
 # Names that asyncio looks up in its modules, with the values that count as not replaced.
@@ -143,6 +145,7 @@ _NAMES: dict[str, tuple[tuple[Any, str, tuple[Any, ...]], ...]] = {
         ),
     ),
     "<ssl protocol>": ((sslproto, "SSLProtocol", (sslproto.SSLProtocol,)),),
+    "<executor>": (),
 }
 
 # Imported only when a pool is made: not every program makes blocking calls.
@@ -160,9 +163,8 @@ def executor_classes() -> list[type]:
 
 def _note_executor() -> None:
     thread = sys.modules.get(_THREADS)
-    if thread is None or "<executor>" in _CLASSES:
+    if thread is None or _CLASSES["<executor>"]:
         return
-    _CLASSES["<executor>"] = tuple(executor_classes())
     places = (
         (thread, "ThreadPoolExecutor"),
         (thread, "_WorkItem"),
@@ -174,6 +176,8 @@ def _note_executor() -> None:
     _NAMES["<executor>"] = tuple(
         (module, name, (getattr(module, name, None),)) for module, name in places
     )
+    # Last: another thread does not wait until all is set.
+    _CLASSES["<executor>"] = tuple(executor_classes())
 
 
 def is_executor_replaced() -> bool:
