@@ -112,11 +112,13 @@ def loop_made(loop: "EventLoop") -> None:
         return
     if "FERROLOOP_SLOW_CALLBACKS" in _asked:
         loop.report_slow_callbacks()
-    if os.getpid() not in _running:
-        started: list[object] = []
-        # Set first, so that an invalid variable raises once and not for every loop.
-        _running.clear()
-        _running[os.getpid()] = started
+    process = os.getpid()
+    # A thread sets it first, and atomically, so that several threads that make their first loops
+    # start the services once, and an invalid variable raises once and not for every loop.
+    started: list[object] = []
+    if _running.setdefault(process, started) is started:
+        for parent in [number for number in list(_running) if number != process]:
+            del _running[parent]
         if "FERROLOOP_BLOCKING_CALLS" in _asked:
             started.append(name_blocking_calls())
         if "FERROLOOP_WATCH" in _asked:

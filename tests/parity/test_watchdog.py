@@ -249,6 +249,26 @@ def test_enabled_by_the_environment(flavour, monkeypatch):
     assert "turns again" in errors
 
 
+def test_threads_that_make_the_first_loops_start_one_watch(flavour, monkeypatch):
+    monkeypatch.setenv("FERROLOOP_WATCH", "60")
+    source = """
+    sys.setswitchinterval(1e-6)
+    barrier = threading.Barrier(8)
+    def make():
+        barrier.wait()
+        new_event_loop().close()
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(sorted(thread.name for thread in threading.enumerate()))
+    """
+    expected = "['MainThread', 'ferroloop-watchdog']\n"
+    for _ in range(5):
+        assert run_program(flavour, source) == (0, expected, "")
+
+
 def test_a_wrong_threshold_in_the_environment(flavour, monkeypatch):
     monkeypatch.setenv("FERROLOOP_WATCH", "soon")
     status, _, errors = run_program(flavour, "new_event_loop()")
