@@ -5,7 +5,8 @@
 
 They use Python's stable ABI, as many published modules do, so that each is built once, and also
 runs where there is no Rust: in a Debian root. test_embedding_page.py builds one for a single
-version. Standard library only.
+version. A free-threaded Python has no stable ABI before 3.15: there they are built for the
+interpreter that runs this. Standard library only.
 """
 
 import fcntl
@@ -13,13 +14,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "target" / "extensions"
+WITHOUT_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+TARGET = ROOT / "target" / ("extensions-free-threaded" if WITHOUT_GIL else "extensions")
 # PyO3 asks no interpreter, and links to no libpython; debug information is of no use here.
 SETTINGS = {
-    "PYO3_NO_PYTHON": "1",
+    **({"PYO3_PYTHON": sys.executable} if WITHOUT_GIL else {"PYO3_NO_PYTHON": "1"}),
     "PYO3_BUILD_EXTENSION_MODULE": "1",
     "CARGO_TARGET_DIR": str(TARGET),
     "CARGO_PROFILE_DEV_DEBUG": "0",
@@ -48,7 +52,7 @@ def build(module: str) -> Path:
     """
     directory, *features = MODULES[module]
     crate = ROOT / directory
-    wanted = ",".join(["pyo3/abi3-py311", *features])
+    wanted = ",".join([*([] if WITHOUT_GIL else ["pyo3/abi3-py311"]), *features])
     command = ["cargo", "build", "--quiet", "--locked", "--features", wanted]
     name = re.search(r'^name = "(\w+)"', (crate / "Cargo.toml").read_text(), re.MULTILINE)[1]
     TARGET.mkdir(parents=True, exist_ok=True)
