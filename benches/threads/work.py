@@ -1,14 +1,22 @@
-"""One process: `python -m benches.threads.work LOOP THREADS ROW...` prints a line for each row."""
+"""One process: `python -m benches.threads.work LOOP threads|processes N ROW...`
+
+It prints a line for each row. For `processes` it starts N others, each of which runs one loop.
+"""
 
 import asyncio
 import json
+import multiprocessing
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from typing import cast
 
 from benches.loops import new_event_loop_of
+
+SECONDS_TO_START = 60
 
 Loop = asyncio.AbstractEventLoop
 Work = Callable[[Loop, int], Awaitable[None]]
@@ -123,9 +131,10 @@ ROWS: dict[str, tuple[Work, int]] = {
 """Each with the number of operations in a thread."""
 
 
-def measure(new_event_loop: Callable[[], Loop], threads: int, row: str) -> float:
-    """Nanoseconds of CPU time for one operation."""
+def measure_threads(loop_name: str, threads: int, row: str) -> float:
+    """Nanoseconds of CPU time for one operation, with a loop in each of several threads."""
     work, count = ROWS[row]
+    new_event_loop = new_event_loop_of(loop_name)
     times: list[int] = []
 
     def take_time() -> None:
@@ -151,11 +160,42 @@ def measure(new_event_loop: Callable[[], Loop], threads: int, row: str) -> float
     return (times[1] - times[0]) / (threads * count)
 
 
+def measure_processes(loop_name: str, processes: int, row: str) -> float:
+    """The same with one loop in each of several processes, which start together.
+
+    Raises:
+        EOFError: a process ended without a figure.
+    """
+    context = multiprocessing.get_context("spawn")
+    begin = context.Barrier(processes)
+    figures: list[Connection] = []
+    for _ in range(processes):
+        figure, result = context.Pipe(duplex=False)
+        arguments = (loop_name, row, begin, result)
+        context.Process(target=run_process, args=arguments, daemon=True).start()
+        result.close()
+        figures.append(figure)
+    nanoseconds: list[float] = [figure.recv() for figure in figures]
+    return sum(nanoseconds) / processes
+
+
+def run_process(loop_name: str, row: str, begin: Barrier, result: Connection) -> None:
+    work, count = ROWS[row]
+    loop = new_event_loop_of(loop_name)()
+    loop.run_until_complete(work(loop, count // 20))
+    begin.wait(SECONDS_TO_START)
+    start = time.process_time_ns()
+    loop.run_until_complete(work(loop, count))
+    result.send((time.process_time_ns() - start) / count)
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
 def main() -> None:
-    loop, threads, *rows = sys.argv[1:]
+    loop, kind, number, *rows = sys.argv[1:]
+    measure = {"threads": measure_threads, "processes": measure_processes}[kind]
     for row in rows:
-        nanoseconds = measure(new_event_loop_of(loop), int(threads), row)
-        print(json.dumps([row, nanoseconds]), flush=True)
+        print(json.dumps([row, measure(loop, int(number), row)]), flush=True)
 
 
 if __name__ == "__main__":
