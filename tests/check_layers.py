@@ -78,6 +78,7 @@ RULES = Rules(
         ("api",),
         (ROOT,),
     ),
+    siblings=frozenset({("executor/queue", "reactor")}),
     pure=frozenset({"executor/queue", "metrics", "reactor", "sys", "write_side"}),
     unsafe=frozenset({"ffi", "sys"}),
     # build.rs makes the list of the Python package's sources.

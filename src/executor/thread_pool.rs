@@ -68,13 +68,13 @@ impl ThreadPool {
         }
     }
 
-    fn queue_call(&self, job: &Bound<'_, Job>) -> PyResult<()> {
-        self.queue(QueuedJob::Call(job.clone().unbind()), job)
-    }
-
-    fn queue(&self, entry: QueuedJob, job: &Bound<'_, Job>) -> PyResult<()> {
-        let py = job.py();
-        self.workers(py)?.submit(entry, job, &self.prefix, &self.threads(py)?)
+    fn queue(
+        &self,
+        workers: &Arc<WorkerThreads>,
+        entry: QueuedJob,
+        job: &Bound<'_, Job>,
+    ) -> PyResult<()> {
+        workers.submit(entry, job, &self.prefix, &self.threads(job.py())?)
     }
 
     /// The values of `ferroloop.metrics.PoolMetrics`, keyed by its field names.
@@ -96,7 +96,9 @@ impl ThreadPool {
         call: Call,
     ) -> PyResult<Bound<'py, Future>> {
         let (job, future) = Job::for_loop(scheduler, call)?;
-        self.queue_call(&job)?;
+        let workers = self.workers(scheduler.py())?;
+        workers.set_submitter(scheduler.get().wake_signal());
+        self.queue(&workers, QueuedJob::Call(job.clone().unbind()), &job)?;
         Ok(future)
     }
 
@@ -108,7 +110,8 @@ impl ThreadPool {
         work: DetachedWork,
     ) -> PyResult<Bound<'py, Future>> {
         let (job, detached_job, future) = Job::for_detached(scheduler, work)?;
-        self.queue(QueuedJob::DetachedJob(detached_job), &job)?;
+        let entry = QueuedJob::DetachedJob(detached_job);
+        self.queue(&self.workers(scheduler.py())?, entry, &job)?;
         Ok(future)
     }
 }
@@ -164,7 +167,8 @@ impl ThreadPool {
             }
         };
         let future = imports::concurrent_future(py)?.call0()?;
-        self.queue_call(&Job::for_threads(future.clone(), call)?)?;
+        let job = Job::for_threads(future.clone(), call)?;
+        self.queue(&self.workers(py)?, QueuedJob::Call(job.clone().unbind()), &job)?;
         Ok(future)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
@@ -58,6 +59,9 @@ impl Worker {
     }
 }
 
+/// How long a worker that has spun for a job spins for the GIL.
+const RELEASE_SPIN: Duration = Duration::from_micros(20);
+
 /// A worker that holds the GIL.
 struct Attached<'a, 'py> {
     py: Python<'py>,
@@ -82,36 +86,56 @@ impl JobRunner<QueuedJob> for Attached<'_, '_> {
     }
 
     fn pause(&mut self, wait: IdleWait<'_, QueuedJob>) {
-        let mut detached = Detached(std::mem::take(&mut self.wake_signal));
+        let wake_signal = std::mem::take(&mut self.wake_signal);
+        let mut detached = Detached { workers: self.workers, wake_signal };
         self.py.detach(|| {
             wait.run_detached(&mut detached);
-            detached.0.notify();
+            detached.wake_signal.notify();
         });
     }
 }
 
 /// A worker without the GIL.
-struct Detached(
+struct Detached<'a> {
+    workers: &'a WorkerThreads,
     /// The wake signal of the loop that received the last reply. Notified when this worker counts
     /// as idle, so that it is available for the loop's next job.
-    PendingWake,
-);
+    wake_signal: PendingWake,
+}
 
-impl DetachedRunner<QueuedJob> for Detached {
+impl DetachedRunner<QueuedJob> for Detached<'_> {
     fn suits(&self, job: &QueuedJob) -> bool {
         matches!(job, QueuedJob::DetachedJob(_))
     }
 
     fn run(&mut self, job: QueuedJob) {
         // The next job may take long: wake the loop first.
-        self.0.notify();
+        self.wake_signal.notify();
         if let QueuedJob::DetachedJob(detached_job) = job {
-            self.0 = PendingWake(detached_job.run());
+            self.wake_signal = PendingWake(detached_job.run());
         }
     }
 
     fn idle(&mut self) {
-        self.0.notify();
+        self.wake_signal.notify();
+    }
+
+    /// The loop that has queued the job holds the GIL, mostly until it waits for the outcome. A
+    /// thread that asks for the GIL before that falls asleep, which costs more than the spin has
+    /// saved.
+    fn spin_for_release(&mut self) -> bool {
+        if cfg!(Py_GIL_DISABLED) {
+            return true;
+        }
+        let Some(submitter) = self.workers.submitter() else { return true };
+        let started = Instant::now();
+        while !submitter.is_detached() {
+            if started.elapsed() >= RELEASE_SPIN {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        true
     }
 }
 

@@ -13,11 +13,16 @@ use crate::executor::job::{Job, QueuedJob};
 use crate::executor::queue::{NewWorker, Queue};
 use crate::executor::worker::Worker;
 use crate::ffi::objects::process_state::Locked;
+use crate::reactor::WakeSignal;
 use crate::sys::fork::Generation;
+use crate::sys::sync::parking_lot::Mutex;
 
 /// A queue of jobs and its workers in one process. A forked child must create a new one.
 pub struct WorkerThreads {
     queue: Queue<QueuedJob>,
+    /// The wake signal of the loop that has queued the last call, to which a worker looks for the
+    /// release of the GIL.
+    submitter: Mutex<Option<Arc<WakeSignal>>>,
     generation: Generation,
 }
 
@@ -30,7 +35,11 @@ static THREADS: Locked<Vec<(Weak<WorkerThreads>, Py<PyAny>)>> = Locked::new(Vec:
 impl WorkerThreads {
     /// No threads yet; at most `limit` threads later.
     pub fn new(limit: usize) -> Self {
-        Self { queue: Queue::new(limit), generation: Generation::current() }
+        Self {
+            queue: Queue::new(limit),
+            submitter: Mutex::new(None),
+            generation: Generation::current(),
+        }
     }
 
     /// Whether this process created it. If not, the queue must not be touched.
@@ -41,6 +50,21 @@ impl WorkerThreads {
     /// The queue of jobs.
     pub fn queue(&self) -> &Queue<QueuedJob> {
         &self.queue
+    }
+
+    /// Notes which loop queues the next call. A hint, for which no thread waits.
+    pub fn set_submitter(&self, signal: &Arc<WakeSignal>) {
+        let Some(mut submitter) = self.submitter.try_lock() else { return };
+        if submitter.as_ref().is_none_or(|last| !Arc::ptr_eq(last, signal)) {
+            let replaced = submitter.replace(signal.clone());
+            drop(submitter);
+            drop(replaced);
+        }
+    }
+
+    /// The wake signal of the loop that has queued the last call.
+    pub fn submitter(&self) -> Option<Arc<WakeSignal>> {
+        self.submitter.try_lock()?.clone()
     }
 
     /// Queues `entry`, the queued form of `job`. Starts a thread if the queue asks for one, and

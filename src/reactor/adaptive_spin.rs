@@ -63,6 +63,11 @@ impl Default for AdaptiveSpin {
 }
 
 impl AdaptiveSpin {
+    /// For sleeps whose CPU time is known and not measured.
+    pub fn with_cost(cost: Duration) -> Self {
+        Self { cost: u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX), ..Self::default() }
+    }
+
     /// How to wait now.
     pub fn plan(&self) -> WaitStrategy {
         if self.credit != 0 {

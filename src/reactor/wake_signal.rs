@@ -18,12 +18,18 @@ pub struct WakeSignal {
     waker: ForkSafeMutex<Option<Arc<Waker>>>,
     /// True while the loop's thread is, or is about to be, asleep in the poller.
     asleep: AtomicBool,
+    /// True while the loop's thread waits in the poller without the GIL.
+    detached: AtomicBool,
 }
 
 impl WakeSignal {
     /// Creates the signal for the poller of `waker`.
     pub fn new(waker: Arc<Waker>) -> Self {
-        Self { waker: ForkSafeMutex::new(Some(waker)), asleep: AtomicBool::new(false) }
+        Self {
+            waker: ForkSafeMutex::new(Some(waker)),
+            asleep: AtomicBool::new(false),
+            detached: AtomicBool::new(false),
+        }
     }
 
     /// Ends the loop's sleep: one system call per sleep, none while it is awake.
@@ -59,6 +65,21 @@ impl WakeSignal {
         let result = wait(!has_work());
         self.set_asleep(false);
         result
+    }
+
+    /// Calls `wait`, which the loop's thread does without the GIL.
+    #[inline]
+    pub fn while_detached<R>(&self, wait: impl FnOnce() -> R) -> R {
+        self.detached.store(true, Ordering::Relaxed);
+        let result = wait();
+        self.detached.store(false, Ordering::Relaxed);
+        result
+    }
+
+    /// Whether the loop's thread waits without the GIL: a hint, for it may wake at any moment.
+    #[inline]
+    pub fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::Relaxed)
     }
 
     /// Notes that the loop's thread is about to sleep, or is awake again. A swap reads what the last

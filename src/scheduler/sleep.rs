@@ -45,12 +45,12 @@ pub fn sleep(
     let measured = plan == WaitStrategy::MeasuredSleep;
     let (polled, now, cost) = py.detach(|| {
         let before = if measured { clock::thread_nanoseconds() } else { None };
-        let polled = match plan {
+        let polled = this.shared.wake_signal.while_detached(|| match plan {
             WaitStrategy::Spin(spin) => {
                 poller.poll_busily(timeout.map_or(spin, |most| most.min(spin)))
             }
             WaitStrategy::Sleep | WaitStrategy::MeasuredSleep => poller.poll(timeout),
-        };
+        });
         let cost =
             before.and_then(|before| Some(clock::thread_nanoseconds()?.saturating_sub(before)));
         // Read before waiting for the GIL, which is not idle time.

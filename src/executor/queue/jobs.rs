@@ -101,6 +101,11 @@ impl WorkerSlot {
     pub(in crate::executor::queue) fn new() -> Self {
         Self { idle: true, signalled: false, spin: Spin::default() }
     }
+
+    /// Notes that spinning has not saved a sleep.
+    pub(in crate::executor::queue) fn note_fruitless_spin(&mut self) {
+        self.spin.note_spin(false);
+    }
 }
 
 /// The result of [`Queue::take`].
@@ -112,6 +117,16 @@ pub(in crate::executor::queue) enum Take<J> {
     Nothing,
     /// There will be nothing to do: call [`Queue::leave`] and end.
     Stop,
+}
+
+/// How a worker has waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::executor::queue) enum Waited {
+    /// There was something to do already.
+    Nothing,
+    /// The whole time awake.
+    Spinning,
+    Asleep,
 }
 
 impl<J> Queue<J> {
@@ -284,12 +299,12 @@ impl<J> Queue<J> {
         state.workers -= 1;
     }
 
-    /// Blocks until there may be something to [`Queue::take`].
-    pub(in crate::executor::queue) fn wait(&self, slot: &mut WorkerSlot) {
+    /// Blocks until there may be something to [`Queue::take`]. Returns how.
+    pub(in crate::executor::queue) fn wait(&self, slot: &mut WorkerSlot) -> Waited {
         let started = Instant::now();
         let mut state = self.lock();
         if !state.jobs.is_empty() || state.stopping {
-            return;
+            return Waited::Nothing;
         }
         if slot.spin.pays() && !state.spinning {
             state.spinning = true;
@@ -299,10 +314,11 @@ impl<J> Queue<J> {
             state = self.lock();
             state.spinning = false;
             let signalled = std::mem::take(&mut state.spinner_signalled);
-            if !state.jobs.is_empty() || state.stopping {
+            let found = !state.jobs.is_empty() || state.stopping;
+            slot.spin.note_spin(found);
+            if found {
                 slot.signalled = signalled;
-                slot.spin.learn(started.elapsed());
-                return;
+                return Waited::Spinning;
             }
             if signalled {
                 // Another worker has taken the job.
@@ -316,6 +332,7 @@ impl<J> Queue<J> {
         state.notified -= 1;
         slot.signalled = state.signal_pending;
         drop(state);
-        slot.spin.learn(started.elapsed());
+        slot.spin.note_sleep(started.elapsed());
+        Waited::Asleep
     }
 }

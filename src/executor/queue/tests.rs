@@ -396,3 +396,58 @@ fn ping_pong_never_stalls() {
     }
     pool.join();
 }
+
+/// A detached worker that counts how often a spin has found a job of the other kind.
+struct Spinning {
+    ran: mpsc::Sender<()>,
+    spins: Arc<AtomicUsize>,
+}
+
+impl JobRunner<u32> for Spinning {
+    fn run(&mut self, _job: u32) -> bool {
+        self.ran.send(()).unwrap();
+        true
+    }
+
+    fn pause(&mut self, wait: IdleWait<'_, u32>) {
+        wait.run_detached(&mut Fruitless(self.spins.clone()));
+    }
+}
+
+struct Fruitless(Arc<AtomicUsize>);
+
+impl DetachedRunner<u32> for Fruitless {
+    fn suits(&self, _job: &u32) -> bool {
+        false
+    }
+
+    fn run(&mut self, _job: u32) {}
+
+    fn idle(&mut self) {}
+
+    fn spin_for_release(&mut self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+}
+
+/// A spin that finds a job but not what the job needs counts as fruitless, so spins become rare.
+#[test]
+fn spins_are_given_up_if_what_a_job_needs_does_not_come() {
+    const JOBS: u32 = 3_000;
+    let (sender, receiver) = mpsc::channel();
+    let (queue, spins) = (Arc::new(Queue::new(1)), Arc::new(AtomicUsize::new(0)));
+    assert!(queue.push(0).unwrap().new_worker.is_some());
+    let worker = {
+        let (queue, spins) = (queue.clone(), spins.clone());
+        thread::spawn(move || work(&queue, &mut Spinning { ran: sender, spins }))
+    };
+    for job in 1..=JOBS {
+        receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+        let _ = queue.push(job).unwrap();
+    }
+    receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+    drop(queue.stop(false));
+    worker.join().unwrap();
+    assert!(spins.load(Ordering::Relaxed) < 200, "{spins:?}");
+}

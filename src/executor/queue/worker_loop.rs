@@ -1,6 +1,6 @@
 //! What a worker thread does from its start to its end.
 
-use crate::executor::queue::jobs::{Queue, Take, WorkerSlot};
+use crate::executor::queue::jobs::{Queue, Take, Waited, WorkerSlot};
 
 /// The environment of a worker.
 ///
@@ -32,6 +32,12 @@ pub trait DetachedRunner<J> {
 
     /// Called when there is nothing to do and the worker is about to block.
     fn idle(&mut self);
+
+    /// Called when a spin has found a job that only [`JobRunner::run`] can run: waits a moment for
+    /// what that needs, without sleeping. Returns whether it came.
+    fn spin_for_release(&mut self) -> bool {
+        true
+    }
 }
 
 /// Blocks an idle worker.
@@ -49,14 +55,21 @@ impl<J> IdleWait<'_, J> {
     /// Runs the jobs that `detached` can run. Returns when the oldest job is another one, or the
     /// queue stops.
     pub fn run_detached(self, detached: &mut impl DetachedRunner<J>) {
+        let mut waited = Waited::Nothing;
         loop {
             match self.queue.take(self.slot, |job| detached.suits(job)) {
                 Take::Job(job) => detached.run(job),
                 Take::Nothing => {
                     detached.idle();
-                    self.queue.wait(self.slot);
+                    waited = self.queue.wait(self.slot);
                 }
-                Take::Unsuited | Take::Stop => return,
+                Take::Unsuited => {
+                    if waited == Waited::Spinning && !detached.spin_for_release() {
+                        self.slot.note_fruitless_spin();
+                    }
+                    return;
+                }
+                Take::Stop => return,
             }
         }
     }

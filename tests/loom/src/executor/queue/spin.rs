@@ -30,5 +30,7 @@ impl Spin {
         }
     }
 
-    pub fn learn(&mut self, _waited: Duration) {}
+    pub fn note_spin(&mut self, _found: bool) {}
+
+    pub fn note_sleep(&mut self, _time: Duration) {}
 }
