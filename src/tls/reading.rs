@@ -351,9 +351,21 @@ impl TlsProtocol {
             }
         };
         drop(target);
+        Self::buffer_filled(slf, &protocol, filled, stopped)
+    }
+
+    /// Tells the protocol that `filled` bytes of its buffer are filled, if there are any, and then
+    /// acts on why that has stopped. Returns whether there may be more data.
+    pub(super) fn buffer_filled<'py>(
+        slf: &Bound<'py, Self>,
+        protocol: &Bound<'py, PyAny>,
+        filled: usize,
+        stopped: Stopped<'py>,
+    ) -> PyOutcome<'py, bool> {
+        let py = slf.py();
         if filled > 0 {
             let filled = filled.into_pyobject(py).or_raise(py)?;
-            call::call_method(&protocol, intern!(py, "buffer_updated"), [filled.as_any()])?;
+            call::call_method(protocol, intern!(py, "buffer_updated"), [filled.as_any()])?;
         }
         match stopped {
             Stopped::Drained => Ok(false),

@@ -87,15 +87,6 @@ impl TlsProtocol {
             }
         };
         drop(target);
-        if filled > 0 {
-            let filled = filled.into_pyobject(py).or_raise(py)?;
-            call::call_method(&protocol, intern!(py, "buffer_updated"), [filled.as_any()])?;
-        }
-        match stopped {
-            Stopped::Drained => Ok(false),
-            Stopped::Full => Ok(true),
-            Stopped::Closed => Self::peer_closed(slf).map(|()| false),
-            Stopped::Failed(raised) => Err(raised),
-        }
+        Self::buffer_filled(slf, &protocol, filled, stopped)
     }
 }
