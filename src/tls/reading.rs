@@ -169,7 +169,7 @@ impl TlsProtocol {
                     _ => break Stopped::Drained,
                 }
             };
-            Self::deliver(slf, plaintext, filled)?;
+            Self::deliver_before(slf, &stopped, || Self::deliver(slf, plaintext, filled))?;
             match stopped {
                 Stopped::Drained => return Ok(()),
                 Stopped::Full => {}
@@ -238,8 +238,28 @@ impl TlsProtocol {
         let mut length = 0;
         let stopped = slf.get().decrypt(py, &rest, &mut length);
         let earlier = std::mem::replace(plaintext, rest);
-        Self::deliver(slf, earlier, std::mem::replace(filled, length))?;
+        let count = std::mem::replace(filled, length);
+        Self::deliver_before(slf, &stopped, || Self::deliver(slf, earlier, count))?;
         Ok(stopped)
+    }
+
+    /// Calls `deliver`, which passes on what was read before reading `stopped`. If it has failed,
+    /// nothing can be sent any more: what the application writes meanwhile waits, since else the
+    /// connection would end with the exception of that write, which does not tell the cause.
+    pub(super) fn deliver_before<'py>(
+        slf: &Bound<'py, Self>,
+        stopped: &Stopped<'py>,
+        deliver: impl FnOnce() -> PyOutcome<'py, ()>,
+    ) -> PyOutcome<'py, ()> {
+        let (py, this) = (slf.py(), slf.get());
+        let status = this.status.get(py);
+        if !matches!(stopped, Stopped::Failed(_)) || status.sending {
+            return deliver();
+        }
+        this.update(py, |status| status.sending = true);
+        let delivered = deliver();
+        this.update(py, |status| (status.sending, status.send_again) = (false, false));
+        delivered
     }
 
     /// Decrypts whole records into `lease`, from `filled` on.
@@ -365,7 +385,10 @@ impl TlsProtocol {
         let py = slf.py();
         if filled > 0 {
             let filled = filled.into_pyobject(py).or_raise(py)?;
-            call::call_method(protocol, intern!(py, "buffer_updated"), [filled.as_any()])?;
+            let updated = intern!(py, "buffer_updated");
+            Self::deliver_before(slf, &stopped, || {
+                call::call_method(protocol, updated, [filled.as_any()]).map(drop)
+            })?;
         }
         match stopped {
             Stopped::Drained => Ok(false),

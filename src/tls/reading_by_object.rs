@@ -43,7 +43,9 @@ impl TlsProtocol {
         };
         if let Some(data) = joined(py, chunks).or_raise(py)? {
             if let Some(protocol) = this.app_protocol.get_bound(py) {
-                call::call_method(&protocol, intern!(py, "data_received"), [&data])?;
+                Self::deliver_before(slf, &stopped, || {
+                    call::call_method(&protocol, intern!(py, "data_received"), [&data]).map(drop)
+                })?;
             }
         }
         match stopped {

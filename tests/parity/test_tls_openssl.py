@@ -13,7 +13,7 @@ import pytest
 
 from ..support import peers
 from ..support.certificates import HOST, client_context, server_context
-from ..support.protocols import Recorder
+from ..support.protocols import BufferedRecorder, Recorder
 from ..support.tls import Echo, Server, closed, nothing_left
 
 #: without one the methods of the SSL object are used, which lock it
@@ -206,6 +206,30 @@ def test_errors_are_those_of_the_ssl_object(flavour, monkeypatch, what, version)
     assert found[1] == b"good"
     monkeypatch.setenv("FERROLOOP_TLS", "objects")
     assert found == outcome()
+
+
+class BufferedEcho(BufferedRecorder):
+    def buffer_updated(self, nbytes):
+        super().buffer_updated(nbytes)
+        self.transport.write(self.buffer[:nbytes])
+
+
+@pytest.mark.parametrize("protocol", [Echo, BufferedEcho])
+def test_a_write_after_a_failure_does_not_hide_its_cause(run, protocol):
+    """The data before a bad record may be delivered, and the protocol writes then."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport, client = await loop.create_connection(
+            protocol, *address, ssl=client_context(), server_hostname=HOST
+        )
+        transport.write(b"hello")
+        reason = await client.done
+        assert type(reason) is ssl.SSLError
+        assert reason.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+
+    with peers.listening(serve_with_bios(server_context(), bad_record)) as address:
+        run(main())
 
 
 def test_the_ssl_object_may_be_used_while_data_is_delivered(run):
