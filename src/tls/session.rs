@@ -19,7 +19,7 @@ use crate::ffi::call;
 use crate::ffi::exception::{OrRaise, PyOutcome, Raised};
 use crate::ffi::objects::cell::AttachedRefCell;
 use crate::ffi::objects::shared_buffer::BufferLease;
-use crate::ffi::openssl::Stopped;
+use crate::ffi::openssl::{self, Stopped};
 use crate::ffi::ssl_class::{self, SslClass};
 
 /// The maximum size of a record's plaintext, in bytes.
@@ -35,6 +35,9 @@ pub struct Session {
     outgoing: Py<PyAny>,
     records: AttachedRefCell<Records>,
     direct: Direct,
+    /// The context had a callback for messages when it made the object, which calls the one that
+    /// the context has at any time.
+    reports_messages: bool,
 }
 
 /// The result of a read.
@@ -68,10 +71,10 @@ impl Session {
             (&incoming, &outgoing),
             Some(&keywords),
         )?;
+        let inner = SslObjectMethods::get(py).and_then(|original| original.inner(&object));
         Ok(Self {
-            inner: SslObjectMethods::get(py)
-                .and_then(|original| original.inner(&object))
-                .map(Bound::unbind),
+            reports_messages: inner.as_ref().is_some_and(openssl::reports_messages),
+            inner: inner.map(Bound::unbind),
             object: object.unbind(),
             incoming: incoming.unbind(),
             outgoing: outgoing.unbind(),
@@ -144,7 +147,7 @@ impl Session {
 
     /// Called when the handshake is complete: from then on OpenSSL's own functions may be used.
     pub fn open_directly(&self, py: Python<'_>) {
-        if let Some(inner) = &self.inner {
+        if let Some(inner) = self.inner.as_ref().filter(|_| !self.reports_messages) {
             let (incoming, outgoing) = (self.incoming.bind(py), self.outgoing.bind(py));
             self.direct.open(inner.bind(py), incoming, outgoing);
         }

@@ -4,7 +4,7 @@
 //! socket, the field after the pointer is the object's context, and OpenSSL's own data of that `SSL`
 //! refers back to the object.
 //!
-//! Some versions (3.13.4, for one) hold a lock of the object while they have released the GIL inside
+//! Some versions (3.13.6, for one) hold a lock of the object while they have released the GIL inside
 //! OpenSSL. Such a version is recognised by a byte of the object that is 1 only while OpenSSL calls
 //! back, and its connections are not used directly.
 

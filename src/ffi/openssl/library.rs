@@ -68,6 +68,7 @@ functions! {
     SSL_write_ex: fn(*mut Ssl, *const c_void, usize, *mut usize) -> c_int;
     SSL_get_error: fn(*const Ssl, c_int) -> c_int;
     SSL_has_pending: fn(*const Ssl) -> c_int;
+    SSL_in_init: fn(*const Ssl) -> c_int;
     SSL_get_rbio: fn(*const Ssl) -> *mut Bio;
     SSL_get_wbio: fn(*const Ssl) -> *mut Bio;
     SSL_set0_rbio: fn(*mut Ssl, *mut Bio);

@@ -49,6 +49,19 @@ unsafe impl Send for Connection {}
 // SAFETY: as above.
 unsafe impl Sync for Connection {}
 
+/// Whether the context of an `_ssl._SSLSocket` has a callback for messages, or may have one. The
+/// method in which the callback raises an exception raises it again.
+pub fn reports_messages(object: &Bound<'_, PyAny>) -> bool {
+    let py = object.py();
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let callback = object.getattr(intern!(py, "context")).and_then(|context| {
+        let class = CLASS.import(py, "_ssl", "_SSLContext")?;
+        let getter = class.getattr(intern!(py, "_msg_callback"))?;
+        getter.call_method1(intern!(py, "__get__"), (context,))
+    });
+    !callback.is_ok_and(|callback| callback.is_none())
+}
+
 /// What decrypting has done.
 pub struct Decrypted {
     /// The number of bytes of ciphertext that OpenSSL has taken.
@@ -85,15 +98,7 @@ impl Connection {
         if cfg!(Py_GIL_DISABLED) {
             return None;
         }
-        // An exception of this callback is raised by the method in which it happened.
-        let context = object.getattr(intern!(py, "context")).ok()?;
-        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        let report = CLASS
-            .import(py, "_ssl", "_SSLContext")
-            .and_then(|class| class.getattr(intern!(py, "_msg_callback")))
-            .and_then(|getter| getter.call_method1(intern!(py, "__get__"), (context,)))
-            .ok()?;
-        if !report.is_none() {
+        if reports_messages(object) {
             return None;
         }
         let library = Library::get(py)?;
@@ -111,7 +116,7 @@ impl Connection {
     /// as there is room for a whole record.
     ///
     /// Returns `None`, having done nothing, if ciphertext that was received before waits in the
-    /// object's BIO. Runs no Python code, unless the peer begins a new handshake.
+    /// object's BIO, or during a handshake. Runs no Python code, unless the peer begins one.
     ///
     /// # Errors
     /// BufferError if other code has kept a view of a buffer.
@@ -139,6 +144,9 @@ impl Connection {
         input: &[u8],
         target: &mut [MaybeUninit<u8>],
     ) -> Option<Decrypted> {
+        if self.is_in_handshake() {
+            return None;
+        }
         let mut written = 0;
         let decrypt = |left: &dyn Fn() -> usize| loop {
             let room = target.len() - written;
@@ -154,7 +162,8 @@ impl Connection {
             if read != 1 {
                 // SAFETY: a live SSL object and the result of the last call.
                 let error = unsafe { (self.library.SSL_get_error)(self.ssl.as_ptr(), read) };
-                return if error == WANT_READ { Stopped::Drained } else { Stopped::Other };
+                let drained = error == WANT_READ && left() == 0;
+                return if drained { Stopped::Drained } else { Stopped::Other };
             }
             written += count;
             // A read returns at most one record. Where nothing is left, another one would fail.
@@ -174,8 +183,11 @@ impl Connection {
     /// Encrypts `data` and appends the records to `output`. Returns the number of bytes that are
     /// encrypted. If it is not all of them, the next write of the object, from there on, tells why.
     ///
-    /// Runs no Python code, unless the peer begins a new handshake.
+    /// Does nothing during a handshake. Runs no Python code, unless a new one begins.
     pub fn encrypt(&self, py: Python<'_>, data: &[u8], output: &mut Vec<u8>) -> usize {
+        if self.is_in_handshake() {
+            return 0;
+        }
         let encrypt = || {
             let mut done = 0;
             for record in data.chunks(RECORD_SIZE) {
@@ -194,6 +206,14 @@ impl Connection {
         };
         // SAFETY: as in `decrypt`.
         unsafe { exchange::with_output(py, self.ssl.as_ptr(), output, encrypt) }.unwrap_or(0)
+    }
+
+    /// Whether a handshake has begun and is not complete. It may call Python, and the object's methods
+    /// raise the exceptions of these calls.
+    #[inline]
+    fn is_in_handshake(&self) -> bool {
+        // SAFETY: a live SSL object.
+        unsafe { (self.library.SSL_in_init)(self.ssl.as_ptr()) != 0 }
     }
 
     /// Appends ciphertext that was received to the object's BIO, without a call of Python. Returns
