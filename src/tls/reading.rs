@@ -116,8 +116,9 @@ impl TlsProtocol {
             } else {
                 Self::process_outgoing(slf)?;
             }
-        } else if status.phase == Phase::Wrapped && waits() {
-            // The data had to wait for a handshake, which may be complete now.
+        } else if status.phase == Phase::Wrapped && waits() && !this.session.may_have_data(py) {
+            // The data had to wait for a handshake, which may be complete now. OpenSSL accepts
+            // application data in a handshake that a read continues, but not in that of a write.
             Self::do_write(slf)?;
         }
         // Less than a record is left, unless the application has paused reading.

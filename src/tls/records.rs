@@ -10,6 +10,8 @@
 const HEADER: usize = 5;
 /// The content types, from change_cipher_spec to heartbeat.
 const TYPES: std::ops::RangeInclusive<u8> = 20..=24;
+/// The content type of application data, and in TLS 1.3 of all that is encrypted.
+const APPLICATION_DATA: u8 = 23;
 /// The maximum size of a record's body, in bytes: 16 KiB and the expansion that TLS 1.2 allows.
 const MAX_BODY: usize = 16 * 1024 + 2048;
 /// The number of records is unknown, or counting has stopped.
@@ -23,13 +25,22 @@ pub struct Records {
     body_left: u32,
     header: [u8; HEADER],
     header_length: u8,
+    /// Whether a record of the type of application data may be unread, complete or not.
+    data: bool,
     /// Whether the stream looks like TLS so far.
     plausible: bool,
 }
 
 impl Default for Records {
     fn default() -> Self {
-        Self { unread: 0, body_left: 0, header: [0; HEADER], header_length: 0, plausible: true }
+        Self {
+            unread: 0,
+            body_left: 0,
+            header: [0; HEADER],
+            header_length: 0,
+            data: false,
+            plausible: true,
+        }
     }
 }
 
@@ -98,6 +109,7 @@ impl Records {
         if !TYPES.contains(&kind) || major != 3 || length > MAX_BODY {
             return self.stop_counting();
         }
+        self.data |= kind == APPLICATION_DATA;
         self.body_left = length as u32;
         if length == 0 {
             self.unread = self.unread.saturating_add(1);
@@ -107,6 +119,7 @@ impl Records {
     /// Stops counting, since parts of the stream do not pass through here.
     pub fn stop_counting(&mut self) {
         self.plausible = false;
+        self.data = true;
         self.unread = UNKNOWN;
     }
 
@@ -114,7 +127,13 @@ impl Records {
     pub fn forget_count(&mut self, some: bool) {
         if self.plausible {
             self.unread = if some { UNKNOWN } else { 0 };
+            self.data = some;
         }
+    }
+
+    /// Whether a record of the type of application data may be unread, complete or not.
+    pub fn may_have_data(&self) -> bool {
+        self.data
     }
 
     /// Whether reading may return data.
@@ -135,6 +154,7 @@ impl Records {
     pub fn note_drained(&mut self) {
         if self.plausible {
             self.unread = 0;
+            self.data = self.body_left > 0 && self.header[0] == APPLICATION_DATA;
         }
     }
 }
@@ -203,6 +223,22 @@ mod tests {
             records.note_drained();
             assert!(records.has_unread());
         }
+    }
+
+    #[test]
+    fn application_data_is_told_from_a_handshake() {
+        let mut records = Records::default();
+        let handshake = [22, 3, 3, 0, 2, 0, 0];
+        records.feed(&handshake);
+        assert!(records.has_unread() && !records.may_have_data());
+        records.feed(&record(10)[..6]);
+        records.note_drained();
+        assert!(records.may_have_data(), "a part of the record is read");
+        records.feed(&record(10)[6..]);
+        records.note_drained();
+        assert!(!records.may_have_data());
+        records.feed(&handshake);
+        assert!(!records.may_have_data());
     }
 
     #[test]

@@ -212,6 +212,11 @@ impl Session {
         self.records.with(py, |records| records.has_unread())
     }
 
+    /// Whether application data may have arrived that is not read.
+    pub fn may_have_data(&self, py: Python<'_>) -> bool {
+        self.records.with(py, |records| records.may_have_data())
+    }
+
     /// Whether `read()` of the object is the standard library's.
     #[inline]
     pub fn reads_directly(&self, py: Python<'_>) -> bool {

@@ -347,6 +347,53 @@ def test_the_peer_updates_its_keys(run):
         run(echo_until_closed(address, sum(sizes)))
 
 
+def test_data_during_another_handshake_while_reading_is_paused(run):
+    """Of TLS 1.2. What is written waits for the handshake, and that for the reader."""
+
+    def serve(connection, sslobject, incoming, outgoing):
+        assert openssl("SSL_renegotiate", sslobject) == 1
+        assert openssl("SSL_do_handshake", sslobject) == 1
+        sslobject.write(b"first")
+        connection.sendall(outgoing.read())
+        incoming.write(connection.recv(65536))
+        sslobject.write(b"second")
+        connection.sendall(outgoing.read())
+        received = b""
+        while received != b"answer":
+            try:
+                received += sslobject.read(100)
+            except ssl.SSLWantReadError:
+                connection.sendall(outgoing.read())
+                incoming.write(connection.recv(65536))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            sslobject.unwrap()
+        connection.sendall(outgoing.read())
+
+    class Pausing(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            if self.received == b"first":
+                self.transport.pause_reading()
+                self.transport.write(b"answer")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport, client = await loop.create_connection(
+            Pausing, *address, ssl=client_context(), server_hostname=HOST
+        )
+        transport.write(b"hello")
+        await client.until(lambda: client.received)
+        await nothing_left()
+        assert client.received == b"first"
+        transport.resume_reading()
+        assert await client.done is None
+        assert client.received == b"firstsecond"
+
+    context = server_context(version=ssl.TLSVersion.TLSv1_2)
+    with peers.listening(serve_with_bios(context, serve)) as address:
+        run(main())
+
+
 def test_the_peer_begins_another_handshake(run):
     """Of TLS 1.2. What is written meanwhile waits for its end."""
     sizes = [1, 100_000, 30_000]
