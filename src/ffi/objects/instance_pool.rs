@@ -86,6 +86,20 @@ unsafe extern "C" fn dealloc<T: Pooled>(object: *mut ffi::PyObject) {
 }
 
 /// # Safety
+/// `object` has not been freed, and `class` is its class, which has weak references.
+#[inline(always)]
+unsafe fn has_weak_references(object: *mut ffi::PyObject, class: *mut ffi::PyTypeObject) -> bool {
+    // SAFETY: guaranteed by the caller. Without a GIL, another thread may be dropping a weak reference.
+    unsafe {
+        let place = object.byte_offset((*class).tp_weaklistoffset).cast::<*mut ffi::PyObject>();
+        #[cfg(not(Py_GIL_DISABLED))]
+        return !place.read().is_null();
+        #[cfg(Py_GIL_DISABLED)]
+        return !AtomicPtr::from_ptr(place).load(Ordering::Acquire).is_null();
+    }
+}
+
+/// # Safety
 /// The thread must be attached; `object` has a reference count of zero and is not tracked.
 #[inline(always)]
 unsafe fn pool_or_free<T: Pooled>(object: *mut ffi::PyObject) {
@@ -97,8 +111,7 @@ unsafe fn pool_or_free<T: Pooled>(object: *mut ffi::PyObject) {
         let py = Python::assume_attached();
         let class = ffi::Py_TYPE(object);
         if class == T::type_object_raw(py) {
-            let weak_references = object.byte_offset((*class).tp_weaklistoffset);
-            if !weak_references.cast::<*mut ffi::PyObject>().read().is_null() {
+            if has_weak_references(object, class) {
                 ffi::PyObject_ClearWeakRefs(object);
             }
             unshared(|| T::empty(&Borrowed::from_ptr(py, object).cast_unchecked::<T>()));
