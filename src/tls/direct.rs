@@ -99,6 +99,12 @@ impl Direct {
         }
     }
 
+    /// Whether it is open, and a handshake has begun and is not complete.
+    #[inline]
+    pub fn is_in_handshake(&self) -> bool {
+        self.connection.get().is_some_and(Connection::is_in_handshake)
+    }
+
     /// Whether it is open.
     pub fn is_open(&self) -> bool {
         self.connection.get().is_some()

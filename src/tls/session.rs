@@ -272,8 +272,9 @@ impl Session {
                 if count == 0 {
                     return Ok(Read::Closed);
                 }
-                // A read that has filled its target may have left part of the record.
-                if count < size {
+                // A read that has filled its target may have left part of the record. If data has
+                // interrupted a handshake, OpenSSL marks that until the next read.
+                if count < size && !self.direct.is_in_handshake() {
                     self.records.with(py, Records::note_read);
                 }
                 Ok(Read::Data(count.min(size)))

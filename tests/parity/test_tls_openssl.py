@@ -394,6 +394,44 @@ def test_data_during_another_handshake_while_reading_is_paused(run):
         run(main())
 
 
+def test_a_write_when_data_has_arrived_during_another_handshake(run):
+    """Of TLS 1.2: the SSL object refuses it, and tells why."""
+    sent = threading.Event()
+
+    def serve(connection, sslobject, incoming, outgoing):
+        assert openssl("SSL_renegotiate", sslobject) == 1
+        assert openssl("SSL_do_handshake", sslobject) == 1
+        sslobject.write(b"first")
+        connection.sendall(outgoing.read())
+        incoming.write(connection.recv(65536))
+        sslobject.write(b"second")
+        connection.sendall(outgoing.read())
+        sent.set()
+
+    class Pausing(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.pause_reading()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport, client = await loop.create_connection(
+            Pausing, *address, ssl=client_context(), server_hostname=HOST
+        )
+        transport.write(b"hello")
+        while not sent.is_set():
+            await asyncio.sleep(0.005)
+        await nothing_left()
+        assert client.received == b"first"
+        transport.write(b"answer")
+        reason = await client.done
+        assert (type(reason), reason.reason) == (ssl.SSLError, "UNEXPECTED_RECORD")
+
+    context = server_context(version=ssl.TLSVersion.TLSv1_2)
+    with peers.listening(serve_with_bios(context, serve)) as address:
+        run(main())
+
+
 def test_the_peer_begins_another_handshake(run):
     """Of TLS 1.2. What is written meanwhile waits for its end."""
     sizes = [1, 100_000, 30_000]

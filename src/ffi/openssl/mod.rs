@@ -166,10 +166,11 @@ impl Connection {
                 return if drained { Stopped::Drained } else { Stopped::Other };
             }
             written += count;
-            // A read returns at most one record. Where nothing is left, another one would fail.
+            // A read returns at most one record. Where nothing is left, another one would fail. A
+            // handshake needs it: OpenSSL marks that data has interrupted one until the next read.
             // SAFETY: a live SSL object.
             let pending = || unsafe { (self.library.SSL_has_pending)(self.ssl.as_ptr()) != 0 };
-            if left() == 0 && !pending() {
+            if left() == 0 && !pending() && !self.is_in_handshake() {
                 return Stopped::Drained;
             }
         };
@@ -211,7 +212,7 @@ impl Connection {
     /// Whether a handshake has begun and is not complete. It may call Python, and the object's methods
     /// raise the exceptions of these calls.
     #[inline]
-    fn is_in_handshake(&self) -> bool {
+    pub fn is_in_handshake(&self) -> bool {
         // SAFETY: a live SSL object.
         unsafe { (self.library.SSL_in_init)(self.ssl.as_ptr()) != 0 }
     }
