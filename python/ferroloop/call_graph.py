@@ -11,7 +11,8 @@ import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import CodeType, FrameType
+from itertools import takewhile
+from types import CodeType
 from typing import Any
 
 from . import _ferroloop
@@ -56,17 +57,18 @@ def location_of(code: CodeType, line: int | None) -> Location:
     return Location(code.co_qualname, code.co_filename, line or 0)
 
 
-def loop_frames(frame: FrameType | None) -> list[FrameType]:
-    """Return the frames of a thread that run inside the loop, innermost first.
+def loop_stack(thread: int | None) -> list[tuple[CodeType, int, dict[str, Any]]]:
+    """Return code, line and globals of the frames of a thread inside its loop, innermost last.
 
     Args:
-        frame: the innermost frame of the thread.
+        thread: `threading.get_ident()` of the thread, which must not be the calling thread.
     """
-    found: list[FrameType] = []
-    while frame is not None and frame.f_code not in _BOUNDARIES:
-        found.append(frame)
-        frame = frame.f_back
-    return found
+    frame = None if thread is None else sys._current_frames().get(thread)
+    if frame is None:
+        return []
+    # Copied at once: the thread may go on at any moment.
+    found = _ferroloop.stack_from(frame)
+    return list(takewhile(lambda entry: entry[0] not in _BOUNDARIES, found))[::-1]
 
 
 def thread_stack(thread: int | None) -> list[Location]:
@@ -75,9 +77,7 @@ def thread_stack(thread: int | None) -> list[Location]:
     Args:
         thread: `threading.get_ident()` of the thread, which must not be the calling thread.
     """
-    frame = None if thread is None else sys._current_frames().get(thread)
-    found = [location_of(frame.f_code, frame.f_lineno) for frame in loop_frames(frame)]
-    return found[::-1]
+    return [location_of(code, max(line, 0)) for code, line, _globals in loop_stack(thread)]
 
 
 def coroutine_stack(coroutine: Any) -> list[Location]:

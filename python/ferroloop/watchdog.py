@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import linecache
 import logging
 import os
-import sys
 import threading
 import time
 import traceback
 import weakref
 from dataclasses import dataclass, replace
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from . import _ferroloop, blocking, call_graph
@@ -143,17 +144,15 @@ class Watch:
         awaited_by: tuple[str, ...] = ()
         stack: list[traceback.FrameSummary] = []
         if sampled:
-            thread = loop._thread_id
-            frame = None if thread is None else sys._current_frames().get(thread)
-            # First copy what changes as soon as the loop's thread gets the GIL back.
-            frames = [(each, each.f_lineno) for each in reversed(call_graph.loop_frames(frame))]
+            # First copy what changes as soon as the loop's thread goes on.
+            frames = call_graph.loop_stack(loop._thread_id)
             task = asyncio.current_task(loop)
             if task is not None:
                 name, coroutine = task.get_name(), call_graph.coroutine_name(task)
                 awaited_by = tuple(other.get_name() for other in call_graph.await_chain(task))
                 context = blocking.context_of(task)
-            stack = list(traceback.StackSummary.extract(frames))
-            del frame, frames, task
+            stack = _summary(frames)
+            del frames, task
         stall = Stall(
             seconds,
             not sampled,
@@ -203,6 +202,20 @@ class Watch:
 
 
 _exit_registered = False
+
+
+def _summary(
+    frames: list[tuple[CodeType, int, dict[str, Any]]],
+) -> list[traceback.FrameSummary]:
+    """Return what `traceback.StackSummary.extract()` makes of frames."""
+    for code, _line, names in frames:
+        linecache.lazycache(code.co_filename, names)
+    for file in {code.co_filename for code, _line, _names in frames}:
+        linecache.checkcache(file)
+    return [
+        traceback.FrameSummary(code.co_filename, line if line > 0 else None, code.co_name)
+        for code, line, _names in frames
+    ]
 
 
 def _stop_at_exit() -> None:

@@ -61,6 +61,15 @@ pub mod _ferroloop {
         ffi::section::enter_of(task, || Task::set_listed(task, listed));
     }
 
+    /// Return code object, line and globals of a frame and of those that have called it. The frame may
+    /// be the innermost one of another thread, that runs.
+    #[pyfunction]
+    fn stack_from<'py>(
+        frame: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<ffi::thread_stack::StackEntry<'py>>> {
+        ffi::thread_stack::from_frame(frame)
+    }
+
     /// Share the counter by which asyncio's C module numbers tasks. `make` creates one of its tasks
     /// and returns the task's number. Return False if the counter was not found.
     #[pyfunction]

@@ -8,8 +8,8 @@
 //!
 //! Files:
 //!
-//! * `attach.rs`, `thread_exit.rs`, `thread_pointer.rs`, `interpreter.rs`: threads and
-//!   interpreters;
+//! * `attach.rs`, `thread_exit.rs`, `thread_pointer.rs`, `thread_stack.rs`, `interpreter.rs`: threads
+//!   and interpreters;
 //! * `call.rs`, `coroutine.rs`, `exception.rs`, `signals.rs`: calls of Python code;
 //! * `panic.rs`: panics that must not unwind into C;
 //! * `section.rs`, `section_waiters.rs`, `entries/`: the section of a loop, threads that wait for it,
@@ -53,3 +53,4 @@ pub mod signals;
 pub mod ssl_class;
 pub mod thread_exit;
 pub mod thread_pointer;
+pub mod thread_stack;

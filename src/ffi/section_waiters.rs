@@ -175,20 +175,36 @@ impl Helper {
     }
 }
 
+fn pause_all_threads(py: Python<'_>) {
+    with_others_paused(py, || ());
+}
+
+/// Calls `body` while all other threads are paused. It must not run Python code, detach, drop objects
+/// or panic.
+///
 /// CPython pauses all threads while it calls a function for the objects that the garbage collector
 /// knows; the function ends that at the first one.
-fn pause_all_threads(_py: Python<'_>) {
+pub fn with_others_paused<F: FnOnce()>(_py: Python<'_>, body: F) {
     unsafe extern "C" {
         fn PyUnstable_GC_VisitObjects(
             visit: unsafe extern "C" fn(*mut ffi::PyObject, *mut c_void) -> c_int,
             argument: *mut c_void,
         );
     }
-    unsafe extern "C" fn stop(_object: *mut ffi::PyObject, _argument: *mut c_void) -> c_int {
+    unsafe extern "C" fn visit<F: FnOnce()>(
+        _object: *mut ffi::PyObject,
+        body: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the pointer from below.
+        if let Some(body) = unsafe { (*body.cast::<Option<F>>()).take() } {
+            body();
+        }
         0
     }
-    // SAFETY: attached, and in no section.
-    unsafe { PyUnstable_GC_VisitObjects(stop, std::ptr::null_mut()) };
+    let mut body = Some(body);
+    // SAFETY: attached; the function is called only until this returns. CPython suspends the sections
+    // of this thread while it waits for the others.
+    unsafe { PyUnstable_GC_VisitObjects(visit::<F>, (&raw mut body).cast()) };
 }
 
 /// Ends the helper when the interpreter exits. Called when the module is made.
