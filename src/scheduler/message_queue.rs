@@ -74,6 +74,19 @@ impl<M> MessageQueue<M> {
         taken
     }
 
+    /// Visits all messages, unless the loop is closed.
+    ///
+    /// # Errors
+    /// Returns the error with which `visit` has ended it.
+    #[cfg(Py_GIL_DISABLED)]
+    pub(super) fn visit<E>(&self, visit: impl FnMut(&M) -> Result<(), E>) -> Result<(), E> {
+        let messages = self.messages.lock();
+        messages
+            .as_deref()
+            .and_then(Option::as_ref)
+            .map_or(Ok(()), |m| m.iter().try_for_each(visit))
+    }
+
     /// Refuses further messages. Returns the unread ones.
     pub(super) fn close(&self) -> Vec<M> {
         self.has_any.store(false, Ordering::SeqCst);

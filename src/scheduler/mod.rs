@@ -324,6 +324,7 @@ impl Scheduler {
     /// Reports all scheduled objects to the garbage collector.
     fn traverse_scheduled(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.core.ready.traverse(visit)?;
+        self.traverse_other_threads(visit)?;
         self.core.contexts.traverse(visit)?;
         self.core.parked.traverse(|parked| parked.traverse(visit))?;
         self.mode.patches.visit(visit)?;

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 #[cfg(Py_GIL_DISABLED)]
@@ -78,6 +79,22 @@ impl Scheduler {
             return true;
         }
         self.core.ready.len(py) != 0 || self.shared.inbox.has_messages()
+    }
+
+    /// Reports the callbacks that the loop has not taken to the garbage collector.
+    ///
+    /// It pauses all attached threads first, and only these use the queue: none has its lock then.
+    pub(super) fn traverse_other_threads(
+        &self,
+        visit: &PyVisit<'_>,
+    ) -> Result<(), PyTraverseError> {
+        #[cfg(Py_GIL_DISABLED)]
+        return self.shared.other_threads.visit(|runnable| runnable.traverse(visit));
+        #[cfg(not(Py_GIL_DISABLED))]
+        {
+            let _ = visit;
+            Ok(())
+        }
     }
 
     /// Refuses callbacks of other threads from now on. Returns those that the loop has not taken.

@@ -4,6 +4,7 @@ cycle; and there are as few wake-ups as the design promises."""
 import asyncio
 import contextvars
 import faulthandler
+import gc
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -166,6 +168,19 @@ def test_close_while_threads_schedule(flavour):
             thread.join(10)
             assert not thread.is_alive()
         assert [text for text, _ in ends] == ["Event loop is closed"] * 4
+
+
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+def test_a_dropped_loop_that_has_not_taken_a_callback(flavour):
+    """Without a GIL the callbacks of other threads wait in a queue of their own."""
+    loop = flavour.new_loop()
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(loop.time,))
+    thread.start()
+    thread.join()
+    dead = weakref.ref(loop)
+    del loop, thread
+    gc.collect()
+    assert dead() is None
 
 
 def test_from_a_signal_handler(run):
