@@ -783,7 +783,7 @@ def test_collector_callbacks_use_the_loop(loop):
     async def main():
         for _ in range(50):
             await asyncio.gather(*[asyncio.sleep(0) for _ in range(20)])
-        # Free-threaded builds wait for many new objects before they collect, whatever the threshold.
+        # Free-threaded builds wait for many new objects first, whatever the threshold.
         gc.collect()
 
     gc.callbacks.append(on_collection)
