@@ -337,3 +337,37 @@ def test_exit_removes_the_socket_and_a_fork_leaves_it(flavour, tmp_path):
     status, out, errors = run_program(flavour, source, *options)
     assert (status, out, errors) == (0, "5 True\nTrue\n", "")
     assert not (tmp_path / "sock").exists()
+
+
+def test_the_stack_of_a_loop_that_goes_on(run):
+    """The frames that are read end, and their memory is used again, as soon as they can."""
+    from ferroloop import call_graph
+
+    reading = threading.Event()
+    found = []
+
+    async def nested(depth):
+        await (nested(depth - 1) if depth else asyncio.sleep(0))
+
+    def read(thread):
+        ends = time.monotonic() + 0.5
+        while time.monotonic() < ends:
+            stack = call_graph.thread_stack(thread)
+            found.append([place.function.rpartition(".")[2] for place in stack])
+        reading.set()
+
+    async def main():
+        thread = threading.Thread(target=read, args=(threading.get_ident(),))
+        thread.start()
+        while not reading.is_set():
+            await nested(10)
+        thread.join()
+
+    run(main())
+    inside = [stack for stack in found if "nested" in stack]
+    assert inside
+    for stack in inside:
+        first = stack.index("nested")
+        assert stack[first - 1] == "main"
+        assert 1 <= stack.count("nested") <= 11
+        assert set(stack[first:]) <= {"nested", "sleep", "__sleep0"}
