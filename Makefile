@@ -6,7 +6,7 @@ SHELL := /bin/bash
 	bench ecosystem upstream lint lint-rust lint-free-threading lint-python msrv fuzz refused stress \
 	deny test test-314 test-315 test-all test-debug test-aarch64 test-install bench-embed bench-cluster \
 	example-rust-function example-http-server example-plugin-host loom loom-mutations memcheck \
-	test-asan test-asan-embed
+	test-asan test-asan-embed test-tsan
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -269,6 +269,34 @@ test-asan-embed: ## run the Rust program that hosts the loop under AddressSaniti
 	$(UNSTABLE) RUSTFLAGS="-Zsanitizer=address --cfg keep_no_instances" PYO3_PYTHON=$(EXE) \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc CARGO_TARGET_DIR=target/asan-embed-$(PY) \
 		cargo test --locked --features embed --test embedding --target $(TARGET) -- $(ARGS)
+
+# The interpreter contains the runtime library. The tests are those in which several threads use a loop. CPython's sources have a list of its own races, which depends on the
+# version: Tools/tsan/suppressions_free_threading.txt.
+TSAN = build/tsan-$(PY)
+TSAN_SUPPRESSIONS ?=
+TSAN_TESTS = $(patsubst %,tests/parity/test_%.py,\
+	foreign_threads threadsafe executor running handles tasks watchdog)
+
+build/tsan-venv-$(PY)/ready: tests/requirements-debug.txt
+	rm -rf build/tsan-venv-$(PY)
+	TSAN_OPTIONS=report_bugs=0 $(EXE) -m venv build/tsan-venv-$(PY)
+	TSAN_OPTIONS=report_bugs=0 build/tsan-venv-$(PY)/bin/pip install $(QUIET) \
+		--disable-pip-version-check -r tests/requirements-debug.txt
+	touch $@
+
+test-tsan: build/tsan-venv-$(PY)/ready ## run tests with threads under ThreadSanitizer; PYTHON was configured with --disable-gil --with-thread-sanitizer; ARGS="-k cancel" for a part
+	rm -rf $(TSAN)
+	mkdir -p $(TSAN)/ferroloop
+	set -e; flags=$$($(EXE) tests/support/tsan_std.py $(TSAN)); \
+	$(UNSTABLE) PYO3_PYTHON=$(EXE) CARGO_TARGET_DIR=target/tsan-$(PY) \
+		RUSTFLAGS="-Zsanitizer=thread -Zexternal-clangrt -Cunsafe-allow-abi-mismatch=sanitizer $$flags" \
+		cargo build --lib --profile quick --target $(TARGET)
+	cp -r $$(ls -d python/ferroloop/* | grep -v '\.so$$') $(TSAN)/ferroloop
+	cp target/tsan-$(PY)/$(TARGET)/quick/libferroloop.so $(TSAN)/ferroloop/_ferroloop.so
+	cat tests/support/tsan.txt $(TSAN_SUPPRESSIONS) > $(TSAN)/suppressions
+	TSAN_OPTIONS=history_size=7:exitcode=0:suppressions=$(CURDIR)/$(TSAN)/suppressions:log_path=$(CURDIR)/$(TSAN)/report \
+		PROGRAM_SECONDS=300 PYTHONPATH=$(TSAN) build/tsan-venv-$(PY)/bin/python -m pytest \
+		-p no:cacheprovider -p tests.support.tsan --loops ferroloop --timeout 900 $(TSAN_TESTS) $(ARGS)
 
 REFUSED_SECONDS ?= 300
 
