@@ -54,7 +54,8 @@ class Loadgen:
         except subprocess.TimeoutExpired:
             raise LoadgenError("hang", f"no progress for {limit:.0f} s") from None
         if done.returncode:
-            message = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            lines = [line for line in done.stderr.splitlines() if not line.startswith("note:")]
+            message = lines[-1] if lines else f"exit status {done.returncode}"
             kinds = {2: "wrong result", 3: "hang"}
-            raise LoadgenError(kinds.get(done.returncode, "error"), message[-1])
+            raise LoadgenError(kinds.get(done.returncode, "error"), message)
         return json.loads(done.stdout)["cost"]

@@ -242,7 +242,7 @@ pub fn wait_until_asleep(pid: u32) -> Result<(), Failure> {
 pub fn hold_idle(options: &Options) -> Result<f64, Failure> {
     let pid = options.pid.ok_or_else(|| Failure::Usage("idle wants --pid".into()))?;
     // What the server allocates only for its first clients must not be counted.
-    let few = Options { connections: 10, ..options.clone() };
+    let few = Options { connections: 10, active: 10, ..options.clone() };
     let mut engine = Engine::new(&few)?;
     open_and_wait(&mut engine)?;
     let before = process::resident(pid)?;
