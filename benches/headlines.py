@@ -15,6 +15,9 @@ RESULTS = ROOT / "benches" / "RESULTS.md"
 OTHER_RESULTS = sorted((ROOT / "benches").glob("cpython-*/RESULTS.md"))
 BEGIN, END = "<!-- figures: python -m benches.headlines -->\n", "<!-- end of figures -->\n"
 
+# The end of the title of a row in which the other loops do less.
+ALONE = "(ferroloop only)"
+
 # A dozen rows, for each kind of work, regardless of their ratios.
 WORKLOADS = (
     *("call-soon-chain", "timers-cancel", "spawn", "gather", "executor-64"),
@@ -31,7 +34,9 @@ def version(results: Results) -> str:
 def slower(path: Path, results: Results) -> str:
     """The rows in which another loop was faster in every round."""
     others = [loop for loop in results.loops if loop != "ferroloop"]
-    rows = [(row.title, row.faster()) for row in results.rows]
+    # What another loop does not do cannot be compared.
+    compared = [row for row in results.rows if not row.title.endswith(ALONE)]
+    rows = [(row.title, row.faster()) for row in compared]
     behind = [
         f'"{title}"' + (f" ({', '.join(loops)})" if len(others) > 1 else "")
         for title, loops in rows
@@ -39,7 +44,7 @@ def slower(path: Path, results: Results) -> str:
     ]
     page = f"[CPython {version(results)}]({path.relative_to(ROOT).as_posix()})"
     words = ", ".join(behind) or "none"
-    return f"* {page}, {len(rows)} rows, compared with {', '.join(others)}: {words}."
+    return f"* {page}, {len(results.rows)} rows, compared with {', '.join(others)}: {words}."
 
 
 def figures(by_path: dict[Path, Results]) -> str:
