@@ -22,6 +22,8 @@ use crate::ffi::objects::process_state::Pointer;
 // Not declared by PyO3.
 unsafe extern "C" {
     fn PyMethod_New(function: *mut ffi::PyObject, slf: *mut ffi::PyObject) -> *mut ffi::PyObject;
+    #[cfg(Py_GIL_DISABLED)]
+    fn PyUnstable_Object_EnableDeferredRefcount(object: *mut ffi::PyObject) -> c_int;
 }
 
 /// The vectorcall function of a method.
@@ -98,9 +100,27 @@ pub fn install_in(
         (&raw mut (*this).common_class).write(Pointer::null());
         object
     };
+    // Without a GIL the interpreter specialises the lookup of a method only if its references are
+    // counted by deferral, as those of functions are.
+    // SAFETY: attached, with a live object that no other thread has.
+    #[cfg(Py_GIL_DISABLED)]
+    unsafe {
+        PyUnstable_Object_EnableDeferredRefcount(object.as_ptr());
+    }
     class.setattr(name, object.clone())?;
     std::mem::forget(object);
     Ok(())
+}
+
+/// Only objects that the collector knows can have deferred references. What this one refers to is
+/// never freed, like itself, so the collector need not see it.
+#[cfg(Py_GIL_DISABLED)]
+unsafe extern "C" fn traverse(
+    _object: *mut ffi::PyObject,
+    _visit: ffi::visitproc,
+    _data: *mut c_void,
+) -> c_int {
+    0
 }
 
 /// The entry of a hand-written method.
@@ -134,6 +154,8 @@ fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
         slot(ffi::Py_tp_descr_get, bind as *mut c_void),
         slot(ffi::Py_tp_getattro, get_attribute as *mut c_void),
         slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
+        #[cfg(Py_GIL_DISABLED)]
+        slot(ffi::Py_tp_traverse, traverse as *mut c_void),
         ffi::PyType_Slot::default(),
     ];
     let flags = ffi::Py_TPFLAGS_DEFAULT
@@ -141,6 +163,8 @@ fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
         | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
         | ffi::Py_TPFLAGS_IMMUTABLETYPE
         | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    #[cfg(Py_GIL_DISABLED)]
+    let flags = flags | ffi::Py_TPFLAGS_HAVE_GC;
     let mut spec = ffi::PyType_Spec {
         name: c"ferroloop._ferroloop.LoopMethod".as_ptr().cast::<c_char>(),
         basicsize: size_of::<FunctionLike>() as c_int,
