@@ -270,8 +270,9 @@ test-asan-embed: ## run the Rust program that hosts the loop under AddressSaniti
 		ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc CARGO_TARGET_DIR=target/asan-embed-$(PY) \
 		cargo test --locked --features embed --test embedding --target $(TARGET) -- $(ARGS)
 
-# The interpreter contains the runtime library. The tests are those in which several threads use a loop. CPython's sources have a list of its own races, which depends on the
-# version: Tools/tsan/suppressions_free_threading.txt.
+# The interpreter contains the runtime library. The tests are those in which several threads use a
+# loop. CPython's sources have a list of its own races, which depends on the version:
+# Tools/tsan/suppressions_free_threading.txt.
 TSAN = build/tsan-$(PY)
 TSAN_SUPPRESSIONS ?=
 TSAN_TESTS = $(patsubst %,tests/parity/test_%.py,\

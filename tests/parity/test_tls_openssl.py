@@ -350,17 +350,22 @@ def test_the_peer_updates_its_keys(run):
         run(echo_until_closed(address, sum(sizes)))
 
 
+def send_during_a_handshake(connection, sslobject, incoming, outgoing):
+    """Begin another handshake of TLS 1.2, and send data before it and during it."""
+    assert openssl("SSL_renegotiate", sslobject) == 1
+    assert openssl("SSL_do_handshake", sslobject) == 1
+    sslobject.write(b"first")
+    connection.sendall(outgoing.read())
+    incoming.write(connection.recv(65536))
+    sslobject.write(b"second")
+    connection.sendall(outgoing.read())
+
+
 def test_data_during_another_handshake_while_reading_is_paused(run):
     """Of TLS 1.2. What is written waits for the handshake, and that for the reader."""
 
     def serve(connection, sslobject, incoming, outgoing):
-        assert openssl("SSL_renegotiate", sslobject) == 1
-        assert openssl("SSL_do_handshake", sslobject) == 1
-        sslobject.write(b"first")
-        connection.sendall(outgoing.read())
-        incoming.write(connection.recv(65536))
-        sslobject.write(b"second")
-        connection.sendall(outgoing.read())
+        send_during_a_handshake(connection, sslobject, incoming, outgoing)
         received = b""
         while received != b"answer":
             try:
@@ -402,13 +407,7 @@ def test_a_write_when_data_has_arrived_during_another_handshake(run):
     sent = threading.Event()
 
     def serve(connection, sslobject, incoming, outgoing):
-        assert openssl("SSL_renegotiate", sslobject) == 1
-        assert openssl("SSL_do_handshake", sslobject) == 1
-        sslobject.write(b"first")
-        connection.sendall(outgoing.read())
-        incoming.write(connection.recv(65536))
-        sslobject.write(b"second")
-        connection.sendall(outgoing.read())
+        send_during_a_handshake(connection, sslobject, incoming, outgoing)
         sent.set()
 
     class Pausing(Recorder):
