@@ -36,6 +36,10 @@ _BOUNDARIES: frozenset[CodeType] = frozenset(
     )
 )
 
+# A thread without a GIL may leave a frame while its stack is being read, which then ends there. So
+# a stack without a boundary is read again; a host's own way to run the loop has none.
+_ATTEMPTS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -63,12 +67,14 @@ def loop_stack(thread: int | None) -> list[tuple[CodeType, int, dict[str, Any]]]
     Args:
         thread: `threading.get_ident()` of the thread, which must not be the calling thread.
     """
-    frame = None if thread is None else sys._current_frames().get(thread)
-    if frame is None:
+    if thread is None:
         return []
-    # Copied at once: the thread may go on at any moment.
-    found = _ferroloop.stack_from(frame)
-    return list(takewhile(lambda entry: entry[0] not in _BOUNDARIES, found))[::-1]
+    for _ in range(_ATTEMPTS):
+        found = _ferroloop.thread_stack(thread)
+        inside = list(takewhile(lambda entry: entry[0] not in _BOUNDARIES, found))
+        if len(inside) < len(found):
+            break
+    return inside[::-1]
 
 
 def thread_stack(thread: int | None) -> list[Location]:

@@ -61,13 +61,13 @@ pub mod _ferroloop {
         ffi::section::enter_of(task, || Task::set_listed(task, listed));
     }
 
-    /// Return code object, line and globals of a frame and of those that have called it. The frame may
-    /// be the innermost one of another thread, that runs.
+    /// Return code object, line and globals of the frames of a thread, which may run, innermost first.
     #[pyfunction]
-    fn stack_from<'py>(
-        frame: &Bound<'py, PyAny>,
-    ) -> PyResult<Vec<ffi::thread_stack::StackEntry<'py>>> {
-        ffi::thread_stack::from_frame(frame)
+    fn thread_stack(
+        py: Python<'_>,
+        thread: u64,
+    ) -> PyResult<Vec<ffi::thread_stack::StackEntry<'_>>> {
+        ffi::thread_stack::of_thread(py, thread)
     }
 
     /// Share the counter by which asyncio's C module numbers tasks. `make` creates one of its tasks

@@ -1,4 +1,4 @@
-//! The stack of another thread, of which `sys._current_frames()` returns the innermost frame.
+//! The stack of another thread.
 //!
 //! With a GIL that thread cannot change its frames as long as the caller holds it. Without one,
 //! CPython's functions for frames read what a thread that goes on frees meanwhile, so all threads are
@@ -6,7 +6,9 @@
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 #[cfg(Py_GIL_DISABLED)]
 use crate::ffi::section_waiters::with_others_paused;
@@ -14,12 +16,25 @@ use crate::ffi::section_waiters::with_others_paused;
 /// The code object of a frame, its line, 0 or less if unknown, and its globals.
 pub type StackEntry<'py> = (Bound<'py, PyAny>, i32, Bound<'py, PyAny>);
 
-/// The entries of `innermost` and of the frames that have called it, in this order. Runs no Python
-/// code.
+/// The entries of the frames of a thread, innermost first; empty if there is no such thread. Runs no
+/// Python code.
+///
+/// With a GIL the thread cannot go on between the look for its innermost frame and the walk, unless
+/// a garbage collection is due in between, up to 3.11. Without one it can: the frames are then those
+/// that the innermost one has kept.
 ///
 /// # Errors
-/// TypeError if it is no frame.
-pub fn from_frame<'py>(innermost: &Bound<'py, PyAny>) -> PyResult<Vec<StackEntry<'py>>> {
+/// Those of `sys._current_frames()`.
+pub fn of_thread(py: Python<'_>, thread: u64) -> PyResult<Vec<StackEntry<'_>>> {
+    let current = py.import(intern!(py, "sys"))?.call_method0(intern!(py, "_current_frames"))?;
+    match current.cast::<PyDict>()?.get_item(thread)? {
+        Some(innermost) => from_frame(&innermost),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The entries of `innermost` and of the frames that have called it, in this order.
+fn from_frame<'py>(innermost: &Bound<'py, PyAny>) -> PyResult<Vec<StackEntry<'py>>> {
     // SAFETY: only the object's type is read.
     if unsafe { ffi::PyFrame_Check(innermost.as_ptr()) } == 0 {
         return Err(PyTypeError::new_err("a frame is required"));
