@@ -462,7 +462,6 @@ def test_sock_sendall_keeps_the_data_in_place(loop):
 DAEMONS = """
 def run(main):
     loop = new_event_loop()
-    loop.slow_callback_duration = 60
     loop.run_until_complete(main(loop))
 
 async def nothing():
@@ -550,7 +549,6 @@ class Awaitable(asyncio.Future):
 
 def in_loop(main):
     loop = new_event_loop()
-    loop.slow_callback_duration = 60
     loop.run_until_complete(main(loop))
 
 async def deleted_arguments(loop):
