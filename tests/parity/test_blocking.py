@@ -386,6 +386,7 @@ def test_enabled_by_the_environment(flavour, monkeypatch, tmp_path):
     async def main():
         subprocess.run(["sleep", "0.15"])
     loop = new_event_loop()
+    loop.slow_callback_duration = 0.1
     loop.run_until_complete(main())
     """
     status, _, errors = run_program(flavour, source)

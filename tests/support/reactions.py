@@ -194,12 +194,16 @@ class Link:
             return "nothing is buffered, the protocol may not write"
         return None
 
+    def arrived_as_written(self) -> bool:
+        """Whether what the peer has read is the beginning of what was written."""
+        return self.written.startswith(self.at_peer)
+
     def wrong_at_the_end(self) -> list[str]:
         """The faults found once the connection has ended and the peer has read everything."""
         found = list(self.faults)
         if not self.lost:
             found.append("connection_lost() was not called")
-        if not self.written.startswith(self.at_peer):
+        if not self.arrived_as_written():
             found.append("other bytes than those that were written arrived")
         elif self.lost and len(self.at_peer) > self.written_before_loss:
             found.append("bytes written in connection_lost() arrived")
