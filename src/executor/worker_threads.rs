@@ -52,8 +52,12 @@ impl WorkerThreads {
         &self.queue
     }
 
-    /// Notes which loop queues the next call. A hint, for which no thread waits.
+    /// Notes which loop queues the next call. A hint, for which no thread waits. Does nothing where no
+    /// worker waits for a GIL.
     pub fn set_submitter(&self, signal: &Arc<WakeSignal>) {
+        if cfg!(Py_GIL_DISABLED) {
+            return;
+        }
         let Some(mut submitter) = self.submitter.try_lock() else { return };
         if submitter.as_ref().is_none_or(|last| !Arc::ptr_eq(last, signal)) {
             let replaced = submitter.replace(signal.clone());

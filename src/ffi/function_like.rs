@@ -17,6 +17,7 @@ use pyo3::{Borrowed, PyClass};
 
 use crate::ffi::guard::{self, Guard};
 use crate::ffi::method::VectorCall;
+use crate::ffi::objects::immortal::make_immortal;
 use crate::ffi::objects::process_state::Pointer;
 
 // Not declared by PyO3.
@@ -107,6 +108,7 @@ pub fn install_in(
     unsafe {
         PyUnstable_Object_EnableDeferredRefcount(object.as_ptr());
     }
+    make_immortal(&object);
     class.setattr(name, object.clone())?;
     std::mem::forget(object);
     Ok(())

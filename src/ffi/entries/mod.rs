@@ -82,6 +82,7 @@ pub fn install<T: Entered>(py: Python<'_>) {
             slots::replace::<T>(&class);
             pyo3::ffi::PyType_Modified(class.as_type_ptr());
         }
+        crate::ffi::objects::immortal::make_immortal(class.as_any());
     }
 }
 

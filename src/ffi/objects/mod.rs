@@ -5,6 +5,7 @@
 //! * `object.rs`: type checks, dicts and garbage collector tracking of single objects;
 //! * `slots.rs`: finalizers and the awaiting protocol;
 //! * `instance_pool.rs`, `freelist.rs`, `kept_memory.rs`: reuse of deallocated instances;
+//! * `immortal.rs`: objects to which references are not counted;
 //! * `trashcan.rs`: bounds the nesting of deallocators;
 //! * `weak_registry.rs`: live objects, without weak references;
 //! * `descriptor_owners.rs`: which object owns a descriptor;
@@ -14,6 +15,7 @@ pub mod buffer_parts;
 pub mod cell;
 pub mod descriptor_owners;
 pub mod freelist;
+pub mod immortal;
 pub mod instance_pool;
 pub mod kept_memory;
 pub mod object;
