@@ -163,7 +163,9 @@ def executor_classes() -> list[type]:
 
 def _note_executor() -> None:
     thread = sys.modules.get(_THREADS)
-    if thread is None or _CLASSES["<executor>"]:
+    # Another thread may be importing it: what is not there yet would count as replaced later.
+    is_usable = thread is not None and not getattr(thread.__spec__, "_initializing", False)
+    if not is_usable or _CLASSES["<executor>"]:
         return
     places = (
         (thread, "ThreadPoolExecutor"),

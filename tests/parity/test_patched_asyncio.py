@@ -8,6 +8,8 @@ from asyncio.base_events import _format_handle
 
 import pytest
 
+from ..support.programs import run_program
+
 
 class SeenHandles(list):
     def __init__(self):
@@ -313,3 +315,29 @@ def test_slow_callbacks_outside_of_debug_mode(loop, log):
     loop.report_slow_callbacks(False)
     loop.run_until_complete(slow())
     assert log.messages() == []
+
+
+HALF_IMPORTED = """
+import importlib.util
+
+name = "concurrent.futures.thread"
+spec = importlib.util.find_spec(name)
+module = importlib.util.module_from_spec(spec)
+# As importlib does while it runs the module, in which other threads may go on.
+spec._initializing = True
+sys.modules[name] = module
+loop = new_event_loop()
+loop.run_until_complete(asyncio.sleep(0))
+spec.loader.exec_module(module)
+spec._initializing = False
+print(loop.run_until_complete(loop.run_in_executor(None, int)))
+print(type(loop._default_executor) is module.ThreadPoolExecutor)
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+"""
+
+
+@pytest.mark.only("ferroloop")
+def test_a_module_that_another_thread_is_importing(flavour):
+    """What it does not have yet does not count as replaced."""
+    assert run_program(flavour, HALF_IMPORTED) == (0, "0\nFalse\n", "")
