@@ -38,9 +38,21 @@ async def chain(loop: Loop, count: int) -> None:
     await done
 
 
-async def sleep0(_loop: Loop, count: int) -> None:
+async def lookup(_loop: Loop, count: int) -> None:
+    """No loop at work: what the interpreter alone takes to find a function of asyncio.
+
+    asyncio's module has a `__getattr__`, so the interpreter does not specialise the access, and
+    each one counts a reference to a function that all threads share. The other rows look their
+    functions up once.
+    """
     for _ in range(count):
-        await asyncio.sleep(0)
+        _ = asyncio.sleep
+
+
+async def sleep0(_loop: Loop, count: int) -> None:
+    sleep = asyncio.sleep
+    for _ in range(count):
+        await sleep(0)
 
 
 async def future(loop: Loop, count: int) -> None:
@@ -55,16 +67,18 @@ async def spawn(_loop: Loop, count: int) -> None:
     async def child() -> None:
         pass
 
+    create_task = asyncio.create_task
     for _ in range(count):
-        await asyncio.create_task(child())
+        await create_task(child())
 
 
 async def gather(_loop: Loop, count: int) -> None:
     async def child() -> None:
         pass
 
+    gather = asyncio.gather
     for _ in range(count // 10):
-        await asyncio.gather(*(child() for _ in range(10)))
+        await gather(*(child() for _ in range(10)))
 
 
 async def threadsafe(loop: Loop, count: int) -> None:
@@ -120,6 +134,7 @@ async def echo(loop: Loop, count: int) -> None:
 
 ROWS: dict[str, tuple[Work, int]] = {
     "chain": (chain, 300_000),
+    "lookup": (lookup, 1_000_000),
     "sleep0": (sleep0, 300_000),
     "future": (future, 200_000),
     "spawn": (spawn, 100_000),
