@@ -22,6 +22,9 @@ import sysconfig
 from benches.loops import LOOPS, is_installed, version_of
 from benches.threads.work import ROWS
 
+# A process that takes longer hangs: without a GIL the threads of some loops do.
+SECONDS = 60
+
 Setting = tuple[str, int]
 """What runs a loop each, and how many of them: `("threads", 2)`."""
 
@@ -69,10 +72,15 @@ def run(loop: str, setting: Setting, rows: list[str]) -> dict[str, float]:
     command = [sys.executable, "-m", "benches.threads.work", loop, kind, str(number), *rows]
     # Extension modules that do not say that they need no GIL would enable it.
     environment = dict(os.environ, PYTHON_GIL="0")
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
-    if done.returncode:
-        print(f"{loop}, {number} {kind}: exit status {done.returncode}", file=sys.stderr)
-    return dict(json.loads(line) for line in done.stdout.splitlines())
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            output, _ = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+    if process.returncode:
+        print(f"{loop}, {number} {kind}: exit status {process.returncode}", file=sys.stderr)
+    return dict(json.loads(line) for line in output.splitlines())
 
 
 def report(options: argparse.Namespace, figures: Figures) -> None:
