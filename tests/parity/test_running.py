@@ -363,6 +363,7 @@ def test_interpreter_exit_with_an_unclosed_loop(flavour):
 import asyncio, {flavour.name}
 loop = asyncio.SelectorEventLoop() if {flavour.is_asyncio} else {flavour.name}.new_event_loop()
 loop.set_debug({flavour.debug})
+loop.slow_callback_duration = 60
 async def main():
     global task
     task = asyncio.create_task(asyncio.sleep(100))
