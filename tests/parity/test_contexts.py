@@ -180,7 +180,8 @@ def test_a_profiler_sees_the_loop_sleep_in_another_context(flavour):
         variable.set("inside")
         sys.setprofile(profile)
         try:
-            await asyncio.sleep(0.001)
+            # Long enough that the loop has to sleep, on an emulated processor too.
+            await asyncio.sleep(0.05)
         finally:
             sys.setprofile(None)
 
