@@ -164,8 +164,8 @@ def executor_classes() -> list[type]:
 def _note_executor() -> None:
     thread = sys.modules.get(_THREADS)
     # Another thread may be importing it: what is not there yet would count as replaced later.
-    is_usable = thread is not None and not getattr(thread.__spec__, "_initializing", False)
-    if not is_usable or _CLASSES["<executor>"]:
+    spec = getattr(thread, "__spec__", None)
+    if thread is None or getattr(spec, "_initializing", False) or _CLASSES["<executor>"]:
         return
     places = (
         (thread, "ThreadPoolExecutor"),
