@@ -15,6 +15,7 @@ wall-clock time: a loop that waits costs nothing here.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -72,11 +73,14 @@ def run(loop: str, setting: Setting, rows: list[str]) -> dict[str, float]:
     command = [sys.executable, "-m", "benches.threads.work", loop, kind, str(number), *rows]
     # Extension modules that do not say that they need no GIL would enable it.
     environment = dict(os.environ, PYTHON_GIL="0")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
         try:
             output, _ = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
+            # With the processes that it has started: they have the same standard output.
+            os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
     if process.returncode:
         print(f"{loop}, {number} {kind}: exit status {process.returncode}", file=sys.stderr)
