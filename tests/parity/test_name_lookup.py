@@ -458,7 +458,6 @@ def lookup(loop):
 
 ANSWER = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
 loop = new_event_loop()
-loop.slow_callback_duration = 60
 """
 
 

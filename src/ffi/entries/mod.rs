@@ -63,8 +63,9 @@ macro_rules! own_entries {
 }
 pub(crate) use own_entries;
 
-/// Replaces the functions of the class. Called when all its functions are installed, and before it
-/// is subclassed; a second call does nothing.
+/// Replaces the functions of the class, and makes it immortal where threads would share its count of
+/// references. Called when all its functions are installed, and before it is subclassed; a second
+/// call does nothing.
 pub fn install<T: Entered>(py: Python<'_>) {
     #[cfg(not(any(Py_GIL_DISABLED, debug_assertions)))]
     let _ = (py, T::WITHOUT_SECTION, T::entries());
